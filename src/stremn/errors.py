@@ -1,0 +1,18 @@
+"""The one error a user can mend: what was wrong, what was expected, what came, what to do."""
+
+
+class StremnError(ValueError):
+    """Input, file or request that the user can put right; the message says how.
+
+    The command line prints the message without a traceback and exits with code 2.
+    """
+
+
+class MissingExtraError(StremnError):
+    """A feature needs an optional package that is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"This needs the package {package!r}, which is not installed. "
+            f'Install it with: pip install "stremn[{extra}]"'
+        )
