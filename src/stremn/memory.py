@@ -1,0 +1,259 @@
+"""Section 3: a space-time memory with a fixed number of slots.
+
+A *template* is what one frame leaves behind: its key, its value and its update key. The memory
+holds `k` templates, one a slot. `write` (Eq 4) stores a new template in the slot that an update
+policy names; `read` (Eq 5) matches a query with every position of every slot.
+
+The paper stores the feature map X and projects all K of them again at every step. Here the
+projections are stored. Projections are convolutions, applied to each template by itself, and
+Eq 4 with a one-hot vector picks whole templates; so projecting before or after Eq 4 is the same,
+forward and backward, and a step projects one frame, not K + 1.
+
+Letters: b batch entries (one an object), k slots, h w positions (stride 16), ck cv cu channels.
+Channels come last, so that a read is two plain matrix products.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+EVIDENCE = 2
+"""Numbers of evidence kept with a template: object mass and confidence, both in [0, 1]."""
+
+NEVER = -1
+"""`written_at` of an empty slot."""
+
+Scale = Literal["sqrt", "none"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """One projected frame, about to be stored.
+
+    `frame` is its index in the video. `evidence` says how much object the frame shows (mean of
+    the soft mask) and how sure the model is of it. `query_key` is the same frame's read key,
+    there for rules that ask which slots the frame attends to.
+    """
+
+    key: Float[Tensor, "b h w ck"]
+    value: Float[Tensor, "b h w cv"]
+    update_key: Float[Tensor, "b h w cu"]
+    evidence: Float[Tensor, "b e"]
+    frame: int
+    query_key: Float[Tensor, "b h w ck"] | None = None
+
+
+@dataclass(frozen=True)
+class MemoryState:
+    """All that the memory remembers: tensors of a size fixed at creation.
+
+    K lives here, not in the weights: weights trained with one K run with any other.
+    `growth` is the number of slots added when all are taken: 0, the paper's memory, never grows.
+    `filled` bounds the leading slots that can hold a template; those behind it are empty.
+    """
+
+    keys: Float[Tensor, "b k h w ck"]
+    values: Float[Tensor, "b k h w cv"]
+    update_keys: Float[Tensor, "b k h w cu"]
+    evidence: Float[Tensor, "b k e"]
+    written_at: Int[Tensor, "b k"]
+    pinned: Bool[Tensor, "b k"]
+    seen: Int[Tensor, " b"]
+    tally: Float[Tensor, "b k"]
+    filled: int = 0
+    growth: int = 0
+
+    @classmethod
+    def empty(
+        cls,
+        batch: int,
+        slots: int,
+        grid: tuple[int, int],
+        *,
+        key: int,
+        value: int,
+        update_key: int,
+        growth: int = 0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> MemoryState:
+        """Return a memory of `slots` empty slots for `batch` entries on an h x w `grid`."""
+        if slots < 1:
+            raise ValueError(f"A memory needs at least one slot, got slots={slots}.")
+
+        def maps(channels: int) -> Tensor:
+            return torch.zeros(batch, slots, *grid, channels, dtype=dtype, device=device)
+
+        return cls(
+            keys=maps(key),
+            values=maps(value),
+            update_keys=maps(update_key),
+            evidence=torch.zeros(batch, slots, EVIDENCE, device=device),
+            written_at=torch.full((batch, slots), NEVER, dtype=torch.int64, device=device),
+            pinned=torch.zeros(batch, slots, dtype=torch.bool, device=device),
+            seen=torch.zeros(batch, dtype=torch.int64, device=device),
+            tally=torch.zeros(batch, slots, device=device),
+            growth=growth,
+        )
+
+    @property
+    def batch(self) -> int:
+        """Number of batch entries."""
+        return self.keys.shape[0]
+
+    @property
+    def slots(self) -> int:
+        """Number of slots, K."""
+        return self.keys.shape[1]
+
+    @property
+    def vacant(self) -> Bool[Tensor, "b k"]:
+        """Which slots hold nothing yet."""
+        return self.written_at == NEVER
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors: the same before and after any number of writes."""
+        return sum(tensor.nbytes for tensor in self.tensors().values())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name, as they are saved."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+    def select(self, entries: Int[Tensor, " n"]) -> MemoryState:
+        """Return the memory of some batch entries, in the order given."""
+        return replace(self, **{name: x[entries] for name, x in self.tensors().items()})
+
+    def grown(self, slots: int) -> MemoryState:
+        """Return the same memory with `slots` more empty slots."""
+        extra = MemoryState.empty(
+            self.batch,
+            slots,
+            (self.keys.shape[2], self.keys.shape[3]),
+            key=self.keys.shape[-1],
+            value=self.values.shape[-1],
+            update_key=self.update_keys.shape[-1],
+            dtype=self.keys.dtype,
+            device=self.keys.device,
+        ).tensors()
+        by_slot = {name: x for name, x in self.tensors().items() if name != "seen"}
+        return replace(self, **{n: torch.cat([x, extra[n]], 1) for n, x in by_slot.items()})
+
+
+def concat(states: Sequence[MemoryState]) -> MemoryState:
+    """Join memories along the batch, adding empty slots where one has fewer than another."""
+    slots = max(state.slots for state in states)
+    even = [s.grown(slots - s.slots) if s.slots < slots else s for s in states]
+    parts = [state.tensors() for state in even]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return replace(even[0], **joined, filled=max(state.filled for state in even))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a policy decided: `replace` is one-hot ("this slot") or all zero ("do not store").
+
+    `scores` are the numbers it compared, NaN where a slot could not be chosen; `tally` is the
+    policy's own count for every slot, for the memory to keep until the next write.
+    """
+
+    replace: Float[Tensor, "b k"]
+    scores: Float[Tensor, "b k"]
+    tally: Float[Tensor, "b k"] | None = None
+
+
+class UpdatePolicy(Protocol):
+    """Section 3.2: names the slot that makes room for a new template.
+
+    `evictable` marks the slots open to the policy: the first empty one alone while there is one,
+    else all that are not pinned.
+    """
+
+    def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
+        """Return which slot of each entry gives way to `new`."""
+        ...
+
+
+def open_slots(state: MemoryState) -> Bool[Tensor, "b k"]:
+    """Return the slots a policy may choose: the first empty one, or all that are not pinned."""
+    vacant = state.vacant
+    first_vacant = vacant & (vacant.cumsum(1) == 1)
+    return torch.where(vacant.any(1, keepdim=True), first_vacant, ~state.pinned)
+
+
+def write(
+    state: MemoryState, new: Template, policy: UpdatePolicy, *, pin: bool = False
+) -> tuple[MemoryState, Choice]:
+    """Eq 4: X_i = (1 - a_i) X_i + a_i X_t, with the one-hot vector a that `policy` gives.
+
+    A template written with `pin` is never replaced. Returns the new state and the choice made.
+    """
+    if state.growth and state.filled == state.slots:
+        state = state.grown(state.growth)
+    choice = policy(state, new, open_slots(state))
+    a = choice.replace
+    written = a.detach() > 0.5
+    tally = state.tally if choice.tally is None else choice.tally
+    after = replace(
+        state,
+        keys=_overwrite(state.keys, new.key, a),
+        values=_overwrite(state.values, new.value, a),
+        update_keys=_overwrite(state.update_keys, new.update_key, a),
+        evidence=_overwrite(state.evidence, new.evidence, a),
+        written_at=state.written_at.masked_fill(written, new.frame),
+        pinned=state.pinned | written if pin else state.pinned,
+        seen=state.seen + 1,
+        tally=tally.masked_fill(written, 0.0),
+        filled=min(state.filled + 1, state.slots),
+    )
+    return after, choice
+
+
+def _overwrite(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
+    """Eq 4 on one stored tensor; `slots` "b k ...", `new` "b ..."."""
+    a = a.reshape(*a.shape, *[1] * (slots.dim() - 2))
+    new = new.unsqueeze(1).to(slots.dtype)
+    if not a.requires_grad:  # the same result, in one pass, with nothing kept for backward
+        return torch.where(a > 0.5, new, slots)
+    a = a.to(slots.dtype)
+    return (1 - a) * slots + a * new
+
+
+def read(
+    state: MemoryState, query_key: Float[Tensor, "b h w ck"], *, scale: Scale = "sqrt"
+) -> Float[Tensor, "b h w cv"]:
+    """Eq 5, left half: softmax over all positions of all slots, then the weighted sum of values.
+
+    `scale` "sqrt" divides the products by sqrt(ck), as STM does; "none" is Eq 5 to the letter.
+    An entry without any template reads zeros; sessions and rollouts refuse to get there.
+    """
+    b, h, w, ck = query_key.shape
+    used = max(state.filled, 1)
+    factor = 1 / math.sqrt(ck) if scale == "sqrt" else 1.0
+    keys = state.keys[:, :used].reshape(b, -1, ck)  # b (k h w) ck
+    values = state.values[:, :used].reshape(b, keys.shape[1], -1)
+    query = (query_key * factor).reshape(b, h * w, ck).to(keys.dtype)
+    vacant = state.vacant[:, :used]
+    weights = affinity(query, keys, vacant if bool(vacant.any()) else None)
+    return (weights @ values).reshape(b, h, w, -1)
+
+
+def affinity(
+    query: Float[Tensor, "b q ck"],
+    keys: Float[Tensor, "b m ck"],
+    vacant: Bool[Tensor, "b k"] | None,
+) -> Float[Tensor, "b q m"]:
+    """Softmax of query-key products over the m = k h w memory positions; vacant slots get 0."""
+    products = query @ keys.transpose(1, 2)
+    if vacant is None:
+        return products.softmax(-1)
+    hidden = vacant.repeat_interleave(keys.shape[1] // vacant.shape[1], dim=1)[:, None]
+    return products.masked_fill(hidden, -torch.inf).softmax(-1).nan_to_num(0.0)
