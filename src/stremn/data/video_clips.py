@@ -1,0 +1,345 @@
+"""Clips cut from videos with label maps (Sec 4.1.1: main training on video).
+
+The frames of a clip lie random gaps apart, small at first and up to 25 frames later; the crop,
+the flip and the colors are shared by the clip.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+from jaxtyping import Int, Integer, UInt8
+
+from stremn.data.augment import (
+    ColorRange,
+    Layer,
+    Mask,
+    Matrices,
+    Motion,
+    Picture,
+    channels_first,
+    color_matrix,
+    motion_matrices,
+    recolor,
+    render,
+    smooth_path,
+)
+from stremn.data.clips import VOID, Clip, introduce
+from stremn.errors import StremnError
+
+
+class LabelledVideo(Protocol):
+    """A video with label maps for some of its frames."""
+
+    @property
+    def name(self) -> str:
+        """Name, for messages; unique among the videos of a source."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def frame(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+        """Frame `index`, RGB."""
+        ...
+
+    def label(self, index: int) -> Integer[np.ndarray, "height width"] | None:
+        """Label map of frame `index` (0 background, 255 void), or None if it has none."""
+        ...
+
+
+class VideoReader:
+    """Videos with a bounded memory of the frames read last.
+
+    Frames larger than `short_side` on their shorter side are reduced to it. `limit` is in bytes.
+    """
+
+    def __init__(
+        self, videos: Sequence[LabelledVideo], limit: int = 512 * 2**20, short_side: int = 480
+    ) -> None:
+        if not videos:
+            raise StremnError("Video clips need at least one video.")
+        self.videos = list(videos)
+        self._limit = limit
+        self._used = 0
+        self._short_side = short_side
+        self._kept: OrderedDict[tuple[int, int], tuple[Picture, Mask | None]] = OrderedDict()
+
+    def length(self, video: int) -> int:
+        """Number of frames."""
+        return len(self.videos[video])
+
+    def read(self, video: int, index: int) -> tuple[Picture, Mask | None]:
+        """Frame `index` and its label map (uint8), or None where there is none.
+
+        Raises StremnError for ids above 255.
+        """
+        key = (video, index)
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            return found
+        item = self._load(video, index)
+        self._kept[key] = item
+        self._used += _bytes(item)
+        while self._used > self._limit and self._kept:
+            _, old = self._kept.popitem(last=False)
+            self._used -= _bytes(old)
+        return item
+
+    def _load(self, video: int, index: int) -> tuple[Picture, Mask | None]:
+        source = self.videos[video]
+        frame, label = source.frame(index), source.label(index)
+        if label is not None and label.max() > VOID:
+            raise StremnError(
+                f"Frame {index} of {source.name} holds id {int(label.max())}; "
+                "training clips take ids up to 254."
+            )
+        ids = None if label is None else label.astype(np.uint8)
+        if ids is not None and ids.shape != frame.shape[:2]:
+            raise StremnError(
+                f"Frame {index} of {source.name} has {frame.shape[1]}x{frame.shape[0]} pixels, "
+                f"its label map {ids.shape[1]}x{ids.shape[0]}; they must be equal."
+            )
+        factor = self._short_side / min(frame.shape[:2])
+        if factor >= 1:
+            return frame, ids
+        size = (round(frame.shape[1] * factor), round(frame.shape[0] * factor))
+        small = None if ids is None else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
+        return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), small
+
+
+def _bytes(item: tuple[Picture, Mask | None]) -> int:
+    return item[0].nbytes + (0 if item[1] is None else item[1].nbytes)
+
+
+@dataclass(frozen=True)
+class GapSchedule:
+    """Largest gap between the frames of a clip as training goes on.
+
+    steps: (progress at which it starts, largest gap), in order. The default grows by 5 up to 25
+    in equal parts, as STM trains; STCN falls back to 5 for the last tenth.
+    """
+
+    steps: tuple[tuple[float, int], ...] = ((0.0, 5), (0.2, 10), (0.4, 15), (0.6, 20), (0.8, 25))
+
+    def __post_init__(self) -> None:
+        starts = [start for start, _ in self.steps]
+        if not starts or starts[0] != 0.0 or starts != sorted(starts):
+            raise StremnError(f"A gap schedule must start at 0 and rise in progress, got {starts}.")
+        if min(gap for _, gap in self.steps) < 1:
+            raise StremnError("Gaps are counted from one frame to the next and must be 1 or more.")
+
+    def __call__(self, progress: float) -> int:
+        """Largest gap at `progress` in [0, 1]."""
+        return [gap for start, gap in self.steps if start <= progress][-1]
+
+
+def frame_times(
+    rng: np.random.Generator, length: int, frames: int, largest_gap: int
+) -> Int[np.ndarray, " t"]:
+    """Indices of a clip's frames in a video of `length` frames, in order of time.
+
+    Gaps are drawn evenly from 1 to `largest_gap`, or to what the video has room for; a video
+    shorter than the clip is played to and fro.
+    """
+    if length < frames:
+        if length == 1:
+            return np.zeros(frames, dtype=np.int64)
+        period = 2 * (length - 1)
+        place = (np.arange(frames) + rng.integers(period)) % period
+        return np.minimum(place, period - place)
+    room = (length - 1) // max(1, frames - 1)
+    gaps = rng.integers(1, max(1, min(largest_gap, room)) + 1, frames - 1)
+    times = np.concatenate([[0], np.cumsum(gaps)])
+    return times + rng.integers(length - times[-1])
+
+
+@dataclass(frozen=True)
+class VideoClipParameters:
+    """Chances and ranges of clips cut from videos.
+
+    `reverse`, shared flip and color follow STM and STCN. `crop` spans from native test resolution
+    (480 pixels) to a whole short side for 256-pixel clips; the camera motion is small, since real
+    motion is there already.
+    """
+
+    crop: tuple[float, float] = (0.5, 1.0)
+    """Side of the square crop as a share of the frame's shorter side: smallest and largest."""
+    stretch: float = 0.1
+    """Largest change of aspect ratio, natural logarithm."""
+    offset: float = 0.25
+    """Largest distance from crop center to object, as a share of the crop's side."""
+    reverse: float = 0.5
+    """Chance to play backwards."""
+    pan: float = 0.04
+    """Largest added camera motion, as a share of the crop's side."""
+    angle: float = 5.0
+    """Largest added rotation, degrees."""
+    zoom: float = 0.05
+    """Largest added change of scale, natural logarithm."""
+    color: ColorRange = ColorRange(0.15, 0.15, 0.15, 0.02, gray=0.03)
+    """Change of color of the clip."""
+    objects: int = 3
+    """Most objects in a clip."""
+    late: float = 0.5
+    """Chance that objects which are not in frame 0 are given when they appear."""
+    visible: float = 0.003
+    """Share of the pixels an object must have in the frame where it is given."""
+
+
+ATTEMPTS = 30
+"""Draws of a clip before the videos are called unusable."""
+
+
+class VideoClips:
+    """A clip source: stretches of videos, cropped round one of the objects.
+
+    Stretches whose first frame shows no object large enough are drawn again.
+    """
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        gaps: GapSchedule | None = None,
+        parameters: VideoClipParameters | None = None,
+    ) -> None:
+        self._reader = reader
+        self._gaps = GapSchedule() if gaps is None else gaps
+        self.parameters = VideoClipParameters() if parameters is None else parameters
+
+    def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
+        """Draw a clip; gaps grow with `progress`. Raises StremnError if no video will do."""
+        p = self.parameters
+        for _ in range(ATTEMPTS):
+            scene = draw_scene(rng, self._reader, frames, size, self._gaps(progress), p)
+            if scene is None:
+                continue
+            pictures, labels = render([scene.layer], frames, size)
+            late = bool(rng.random() < p.late)
+            found = introduce(labels, scene.objects, round(p.visible * size * size), late)
+            if found is not None:
+                return Clip(channels_first(pictures), found[0], found[1])
+        raise StremnError(
+            f"No usable clip in {ATTEMPTS} draws from {len(self._reader.videos)} videos: "
+            f"objects are missing or smaller than {p.visible:.1%} of the clip."
+        )
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A stretch of video as a layer, with `objects` labelled objects 1.. (in random order)."""
+
+    layer: Layer
+    objects: int
+
+
+def draw_stretch(
+    rng: np.random.Generator, reader: VideoReader, frames: int, largest_gap: int, reverse: float
+) -> tuple[int, Int[np.ndarray, " t"]]:
+    """A video and the indices of a stretch of it, perhaps backwards."""
+    video = int(rng.integers(len(reader.videos)))
+    times = frame_times(rng, reader.length(video), frames, largest_gap)
+    return video, times[::-1] if rng.random() < reverse else times
+
+
+def draw_scene(
+    rng: np.random.Generator,
+    reader: VideoReader,
+    frames: int,
+    size: int,
+    largest_gap: int,
+    p: VideoClipParameters,
+) -> Scene | None:
+    """A stretch cropped round one of the objects of its first frame; None if that has none."""
+    video, times = draw_stretch(rng, reader, frames, largest_gap, p.reverse)
+    items = [reader.read(video, int(time)) for time in times]
+    first = items[0][1]
+    if first is None:
+        return None
+    numbers = _objects(first)
+    if not numbers:
+        return None
+    main = int(rng.choice(numbers))
+    everywhere = {number for _, ids in items if ids is not None for number in _objects(ids)}
+    others = rng.permutation(sorted(everywhere - {main}))[: p.objects - 1]
+    chosen = rng.permutation(np.array([main, *others], dtype=np.int64))
+    table = np.zeros(256, dtype=np.uint8)
+    table[chosen] = np.arange(1, len(chosen) + 1)
+    table[VOID] = VOID
+    unlabelled = np.full(first.shape, VOID, dtype=np.uint8)
+    maps = [unlabelled if ids is None else table[ids] for _, ids in items]
+    center, near = _centers([ids for _, ids in items], main)
+    middle = center if rng.random() < 0.5 else near
+    layer = camera_layer(
+        rng, [picture for picture, _ in items], maps, (middle[0], middle[1]), size, p
+    )
+    return Scene(layer, len(chosen))
+
+
+def _objects(ids: Mask, least: float = 0.0005) -> list[int]:
+    """Ids of objects that cover more than `least` of a label map."""
+    counts = np.bincount(ids.ravel(), minlength=256)
+    counts[[0, VOID]] = 0
+    return [int(number) for number in np.flatnonzero(counts > least * ids.size)]
+
+
+def _centers(maps: Sequence[Mask | None], number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Middle (x, y) of an object in the first frame, and the mean of its middles."""
+    middles = []
+    for ids in maps:
+        moments = cv2.moments((ids == number).astype(np.uint8), True) if ids is not None else {}
+        if moments.get("m00", 0.0) > 0:
+            middles.append((moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]))
+    points = np.array(middles)
+    return points[0], points.mean(axis=0)
+
+
+def camera_layer(
+    rng: np.random.Generator,
+    pictures: Sequence[Picture],
+    maps: Sequence[Mask] | None,
+    focus: tuple[float, float],
+    size: int,
+    p: VideoClipParameters,
+) -> Layer:
+    """An opaque layer that shows a square crop near `focus`, with a slightly moving camera."""
+    height, width = pictures[0].shape[:2]
+    side = min(height, width) * float(np.exp(rng.uniform(*np.log(p.crop))))
+    center = np.array(focus) + rng.uniform(-1, 1, 2) * p.offset * side
+    half = np.full(2, side / 2)
+    center = np.clip(center, half, np.maximum(np.array([width, height]) - half, half))
+    matrix = color_matrix(rng, p.color)
+    return Layer(
+        pictures=[recolor(picture, matrix) for picture in pictures],
+        alphas=None,
+        ids=maps,
+        matrices=_camera(rng, (center[0], center[1]), side, len(pictures), size, p),
+        bends=None,
+        drawn=np.ones(len(pictures), dtype=bool),
+    )
+
+
+def _camera(
+    rng: np.random.Generator,
+    center: tuple[float, float],
+    side: float,
+    frames: int,
+    size: int,
+    p: VideoClipParameters,
+) -> Matrices:
+    path = smooth_path(rng, frames, 4, 2 + frames // 4)
+    stretch = np.exp(rng.uniform(-p.stretch, p.stretch) / 2)
+    motion = Motion(
+        position=size / 2 + p.pan * size * path[:, :2],
+        scale=size / side * np.exp(p.zoom * path[:, 2]),
+        angle=np.deg2rad(p.angle) * path[:, 3],
+        shear=np.zeros(frames),
+        tilt=np.zeros((frames, 2)),
+    )
+    wide = motion_matrices(center, motion, bool(rng.random() < 0.5))
+    about = np.diag([stretch, 1 / stretch, 1.0])
+    about[:2, 2] = size / 2 * (1 - about[[0, 1], [0, 1]])
+    return about @ wide
