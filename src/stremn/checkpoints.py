@@ -1,0 +1,125 @@
+"""Checkpoints: one safetensors file that holds tensors, and JSON in its header for the rest.
+
+One file can be replaced atomically, and reading it never runs code (no pickle).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stremn.errors import StremnError
+
+__all__ = [
+    "Checkpoint",
+    "optimizer_tensors",
+    "read_checkpoint",
+    "restore_optimizer",
+    "under",
+    "write_atomically",
+    "write_checkpoint",
+]
+
+_FACTS = "stremn_checkpoint"  # key of the JSON in the file's header
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Named tensors on the CPU and facts that JSON can hold."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place in one move.
+
+    Whoever reads `path` sees the old file or the new one, never a part, even after a crash.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: writers may choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint atomically; tensors may live on any device."""
+    # A clone each: safetensors refuses tensors that share memory, and tied weights do.
+    tensors = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in checkpoint.tensors.items()
+    }
+    header = {_FACTS: json.dumps({"version": _VERSION, **checkpoint.facts})}
+    write_atomically(path, lambda file: save_file(tensors, file, metadata=header))
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; raise `StremnError` if the file is missing, broken or something else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise StremnError(f"Cannot read the checkpoint {path}: {error}.") from error
+    if _FACTS not in header:
+        raise StremnError(
+            f"{path} is no training checkpoint: it lacks the {_FACTS!r} header. "
+            "Weights alone cannot be resumed; start from them instead."
+        )
+    facts = json.loads(header[_FACTS])
+    if facts.pop("version") != _VERSION:
+        raise StremnError(f"{path} was written by another version of stremn; expected {_VERSION}.")
+    return Checkpoint(tensors, facts)
+
+
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors whose name starts with `prefix` and a dot, without that part."""
+    return {
+        name.removeprefix(f"{prefix}."): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(f"{prefix}.")
+    }
+
+
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, model: nn.Module, prefix: str
+) -> dict[str, Tensor]:
+    """Name the optimizer's moments after their parameters: `prefix.exp_avg.<parameter>`."""
+    return {
+        f"{prefix}.{moment}.{name}": tensor
+        for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
+        for moment, tensor in optimizer.state[parameter].items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
+    """Undo `optimizer_tensors`, given the tensors without their prefix.
+
+    Moments take their parameter's device and memory format, so that a resumed step is as fast.
+    """
+    parameters = dict(model.named_parameters())
+    for name, tensor in tensors.items():
+        moment, _, parameter_name = name.partition(".")
+        parameter = parameters[parameter_name]
+        if tensor.shape == parameter.shape and moment != "step":
+            tensor = torch.empty_like(parameter, dtype=tensor.dtype).detach().copy_(tensor)
+        optimizer.state[parameter][moment] = tensor
