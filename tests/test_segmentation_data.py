@@ -7,8 +7,6 @@ import pytest
 from PIL import Image
 
 from stremn.data.segmentation import (
-    check_given,
-    check_sizes,
     label_ids,
     natural_key,
     read_davis,
@@ -42,8 +40,8 @@ def test_davis_2017(tmp_path):
     assert dogs.frame(3).shape == (*SIZE, 3)
     assert np.array_equal(dogs.label(3), square_labels(3, [1, 2]))
     assert dogs.frame_name(3) == "00003"
-    check_sizes(data)
-    check_given(data)
+    for sequence in data:
+        sequence.check()
 
 
 def test_davis_2016_is_one_object(tmp_path):
@@ -108,10 +106,10 @@ def test_sizes_and_given_masks_are_checked(tmp_path):
     root = davis(tmp_path, {"dogs": [1], "cat": []})
     data = read_davis(root)
     with pytest.raises(StremnError, match="cat: the first mask shows no object"):
-        check_given(data)
+        data["cat"].check()
     write_labels(root / "Annotations/480p/dogs/00004.png", np.ones((10, 12), np.uint8))
     with pytest.raises(StremnError, match=r"are 56x40 but 1 files are not: dogs/00004.png .*12x10"):
-        check_sizes(data)
+        data["dogs"].check()
 
 
 def test_youtube_vos(tmp_path):
@@ -263,5 +261,5 @@ def test_real_davis():
     assert len(data) == 8
     assert data["blackswan"].frame(0).shape == (480, 854, 3)
     assert data["blackswan"].objects == {1: 0}
-    check_given(data)
+    data["blackswan"].check()
     assert sum(len(s) for s in read_davis(root, "train", 2016)) == 2079

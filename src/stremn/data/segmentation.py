@@ -90,8 +90,20 @@ class VideoSequence(Protocol):
         """Whether the data set scores the object in this frame, beyond the set's general rule."""
         ...
 
+    def submits(self, index: int) -> bool:
+        """Whether the mask of this frame belongs into the results."""
+        ...
+
     def frame_name(self, index: int) -> str:
         """Name of the frame without suffix, as its mask is to be named."""
+        ...
+
+    def check(self) -> None:
+        """Find what would fail midway, at little cost.
+
+        Raises:
+            StremnError: files that do not fit together, or no object to follow.
+        """
         ...
 
 
@@ -150,6 +162,19 @@ class StoredSequence:
         """Whether the frame is among those that a meta file says count for the object."""
         return self.scored_at is None or self.frame_name(index) in self.scored_at[object_id]
 
+    def submits(self, index: int) -> bool:
+        """Whether the data set's server expects the mask of this frame."""
+        return self.submitted is None or self.frame_name(index) in self.submitted
+
+    def check(self) -> None:
+        """Check the sizes of all files (headers only) and the masks that give objects.
+
+        Raises:
+            StremnError: naming the files or the object.
+        """
+        _check_sizes(self)
+        _check_objects(self)
+
     def frame_name(self, index: int) -> str:
         """File name of the frame without suffix."""
         return self.frame_paths[index].stem
@@ -188,7 +213,7 @@ class SequenceSet:
 
     name: str
     split: str
-    sequences: tuple[StoredSequence, ...]
+    sequences: tuple[VideoSequence, ...]
     rule: ScoringRule
     frames: str = "every frame"
     seen_classes: frozenset[str] | None = None
@@ -198,10 +223,10 @@ class SequenceSet:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def __iter__(self) -> Iterator[StoredSequence]:
+    def __iter__(self) -> Iterator[VideoSequence]:
         return iter(self.sequences)
 
-    def __getitem__(self, name: str) -> StoredSequence:
+    def __getitem__(self, name: str) -> VideoSequence:
         for sequence in self.sequences:
             if sequence.name == name:
                 return sequence
@@ -388,7 +413,6 @@ def read_lvos(root: Path, split: str = "valid") -> SequenceSet:
     Raises:
         StremnError: wrong layout, or frames and masks that do not fit together.
     """
-    plain = _read_split(root, split, "LVOS", LVOS_RULE, "lvos")
     base = _split_folder(root, split)
     unseen = base / "unseen_videos.txt"
     groups = frozenset(_lines(unseen, "")) if unseen.is_file() else None
@@ -396,8 +420,8 @@ def read_lvos(root: Path, split: str = "valid") -> SequenceSet:
         (base / n for n in ("meta.json", f"{split}_meta.json") if (base / n).is_file()), None
     )
     videos = {} if meta is None else _read_meta(meta, "")
-    sequences = tuple(_with_ranges(s, videos.get(s.name)) for s in plain)
-    return replace(plain, sequences=sequences, unseen_videos=groups)
+    sequences = tuple(_with_ranges(s, videos.get(s.name)) for s in _read_split(root, split))
+    return SequenceSet("LVOS", split, sequences, LVOS_RULE, unseen_videos=groups, submission="lvos")
 
 
 def _with_ranges(sequence: StoredSequence, meta: Mapping[str, Any] | None) -> StoredSequence:
@@ -426,7 +450,9 @@ def read_mose(root: Path, split: str = "valid") -> SequenceSet:
     Raises:
         StremnError: wrong layout, or frames and masks that do not fit together.
     """
-    return _read_split(root, split, "MOSE", DAVIS_RULE, "mose")
+    return SequenceSet(
+        "MOSE", split, tuple(_read_split(root, split)), DAVIS_RULE, submission="mose"
+    )
 
 
 def read_long_time_video(root: Path) -> SequenceSet:
@@ -481,9 +507,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts if part]
 
 
-def _read_split(
-    root: Path, split: str, name: str, rule: ScoringRule, submission: str
-) -> SequenceSet:
+def _read_split(root: Path, split: str) -> list[StoredSequence]:
     tree = _SPLIT_TREE.format(root=root, split=split)
     base = _split_folder(root, split)
     frames, labels = _folder(base / "JPEGImages", tree), _folder(base / "Annotations", tree)
@@ -492,7 +516,7 @@ def _read_split(
     sequences = [_pair(n, frames / n, labels / n, read_indices, late_objects=True) for n in names]
     for sequence in sequences:
         _check_given(sequence)
-    return SequenceSet(name, split, tuple(sequences), rule, submission=submission)
+    return sequences
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -554,44 +578,32 @@ def _pair(
 # Checks ---------------------------------------------------------------------------------------
 
 
-def check_sizes(sequences: Iterable[StoredSequence]) -> None:
-    """Read the headers of every file: frames and masks of a sequence must have one size.
+def _check_sizes(sequence: StoredSequence) -> None:
+    size = _image_size(sequence.frame_paths[0])
+    files = (*sequence.frame_paths, *(p for p in sequence.label_paths if p is not None))
+    wrong = [path for path in files if _image_size(path) != size]
+    if wrong:
+        found = "x".join(map(str, _image_size(wrong[0])))
+        raise StremnError(
+            f"{sequence.name}: frames are {size[0]}x{size[1]} but {len(wrong)} files are not: "
+            f"{_some([f'{p.parent.name}/{p.name}' for p in wrong])} (the first is {found}). "
+            "Frames and masks of a sequence must have one size."
+        )
 
-    Raises:
-        StremnError: naming the first files that differ.
-    """
-    for sequence in sequences:
-        size = _image_size(sequence.frame_paths[0])
-        files = (*sequence.frame_paths, *(p for p in sequence.label_paths if p is not None))
-        wrong = [path for path in files if _image_size(path) != size]
-        if wrong:
-            found = "x".join(map(str, _image_size(wrong[0])))
+
+def _check_objects(sequence: StoredSequence) -> None:
+    if not sequence.objects:
+        raise StremnError(
+            f"{sequence.name}: the first mask shows no object, so there is nothing to follow. "
+            "Leave the sequence out of the split or give it a mask."
+        )
+    for i, index in sequence.objects.items():
+        labels = sequence.label(index)
+        if labels is None or not (labels == i).any():
             raise StremnError(
-                f"{sequence.name}: frames are {size[0]}x{size[1]} but {len(wrong)} files are not: "
-                f"{_some([f'{p.parent.name}/{p.name}' for p in wrong])} (the first is {found}). "
-                "Frames and masks of a sequence must have one size."
+                f"{sequence.name}: object {i} should be given in frame "
+                f"{sequence.frame_name(index)}, but the mask of that frame does not show it."
             )
-
-
-def check_given(sequences: Iterable[StoredSequence]) -> None:
-    """Read the masks that give objects: each sequence needs an object, each object its pixels.
-
-    Raises:
-        StremnError: naming the sequence and the mask.
-    """
-    for sequence in sequences:
-        if not sequence.objects:
-            raise StremnError(
-                f"{sequence.name}: the first mask shows no object, so there is nothing to follow. "
-                "Leave the sequence out of the split or give it a mask."
-            )
-        for i, index in sequence.objects.items():
-            labels = sequence.label(index)
-            if labels is None or not (labels == i).any():
-                raise StremnError(
-                    f"{sequence.name}: object {i} should be given in frame "
-                    f"{sequence.frame_name(index)}, but the mask of that frame does not show it."
-                )
 
 
 def _check_numbering(sequence: StoredSequence) -> None:
