@@ -1,0 +1,128 @@
+"""Files that are valid at any moment: whole or absent, or growing row by row."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from stremn.errors import StremnError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_TAIL = b"\n]\n"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals inside the block into a sentence about `path`."""
+    try:
+        yield
+    except PermissionError as error:
+        raise StremnError(
+            f"There is no permission to write {path}. Choose another output folder or change its "
+            "rights."
+        ) from error
+    except (NotADirectoryError, FileExistsError) as error:
+        raise StremnError(
+            f"{path} cannot be written: a part of this path is a file, not a folder."
+        ) from error
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StremnError(
+                f"The disk is full: {path} could not be written. What was written before is "
+                "complete; free some space and run again with --resume."
+            ) from error
+        reason = error.strerror or str(error)
+        raise StremnError(f"{path} could not be written: {reason}.") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents; raises StremnError if that is not possible."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half written: a neighbour is written, then renamed.
+
+    Raises:
+        StremnError: no permission, disk full; an earlier file of that name is then unchanged.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    with writing(path):
+        try:
+            beside.write_bytes(content)
+            beside.replace(path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+
+class JsonRows:
+    """A JSON array that grows: one row a line, and a valid JSON file after every `append`.
+
+    A row and the closing bracket go out in one write over the old bracket, so a killed process
+    leaves the file as it was before or after the row.
+    """
+
+    def __init__(self, path: Path, keep: int = 0) -> None:
+        """Start the file with its first `keep` rows, if there are any, and nothing else."""
+        self.path = path
+        rows = read_rows(path)[:keep] if keep and path.exists() else []
+        lines = ",\n".join(_line(row) for row in rows).encode()
+        write_whole(path, b"[\n" + lines + _TAIL if lines else b"[" + _TAIL)
+        self.count = len(rows)
+        with writing(path):
+            self._file = os.open(path, os.O_RDWR)
+            self._end = os.fstat(self._file).st_size
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row.
+
+        Raises:
+            StremnError: disk full or the like; the file holds the rows before.
+        """
+        before = ",\n" if self.count else "\n"
+        content = (before + _line(row)).encode() + _TAIL
+        offset = self._end - len(_TAIL)
+        with writing(self.path):
+            try:
+                written = os.pwrite(self._file, content, offset)
+                if written < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                os.pwrite(self._file, _TAIL, offset)
+                os.ftruncate(self._file, self._end)
+                raise
+        self._end = offset + len(content)
+        self.count += 1
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, separators=(", ", ": "), allow_nan=False)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `JsonRows` file.
+
+    Raises:
+        StremnError: the file is not there or is not a JSON array of objects.
+    """
+    try:
+        rows = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise StremnError(f"There is no file {path}.") from error
+    except (OSError, ValueError) as error:
+        raise StremnError(f"{path} cannot be read as JSON rows: {error}.") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise StremnError(f"{path} must hold a JSON array of objects.")
+    return rows
