@@ -145,7 +145,7 @@ def draw(like: Float[Tensor, "b n"], seed: int | None, frame: int) -> Float[Tens
     """
     if seed is None:
         return torch.rand_like(like)
-    generator = torch.Generator().manual_seed(hash((seed, frame)) % 2**63)
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + frame)
     return torch.rand(like.shape[1], generator=generator).to(like).expand_as(like)
 
 

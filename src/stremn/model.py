@@ -1,0 +1,173 @@
+"""Section 3.1, Fig 1: STReMN = query encoder + memory encoder + memory + decoder.
+
+    state, choice = model.memorize(state, query, masks, frame=t, policy=policy)
+    logits = model.recall(state, model.encode_query(frames))
+
+State goes in and comes out; the model remembers nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from stremn import memory
+from stremn.decoders import MaskDecoder
+from stremn.encoders import STRIDE, MemoryEncoder, QueryEncoder
+from stremn.memory import Choice, MemoryState, Scale, Template, UpdatePolicy
+
+
+@dataclass(frozen=True)
+class Query:
+    """All that is computed once a frame, whatever the number of objects.
+
+    `key` and `value` are k^Q and v^Q of Eq 5; `skips` go to the decoder; `frames` and `stem` to
+    the memory encoder. `frames` are in [0, 1].
+    """
+
+    key: Float[Tensor, "b h w ck"]
+    value: Float[Tensor, "b h w cv"]
+    skips: tuple[Tensor | None, Tensor | None]
+    frames: Float[Tensor, "b 3 height width"]
+    stem: Float[Tensor, "b c4 h4 w4"]
+
+    def take(self, videos: Int[Tensor, " n"]) -> Query:
+        """Return the query of each entry, given the video it belongs to."""
+        if self.key.shape[0] == 1:  # one video: every object sees the same tensors, uncopied
+            return Query(
+                self.key.expand(len(videos), -1, -1, -1),
+                self.value.expand(len(videos), -1, -1, -1),
+                self.skips,
+                self.frames.expand(len(videos), -1, -1, -1),
+                self.stem.expand(len(videos), -1, -1, -1),
+            )
+        skip8, skip4 = self.skips
+        return Query(
+            self.key[videos],
+            self.value[videos],
+            (
+                None if skip8 is None else skip8[videos],
+                None if skip4 is None else skip4[videos],
+            ),
+            self.frames[videos],
+            self.stem[videos],
+        )
+
+
+class Projection(nn.Module):
+    """A 3x3 convolution from features at stride 16 to a map with channels last."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, features: Float[Tensor, "b i h w"]) -> Float[Tensor, "b h w o"]:
+        """Return the projected map."""
+        return self.conv(features).permute(0, 2, 3, 1)
+
+
+class STReMN(nn.Module):
+    """The network of Fig 1. Parts are passed in; builders know the numbers.
+
+    `policies` are the update policies that have weights of their own, by name; any other
+    `UpdatePolicy` can be given to `memorize`.
+    """
+
+    def __init__(
+        self,
+        *,
+        query_encoder: QueryEncoder,
+        memory_encoder: MemoryEncoder,
+        decoder: MaskDecoder,
+        key: int,
+        value: int,
+        update_key: int,
+        policies: dict[str, nn.Module],
+        scale: Scale = "sqrt",
+    ) -> None:
+        super().__init__()
+        features = query_encoder.channels[2]
+        self.query_encoder = query_encoder
+        self.memory_encoder = memory_encoder
+        self.query_key = Projection(features, key)
+        self.query_value = Projection(features, value)
+        self.memory_key = Projection(memory_encoder.width, key)
+        self.memory_value = Projection(memory_encoder.width, value)
+        self.update_key = Projection(memory_encoder.width, update_key)
+        self.decoder = decoder
+        self.policies = nn.ModuleDict(policies)
+        self.widths = {"key": key, "value": value, "update_key": update_key}
+        self.scale: Scale = scale
+        with torch.no_grad():  # so that matching means something before any training
+            self.memory_key.conv.weight[:, :features].copy_(self.query_key.conv.weight)
+
+    def empty_state(
+        self, entries: int, slots: int, frame_size: tuple[int, int], growth: int = 0
+    ) -> MemoryState:
+        """Return an empty memory for frames of (height, width), both multiples of 16."""
+        weight = self.query_key.conv.weight
+        height, width = frame_size
+        return MemoryState.empty(
+            entries,
+            slots,
+            (height // STRIDE, width // STRIDE),
+            **self.widths,
+            growth=growth,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def encode_query(self, frames: Float[Tensor, "b 3 height width"]) -> Query:
+        """Section 3.1: X^q of frames in [0, 1], projected to k^Q and v^Q."""
+        pyramid, stem = self.query_encoder(frames)
+        return Query(
+            key=self.query_key(pyramid.stride16),
+            value=self.query_value(pyramid.stride16),
+            skips=self.decoder.skip_features(pyramid.stride4, pyramid.stride8),
+            frames=frames,
+            stem=stem,
+        )
+
+    def encode_memory(
+        self, query: Query, masks: Float[Tensor, "b 2 height width"], frame: int
+    ) -> Template:
+        """Section 3.1: X^M of the frame under its masks, projected to a template."""
+        features = self.memory_encoder(query.frames, query.stem, masks)
+        return Template(
+            key=self.memory_key(features),
+            value=self.memory_value(features),
+            update_key=self.update_key(features),
+            evidence=evidence(masks[:, 0]),
+            frame=frame,
+            query_key=query.key,
+        )
+
+    def memorize(
+        self,
+        state: MemoryState,
+        query: Query,
+        masks: Float[Tensor, "b 2 height width"],
+        *,
+        frame: int,
+        policy: UpdatePolicy,
+        pin: bool = False,
+    ) -> tuple[MemoryState, Choice]:
+        """Section 3.2: write the frame under its masks (this object's, the others' union)."""
+        return memory.write(state, self.encode_memory(query, masks, frame), policy, pin=pin)
+
+    def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
+        """Section 3.3: y = [what was read, v^Q] (Eq 5), decoded to logits at stride 4."""
+        found = memory.read(state, query.key, scale=self.scale)
+        y = torch.cat([found, query.value.to(found.dtype)], dim=-1).permute(0, 3, 1, 2)
+        return self.decoder(y, query.skips)
+
+
+def evidence(mask: Float[Tensor, "b height width"]) -> Float[Tensor, "b e"]:
+    """Return object mass (mean of the soft mask) and confidence (mean of |2p - 1| over it)."""
+    mask = mask.float()
+    mass = mask.mean(dim=(1, 2))
+    sure = (mask * (2 * mask - 1).abs()).mean(dim=(1, 2)) / mass.clamp(min=1e-6)
+    return torch.stack([mass, sure], dim=1)

@@ -1,0 +1,314 @@
+"""Section 4.1: STReMN for video object segmentation: builders, clip roll-out, soft aggregation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stremn import memory
+from stremn.data.clips import ClipBatch
+from stremn.decoders import MaskDecoder
+from stremn.encoders import (
+    FullMemoryEncoder,
+    QueryEncoder,
+    SharedStemMemoryEncoder,
+    build_backbone,
+)
+from stremn.memory import Choice, MemoryState, Scale, UpdatePolicy
+from stremn.model import Query, STReMN
+from stremn.policies import Evidence, Learned
+
+ABSENT = -1e4
+"""Logit of an object that is not there, so that its share is zero."""
+
+
+class SegmentationConfig(BaseModel):
+    """Everything needed to rebuild a segmentation model; saved inside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    backbone: str = "resnet50_gn"
+    memory_encoder: Literal["full", "shared-stem"] = "full"
+    key: int = Field(128, ge=1)
+    value: int = Field(512, ge=1)
+    update_key: int = Field(128, ge=1)
+    decoder: tuple[int, int, int] = (256, 256, 256)
+    skips: bool = False
+    rates: tuple[int, ...] = (2, 4, 8)
+    separable: bool = False
+    scale: Scale = "sqrt"
+    tau: float = Field(1.0, gt=0)
+
+
+PRESETS: dict[str, SegmentationConfig] = {
+    "resnet50": SegmentationConfig(),
+    "small": SegmentationConfig(
+        backbone="tf_efficientnet_lite0",
+        memory_encoder="shared-stem",
+        key=64,
+        value=256,
+        update_key=64,
+        decoder=(128, 96, 48),
+        skips=True,
+        separable=True,
+    ),
+}
+"""The paper's model, and one for CPUs and phones."""
+
+
+def build_model(config: SegmentationConfig, *, imagenet: bool = False) -> STReMN:
+    """Return a model with fresh weights; `imagenet` asks timm for the backbone's (online)."""
+    backbone = build_backbone(config.backbone, pretrained=imagenet)
+    encoders = {"full": FullMemoryEncoder, "shared-stem": SharedStemMemoryEncoder}
+    c4, c8, _ = backbone.channels
+    model = STReMN(
+        query_encoder=QueryEncoder(backbone),
+        memory_encoder=encoders[config.memory_encoder](backbone),
+        decoder=MaskDecoder(
+            2 * config.value,
+            config.decoder,
+            skips=(c4, c8) if config.skips else None,
+            rates=config.rates,
+            separable=config.separable,
+        ),
+        key=config.key,
+        value=config.value,
+        update_key=config.update_key,
+        policies={"learned": Learned(config.tau), "evidence": Evidence(tau=config.tau)},
+        scale=config.scale,
+    )
+    return model.to(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Track:
+    """What is remembered between frames: one batch entry per object.
+
+    `video` and `label` say whose entry it is: the index of the video in the batch, and the
+    object's number in that video's label map (1, 2, ...).
+    """
+
+    state: MemoryState
+    video: Int[Tensor, " n"]
+    label: Int[Tensor, " n"]
+
+    def join(self, other: Track) -> Track:
+        """Return both tracks' entries in one."""
+        return Track(
+            memory.concat([self.state, other.state]),
+            torch.cat([self.video, other.video]),
+            torch.cat([self.label, other.label]),
+        )
+
+    def select(self, entries: Int[Tensor, " m"]) -> Track:
+        """Return the track of some entries."""
+        return Track(self.state.select(entries), self.video[entries], self.label[entries])
+
+
+def recall(
+    model: STReMN, track: Track, query: Query, videos: int, objects: int
+) -> Float[Tensor, "videos c height width"]:
+    """Segment one frame of each video: log-probabilities of background and `objects` objects.
+
+    c = 1 + objects. Each entry is segmented by itself, at stride 4, then brought to the frame's
+    size and merged with the others of its video (see `aggregate`).
+    """
+    logits = model.recall(track.state, query.take(track.video)).float()
+    size = query.frames.shape[-2:]
+    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0]
+    return aggregate(scatter(logits, track, videos, objects))
+
+
+def scatter(
+    logits: Float[Tensor, "n height width"], track: Track, videos: int, objects: int
+) -> Float[Tensor, "videos objects height width"]:
+    """Put entries' logits at [video, label - 1]; where there is no entry, `ABSENT`."""
+    dense = logits.new_full((videos, objects, *logits.shape[1:]), ABSENT)
+    return dense.index_put((track.video, track.label - 1), logits)
+
+
+def aggregate(
+    logits: Float[Tensor, "b o height width"],
+) -> Float[Tensor, "b c height width"]:
+    """STM's soft aggregation: merge each object's own logit into one distribution per pixel.
+
+    p_0 = prod(1 - p_i), every p clamped to [1e-7, 1 - 1e-7]; then a softmax over the logits
+    log(p / (1 - p)) of background and objects. Returns log-probabilities, background first.
+    """
+    bound = 16.118  # logit of 1 - 1e-7
+    background = F.logsigmoid(-logits).sum(dim=1, keepdim=True)  # log p_0
+    background = background.clamp(-bound, -1e-7)
+    odds = background - torch.log(-torch.expm1(background))  # log(p_0 / (1 - p_0))
+    objects = torch.where(logits <= ABSENT, logits, logits.clamp(-bound, bound))
+    return torch.cat([odds, objects], dim=1).log_softmax(dim=1)
+
+
+def object_masks(
+    probabilities: Float[Tensor, "videos c height width"], track: Track
+) -> Float[Tensor, "n 2 height width"]:
+    """Return for each entry its object's soft mask and the union of the others'."""
+    own = probabilities[track.video, track.label]
+    foreground = probabilities[:, 1:].sum(dim=1)[track.video]
+    return torch.stack([own, (foreground - own).clamp(0, 1)], dim=1)
+
+
+def memorize(
+    model: STReMN,
+    track: Track,
+    query: Query,
+    probabilities: Float[Tensor, "videos c height width"],
+    *,
+    frame: int,
+    policy: UpdatePolicy,
+    pin: bool = False,
+) -> tuple[Track, Choice]:
+    """Write the frame under its soft label map into every entry's memory."""
+    masks = object_masks(probabilities, track).to(query.stem.dtype)
+    state, choice = model.memorize(
+        track.state, query.take(track.video), masks, frame=frame, policy=policy, pin=pin
+    )
+    return replace(track, state=state), choice
+
+
+def start(
+    model: STReMN,
+    video: Int[Tensor, " n"],
+    label: Int[Tensor, " n"],
+    slots: int,
+    frame_size: tuple[int, int],
+    growth: int = 0,
+) -> Track:
+    """Return a track of new objects, their memories empty."""
+    return Track(model.empty_state(len(video), slots, frame_size, growth), video, label)
+
+
+def one_hot(
+    labels: Int[Tensor, "b height width"], objects: int
+) -> Float[Tensor, "b c height width"]:
+    """Return label maps 0..objects as probabilities of background and objects; void is 0."""
+    channels = torch.arange(objects + 1, device=labels.device).reshape(1, -1, 1, 1)
+    return (labels[:, None] == channels).float()
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A clip as the model saw it: one entry per frame from the second on.
+
+    `log_probabilities[i]` is of frame i + 1; `targets` are label maps in which objects not yet
+    given are background; `choices` are what the policy decided at every frame memorised.
+    """
+
+    log_probabilities: list[Float[Tensor, "b c height width"]]
+    targets: list[Int[Tensor, "b height width"]]
+    choices: list[Choice]
+    track: Track
+
+
+def rollout(
+    model: STReMN, batch: ClipBatch, *, slots: int, policy: UpdatePolicy, growth: int = 0
+) -> Rollout:
+    """Segment clips frame by frame, as a session would (Section 4.1.1).
+
+    An object's true mask is read at the frame where it is given, and pinned; from there on the
+    model sees its own soft masks.
+    """
+    videos, length = batch.frames.shape[:2]
+    objects = batch.given.shape[1]
+    size = (batch.frames.shape[-2], batch.frames.shape[-1])
+    if not bool((batch.given == 0).any(dim=1).all()):
+        raise ValueError("Every clip needs an object given at its first frame.")
+    queries = _encode_clip(model, batch)
+    track: Track | None = None
+    log_probabilities, targets, choices = [], [], []
+    for t in range(length):
+        query = queries[t]
+        labels = _known(batch, t)
+        truth = one_hot(labels, objects)
+        current = truth
+        if track is not None:
+            logp = recall(model, track, query, videos, objects)
+            log_probabilities.append(logp)
+            targets.append(labels)
+            if t == length - 1:  # nothing will read what would be written now
+                break
+            current = _insert(logp.exp(), truth, batch.given == t)
+            track, choice = memorize(model, track, query, current, frame=t, policy=policy)
+            choices.append(choice)
+        video, column = torch.nonzero(batch.given == t, as_tuple=True)
+        if len(video):
+            new = start(model, video, column + 1, slots, size, growth)
+            new, _ = memorize(model, new, query, current, frame=t, policy=policy, pin=True)
+            track = new if track is None else track.join(new)
+    assert track is not None  # some object is given at frame 0
+    return Rollout(log_probabilities, targets, choices, track)
+
+
+def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
+    """Encode all frames in one call: queries do not depend on the memory."""
+    videos, length = batch.frames.shape[:2]
+    flat = batch.frames.transpose(0, 1).flatten(0, 1)  # (t b) 3 height width
+    frames = (flat.float() / 255).contiguous(memory_format=torch.channels_last)
+    every = model.encode_query(frames)
+    key, value = every.key.split(videos), every.value.split(videos)
+    skip8, skip4 = [[None] * length if skip is None else skip.split(videos) for skip in every.skips]
+    stem, frames_at = every.stem.split(videos), frames.split(videos)
+    return [
+        Query(key[t], value[t], (skip8[t], skip4[t]), frames_at[t], stem[t]) for t in range(length)
+    ]
+
+
+def _known(batch: ClipBatch, t: int) -> Int[Tensor, "b height width"]:
+    """Return label maps of frame t, with objects not given until later as background."""
+    labels = batch.labels[:, t].long()
+    for column in range(batch.given.shape[1]):
+        later = (batch.given[:, column] > t) | (batch.given[:, column] < 0)
+        labels = labels.masked_fill((labels == column + 1) & later[:, None, None], 0)
+    return labels
+
+
+def _insert(
+    probabilities: Float[Tensor, "b c height width"],
+    truth: Float[Tensor, "b c height width"],
+    given: Tensor,
+) -> Float[Tensor, "b c height width"]:
+    """Overwrite predictions where a newly given object's true mask lies."""
+    if not bool(given.any()):
+        return probabilities
+    new = (truth[:, 1:] * given[:, :, None, None]).sum(1, keepdim=True)
+    fresh = F.pad(truth[:, 1:] * given[:, :, None, None], (0, 0, 0, 0, 1, 0))
+    return probabilities * (1 - new) + fresh
+
+
+def frozen_parameters(model: nn.Module) -> list[str]:
+    """Names of parameters that training leaves alone on a CPU: the stem and depthwise weights.
+
+    ImageNet's are good as they are, and their gradients are the slow part of a backward pass.
+    """
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if name.startswith(STEM)
+        or (name.startswith(BACKBONES) and weight.dim() == 4 and weight.shape[1] == 1)
+    ]
+
+
+STEM = "query_encoder.backbone.stem."
+BACKBONES = ("query_encoder.backbone.", "memory_encoder.stage")
+
+
+def measure(model: STReMN, frames: Float[Tensor, "b 3 height width"]) -> None:
+    """Set the fixed standardisation of the encoders' features from real frames in [0, 1].
+
+    Once, before training starts from ImageNet weights.
+    """
+    model.query_encoder.measure(frames)
+    with torch.no_grad():
+        _, stem = model.query_encoder(frames)
+        masks = torch.zeros_like(frames[:, :2])
+        model.memory_encoder.measure(frames, stem, masks)
