@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from stremn.errors import StremnError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TAIL = b"\n]\n"
+_EMPTY = b"[" + _TAIL
 
 
 @contextmanager
@@ -71,13 +73,17 @@ class JsonRows:
     def __init__(self, path: Path, keep: int = 0) -> None:
         """Start the file with its first `keep` rows, if there are any, and nothing else."""
         self.path = path
-        rows = read_rows(path)[:keep] if keep and path.exists() else []
-        lines = ",\n".join(_line(row) for row in rows).encode()
-        write_whole(path, b"[\n" + lines + _TAIL if lines else b"[" + _TAIL)
-        self.count = len(rows)
+        beside = path.with_name(f".{path.name}.part")
+        self.count = 0
+        self._end = len(_EMPTY)
         with writing(path):
-            self._file = os.open(path, os.O_RDWR)
-            self._end = os.fstat(self._file).st_size
+            beside.write_bytes(_EMPTY)
+            self._file = os.open(beside, os.O_RDWR)
+        if keep and path.exists():
+            for row in islice(iterate_rows(path), keep):
+                self.append(row)
+        with writing(path):
+            beside.replace(path)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row.
@@ -111,18 +117,28 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row, separators=(", ", ": "), allow_nan=False)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a `JsonRows` file.
+def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a `JsonRows` file, read line by line: a long file does not fill the memory.
 
     Raises:
-        StremnError: the file is not there or is not a JSON array of objects.
+        StremnError: the file is not there or a line is not an object.
     """
     try:
-        rows = json.loads(path.read_text())
+        with path.open() as lines:
+            for line in lines:
+                text = line.strip().rstrip(",")
+                if text in ("[", "]", ""):
+                    continue
+                row = json.loads(text)
+                if not isinstance(row, dict):
+                    raise ValueError("a row is not an object")
+                yield row
     except FileNotFoundError as error:
         raise StremnError(f"There is no file {path}.") from error
     except (OSError, ValueError) as error:
         raise StremnError(f"{path} cannot be read as JSON rows: {error}.") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise StremnError(f"{path} must hold a JSON array of objects.")
-    return rows
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All rows of a `JsonRows` file; raises as `iterate_rows`."""
+    return list(iterate_rows(path))
