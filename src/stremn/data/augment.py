@@ -40,9 +40,7 @@ _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.5
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
-def color_matrix(
-    rng: np.random.Generator, change: ColorRange
-) -> Float32[np.ndarray, "3 4"]:
+def color_matrix(rng: np.random.Generator, change: ColorRange) -> Float32[np.ndarray, "3 4"]:
     """A random color change as an affine map of RGB, for `recolor`."""
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (
         change.brightness,
@@ -164,7 +162,7 @@ def _radial(a: Float64[np.ndarray, "n 2"], b: Float64[np.ndarray, "m 2"]) -> np.
 @dataclass(frozen=True)
 class Bend:
     """A non-rigid change of a picture: a coarse `field` of displacements, in picture pixels,
-    over the rectangle `box` = (x0, y0, x1, y1) of the picture."""  # noqa: D205, D209
+    over the rectangle `box` = (x0, y0, x1, y1) of the picture."""
 
     field: Float32[np.ndarray, "grid grid 2"]
     box: tuple[float, float, float, float]
@@ -173,7 +171,7 @@ class Bend:
 @dataclass(frozen=True)
 class Sampling:
     """Where each pixel of a canvas rectangle looks into the picture; made once, used by
-    the picture, its alpha and its masks alike, so that they stay aligned."""  # noqa: D205, D209
+    the picture, its alpha and its masks alike, so that they stay aligned."""
 
     matrix: Float64[np.ndarray, "3 3"]
     size: tuple[int, int]
@@ -251,6 +249,20 @@ def touches_border(mask: np.ndarray, share: float = 0.25) -> bool:
     return any(np.count_nonzero(line) > share * length for line, length in ends)
 
 
+def id_counts(ids: Mask) -> Float32[np.ndarray, "256"]:
+    """Pixels of each id; background (0) and void (255) count as none."""
+    counts = cv2.calcHist([ids], [0], None, [256], [0, 256]).ravel()
+    counts[[0, 255]] = 0
+    return counts
+
+
+def middle_of(mask: Mask) -> tuple[float, float] | None:
+    """Mean place (x, y) of the pixels that are not 0, of every second row and column."""
+    moments = cv2.moments(mask[::2, ::2], binaryImage=True)
+    area = moments["m00"]
+    return (2 * moments["m10"] / area, 2 * moments["m01"] / area) if area else None
+
+
 def half_plane(rng: np.random.Generator, mask: Mask) -> Mask:
     """1 on one side of a random line through the middle of the pixels that are not 0."""
     moments = cv2.moments(mask, binaryImage=True)
@@ -304,12 +316,14 @@ class Layer:
 
     pictures: one for all frames, or one a frame; so alphas (0-255; None: opaque, the picture is
     continued by reflection) and ids (label of each pixel, 0 none; None: no labels).
-    matrices: picture -> canvas. bends: one a frame, or None. drawn: whether it shows at all.
+    color: affine map of RGB (`recolor`). matrices: picture -> canvas. bends: one a frame, or None.
+    drawn: whether it shows at all.
     """
 
     pictures: Sequence[Picture]
     alphas: Sequence[Mask] | None
     ids: Sequence[Mask] | None
+    color: Float32[np.ndarray, "3 4"]
     matrices: Matrices
     bends: Sequence[Bend] | None
     drawn: Bool[np.ndarray, " t"]
@@ -358,14 +372,29 @@ def _fill(canvas: Picture, labels: Mask, layer: Layer, frame: int) -> None:
     size = canvas.shape[0]
     bend = layer.bends[frame] if layer.bends is not None else None
     warp = sampling(layer.matrices[frame], (0, 0, size, size), bend)
-    canvas[:] = warp.take(_at(layer.pictures, frame), cv2.BORDER_REFLECT_101)
+    picture = _at(layer.pictures, frame)
+    canvas[:] = recolor(warp.take(picture, cv2.BORDER_REFLECT_101), layer.color)
     labels[:] = 0
     if layer.ids is None:
         return
     ids = _at(layer.ids, frame)
     labels[:] = _warped_ids(ids, warp, cv2.BORDER_CONSTANT)
+    if bend is None and _covers(picture, warp):
+        return
     mirrored = warp.take((ids > 0).astype(np.uint8) * np.uint8(255), cv2.BORDER_REFLECT_101)
     labels[(mirrored > 127) & (labels == 0)] = 255
+
+
+def _covers(picture: Picture, warp: Sampling) -> bool:
+    """Whether a plain warp never looks outside its picture."""
+    width, height = warp.size
+    box = transformed_box((0, 0, width - 1, height - 1), np.linalg.inv(warp.matrix))
+    return (
+        box[0] >= 0
+        and box[1] >= 0
+        and box[2] <= picture.shape[1] - 1
+        and box[3] <= picture.shape[0] - 1
+    )
 
 
 def _paste(canvas: Picture, labels: Mask, layer: Layer, frame: int) -> None:
@@ -388,10 +417,8 @@ def _paste(canvas: Picture, labels: Mask, layer: Layer, frame: int) -> None:
     opacity = warp.take(alpha, cv2.BORDER_CONSTANT)
     region = canvas[y0:y1, x0:x1]
     share = opacity.astype(np.float32) / np.float32(255)
-    picture = warp.take(_at(layer.pictures, frame), cv2.BORDER_REPLICATE)
-    region[:] = cv2.blendLinear(
-        picture, np.ascontiguousarray(region), share, np.float32(1) - share
-    )
+    picture = recolor(warp.take(_at(layer.pictures, frame), cv2.BORDER_REPLICATE), layer.color)
+    region[:] = cv2.blendLinear(picture, np.ascontiguousarray(region), share, np.float32(1) - share)
     covered = opacity > 127
     target = labels[y0:y1, x0:x1]
     if layer.ids is None:

@@ -260,16 +260,18 @@ def introduce(
 ) -> tuple[UInt8[np.ndarray, "t height width"], Int[np.ndarray, " o"]] | None:
     """Decide when each of the ids 1..`objects` is given, and renumber those that ever are.
 
-    An object is given in the first frame that shows at least `visible` of its pixels (only frame
-    0 counts unless `late`); before, and if there is no such frame, it is background. Returns the
-    new labels and `given` (frame of each object), or None when frame 0 gives no object.
+    An object is given in frame 0 if that shows at least `visible` of its pixels; if it does not
+    and `late` is set, in the first frame that also shows 0.4 of the most that is ever seen of
+    it. Before, and if there is no such frame, it is background. Returns the new labels and
+    `given` (frame of each object), or None when frame 0 gives no object.
     """
     order: list[tuple[int, int]] = []
     for number in range(1, objects + 1):
         areas = np.count_nonzero(labels == number, axis=(1, 2))
-        seen = np.flatnonzero(areas >= visible)
-        if seen.size and (late or seen[0] == 0):
-            order.append((number, int(seen[0])))
+        if areas[0] >= visible:
+            order.append((number, 0))
+        elif late and areas.max() >= visible:
+            order.append((number, int(np.argmax(areas >= max(visible, 0.4 * areas.max())))))
     if not any(frame == 0 for _, frame in order):
         return None
     result = np.where(labels == VOID, np.uint8(VOID), np.uint8(0))

@@ -12,7 +12,6 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from stremn.data.augment import (
-    ColorRange,
     Layer,
     Mask,
     Motion,
@@ -22,7 +21,6 @@ from stremn.data.augment import (
     color_matrix,
     feathered,
     motion_matrices,
-    recolor,
     render,
     touches_border,
 )
@@ -44,11 +42,17 @@ from stremn.data.video_clips import (
     GapSchedule,
     VideoClipParameters,
     VideoReader,
-    camera_layer,
+    any_view,
     draw_scene,
     draw_stretch,
 )
 from stremn.errors import StremnError
+
+PASTED = StillClipParameters(travel=(0.05, 0.5), bend=0.0, tilt=0.08)
+"""Motion and colors of what is pasted: it goes further than a still, and is tilted less."""
+
+BACKGROUND = VideoClipParameters(pan=0.08, objects=2)
+"""Crop and camera of the background video."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +94,9 @@ class ComposedClipParameters:
     """Chance that a cut-out of a still bends as it moves."""
     share: tuple[float, float] = (0.10, 0.55)
     """Square root of object area / clip area: smallest and largest."""
-    motion: StillClipParameters = StillClipParameters(travel=(0.05, 0.5), bend=0.0, tilt=0.08)
+    motion: StillClipParameters = PASTED
     """Motion and colors of what is pasted."""
-    background: VideoClipParameters = VideoClipParameters(pan=0.08, objects=2)
+    background: VideoClipParameters = BACKGROUND
     """Crop and camera of the background video."""
     visible: float = 0.004
     """Share of the pixels an object must have in the frame where it is given."""
@@ -156,16 +160,19 @@ class ComposedClips:
         first = count + 1
         for number in range(first, wanted + 1):
             actor = self._actor(rng, frames, gap)
-            late = number > 1 and bool(rng.random() < p.late)
-            staged = self._stage(rng, actor, number, frames, size, late)
+            twin = number == first and bool(rng.random() < p.twin)
+            absent = self._absence(rng, frames, number > 1, twin)
+            staged = self._stage(rng, actor, number, frames, size, absent)
             layers.append(staged.layer)
             count = number
-            if number == first and rng.random() < p.twin:
-                layers.insert(1, self._stage(rng, actor, 0, frames, size, False).layer)
+            if twin:
+                here = np.zeros(frames, dtype=bool)
+                layers.insert(1, self._stage(rng, actor, 0, frames, size, here).layer)
             if rng.random() < p.hidden:
                 front.append(self._cover(rng, staged, frames, size))
         if rng.random() < p.rival:
-            rival = self._stage(rng, self._actor(rng, frames, gap), 0, frames, size, False)
+            absent = self._absence(rng, frames, True, False)
+            rival = self._stage(rng, self._actor(rng, frames, gap), 0, frames, size, absent)
             layers.insert(int(rng.integers(1, len(layers) + 1)), rival.layer)
         if rng.random() < p.occluder or (len(layers) == 1 and not front):
             front.append(passing(rng, self._draw, frames, size, p.motion))
@@ -191,9 +198,7 @@ class ComposedClips:
                 return scene.layer, scene.objects
         video, times = draw_stretch(rng, self._reader, frames, gap, p.background.reverse)
         pictures = [self._reader.read(video, int(time))[0] for time in times]
-        height, width = pictures[0].shape[:2]
-        focus = rng.uniform(0, 1, 2) * (width, height)
-        return camera_layer(rng, pictures, None, (focus[0], focus[1]), size, p.background), 0
+        return any_view(rng, pictures, size, p.background), 0
 
     def _actor(self, rng: np.random.Generator, frames: int, gap: int) -> Actor:
         """An object to move: filmed if the videos have one that stays whole, else a still."""
@@ -205,6 +210,22 @@ class ComposedClips:
         cut = self._draw.whole_cut_out(rng)
         return Actor([cut.image], [cut.alpha], False)
 
+    def _absence(
+        self, rng: np.random.Generator, frames: int, may_enter: bool, has_twin: bool
+    ) -> Bool[np.ndarray, " t"]:
+        """Frames in which a moving object is out of the picture.
+
+        One with a twin never is: without it beside, nobody could tell which of them is there.
+        """
+        p = self.parameters
+        if has_twin:
+            return np.zeros(frames, dtype=bool)
+        if may_enter and rng.random() < p.late:
+            return _beginning(rng, frames)
+        if rng.random() < p.away:
+            return _run(rng, frames, p.away_run)
+        return np.zeros(frames, dtype=bool)
+
     def _stage(
         self,
         rng: np.random.Generator,
@@ -212,9 +233,12 @@ class ComposedClips:
         number: int,
         frames: int,
         size: int,
-        late: bool,
+        absent: Bool[np.ndarray, " t"],
     ) -> Staged:
-        """Give an actor a path over the canvas; `number` is its label, 0 for background."""
+        """Give an actor a path over the canvas that leaves it in the frames `absent`.
+
+        `number` is its label, 0 for background.
+        """
         p = self.parameters
         height, width = actor.alphas[0].shape
         area = max(1, int(np.count_nonzero(actor.alphas[0] > 127)))
@@ -228,19 +252,15 @@ class ComposedClips:
         extent = max(parts[0][1].shape)
         start = rng.uniform(0.2, 0.8, 2) * size
         motion = random_motion(rng, frames, (start[0], start[1]), left, extent, size, p.motion)
-        if late:
-            motion = _moved_away(rng, motion, extent * left, size, _beginning(rng, frames))
-        elif rng.random() < p.away and frames > 2:
-            absent = _run(rng, frames, p.away_run)
-            motion = _moved_away(rng, motion, extent * left, size, absent)
-        color = color_matrix(rng, p.motion.color)
+        motion = _moved_away(rng, motion, extent * left, size, absent)
         rows, columns = parts[0][1].shape
         box = (0.0, 0.0, float(columns), float(rows))
         wobble = not actor.filmed and rng.random() < p.wobble
         layer = Layer(
-            pictures=[recolor(part[0], color) for part in parts],
+            pictures=[part[0] for part in parts],
             alphas=[part[1] for part in parts],
             ids=[np.full_like(parts[0][1], number)] if number else None,
+            color=color_matrix(rng, p.motion.color),
             matrices=motion_matrices((columns / 2, rows / 2), motion, bool(rng.random() < 0.5)),
             bends=bends(rng, frames, box, rng.uniform(0.02, 0.10)) if wobble else None,
             drawn=np.ones(frames, dtype=bool),
@@ -270,9 +290,10 @@ class ComposedClips:
         )
         rows, columns = alpha.shape
         return Layer(
-            pictures=[recolor(image, color_matrix(rng, self.parameters.motion.color))],
+            pictures=[image],
             alphas=[alpha],
             ids=None,
+            color=color_matrix(rng, self.parameters.motion.color),
             matrices=motion_matrices((columns / 2, rows / 2), motion, False),
             bends=None,
             drawn=np.abs(distance) <= 3,
@@ -297,14 +318,11 @@ class ComposedClips:
         else:
             video, times = draw_stretch(rng, self._reader, chosen.size, gap, 0.5)
             views = [self._reader.read(video, int(time))[0] for time in times]
-            height, width = views[0].shape[:2]
-            layer = camera_layer(rng, views, None, (width / 2, height / 2), size, p.background)
+            layer = any_view(rng, views, size, p.background)
         pictures[chosen], labels[chosen] = render([layer], chosen.size, size)
 
 
-def _run(
-    rng: np.random.Generator, frames: int, length: tuple[int, int]
-) -> Bool[np.ndarray, " t"]:
+def _run(rng: np.random.Generator, frames: int, length: tuple[int, int]) -> Bool[np.ndarray, " t"]:
     """A run of frames, neither the first nor the last one; empty if the clip is too short."""
     chosen = np.zeros(frames, dtype=bool)
     longest = min(length[1], frames - 2)
@@ -349,9 +367,7 @@ def _moved_away(
     return replace(motion, position=motion.position + share[:, None] * far * ways[side])
 
 
-def _filmed(
-    items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generator
-) -> Actor | None:
+def _filmed(items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generator) -> Actor | None:
     """Cut an object out of a stretch of video; None unless it is whole in every frame."""
     first = items[0][1]
     if first is None:

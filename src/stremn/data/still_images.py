@@ -5,12 +5,11 @@ by finding what is salient, which teaches a memory nothing, so in many clips the
 pasted on another photo, has a rival, or is only half of what stands out.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -30,6 +29,7 @@ from stremn.data.augment import (
     color_matrix,
     feathered,
     half_plane,
+    id_counts,
     motion_matrices,
     recolor,
     render,
@@ -39,7 +39,7 @@ from stremn.data.augment import (
     touches_border,
 )
 from stremn.data.clips import VOID, Clip, introduce
-from stremn.errors import MissingExtraError, StremnError
+from stremn.errors import StremnError
 
 Kind = Literal["binary", "instances", "parts"]
 """What a mask's values mean: one object (anything that is not 0); an id for each object; or
@@ -226,6 +226,13 @@ def open_stills(
     return PairedStills(pairs, kind, cache)
 
 
+LAYER_COLOR = ColorRange(0.15, 0.15, 0.2, 0.03, gray=0.05)
+"""Change of color of a picture or cut-out."""
+
+FLICKER = ColorRange(0.05, 0.05, 0.05, 0.0)
+"""Change of color from frame to frame."""
+
+
 @dataclass(frozen=True)
 class StillClipParameters:
     """Chances and ranges of clips made of stills.
@@ -259,9 +266,9 @@ class StillClipParameters:
     """Largest change of scale over the object by perspective."""
     jitter: float = 0.15
     """Motion from frame to frame without memory, as a share of the smooth motion."""
-    color: ColorRange = ColorRange(0.15, 0.15, 0.2, 0.03, gray=0.05)
+    color: ColorRange = LAYER_COLOR
     """Change of color of each layer."""
-    flicker: ColorRange = ColorRange(0.05, 0.05, 0.05, 0.0)
+    flicker: ColorRange = FLICKER
     """Change of color from frame to frame."""
     objects: int = 2
     """Most objects in a clip."""
@@ -381,8 +388,7 @@ class CutOut:
 
 def _areas(ids: Mask, least: float = 0.0) -> list[int]:
     """Ids (neither 0 nor void) that cover more than `least` of the map."""
-    counts = np.bincount(ids.ravel(), minlength=256)
-    counts[[0, VOID]] = 0
+    counts = id_counts(ids)
     return [int(number) for number in np.flatnonzero(counts > least * ids.size)]
 
 
@@ -420,7 +426,7 @@ class StillDraw:
         table = np.zeros(256, dtype=np.uint8)
         table[chosen] = np.arange(1, count + 1)
         table[VOID] = VOID
-        ids = table[still.ids]
+        ids = cv2.LUT(still.ids, table)
         if half and count == 1:
             ids[(half_plane(rng, (ids == 1).astype(np.uint8)) == 0) & (ids == 1)] = 0
         return ids, count
@@ -486,7 +492,7 @@ def random_motion(
     p: StillClipParameters,
 ) -> Motion:
     """Smooth motion from `start` (canvas pixels) with jitter; `extent`: object side in pixels
-    of its picture."""  # noqa: D205, D209
+    of its picture."""
     knots = 2 + frames // 4
     path = smooth_path(rng, frames, 7, knots) + p.jitter * rng.uniform(-1, 1, (frames, 7))
     reach = size * float(np.exp(rng.uniform(*np.log(p.travel))))
@@ -516,9 +522,10 @@ def moving(
     flip = bool(rng.random() < 0.5)
     box = (0.0, 0.0, float(width), float(height))
     return Layer(
-        pictures=[recolor(image, color_matrix(rng, p.color))],
+        pictures=[image],
         alphas=[alpha],
         ids=None if ids is None else [ids],
+        color=color_matrix(rng, p.color),
         matrices=motion_matrices((width / 2, height / 2), motion, flip),
         bends=bends(rng, frames, box, 0.05) if rng.random() < p.bend else None,
         drawn=np.ones(frames, dtype=bool),
@@ -570,15 +577,14 @@ def backdrop(
         start = _kept_inside(start, center, scale, width, height, size)
     small, _, few, scale_left = reduced(image, None, ids, scale)
     factor = small.shape[1] / width
-    motion = random_motion(
-        rng, frames, (start[0], start[1]), scale_left, extent * factor, size, p
-    )
+    motion = random_motion(rng, frames, (start[0], start[1]), scale_left, extent * factor, size, p)
     flip = bool(rng.random() < 0.5)
     inside = (0.0, 0.0, float(small.shape[1]), float(small.shape[0]))
     return Layer(
-        pictures=[recolor(small, color_matrix(rng, p.color))],
+        pictures=[small],
         alphas=None,
         ids=None if few is None else [few],
+        color=color_matrix(rng, p.color),
         matrices=motion_matrices((center[0] * factor, center[1] * factor), motion, flip),
         bends=bends(rng, frames, inside, 0.04) if rng.random() < p.bend else None,
         drawn=np.ones(frames, dtype=bool),
@@ -624,9 +630,10 @@ def passing(
         tilt=np.zeros((frames, 2)),
     )
     return Layer(
-        pictures=[recolor(image, color_matrix(rng, p.color))],
+        pictures=[image],
         alphas=[alpha],
         ids=None,
+        color=color_matrix(rng, p.color),
         matrices=motion_matrices((width / 2, height / 2), motion, False),
         bends=None,
         drawn=np.ones(frames, dtype=bool),

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from jaxtyping import Int, Integer, UInt8
+from jaxtyping import Bool, Float64, Int, Integer, UInt8
 
 from stremn.data.augment import (
     ColorRange,
@@ -22,8 +22,9 @@ from stremn.data.augment import (
     Picture,
     channels_first,
     color_matrix,
+    id_counts,
+    middle_of,
     motion_matrices,
-    recolor,
     render,
     smooth_path,
 )
@@ -88,6 +89,21 @@ class VideoReader:
             _, old = self._kept.popitem(last=False)
             self._used -= _bytes(old)
         return item
+
+    def preload(self) -> int:
+        """Read frames of all videos in turn until the memory is full; returns how many.
+
+        Done before workers are forked, they share what was read.
+        """
+        longest = max(len(video) for video in self.videos)
+        for index in range(longest):
+            for video in range(len(self.videos)):
+                if index < self.length(video):
+                    before = len(self._kept)
+                    self.read(video, index)
+                    if len(self._kept) <= before:
+                        return len(self._kept)
+        return len(self._kept)
 
     def _load(self, video: int, index: int) -> tuple[Picture, Mask | None]:
         source = self.videos[video]
@@ -157,6 +173,10 @@ def frame_times(
     return times + rng.integers(length - times[-1])
 
 
+VIDEO_COLOR = ColorRange(0.15, 0.15, 0.15, 0.02, gray=0.03)
+"""Change of color of a video clip."""
+
+
 @dataclass(frozen=True)
 class VideoClipParameters:
     """Chances and ranges of clips cut from videos.
@@ -172,6 +192,13 @@ class VideoClipParameters:
     """Largest change of aspect ratio, natural logarithm."""
     offset: float = 0.25
     """Largest distance from crop center to object, as a share of the crop's side."""
+    recognizable: float = 0.5
+    """Share of the object that the crop of the first frame must hold, unless it is full of it."""
+    present: float = 0.5
+    """Share of the frames in which the object must be seen in the video; where the crop would
+    lose it more often, the crop follows it all the way."""
+    follow: float = 0.5
+    """Chance that the crop follows the object part of the way, as a camera would."""
     reverse: float = 0.5
     """Chance to play backwards."""
     pan: float = 0.04
@@ -180,7 +207,7 @@ class VideoClipParameters:
     """Largest added rotation, degrees."""
     zoom: float = 0.05
     """Largest added change of scale, natural logarithm."""
-    color: ColorRange = ColorRange(0.15, 0.15, 0.15, 0.02, gray=0.03)
+    color: ColorRange = VIDEO_COLOR
     """Change of color of the clip."""
     objects: int = 3
     """Most objects in a clip."""
@@ -270,66 +297,116 @@ def draw_scene(
     table[chosen] = np.arange(1, len(chosen) + 1)
     table[VOID] = VOID
     unlabelled = np.full(first.shape, VOID, dtype=np.uint8)
-    maps = [unlabelled if ids is None else table[ids] for _, ids in items]
-    center, near = _centers([ids for _, ids in items], main)
-    middle = center if rng.random() < 0.5 else near
-    layer = camera_layer(
-        rng, [picture for picture, _ in items], maps, (middle[0], middle[1]), size, p
-    )
+    maps = [unlabelled if ids is None else cv2.LUT(ids, table) for _, ids in items]
+    track, seen = _track([ids for _, ids in items], main)
+    if seen < p.present * frames:
+        return None
+    side = _crop_side(rng, first.shape, p)
+    center = _crop_center(rng, first == main, track, side, p)
+    follow = rng.uniform(0, 1) if rng.random() < p.follow else 0.0
+    path = center + follow * (track - track[0])
+    if np.mean(np.abs(track - path).max(axis=1) > side / 2) > 1 - p.present:
+        path = center + track - track[0]
+    layer = camera_layer(rng, [picture for picture, _ in items], maps, path, side, size, p)
     return Scene(layer, len(chosen))
 
 
 def _objects(ids: Mask, least: float = 0.0005) -> list[int]:
     """Ids of objects that cover more than `least` of a label map."""
-    counts = np.bincount(ids.ravel(), minlength=256)
-    counts[[0, VOID]] = 0
+    counts = id_counts(ids)
     return [int(number) for number in np.flatnonzero(counts > least * ids.size)]
 
 
-def _centers(maps: Sequence[Mask | None], number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Middle (x, y) of an object in the first frame, and the mean of its middles."""
-    middles = []
-    for ids in maps:
-        moments = cv2.moments((ids == number).astype(np.uint8), True) if ids is not None else {}
-        if moments.get("m00", 0.0) > 0:
-            middles.append((moments["m10"] / moments["m00"], moments["m01"] / moments["m00"]))
-    points = np.array(middles)
-    return points[0], points.mean(axis=0)
+def _track(maps: Sequence[Mask | None], number: int) -> tuple[Float64[np.ndarray, "t 2"], int]:
+    """Middle (x, y) of an object in each frame, and in how many it is seen.
+
+    Where it is not seen, straight lines join the others; it must be seen in the first frame.
+    """
+    seen: list[int] = []
+    middles: list[tuple[float, float]] = []
+    for time, ids in enumerate(maps):
+        middle = None if ids is None else middle_of((ids == number).view(np.uint8))
+        if middle is not None:
+            seen.append(time)
+            middles.append(middle)
+    x, y = np.array(middles).T
+    times = np.arange(len(maps))
+    return np.stack([np.interp(times, seen, x), np.interp(times, seen, y)], axis=1), len(seen)
+
+
+def _crop_side(rng: np.random.Generator, shape: tuple[int, ...], p: VideoClipParameters) -> float:
+    """Side of the square crop, in frame pixels."""
+    return min(shape[:2]) * float(np.exp(rng.uniform(*np.log(p.crop))))
+
+
+def _crop_center(
+    rng: np.random.Generator,
+    mask: Bool[np.ndarray, "height width"],
+    track: Float64[np.ndarray, "t 2"],
+    side: float,
+    p: VideoClipParameters,
+) -> Float64[np.ndarray, "2"]:
+    """Middle of the crop of the first frame: near the object then, or near where it goes.
+
+    A crop that gives too little of the object to know it by is moved onto it.
+    """
+    focus = track[0] if rng.random() < 0.5 else track.mean(axis=0)
+    center = _inside(focus + rng.uniform(-1, 1, 2) * p.offset * side, side, mask.shape)
+    x0, y0 = np.maximum(center - side / 2, 0).astype(int)
+    x1, y1 = (center + side / 2).astype(int)
+    shown = np.count_nonzero(mask[y0:y1, x0:x1])
+    if shown >= min(p.recognizable * np.count_nonzero(mask), 0.15 * side * side):
+        return center
+    return _inside(track[0] + rng.uniform(-1, 1, 2) * 0.1 * side, side, mask.shape)
+
+
+def _inside(
+    center: Float64[np.ndarray, "*t 2"], side: float, shape: tuple[int, ...]
+) -> Float64[np.ndarray, "*t 2"]:
+    """Move crops of `side` that stick out of the frame into it where they fit."""
+    half = np.full(2, side / 2)
+    return np.clip(center, half, np.maximum(np.array([shape[1], shape[0]]) - half, half))
 
 
 def camera_layer(
     rng: np.random.Generator,
     pictures: Sequence[Picture],
     maps: Sequence[Mask] | None,
-    focus: tuple[float, float],
+    path: Float64[np.ndarray, "t 2"],
+    side: float,
     size: int,
     p: VideoClipParameters,
 ) -> Layer:
-    """An opaque layer that shows a square crop near `focus`, with a slightly moving camera."""
-    height, width = pictures[0].shape[:2]
-    side = min(height, width) * float(np.exp(rng.uniform(*np.log(p.crop))))
-    center = np.array(focus) + rng.uniform(-1, 1, 2) * p.offset * side
-    half = np.full(2, side / 2)
-    center = np.clip(center, half, np.maximum(np.array([width, height]) - half, half))
-    matrix = color_matrix(rng, p.color)
+    """An opaque layer: square crops whose middles follow `path`, the camera moving slightly."""
+    centers = _inside(path, side, pictures[0].shape)
+    camera = _camera(rng, side, len(pictures), size, p)
+    to_center = np.tile(np.eye(3), (len(pictures), 1, 1))
+    to_center[:, :2, 2] = -centers
     return Layer(
-        pictures=[recolor(picture, matrix) for picture in pictures],
+        pictures=pictures,
         alphas=None,
         ids=maps,
-        matrices=_camera(rng, (center[0], center[1]), side, len(pictures), size, p),
+        color=color_matrix(rng, p.color),
+        matrices=camera @ to_center,
         bends=None,
         drawn=np.ones(len(pictures), dtype=bool),
     )
 
 
+def any_view(
+    rng: np.random.Generator, pictures: Sequence[Picture], size: int, p: VideoClipParameters
+) -> Layer:
+    """A crop anywhere in a stretch of video, without labels."""
+    shape = pictures[0].shape
+    focus = rng.uniform(0, 1, 2) * (shape[1], shape[0])
+    path = np.tile(focus, (len(pictures), 1))
+    return camera_layer(rng, pictures, None, path, _crop_side(rng, shape, p), size, p)
+
+
 def _camera(
-    rng: np.random.Generator,
-    center: tuple[float, float],
-    side: float,
-    frames: int,
-    size: int,
-    p: VideoClipParameters,
+    rng: np.random.Generator, side: float, frames: int, size: int, p: VideoClipParameters
 ) -> Matrices:
+    """From frame pixels relative to the middle of the crop to canvas pixels, one a frame."""
     path = smooth_path(rng, frames, 4, 2 + frames // 4)
     stretch = np.exp(rng.uniform(-p.stretch, p.stretch) / 2)
     motion = Motion(
@@ -339,7 +416,7 @@ def _camera(
         shear=np.zeros(frames),
         tilt=np.zeros((frames, 2)),
     )
-    wide = motion_matrices(center, motion, bool(rng.random() < 0.5))
+    wide = motion_matrices((0.0, 0.0), motion, bool(rng.random() < 0.5))
     about = np.diag([stretch, 1 / stretch, 1.0])
     about[:2, 2] = size / 2 * (1 - about[[0, 1], [0, 1]])
     return about @ wide
