@@ -87,7 +87,9 @@ class FrameDecoder(nn.Module):
         )
         self.output = nn.Conv2d(outputs[-1], channels, 3, 1, 1)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b channels height width"]:
+    def forward(
+        self, features: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b channels height width"]:
         """Decode feature maps to logits of frames (their sigmoid lies in [0, 1])."""
         return self.output(self.blocks(features))
 

@@ -131,12 +131,12 @@ def bounce(
     return positions
 
 
-def _resized(
-    digits: UInt8[np.ndarray, "n 28 28"], side: int
-) -> UInt8[np.ndarray, "n side side"]:
+def _resized(digits: UInt8[np.ndarray, "n 28 28"], side: int) -> UInt8[np.ndarray, "n side side"]:
     if digits.shape[1:] == (side, side):
         return digits
-    return np.stack([cv2.resize(digit, (side, side), interpolation=cv2.INTER_AREA) for digit in digits])
+    return np.stack(
+        [cv2.resize(digit, (side, side), interpolation=cv2.INTER_AREA) for digit in digits]
+    )
 
 
 def _paste(
@@ -560,9 +560,7 @@ class HumanWalking:
         return frozenset(self.subjects)
 
 
-def _human_videos(
-    root: Path, subjects: Sequence[str]
-) -> Iterator[tuple[str, dict[int, Path]]]:
+def _human_videos(root: Path, subjects: Sequence[str]) -> Iterator[tuple[str, dict[int, Path]]]:
     """Images by raw frame number of each (subject, scenario, camera)."""
     videos: dict[tuple[str, str, str], dict[int, Path]] = {}
     for path in sorted(root.rglob("S*_Walking*.jpg")):
