@@ -82,7 +82,11 @@ def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise StremnError(f"timm has no backbone {name!r}. Names alike: {', '.join(near) or '-'}.")
-    model = timm.create_model(name, pretrained=pretrained).eval()
+    return cut_backbone(timm.create_model(name, pretrained=pretrained).eval())
+
+
+def cut_backbone(model: nn.Module) -> Backbone:
+    """Cut a timm model at strides 4, 8 and 16, folding its BatchNorms."""
     modules = dict(_in_order(model))
     cuts = {info["reduction"]: info["module"] for info in model.feature_info}
     missing = [cut for stride in (4, 8, 16) if (cut := cuts.get(stride)) not in modules]
@@ -177,11 +181,12 @@ class _Depthwise(torch.autograd.Function):
             return results[which.index(True)]
 
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        quick = x.dtype if stride == 1 else torch.float32
+        slow = torch.promote_types(x.dtype, torch.float32)
+        quick = x.dtype if stride == 1 else slow
         return (
             gradient([True, False, False], quick).to(x.dtype) if needs_x else None,
-            gradient([False, True, False], torch.float32) if needs_weight else None,
-            grad.sum(dim=(0, 2, 3), dtype=torch.float32) if needs_bias else None,
+            gradient([False, True, False], slow) if needs_weight else None,
+            grad.sum(dim=(0, 2, 3), dtype=slow) if needs_bias else None,
             None,
             None,
         )
@@ -222,7 +227,7 @@ class Standardize(nn.Module):
 
 
 class QueryEncoder(nn.Module):
-    """Image -> standardised features at strides 4, 8, 16, and the raw stem for the other encoder."""
+    """Image -> standardised features at strides 4, 8 and 16, and the raw stem."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()

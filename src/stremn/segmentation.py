@@ -1,4 +1,4 @@
-"""Section 4.1: STReMN for video object segmentation: builders, clip roll-out, soft aggregation."""
+"""Section 4.1: STReMN for video object segmentation: builders, objects as entries, aggregation."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn import memory
-from stremn.data.clips import ClipBatch
 from stremn.decoders import MaskDecoder
 from stremn.encoders import (
+    Backbone,
     FullMemoryEncoder,
     QueryEncoder,
     SharedStemMemoryEncoder,
@@ -62,9 +62,9 @@ PRESETS: dict[str, SegmentationConfig] = {
 """The paper's model, and one for CPUs and phones."""
 
 
-def build_model(config: SegmentationConfig, *, imagenet: bool = False) -> STReMN:
-    """Return a model with fresh weights; `imagenet` asks timm for the backbone's (online)."""
-    backbone = build_backbone(config.backbone, pretrained=imagenet)
+def build_model(config: SegmentationConfig, backbone: Backbone | None = None) -> STReMN:
+    """Return a model with fresh weights; `backbone`, if given, brings its own (ImageNet's)."""
+    backbone = build_backbone(config.backbone) if backbone is None else backbone
     encoders = {"full": FullMemoryEncoder, "shared-stem": SharedStemMemoryEncoder}
     c4, c8, _ = backbone.channels
     model = STReMN(
@@ -194,95 +194,6 @@ def one_hot(
     """Return label maps 0..objects as probabilities of background and objects; void is 0."""
     channels = torch.arange(objects + 1, device=labels.device).reshape(1, -1, 1, 1)
     return (labels[:, None] == channels).float()
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """A clip as the model saw it: one entry per frame from the second on.
-
-    `log_probabilities[i]` is of frame i + 1; `targets` are label maps in which objects not yet
-    given are background; `choices` are what the policy decided at every frame memorised.
-    """
-
-    log_probabilities: list[Float[Tensor, "b c height width"]]
-    targets: list[Int[Tensor, "b height width"]]
-    choices: list[Choice]
-    track: Track
-
-
-def rollout(
-    model: STReMN, batch: ClipBatch, *, slots: int, policy: UpdatePolicy, growth: int = 0
-) -> Rollout:
-    """Segment clips frame by frame, as a session would (Section 4.1.1).
-
-    An object's true mask is read at the frame where it is given, and pinned; from there on the
-    model sees its own soft masks.
-    """
-    videos, length = batch.frames.shape[:2]
-    objects = batch.given.shape[1]
-    size = (batch.frames.shape[-2], batch.frames.shape[-1])
-    if not bool((batch.given == 0).any(dim=1).all()):
-        raise ValueError("Every clip needs an object given at its first frame.")
-    queries = _encode_clip(model, batch)
-    track: Track | None = None
-    log_probabilities, targets, choices = [], [], []
-    for t in range(length):
-        query = queries[t]
-        labels = _known(batch, t)
-        truth = one_hot(labels, objects)
-        current = truth
-        if track is not None:
-            logp = recall(model, track, query, videos, objects)
-            log_probabilities.append(logp)
-            targets.append(labels)
-            if t == length - 1:  # nothing will read what would be written now
-                break
-            current = _insert(logp.exp(), truth, batch.given == t)
-            track, choice = memorize(model, track, query, current, frame=t, policy=policy)
-            choices.append(choice)
-        video, column = torch.nonzero(batch.given == t, as_tuple=True)
-        if len(video):
-            new = start(model, video, column + 1, slots, size, growth)
-            new, _ = memorize(model, new, query, current, frame=t, policy=policy, pin=True)
-            track = new if track is None else track.join(new)
-    assert track is not None  # some object is given at frame 0
-    return Rollout(log_probabilities, targets, choices, track)
-
-
-def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
-    """Encode all frames in one call: queries do not depend on the memory."""
-    videos, length = batch.frames.shape[:2]
-    flat = batch.frames.transpose(0, 1).flatten(0, 1)  # (t b) 3 height width
-    frames = (flat.float() / 255).contiguous(memory_format=torch.channels_last)
-    every = model.encode_query(frames)
-    key, value = every.key.split(videos), every.value.split(videos)
-    skip8, skip4 = [[None] * length if skip is None else skip.split(videos) for skip in every.skips]
-    stem, frames_at = every.stem.split(videos), frames.split(videos)
-    return [
-        Query(key[t], value[t], (skip8[t], skip4[t]), frames_at[t], stem[t]) for t in range(length)
-    ]
-
-
-def _known(batch: ClipBatch, t: int) -> Int[Tensor, "b height width"]:
-    """Return label maps of frame t, with objects not given until later as background."""
-    labels = batch.labels[:, t].long()
-    for column in range(batch.given.shape[1]):
-        later = (batch.given[:, column] > t) | (batch.given[:, column] < 0)
-        labels = labels.masked_fill((labels == column + 1) & later[:, None, None], 0)
-    return labels
-
-
-def _insert(
-    probabilities: Float[Tensor, "b c height width"],
-    truth: Float[Tensor, "b c height width"],
-    given: Tensor,
-) -> Float[Tensor, "b c height width"]:
-    """Overwrite predictions where a newly given object's true mask lies."""
-    if not bool(given.any()):
-        return probabilities
-    new = (truth[:, 1:] * given[:, :, None, None]).sum(1, keepdim=True)
-    fresh = F.pad(truth[:, 1:] * given[:, :, None, None], (0, 0, 0, 0, 1, 0))
-    return probabilities * (1 - new) + fresh
 
 
 def frozen_parameters(model: nn.Module) -> list[str]:

