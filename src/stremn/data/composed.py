@@ -29,7 +29,6 @@ from stremn.data.still_images import (
     ATTEMPTS,
     StillClipParameters,
     StillDraw,
-    StillImages,
     backdrop,
     bends,
     flickering,
@@ -38,6 +37,7 @@ from stremn.data.still_images import (
     random_motion,
     reduced,
 )
+from stremn.data.still_sets import StillImages
 from stremn.data.video_clips import (
     GapSchedule,
     VideoClipParameters,

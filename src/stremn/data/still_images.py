@@ -1,15 +1,12 @@
-"""Still images with masks, and the clips made of them (Sec 4.1.1: pre-training on still images).
+"""Clips made of still images with masks (Sec 4.1.1: pre-training on still images).
 
-Readers give pictures with id maps; `StillImageClips` moves them. A picture alone can be solved
-by finding what is salient, which teaches a memory nothing, so in many clips the object is
-pasted on another photo, has a rival, or is only half of what stands out.
+A picture is moved by random smooth motion. Alone it can be solved by finding what is salient,
+which teaches a memory nothing; so in many clips the object is pasted on another photo, has a
+rival, or is only half of what stands out.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, Protocol
 
 import cv2
 import numpy as np
@@ -33,198 +30,13 @@ from stremn.data.augment import (
     motion_matrices,
     recolor,
     render,
-    shrunk_to,
     smooth_path,
     steady,
     touches_border,
 )
 from stremn.data.clips import VOID, Clip, introduce
+from stremn.data.still_sets import Still, StillImages
 from stremn.errors import StremnError
-
-Kind = Literal["binary", "instances", "parts"]
-"""What a mask's values mean: one object (anything that is not 0); an id for each object; or
-a label for each part of one object."""
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-LONGEST_SIDE = 512
-"""Pictures are reduced to this many pixels when read; clips are rarely larger."""
-
-
-@dataclass(frozen=True)
-class Still:
-    """A picture and its id map: 0 background, 255 void, other values as its `kind` says."""
-
-    image: Picture
-    ids: Mask
-    kind: Kind
-
-
-class StillImages(Protocol):
-    """A set of still images with masks."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int) -> str:
-        """Where the picture comes from, for messages."""
-        ...
-
-    def load(self, index: int) -> Still:
-        """Read picture `index`. Raises StremnError if it cannot be used."""
-        ...
-
-
-class StillCache:
-    """Keeps the stills read last, up to a number of bytes; the one used longest ago goes first."""
-
-    def __init__(self, limit: int = 256 * 2**20) -> None:
-        self._limit = limit
-        self._used = 0
-        self._kept: OrderedDict[str, Still] = OrderedDict()
-
-    def get(self, name: str, load: Callable[[], Still]) -> Still:
-        """The still called `name`, read by `load` if it is not here."""
-        found = self._kept.get(name)
-        if found is not None:
-            self._kept.move_to_end(name)
-            return found
-        still = load()
-        self._kept[name] = still
-        self._used += still.image.nbytes + still.ids.nbytes
-        while self._used > self._limit and self._kept:
-            _, old = self._kept.popitem(last=False)
-            self._used -= old.image.nbytes + old.ids.nbytes
-        return still
-
-
-def read_picture(path: Path) -> Picture:
-    """Read an image file as RGB. Raises StremnError if it cannot be decoded."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise StremnError(f"{path} cannot be read as an image.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def read_ids(path: Path, kind: Kind) -> Mask:
-    """Read a mask file. Binary masks become 0 and 1 at half of their largest value."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as file:
-            plain = file if file.mode in ("P", "L", "1", "I", "I;16") else file.convert("L")
-            ids = np.asarray(plain)
-    except (OSError, UnidentifiedImageError) as error:
-        raise StremnError(f"{path} cannot be read as a mask.") from error
-    if kind == "binary":
-        return (ids.astype(np.int64) * 2 > int(ids.max())).astype(np.uint8)
-    if ids.max() > VOID:
-        raise StremnError(f"{path} holds ids up to {int(ids.max())}; the largest possible is 254.")
-    return ids.astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Files of one picture."""
-
-    image: Path
-    mask: Path
-
-
-class PairedStills:
-    """Pictures with mask files, read when asked for."""
-
-    def __init__(self, pairs: Sequence[Pair], kind: Kind, cache: StillCache | None = None) -> None:
-        self._pairs = list(pairs)
-        self._kind: Kind = kind
-        self._cache = StillCache() if cache is None else cache
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def name(self, index: int) -> str:
-        """Path of the image file."""
-        return str(self._pairs[index].image)
-
-    def load(self, index: int) -> Still:
-        """Read a picture. Raises StremnError when files are broken or of unequal size."""
-        return self._cache.get(self.name(index), lambda: self._read(index))
-
-    def _read(self, index: int) -> Still:
-        pair = self._pairs[index]
-        image, ids = read_picture(pair.image), read_ids(pair.mask, self._kind)
-        if image.shape[:2] != ids.shape:
-            raise StremnError(
-                f"{pair.image} has {image.shape[1]}x{image.shape[0]} pixels, "
-                f"its mask {ids.shape[1]}x{ids.shape[0]}; they must be equal."
-            )
-        image, ids = shrunk_to(LONGEST_SIDE, image, ids)
-        return Still(image, ids, self._kind)
-
-
-@dataclass(frozen=True)
-class StillLayout:
-    """Folders of a data set below its root."""
-
-    images: str
-    masks: str
-
-
-LAYOUTS: dict[str, StillLayout] = {
-    "folder": StillLayout("images", "masks"),
-    "duts": StillLayout("DUTS-TR-Image", "DUTS-TR-Mask"),
-    "ecssd": StillLayout("images", "ground_truth_mask"),
-    "hku-is": StillLayout("imgs", "gt"),
-    "msra10k": StillLayout("MSRA10K_Imgs_GT/Imgs", "MSRA10K_Imgs_GT/Imgs"),
-}
-"""Official layouts of the saliency sets, and the plain one: `images/` and `masks/`."""
-
-
-def find_pairs(root: Path, layout: StillLayout) -> tuple[list[Pair], list[Path], list[Path]]:
-    """Match images and masks by name. Returns pairs, images without mask, masks without image."""
-    folders = (root / layout.images, root / layout.masks)
-    for folder in folders:
-        if not folder.is_dir():
-            raise StremnError(
-                f"{root} has no folder {folder.relative_to(root)}; "
-                f"expected images in {layout.images}/ and masks in {layout.masks}/."
-            )
-    images = {path.stem: path for path in _pictures(folders[0])}
-    masks = {path.stem: path for path in _pictures(folders[1])}
-    if folders[0] == folders[1]:
-        images = {stem: path for stem, path in images.items() if path.suffix.lower() != ".png"}
-        masks = {path.stem: path for path in _pictures(folders[0]) if path.suffix.lower() == ".png"}
-    both = sorted(set(images) & set(masks))
-    return (
-        [Pair(images[stem], masks[stem]) for stem in both],
-        [images[stem] for stem in sorted(set(images) - set(masks))],
-        [masks[stem] for stem in sorted(set(masks) - set(images))],
-    )
-
-
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def open_stills(
-    root: Path,
-    kind: Kind = "binary",
-    layout: str = "folder",
-    skip: Sequence[str] = (),
-    cache: StillCache | None = None,
-) -> PairedStills:
-    """Open a set of still images in one of the known `LAYOUTS`, leaving out the names in `skip`.
-
-    Raises StremnError for an unknown layout, missing folders, or a set without a single pair.
-    """
-    if layout not in LAYOUTS:
-        raise StremnError(f"Unknown layout {layout!r}; known: {', '.join(LAYOUTS)}.")
-    pairs, _, _ = find_pairs(root, LAYOUTS[layout])
-    left_out = set(skip)
-    pairs = [pair for pair in pairs if str(pair.image) not in left_out]
-    if not pairs:
-        raise StremnError(f"{root} holds no image with a mask of the same name.")
-    return PairedStills(pairs, kind, cache)
-
 
 LAYER_COLOR = ColorRange(0.15, 0.15, 0.2, 0.03, gray=0.05)
 """Change of color of a picture or cut-out."""

@@ -29,6 +29,7 @@ from stremn.data.augment import (
     smooth_path,
 )
 from stremn.data.clips import VOID, Clip, introduce
+from stremn.data.still_sets import Problem
 from stremn.errors import StremnError
 
 
@@ -129,6 +130,28 @@ class VideoReader:
 
 def _bytes(item: tuple[Picture, Mask | None]) -> int:
     return item[0].nbytes + (0 if item[1] is None else item[1].nbytes)
+
+
+def check_videos(videos: Sequence[LabelledVideo]) -> list[Problem]:
+    """Read every frame of the videos and list what cannot be used.
+
+    Found are unreadable files, unequal sizes, ids that are too large, and videos in which no
+    frame has an object. Single empty label maps are no problem: objects leave.
+    """
+    problems = []
+    for video in videos:
+        reader = VideoReader([video], limit=0)
+        empty = True
+        for index in range(len(video)):
+            try:
+                _, ids = reader.read(0, index)
+            except StremnError as error:
+                problems.append(Problem(video.name, str(error)))
+                continue
+            empty = empty and (ids is None or not id_counts(ids).any())
+        if empty:
+            problems.append(Problem(video.name, "No frame has a label map with an object."))
+    return problems
 
 
 @dataclass(frozen=True)
