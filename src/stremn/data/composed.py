@@ -102,6 +102,10 @@ class ComposedClipParameters:
     """Share of the pixels an object must have in the frame where it is given."""
 
 
+FILMED_GAP = 3
+"""Largest gap between the frames of a filmed object: its shape changes, its size hardly."""
+
+
 @dataclass(frozen=True)
 class Actor:
     """An object to be moved over a background: one picture and opacity, or one a frame."""
@@ -153,13 +157,15 @@ class ComposedClips:
 
     def _attempt(self, rng: np.random.Generator, frames: int, size: int, gap: int) -> Clip | None:
         p = self.parameters
-        back, count = self._background(rng, frames, size, gap)
+        # No video is used twice: its object would be there once labelled and once not.
+        used: set[int] = set()
+        back, count = self._background(rng, frames, size, gap, used)
         layers = [back]
         front: list[Layer] = []
         wanted = 1 if rng.random() >= p.second else 2
         first = count + 1
         for number in range(first, wanted + 1):
-            actor = self._actor(rng, frames, gap)
+            actor = self._actor(rng, frames, gap, used)
             twin = number == first and bool(rng.random() < p.twin)
             absent = self._absence(rng, frames, number > 1, twin)
             staged = self._stage(rng, actor, number, frames, size, absent)
@@ -172,13 +178,13 @@ class ComposedClips:
                 front.append(self._cover(rng, staged, frames, size))
         if rng.random() < p.rival:
             absent = self._absence(rng, frames, True, False)
-            rival = self._stage(rng, self._actor(rng, frames, gap), 0, frames, size, absent)
+            rival = self._stage(rng, self._actor(rng, frames, gap, used), 0, frames, size, absent)
             layers.insert(int(rng.integers(1, len(layers) + 1)), rival.layer)
         if rng.random() < p.occluder or (len(layers) == 1 and not front):
             front.append(passing(rng, self._draw, frames, size, p.motion))
         pictures, labels = render([*layers, *front], frames, size)
         if rng.random() < p.foreign:
-            self._cut_in(rng, pictures, labels, gap)
+            self._cut_in(rng, pictures, labels, gap, used)
         found = introduce(labels, count, round(p.visible * size * size), late=True)
         if found is None:
             return None
@@ -186,7 +192,7 @@ class ComposedClips:
         return Clip(channels_first(pictures), found[0], found[1])
 
     def _background(
-        self, rng: np.random.Generator, frames: int, size: int, gap: int
+        self, rng: np.random.Generator, frames: int, size: int, gap: int, used: set[int]
     ) -> tuple[Layer, int]:
         """A moving background, and how many of its own objects are targets."""
         p = self.parameters
@@ -195,18 +201,35 @@ class ComposedClips:
         if rng.random() < p.real_target:
             scene = draw_scene(rng, self._reader, frames, size, gap, p.background)
             if scene is not None:
+                used.add(scene.video)
                 return scene.layer, scene.objects
-        video, times = draw_stretch(rng, self._reader, frames, gap, p.background.reverse)
-        pictures = [self._reader.read(video, int(time))[0] for time in times]
+        pictures = self._view(rng, frames, gap, used)
         return any_view(rng, pictures, size, p.background), 0
 
-    def _actor(self, rng: np.random.Generator, frames: int, gap: int) -> Actor:
+    def _view(
+        self, rng: np.random.Generator, frames: int, gap: int, used: set[int]
+    ) -> list[Picture]:
+        """A stretch of a video that is not used yet; a still photo if there is none."""
+        if self._reader is not None:
+            stretch = draw_stretch(
+                rng, self._reader, frames, gap, self.parameters.background.reverse, used
+            )
+            if stretch is not None:
+                used.add(stretch[0])
+                return [self._reader.read(stretch[0], int(time))[0] for time in stretch[1]]
+        return [self._draw.still(rng).image] * frames
+
+    def _actor(self, rng: np.random.Generator, frames: int, gap: int, used: set[int]) -> Actor:
         """An object to move: filmed if the videos have one that stays whole, else a still."""
         if self._reader is not None and rng.random() < self.parameters.filmed:
-            video, times = draw_stretch(rng, self._reader, frames, min(gap, 3), 0.5)
-            found = _filmed([self._reader.read(video, int(time)) for time in times], rng)
-            if found is not None:
-                return found
+            stretch = draw_stretch(rng, self._reader, frames, min(gap, FILMED_GAP), 0.5, used)
+            if stretch is not None:
+                video, times = stretch
+                items = [self._reader.read(video, int(time)) for time in times]
+                found = _filmed(items, rng)
+                if found is not None:
+                    used.add(video)
+                    return found
         cut = self._draw.whole_cut_out(rng)
         return Actor([cut.image], [cut.alpha], False)
 
@@ -305,6 +328,7 @@ class ComposedClips:
         pictures: UInt8[np.ndarray, "t h w 3"],
         labels: UInt8[np.ndarray, "t h w"],
         gap: int,
+        used: set[int],
     ) -> None:
         """Replace a run of frames by those of another video or photo; nothing is labelled there."""
         p = self.parameters
@@ -312,13 +336,8 @@ class ComposedClips:
         chosen = np.flatnonzero(_run(rng, frames, p.foreign_run))
         if chosen.size == 0:
             return
-        if self._reader is None:
-            photo = self._draw.still(rng).image
-            layer = backdrop(rng, photo, None, chosen.size, size, p.motion)
-        else:
-            video, times = draw_stretch(rng, self._reader, chosen.size, gap, 0.5)
-            views = [self._reader.read(video, int(time))[0] for time in times]
-            layer = any_view(rng, views, size, p.background)
+        views = self._view(rng, chosen.size, gap, used)
+        layer = any_view(rng, views, size, p.background)
         pictures[chosen], labels[chosen] = render([layer], chosen.size, size)
 
 

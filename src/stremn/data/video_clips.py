@@ -5,7 +5,7 @@ the flip and the colors are shared by the clip.
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -280,17 +280,29 @@ class VideoClips:
 
 @dataclass(frozen=True)
 class Scene:
-    """A stretch of video as a layer, with `objects` labelled objects 1.. (in random order)."""
+    """A stretch of `video` as a layer, with labelled objects 1..`objects` (in random order)."""
 
+    video: int
     layer: Layer
     objects: int
 
 
 def draw_stretch(
-    rng: np.random.Generator, reader: VideoReader, frames: int, largest_gap: int, reverse: float
-) -> tuple[int, Int[np.ndarray, " t"]]:
-    """A video and the indices of a stretch of it, perhaps backwards."""
-    video = int(rng.integers(len(reader.videos)))
+    rng: np.random.Generator,
+    reader: VideoReader,
+    frames: int,
+    largest_gap: int,
+    reverse: float,
+    avoid: Collection[int] = (),
+) -> tuple[int, Int[np.ndarray, " t"]] | None:
+    """A video, none of `avoid`, and the indices of a stretch of it, perhaps backwards.
+
+    None when every video is to be avoided.
+    """
+    free = [video for video in range(len(reader.videos)) if video not in avoid]
+    if not free:
+        return None
+    video = free[int(rng.integers(len(free)))]
     times = frame_times(rng, reader.length(video), frames, largest_gap)
     return video, times[::-1] if rng.random() < reverse else times
 
@@ -304,7 +316,10 @@ def draw_scene(
     p: VideoClipParameters,
 ) -> Scene | None:
     """A stretch cropped round one of the objects of its first frame; None if that has none."""
-    video, times = draw_stretch(rng, reader, frames, largest_gap, p.reverse)
+    stretch = draw_stretch(rng, reader, frames, largest_gap, p.reverse)
+    if stretch is None:
+        return None
+    video, times = stretch
     items = [reader.read(video, int(time)) for time in times]
     first = items[0][1]
     if first is None:
@@ -331,7 +346,7 @@ def draw_scene(
     if np.mean(np.abs(track - path).max(axis=1) > side / 2) > 1 - p.present:
         path = center + track - track[0]
     layer = camera_layer(rng, [picture for picture, _ in items], maps, path, side, size, p)
-    return Scene(layer, len(chosen))
+    return Scene(video, layer, len(chosen))
 
 
 def _objects(ids: Mask, least: float = 0.0005) -> list[int]:
