@@ -1,6 +1,7 @@
 """Shrinkage and scale-invariant gradient losses against slow loops and known values."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def test_an_error_at_the_center_counts_half_and_a_small_one_12_percent():
 def test_shrinkage_rises_with_the_error_and_has_the_right_gradient(loss):
     y = torch.zeros(1, dtype=torch.float64)
     values = [float(loss(y + e, y)) for e in torch.linspace(0, 1, 101).tolist()]
-    assert all(a < b for a, b in zip(values, values[1:], strict=False))
+    assert all(a < b for a, b in pairwise(values))
     x = frames(3, 5).requires_grad_()
     assert torch.autograd.gradcheck(lambda p: loss(p, frames(3, 5, seed=1)), x)
 

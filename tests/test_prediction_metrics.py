@@ -13,7 +13,6 @@ from stremn.prediction_metrics import (
     ALEXNET_VARIABLE,
     METRICS,
     Lpips,
-    bootstrap,
     lpips_metrics,
     mae,
     mse,
@@ -182,17 +181,3 @@ def test_lpips_metrics_differ_by_range_and_repeat_grey(tmp_path, monkeypatch):
     rgb = metrics["lpips"].compute(x.expand(-1, -1, 3, -1, -1), y.expand(-1, -1, 3, -1, -1))
     torch.testing.assert_close(values["lpips"], rgb)
     assert float(metrics["lpips"].compute(y, y).abs().max()) == 0
-
-
-def test_bootstrap_covers_the_mean_at_the_rate_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        interval = bootstrap(rng.exponential(size=60), resamples=300, seed=trial)
-        assert interval.low <= interval.mean <= interval.high
-        hits += interval.low <= 1 <= interval.high
-    assert 0.88 <= hits / 200 <= 0.99
-
-
-def test_interval_prints_mean_and_bounds():
-    assert str(bootstrap(np.array([2.0, 2.0]))) == "2 [2, 2]"

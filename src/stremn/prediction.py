@@ -29,6 +29,7 @@ from stremn.prediction_losses import l1, l2, scale_invariant_gradient, shrinkage
 class PredictionConfig(Config):
     """Everything that fixes a `FramePredictor` but its weights; numbers as in `PRESETS`."""
 
+    kind: Literal["stremn"] = "stremn"
     channels: Literal[1, 3] = 1
     size: int = Field(64, gt=0)
     stack: int = Field(3, gt=0)
@@ -314,7 +315,7 @@ def build_model(config: PredictionConfig) -> FramePredictor:
     )
 
 
-# -------------------------------------------------------------------------------------- training
+# -------------------------------------------------------------------------------- training
 
 
 @dataclass(frozen=True)

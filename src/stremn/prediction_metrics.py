@@ -17,7 +17,7 @@ from functools import lru_cache
 from importlib import resources
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ class Metric:
     compute: Callable[[Frames, Frames], PerFrame]
 
 
-# --------------------------------------------------------------------------------- squared, absolute
+# ----------------------------------------------------------------------- squared, absolute
 
 
 def mse(prediction: Frames, target: Frames) -> PerFrame:
@@ -66,7 +66,7 @@ def psnr(prediction: Frames, target: Frames) -> PerFrame:
     return (-10 * error.log10()).clamp(max=100.0)
 
 
-# ---------------------------------------------------------------------------------------------- SSIM
+# ------------------------------------------------------------------------------------ SSIM
 
 
 def structural_similarity(
@@ -146,7 +146,7 @@ H36M_SCALES = {"mse": 10.0, "mae": 100.0}
 """Table 5 divides its Human3.6M MSE by 10 and MAE by 100."""
 
 
-# --------------------------------------------------------------------------------------------- LPIPS
+# ----------------------------------------------------------------------------------- LPIPS
 
 # (out, in, kernel, stride, padding) of AlexNet's convolutions; a pool precedes the 2nd and 3rd.
 _ALEXNET = ((64, 3, 11, 4, 2), (192, 64, 5, 1, 2), (384, 192, 3, 1, 1), (256, 384, 3, 1, 1),
@@ -307,37 +307,3 @@ class _ArrayUnpickler(pickle.Unpickler):
             # NumPy 2 moved the module that old pickles name.
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
-
-
-# ----------------------------------------------------------------------------------------- intervals
-
-
-class Interval(NamedTuple):
-    """A mean with the bounds of its interval."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """Mean and bounds with four significant digits."""
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-
-def bootstrap(
-    per_clip: Float[np.ndarray, " clips"],
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Mean over clips and its percentile bootstrap interval, resampling clips.
-
-    For the difference of two predictors on the same clips, give the difference per clip.
-    """
-    values = np.asarray(per_clip, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    means = np.array(
-        [values[rng.integers(len(values), size=len(values))].mean() for _ in range(resamples)]
-    )
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(values.mean()), float(low), float(high))

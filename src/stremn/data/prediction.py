@@ -64,7 +64,7 @@ def check_disjoint(splits: Mapping[str, FrameClips]) -> None:
                 )
 
 
-# ---------------------------------------------------------------------------------------- digits
+# ---------------------------------------------------------------------------------- digits
 
 
 def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
@@ -284,7 +284,7 @@ def _check_index(index: int, length: int) -> None:
         raise IndexError(f"clip {index} of {length}")
 
 
-# ---------------------------------------------------------------------------------------- videos
+# ---------------------------------------------------------------------------------- videos
 
 
 @dataclass(frozen=True)
@@ -406,7 +406,7 @@ def resize(
     return resized.reshape(size, size, frame.shape[2])
 
 
-# ------------------------------------------------------------------------------------------- KTH
+# ------------------------------------------------------------------------------------- KTH
 
 KTH_PERSONS: Mapping[Split, range] = {
     "train": range(1, 15),
@@ -485,7 +485,7 @@ def kth(
     return VideoClips(spans, size, channels=1, names=names)
 
 
-# ------------------------------------------------------------------------------ Human3.6M walking
+# ----------------------------------------------------------------------- Human3.6M walking
 
 HUMAN_SUBJECTS: Mapping[Split, tuple[str, ...]] = {
     "train": ("S1", "S5", "S6", "S7"),
@@ -571,7 +571,7 @@ def _human_videos(root: Path, subjects: Sequence[str]) -> Iterator[tuple[str, di
         yield subject, images
 
 
-# ------------------------------------------------------------------------------- folder of videos
+# ------------------------------------------------------------------------ folder of videos
 
 
 def video_folder(
