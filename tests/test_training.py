@@ -387,9 +387,9 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     """The same global batch over two gloo processes: same weights, no sample twice."""
     script = Path(__file__).with_name("two_processes.py")
     for world in (1, 2):
-        launch = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={world}"]
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         subprocess.run(
-            [*launch, "--master-port=0", str(script), str(tmp_path / str(world))],
+            [*launch, f"--nproc-per-node={world}", str(script), str(tmp_path / str(world))],
             check=True,
             env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
             timeout=120,

@@ -13,7 +13,7 @@ if __name__ == "__main__":
     out, rank = Path(sys.argv[1]), os.environ["RANK"]
     model = make_model()
     model[2] = nn.Identity()
-    model.unused = nn.Linear(2, 2)  # as an update key that no eviction needed
+    model[0].unused = nn.Linear(2, 2)  # as an update key that no eviction needed
     phases = make_phases(12, squared_error)
     fit(model, phases, make_config(12, micro_batch=2, validate_every=6), out=out)
     seen = [f"{phase.name}{index}" for phase in phases for index in phase.dataset.seen]
