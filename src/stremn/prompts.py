@@ -1,0 +1,284 @@
+"""A box, clicks, a scribble or a polygon on one frame becomes a mask (with OpenCV's GrabCut)."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Integer, UInt8
+
+from stremn.errors import StremnError
+
+Picture = UInt8[np.ndarray, "height width 3"]
+ObjectMask = Bool[np.ndarray, "height width"]
+Point = tuple[float, float]
+
+_WORKING_SIDE = 640  # GrabCut works on a frame no longer than this
+_SMALLEST_BOX = 8  # pixels: with less there are no colors to learn from
+_ROUNDS = 5
+_KEPT_SHARE = 0.1  # components smaller than this share of the largest are dropped
+_CLICK_RADIUS = 0.012  # of the frame's diagonal
+_RING = 0.25  # a box's surroundings that colors are learned from, in box sizes
+_MOST_OF_FRAME = 0.98
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels: left, top, width, height."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def parse_box(text: str) -> Box:
+    """Read "x,y,w,h".
+
+    Raises:
+        StremnError: not four numbers.
+    """
+    numbers = _numbers(text)
+    if len(numbers) != 4:
+        raise StremnError(
+            "A box is four numbers x,y,width,height in pixels, such as 120,80,200,150; got "
+            f"{text!r}."
+        )
+    return Box(*numbers)
+
+
+def parse_points(text: str) -> list[Point]:
+    """Read "x,y x,y ..." (spaces or semicolons between points).
+
+    Raises:
+        StremnError: not pairs of numbers.
+    """
+    points = []
+    for part in re.split(r"[;\s]+", text.strip()):
+        numbers = _numbers(part)
+        if len(numbers) != 2:
+            raise StremnError(
+                f"Points are written x,y and separated by spaces, such as '120,80 200,150'; got "
+                f"{part!r}."
+            )
+        points.append((numbers[0], numbers[1]))
+    return points
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        return []
+    return numbers if all(math.isfinite(number) for number in numbers) else []
+
+
+# ---------------------------------------------------------------- outlines drawn by hand
+
+
+def polygon_mask(size: tuple[int, int], points: Sequence[Point]) -> ObjectMask:
+    """The inside of a polygon (even-odd where it crosses itself).
+
+    Args:
+        size: (height, width) of the frame.
+        points: corners (x, y) in pixels, three or more.
+
+    Raises:
+        StremnError: fewer than three corners, or nothing of it inside the frame.
+    """
+    if len(points) < 3:
+        raise StremnError(f"A polygon needs three or more points, got {len(points)}.")
+    mask = np.zeros(size, dtype=np.uint8)
+    corners = np.round(np.asarray(points, dtype=np.float64)).astype(np.int32)
+    cv2.fillPoly(mask, [corners], 1)
+    if not mask.any():
+        raise StremnError(f"The polygon lies outside the frame of {_size_text(size)}.")
+    return mask > 0
+
+
+# ---------------------------------------------------------------- GrabCut
+
+
+def box_mask(frame: Picture, box: Box) -> ObjectMask:
+    """The object that fills a box, found by GrabCut.
+
+    Args:
+        frame: RGB.
+        box: around the object, tight, with a little room; parts outside the frame are cut off.
+
+    Raises:
+        StremnError: the box is outside the frame, too small, the whole frame, or holds nothing
+            that differs from its surroundings.
+    """
+    height, width = frame.shape[:2]
+    left, top = max(0, round(box.x)), max(0, round(box.y))
+    right = min(width, round(box.x + box.width))
+    bottom = min(height, round(box.y + box.height))
+    shown = f"{box.x:g},{box.y:g},{box.width:g},{box.height:g}"
+    if right <= left or bottom <= top:
+        raise StremnError(
+            f"The box {shown} (x,y,width,height) has no part inside the frame of "
+            f"{_size_text((height, width))}."
+        )
+    if right - left < _SMALLEST_BOX or bottom - top < _SMALLEST_BOX:
+        raise StremnError(
+            f"The box {shown} is too small: {right - left}x{bottom - top} pixels inside the frame, "
+            f"expected {_SMALLEST_BOX}x{_SMALLEST_BOX} or more."
+        )
+    if (right - left) * (bottom - top) > _MOST_OF_FRAME * height * width:
+        raise StremnError(
+            f"The box {shown} is the whole frame of {_size_text((height, width))}, so there is "
+            "nothing outside to compare with. Draw it closer, or give clicks or a mask."
+        )
+    hints = np.full((height, width), cv2.GC_BGD, dtype=np.uint8)
+    hints[top:bottom, left:right] = cv2.GC_PR_FGD
+    found = _grab_cut(frame, hints, _around(hints == cv2.GC_PR_FGD, _RING))
+    if not found.any():
+        raise StremnError(
+            f"Nothing in the box {shown} differs enough from its surroundings. Draw the box a "
+            "little larger, or give clicks or a mask."
+        )
+    return _main_parts(found)
+
+
+def clicks_mask(
+    frame: Picture, positive: Sequence[Point], negative: Sequence[Point] = ()
+) -> ObjectMask:
+    """The object under the positive clicks and not under the negative ones.
+
+    Args:
+        frame: RGB.
+        positive: points (x, y) on the object, one or more; a few on its differing parts help.
+        negative: points on what does not belong to it.
+
+    Raises:
+        StremnError: no positive click, a click outside the frame, or nothing found.
+    """
+    if not positive:
+        raise StremnError("Clicks need at least one point on the object.")
+    size = frame.shape[:2]
+    for x, y in [*positive, *negative]:
+        if not (0 <= x < size[1] and 0 <= y < size[0]):
+            raise StremnError(f"The click {x:g},{y:g} is outside the frame of {_size_text(size)}.")
+    radius = max(2, round(_CLICK_RADIUS * math.hypot(*size)))
+    return scribble_mask(frame, _discs(size, positive, radius), _discs(size, negative, radius))
+
+
+def scribble_mask(
+    frame: Picture,
+    foreground: Integer[np.ndarray, "height width"] | ObjectMask,
+    background: Integer[np.ndarray, "height width"] | ObjectMask | None = None,
+) -> ObjectMask:
+    """The object under a scribble: non-zero pixels of `foreground` are on it.
+
+    Watershed from the scribbles (and the frame's border, as background) gives a first guess,
+    GrabCut refines it, and only parts that touch the scribble are kept.
+
+    Args:
+        frame: RGB.
+        foreground: non-zero on the object.
+        background: non-zero on what is not the object.
+
+    Raises:
+        StremnError: sizes differ, an empty scribble, or nothing found.
+    """
+    seed = np.asarray(foreground) > 0
+    barrier = np.zeros_like(seed) if background is None else np.asarray(background) > 0
+    for scribble in (seed, barrier):
+        if scribble.shape != frame.shape[:2]:
+            raise StremnError(
+                f"A scribble must have the size of the frame, expected "
+                f"{_size_text(frame.shape[:2])}, got {_size_text(scribble.shape)}."
+            )
+    seed = seed & ~barrier
+    if not seed.any():
+        raise StremnError("The scribble marks nothing on the object.")
+    guess = _watershed(frame, seed, barrier)
+    hints = np.where(guess, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    hints[barrier] = cv2.GC_BGD
+    hints[seed] = cv2.GC_FGD
+    found = _grab_cut(frame, hints, np.ones_like(seed))
+    kept = _parts_touching(found, seed)
+    if not kept.any():
+        raise StremnError(
+            "No object was found under the clicks. Click on more parts of the object, or draw a "
+            "box around it."
+        )
+    return kept
+
+
+def _discs(size: tuple[int, ...], points: Sequence[Point], radius: int) -> ObjectMask:
+    mask = np.zeros(size, dtype=np.uint8)
+    for x, y in points:
+        cv2.circle(mask, (int(x), int(y)), radius, 1, cv2.FILLED)
+    return mask > 0
+
+
+def _watershed(frame: Picture, seed: ObjectMask, barrier: ObjectMask) -> ObjectMask:
+    """What water from the seed floods first, over the edges of the picture."""
+    markers = np.zeros(seed.shape, dtype=np.int32)
+    markers[[0, -1], :] = 2
+    markers[:, [0, -1]] = 2
+    markers[barrier] = 2
+    markers[seed] = 1
+    return cv2.watershed(cv2.GaussianBlur(frame, (5, 5), 0), markers) == 1
+
+
+def _grab_cut(
+    frame: Picture, hints: UInt8[np.ndarray, "height width"], region: ObjectMask
+) -> ObjectMask:
+    """GrabCut from hints, on a part of the frame and at a working size; deterministic."""
+    x, y, w, h = cv2.boundingRect(region.astype(np.uint8))
+    part, marks = frame[y : y + h, x : x + w], hints[y : y + h, x : x + w]
+    scale = min(1.0, _WORKING_SIDE / max(w, h))
+    small = (max(1, round(w * scale)), max(1, round(h * scale)))
+    picture = cv2.resize(part, small, interpolation=cv2.INTER_AREA)
+    marks = cv2.resize(marks, small, interpolation=cv2.INTER_NEAREST)
+    if not _has_both(marks):
+        return np.zeros(hints.shape, dtype=bool)
+    cv2.setRNGSeed(0)
+    background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.grabCut(
+        picture, marks, (0, 0, 1, 1), background, foreground, _ROUNDS, cv2.GC_INIT_WITH_MASK
+    )
+    inside = ((marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)).astype(np.float32)
+    found = np.zeros(hints.shape, dtype=bool)
+    found[y : y + h, x : x + w] = cv2.resize(inside, (w, h), interpolation=cv2.INTER_LINEAR) > 0.5
+    return found
+
+
+def _has_both(marks: UInt8[np.ndarray, "height width"]) -> bool:
+    """GrabCut needs colors of both sides."""
+    inside = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
+    return bool(inside.any() and not inside.all())
+
+
+def _around(mask: ObjectMask, share: float) -> ObjectMask:
+    """The mask's bounding box, grown on every side by a share of its size."""
+    x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+    grown = np.zeros_like(mask)
+    dx, dy = max(_SMALLEST_BOX, round(w * share)), max(_SMALLEST_BOX, round(h * share))
+    grown[max(0, y - dy) : y + h + dy, max(0, x - dx) : x + w + dx] = True
+    return grown
+
+
+def _main_parts(mask: ObjectMask) -> ObjectMask:
+    """The largest connected part and those that are not much smaller."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = stats[:, cv2.CC_STAT_AREA].copy()
+    areas[0] = 0
+    return (areas >= _KEPT_SHARE * areas.max())[parts] & mask
+
+
+def _parts_touching(mask: ObjectMask, seed: ObjectMask) -> ObjectMask:
+    """The connected parts that share a pixel with the seed."""
+    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
+    keep = np.zeros(count, dtype=bool)
+    keep[np.unique(parts[seed & mask])] = True
+    keep[0] = False
+    return keep[parts]
+
+
+def _size_text(size: tuple[int, ...]) -> str:
+    return f"{size[1]}x{size[0]}"
