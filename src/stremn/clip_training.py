@@ -54,13 +54,12 @@ def rollout(
     log_probabilities, targets, choices = [], [], []
     for t in range(length):
         query = queries[t]
-        labels = _known(batch, t)
-        truth = one_hot(labels, objects)
+        truth = one_hot(_known(batch, t), objects)
         current = truth
         if track is not None:
             logp = recall(model, track, query, videos, objects)
             log_probabilities.append(logp)
-            targets.append(labels)
+            targets.append(_known(batch, t, before=True))
             if t == length - 1:  # nothing will read what would be written now
                 break
             current = _insert(logp.exp(), truth, batch.given == t)
@@ -89,11 +88,12 @@ def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
     ]
 
 
-def _known(batch: ClipBatch, t: int) -> Int[Tensor, "b height width"]:
-    """Return label maps of frame t, with objects not given until later as background."""
+def _known(batch: ClipBatch, t: int, *, before: bool = False) -> Int[Tensor, "b height width"]:
+    """Return label maps of frame t, with objects not given by then (or `before` it) as background."""
     labels = batch.labels[:, t].long()
     for column in range(batch.given.shape[1]):
-        later = (batch.given[:, column] > t) | (batch.given[:, column] < 0)
+        given = batch.given[:, column]
+        later = (given >= t if before else given > t) | (given < 0)
         labels = labels.masked_fill((labels == column + 1) & later[:, None, None], 0)
     return labels
 
