@@ -326,7 +326,7 @@ def test_bad_folders_and_frames_are_named(tmp_path):
     folder.mkdir()
     cv2.imwrite(str(folder / "0.png"), np.zeros((8, 8), np.uint8))
     cv2.imwrite(str(folder / "1.png"), np.zeros((8, 9), np.uint8))
-    with pytest.raises(StremnError, match="No video in .* has the 3 frames"):
+    with pytest.raises(StremnError, match=r"No video in .* has the 3 frames"):
         video_folder(tmp_path, "train", 3, 8, 1)
     with pytest.raises(StremnError, match="differ in size: the first is 8x8, frame 1 is 9x8"):
         list(read_frames(folder, 1))
@@ -338,5 +338,5 @@ def test_bad_folders_and_frames_are_named(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     with pytest.raises(StremnError, match="cannot be decoded as a video"):
         list(read_frames(tmp_path / "bad.mp4", 1))
-    with pytest.raises(StremnError, match="1 channel .grey. or 3"):
+    with pytest.raises(StremnError, match=r"1 channel .grey. or 3"):
         VideoClips([], 8, 2)

@@ -58,10 +58,10 @@ class RecurrentConfig(Config):
 
     kind: Literal["convlstm", "predrnn"]
     channels: Literal[1, 3] = 1
-    hidden: int = Field(30, gt=0)
-    layers: int = Field(2, gt=0)
-    kernel: int = Field(5, gt=0)
-    patch: int = Field(4, gt=0)
+    hidden: int = Field(default=30, gt=0)
+    layers: int = Field(default=2, gt=0)
+    kernel: int = Field(default=5, gt=0)
+    patch: int = Field(default=4, gt=0)
 
 
 class ConvLSTMCell(nn.Module):

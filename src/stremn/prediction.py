@@ -22,7 +22,7 @@ from stremn.errors import StremnError
 from stremn.frame_coders import FrameDecoder, FrameEncoder
 from stremn.losses import LossReport
 from stremn.memory import EVIDENCE, MemoryState, Scale, Template, UpdatePolicy, read, write
-from stremn.policies import build_policy
+from stremn.policies import Append, RandomDrop, RandomSelect, build_policy
 from stremn.prediction_losses import l1, l2, scale_invariant_gradient, shrinkage_l1, shrinkage_l2
 
 
@@ -31,20 +31,21 @@ class PredictionConfig(Config):
 
     kind: Literal["stremn"] = "stremn"
     channels: Literal[1, 3] = 1
-    size: int = Field(64, gt=0)
-    stack: int = Field(3, gt=0)
+    size: int = Field(default=64, gt=0)
+    stack: int = Field(default=3, gt=0)
     widths: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
     strides: tuple[int, ...] = (2, 1, 2, 1, 1, 1)
-    key: int = Field(64, gt=0)
-    value: int = Field(256, gt=0)
-    update_key: int = Field(64, gt=0)
-    slots: int = Field(5, gt=0)
+    key: int = Field(default=64, gt=0)
+    value: int = Field(default=256, gt=0)
+    update_key: int = Field(default=64, gt=0)
+    slots: int = Field(default=5, gt=0)
     policy: str = "learned"
-    growth: int = Field(0, ge=0)
+    growth: int = Field(default=0, ge=0)
+    """Slots added whenever all are taken; for the rule "growing" only."""
     scale: Scale = "sqrt"
     output: Literal["sigmoid", "residual"] = "sigmoid"
-    groups: int = Field(8, gt=0)
-    slope: float = Field(0.2, ge=0)
+    groups: int = Field(default=8, gt=0)
+    slope: float = Field(default=0.2, ge=0)
 
     @model_validator(mode="after")
     def _size_fits_strides(self) -> PredictionConfig:
@@ -71,7 +72,12 @@ PRESETS: dict[str, PredictionConfig] = {
         size=32, widths=(16, 16, 32, 32, 48, 48), key=24, value=48, update_key=24
     ),
     "64-small": PredictionConfig(
-        size=64, widths=(16, 16, 32, 32, 48, 48), key=24, value=48, update_key=24
+        size=64,
+        widths=(16, 32, 48, 64, 64, 64),
+        strides=(2, 2, 2, 1, 1, 1),
+        key=32,
+        value=64,
+        update_key=32,
     ),
 }
 """64x64 and 128x128 as the paper needs them, on a 16x16 grid; small ones for a CPU."""
@@ -181,9 +187,21 @@ class FramePredictor(nn.Module):
         self.config = config
         self.output = OUTPUTS[config.output]
 
-    def using(self, policy: UpdatePolicy, slots: int, growth: int = 0) -> FramePredictor:
-        """Return a predictor with the same weights (shared) and another memory."""
-        config = self.config.model_copy(update={"slots": slots, "growth": growth})
+    def under(self, rule: str, slots: int | None = None) -> FramePredictor:
+        """Return a predictor with the same weights (shared) and the memory rule of a name.
+
+        The model's own rule keeps its weights; "growing" keeps every stack.
+        """
+        own = rule == self.config.policy
+        update = {
+            "policy": rule,
+            "slots": slots or self.config.slots,
+            "growth": 8 if rule == "growing" else 0,
+        }
+        policy = self.policy if own else memory_rule(rule)
+        return self._with(policy, self.config.model_copy(update=update))
+
+    def _with(self, policy: UpdatePolicy, config: PredictionConfig) -> FramePredictor:
         other = FramePredictor(
             self.encoder,
             self.to_key,
@@ -298,8 +316,22 @@ def check_frames(frames: Float[Tensor, "b t c height width"], stack: int, channe
         )
 
 
-def build_model(config: PredictionConfig) -> FramePredictor:
-    """Build a predictor with fresh weights."""
+def memory_rule(name: str, *, training: bool = False) -> UpdatePolicy:
+    """Return the rule called `name`: a policy's name, or "growing", which keeps every stack.
+
+    In training the random rules draw anew for every clip; else they repeat.
+    """
+    if name == "growing":
+        return Append(every=1)
+    if training and name == "random-drop":
+        return RandomDrop(seed=None)
+    if training and name == "random-select":
+        return RandomSelect(seed=None)
+    return build_policy(name)
+
+
+def build_model(config: PredictionConfig, *, training: bool = False) -> FramePredictor:
+    """Build a predictor with fresh weights; `training` as in `memory_rule`."""
     widths, strides = config.widths, config.strides
     features = widths[-1]
     return FramePredictor(
@@ -310,7 +342,7 @@ def build_model(config: PredictionConfig) -> FramePredictor:
         FrameDecoder(
             2 * config.value, config.channels, widths, strides, config.groups, config.slope
         ),
-        build_policy(config.policy),
+        memory_rule(config.policy, training=training),
         config,
     )
 
@@ -341,8 +373,8 @@ class LossConfig(Config):
     """
 
     pixel: Literal["shrinkage", "plain"] = "shrinkage"
-    gradient_weight: float = Field(0.1, ge=0)
-    gradient_ramp: float = Field(0.3, ge=0, le=1)
+    gradient_weight: float = Field(default=0.1, ge=0)
+    gradient_ramp: float = Field(default=0.3, ge=0, le=1)
 
 
 class HorizonConfig(Config):
@@ -354,9 +386,9 @@ class HorizonConfig(Config):
     always, and the share of true input falls as in scheduled sampling.
     """
 
-    observed: int = Field(10, gt=0)
-    future: int = Field(10, gt=0)
-    full_at: float = Field(0.5, ge=0, le=1)
+    observed: int = Field(default=10, gt=0)
+    future: int = Field(default=10, gt=0)
+    full_at: float = Field(default=0.5, ge=0, le=1)
 
     def free(self, progress: float) -> int:
         """Frames predicted freely at a progress in [0, 1]."""
