@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, NamedTuple, Self, TypeVar
@@ -378,6 +379,7 @@ def _decode(
     """Decode in presentation order; stop at damage in a file, step over it in a live stream."""
     decoded = 0
     end = 0.0
+    left_out = None
     with closing(container):
         try:
             for packet in container.demux():
@@ -393,9 +395,12 @@ def _decode(
                 if damage and decoded and not live:
                     raise _stopped(label, decoded, damage)
                 if damage:
+                    left_out = damage
                     logger.warning("%s: a damaged part was left out (%s)", label, damage)
         except (av.FFmpegError, OSError) as error:
             raise _stopped(label, decoded, _reason(error)) from error
+        if decoded == 0 and left_out:
+            raise _stopped(label, 0, left_out)
         if not live:
             _check_length(container, stream, label, decoded, end)
 
@@ -414,11 +419,15 @@ def _decode_packet(
     except av.error.InvalidDataError as error:
         late = _drain(context) if flush else []
         shown = packet.pts if packet.pts is not None else -1
-        return [frame for frame in late if (frame.pts or 0) < shown], _reason(error)
-    for position, frame in enumerate(frames):
-        if frame.is_corrupt:
-            return frames[:position], "the picture is damaged"
-    return frames, None
+        before = [frame for frame in late if (frame.pts or 0) < shown]
+        return _until_corrupt(before), _reason(error)
+    sound = _until_corrupt(frames)
+    return sound, None if len(sound) == len(frames) else "the picture is damaged"
+
+
+def _until_corrupt(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
+    """The frames before the first that the decoder had to make up in part."""
+    return list(takewhile(lambda frame: not frame.is_corrupt, frames))
 
 
 def _drain(context: av.VideoCodecContext) -> list[av.VideoFrame]:

@@ -1,0 +1,524 @@
+"""Frames in: every kind of input, every kind of damage, bounded read-ahead and write-behind."""
+
+import struct
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import av
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from stremn.errors import StremnError
+from stremn.video import (
+    FrameSource,
+    ReadAhead,
+    WriteBehind,
+    _from_capture,
+    natural_order,
+    open_frames,
+    read_image,
+)
+
+T = TypeVar("T")
+
+
+def picture(index: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """A smooth picture whose brightness tells its index."""
+    image = np.full((height, width, 3), 20 + 4 * index, dtype=np.uint8)
+    image[: height // 2, : width // 2, 0] = 200
+    return image
+
+
+def write_clip(path: Path, count: int, options: dict[str, str] | None = None) -> Path:
+    noise = np.random.default_rng(0).integers(0, 60, (48, 64, 3), dtype=np.uint8)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream("libx264" if path.suffix != ".avi" else "mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(count):
+            image = picture(index % 50) // 2 + np.roll(noise, index, axis=1)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def all_frames(source: FrameSource) -> list[np.ndarray]:
+    with source:
+        return [frame.image for frame in source]
+
+
+def read_until_error(items: Iterable[T]) -> tuple[list[T], str]:
+    """What comes before the StremnError, and its message."""
+    seen: list[T] = []
+    try:
+        for item in items:
+            seen.append(item)
+    except StremnError as error:
+        return seen, str(error)
+    pytest.fail(f"no error after {len(seen)} items")
+
+
+# ---------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff", "webp"])
+def test_folder_of_images_in_natural_order(tmp_path: Path, suffix: str) -> None:
+    for index in range(12):
+        Image.fromarray(picture(index)).save(tmp_path / f"shot {index}.{suffix}")
+    (tmp_path / "notes.txt").write_text("not an image")
+    (tmp_path / "._shot 1.png").write_bytes(b"left by a file manager")
+    source = open_frames(tmp_path)
+    frames = list(source)
+    assert source.count == 12
+    assert source.size == (48, 64)
+    assert source.fps is None
+    assert [frame.name for frame in frames] == [f"shot {i}" for i in range(12)]
+    assert [frame.index for frame in frames] == list(range(12))
+    for frame in frames:
+        close = np.abs(frame.image.astype(int) - picture(frame.index)).mean()
+        assert close < 6
+        assert frame.image.dtype == np.uint8
+
+
+def test_glob_chooses_files_and_start_leaves_frames_out(tmp_path: Path) -> None:
+    for index in range(5):
+        Image.fromarray(picture(index)).save(tmp_path / f"{index:03d}.png")
+        Image.fromarray(picture(index)[:, :, 0]).save(tmp_path / f"{index:03d}_mask.png")
+    source = open_frames(str(tmp_path / "???.png"), start=3)
+    frames = list(source)
+    assert [(frame.index, frame.name) for frame in frames] == [(3, "003"), (4, "004")]
+    np.testing.assert_array_equal(frames[0].image, picture(3))
+
+
+def test_single_image_is_a_video_of_one_frame(tmp_path: Path) -> None:
+    Image.fromarray(picture(1)).save(tmp_path / "one.png")
+    assert len(all_frames(open_frames(str(tmp_path / "one.png")))) == 1
+
+
+def test_16_bit_images_keep_their_high_byte(tmp_path: Path) -> None:
+    deep = (np.arange(48 * 64, dtype=np.uint16).reshape(48, 64)) * 21
+    cv2.imwrite(str(tmp_path / "grey.png"), deep)
+    cv2.imwrite(str(tmp_path / "color.tiff"), np.stack([deep, deep // 2, deep // 4], axis=-1))
+    grey = read_image(tmp_path / "grey.png")
+    np.testing.assert_array_equal(grey, np.repeat((deep >> 8)[..., None], 3, axis=2))
+    color = read_image(tmp_path / "color.tiff").astype(int)
+    np.testing.assert_allclose(color[..., 2], deep >> 8, atol=1)  # OpenCV wrote blue first
+    np.testing.assert_allclose(color[..., 0], (deep // 4) >> 8, atol=1)
+
+
+def test_exif_rotation_of_photographs_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees
+    Image.fromarray(picture(0)).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.rot90(picture(0), -1))
+
+
+def test_grey_palette_and_transparent_images_become_rgb(tmp_path: Path) -> None:
+    for mode in ("L", "P", "RGBA", "CMYK", "1"):
+        suffix = "tiff" if mode == "CMYK" else "png"
+        path = tmp_path / f"{mode}.{suffix}"
+        Image.fromarray(picture(0)).convert(mode).save(path)
+        assert read_image(path).shape == (48, 64, 3)
+
+
+def test_folder_without_images_says_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").write_text("x")
+    with pytest.raises(StremnError, match=r"holds no images \(found: readme.txt\)"):
+        open_frames(tmp_path)
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(picture(0)).save(tmp_path / "0.png")
+    Image.fromarray(picture(0)).save(tmp_path / "0.jpg")
+    with pytest.raises(StremnError, match="two images with the same name"):
+        open_frames(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+def test_unreadable_image_is_named_after_the_frames_before_it(tmp_path: Path, damage: str) -> None:
+    for index in range(4):
+        Image.fromarray(picture(index)).save(tmp_path / f"{index}.jpg")
+    whole = (tmp_path / "2.jpg").read_bytes()
+    content = {"cut": whole[: len(whole) // 2], "empty": b"", "text": b"hello " * 50}[damage]
+    (tmp_path / "2.jpg").write_bytes(content)
+    seen, message = read_until_error(open_frames(tmp_path))
+    assert [frame.index for frame in seen] == [0, 1]
+    assert "2.jpg cannot be read" in message
+
+
+def test_frame_that_changes_size_names_both_sizes(tmp_path: Path) -> None:
+    for index in range(3):
+        Image.fromarray(picture(index, height=48 - 8 * (index == 2))).save(
+            tmp_path / f"{index}.png"
+        )
+    seen, message = read_until_error(open_frames(tmp_path))
+    assert [frame.index for frame in seen] == [0, 1]
+    assert "changes size at frame 2: expected 64x48" in message
+    assert "got 64x40" in message
+
+
+def test_natural_order_of_mixed_names() -> None:
+    names = ["b1", "a10", "a2", "10", "9", "A1", "frame_0002_x", "frame_0010_a"]
+    assert sorted(names, key=natural_order) == [
+        "9", "10", "A1", "a2", "a10", "b1", "frame_0002_x", "frame_0010_a",
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- wrong places
+
+
+def test_missing_path_names_the_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(StremnError, match=r"no file or folder .*nope\.mp4\. Give"):
+        open_frames(tmp_path / "nope.mp4")
+    with pytest.raises(StremnError, match=r"there is no folder .*no either"):
+        open_frames(str(tmp_path / "no" / "pe.mp4"))
+
+
+def test_glob_that_matches_nothing(tmp_path: Path) -> None:
+    with pytest.raises(StremnError, match="No file matches"):
+        open_frames(str(tmp_path / "*.jpg"))
+
+
+def test_negative_start() -> None:
+    with pytest.raises(StremnError, match="must be 0 or later, got -1"):
+        open_frames(np.zeros((1, 4, 4, 3), np.uint8), start=-1)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world " * 50])
+def test_file_that_is_no_video(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(StremnError, match="cannot be opened as a video"):
+        open_frames(path)
+
+
+def test_sound_without_pictures(tmp_path: Path) -> None:
+    path = tmp_path / "sound.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        samples = np.zeros((1, 800), np.int16)
+        sound = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+        sound.sample_rate = 8000
+        for packet in stream.encode(sound):
+            container.mux(packet)
+    with pytest.raises(StremnError, match="holds no video stream"):
+        open_frames(path)
+
+
+# ---------------------------------------------------------------- video files
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi"])
+def test_video_file_gives_all_frames_and_start_is_exact(tmp_path: Path, suffix: str) -> None:
+    path = write_clip(tmp_path / f"clip.{suffix}", 30)
+    source = open_frames(path)
+    assert source.fps == pytest.approx(25)
+    assert source.size == (48, 64)
+    assert source.count in (30, None)
+    whole = all_frames(source)
+    assert len(whole) == 30
+    late = list(open_frames(str(path), start=17))
+    assert [frame.index for frame in late] == list(range(17, 30))
+    assert late[0].name == "00017"
+    for frame in late:
+        np.testing.assert_array_equal(frame.image, whole[frame.index])
+
+
+def test_start_beyond_the_end_gives_nothing(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", 5)
+    assert all_frames(open_frames(path, start=5)) == []
+
+
+def turn_header(path: Path, matrix: tuple[int, ...]) -> None:
+    """Overwrite the display matrix in an MP4 track header (16.16 and 2.30 fixed point)."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 4 + 5 * 4 + 8 + 4 * 2
+    content[place : place + 36] = struct.pack(">9i", *matrix)
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "turns"),
+    [
+        ((0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30), -1),  # a phone held upright
+        ((-(1 << 16), 0, 0, 0, -(1 << 16), 0, 0, 0, 1 << 30), 2),
+        ((0, -(1 << 16), 0, 1 << 16, 0, 0, 0, 0, 1 << 30), 1),
+    ],
+)
+def test_rotation_in_the_header_is_applied(
+    tmp_path: Path, matrix: tuple[int, ...], turns: int
+) -> None:
+    path = write_clip(tmp_path / "clip.mp4", 3)
+    stored = all_frames(open_frames(path))
+    turn_header(path, matrix)
+    source = open_frames(path)
+    assert source.size == ((48, 64) if turns == 2 else (64, 48))
+    for turned, image in zip(source, stored, strict=True):
+        np.testing.assert_array_equal(turned.image, np.rot90(image, turns))
+        assert turned.image.flags.c_contiguous
+
+
+def test_variable_frame_rate_gives_every_frame_once(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index, tick in enumerate([0, 1, 5, 6, 20, 21, 22, 60]):
+            frame = av.VideoFrame.from_ndarray(picture(index), format="rgb24")
+            frame.pts = tick
+            for packet in stream.encode(frame):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    assert len(all_frames(open_frames(path))) == 8
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("mp4", {"movflags": "faststart"}), ("mkv", {}), ("avi", {})]
+)
+def test_truncated_video_gives_its_frames_and_then_says_where_it_stopped(
+    tmp_path: Path, suffix: str, options: dict[str, str]
+) -> None:
+    path = write_clip(tmp_path / f"clip.{suffix}", 150, options)
+    whole = all_frames(open_frames(path))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 6 // 10])
+    seen, message = read_until_error(open_frames(path))
+    assert 3 < len(seen) < 150
+    assert f"is damaged after frame {len(seen) - 1:05d}" in message
+    for got, expected in zip(seen, whole, strict=False):
+        np.testing.assert_array_equal(got.image, expected)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_damage_in_the_middle_loses_no_frame_before_it(tmp_path: Path, suffix: str) -> None:
+    path = write_clip(tmp_path / f"clip.{suffix}", 60)
+    whole = all_frames(open_frames(path))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(bytes(content))
+    seen, message = read_until_error(open_frames(path))
+    assert f"The {len(seen)} frames before it are complete" in message
+    assert len(seen) > 3
+    for got, expected in zip(seen, whole, strict=False):
+        np.testing.assert_array_equal(got.image, expected)
+
+
+def test_url_that_does_not_answer() -> None:
+    with pytest.raises(StremnError, match=r"stream http://127.0.0.1:9/x\.mp4 cannot be opened"):
+        open_frames("http://127.0.0.1:9/x.mp4")
+
+
+def test_url_is_read_as_a_stream(tmp_path: Path) -> None:
+    import functools
+    import http.server
+
+    write_clip(tmp_path / "clip.mp4", 10, {"movflags": "faststart"})
+    handler = functools.partial(_QuietHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            address = f"http://127.0.0.1:{server.server_address[1]}/clip.mp4"
+            assert len(all_frames(open_frames(address))) == 10
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def _quiet_handler() -> type:
+    import http.server
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    return Quiet
+
+
+_QuietHandler = _quiet_handler()
+
+
+# ---------------------------------------------------------------- camera
+
+
+def test_camera_that_is_not_there() -> None:
+    with pytest.raises(StremnError, match="Camera 97 cannot be opened"):
+        open_frames(97)
+    with pytest.raises(StremnError, match="Camera 97 cannot be opened"):
+        open_frames("97")
+
+
+def test_capture_gives_rgb_and_says_when_it_stops(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.avi", 6)
+    source = _from_capture(cv2.VideoCapture(str(path)), "Camera 0", start=0)
+    assert source.count is None
+    assert source.fps == pytest.approx(25)
+    seen, message = read_until_error(source)
+    assert "Camera 0 stopped giving frames after 6 frames" in message
+    expected = all_frames(open_frames(path))
+    assert len(seen) == 6
+    assert np.abs(seen[3].image.astype(int) - expected[3]).mean() < 3
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def test_arrays_lists_and_generators() -> None:
+    stack = np.stack([picture(i) for i in range(4)])
+    for source in (stack, list(stack), (image for image in stack)):
+        frames = list(open_frames(source, start=1))
+        assert [frame.index for frame in frames] == [1, 2, 3]
+        np.testing.assert_array_equal(frames[-1].image, picture(3))
+    assert open_frames(stack).count == 4
+    assert open_frames(iter(stack)).count is None
+    pil = open_frames([Image.fromarray(picture(0)[:, :, 0])])
+    assert pil.size == (48, 64)
+
+
+def test_arrays_of_wrong_shape_or_type() -> None:
+    with pytest.raises(StremnError, match=r"shape \(frames, height, width, 3\), got \(4, 5, 3\)"):
+        open_frames(np.zeros((4, 5, 3), np.uint8))
+    with pytest.raises(StremnError, match=r"Frame 0 must be .* got shape \(4, 5\)"):
+        open_frames([np.zeros((4, 5), np.uint8)])
+    with pytest.raises(StremnError, match="type float32"):
+        open_frames(np.zeros((1, 4, 5, 3), np.float32))
+    with pytest.raises(StremnError, match="holds no frame"):
+        open_frames([])
+
+
+def test_closing_early_closes_the_generator_behind() -> None:
+    closed = []
+
+    def images() -> Iterator[np.ndarray]:
+        try:
+            while True:
+                yield picture(0)
+        finally:
+            closed.append(True)
+
+    source = open_frames(images())
+    next(iter(source))
+    source.close()
+    del source
+    assert closed == [True]
+
+
+# ---------------------------------------------------------------- threads
+
+
+def test_read_ahead_keeps_order_and_stays_within_its_depth() -> None:
+    made: list[int] = []
+
+    def items() -> Iterator[int]:
+        for index in range(40):
+            made.append(index)
+            yield index
+
+    with ReadAhead(items(), depth=3) as ahead:
+        seen = []
+        for item in ahead:
+            time.sleep(0.002)
+            # In the queue 3, in the thread's hands 1, with us 1.
+            assert len(made) <= len(seen) + 5
+            seen.append(item)
+    assert seen == list(range(40))
+
+
+def test_read_ahead_raises_after_the_items_before_the_error() -> None:
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise StremnError("the third is damaged")
+
+    with ReadAhead(items(), depth=8) as ahead:
+        seen, message = read_until_error(ahead)
+    assert seen == [0, 1, 2]
+    assert message == "the third is damaged"
+
+
+def test_read_ahead_left_early_ends_its_thread() -> None:
+    def endless() -> Iterator[int]:
+        while True:
+            yield 1
+
+    before = threading.active_count()
+    with ReadAhead(endless(), depth=2) as ahead:
+        next(iter(ahead))
+    assert threading.active_count() == before
+    assert list(ahead) == []
+
+
+def test_write_behind_writes_in_order_and_flushes() -> None:
+    written: list[int] = []
+
+    def slow(item: int) -> None:
+        time.sleep(0.001)
+        written.append(item)
+
+    with WriteBehind(slow, depth=2) as behind:
+        for item in range(10):
+            behind.put(item)
+            assert item - len(written) <= 4
+        behind.flush()
+        assert written == list(range(10))
+        behind.put(10)
+    assert written == list(range(11))
+
+
+def test_write_behind_raises_in_the_main_thread_and_writes_nothing_after() -> None:
+    written: list[int] = []
+
+    def write(item: int) -> None:
+        if item == 2:
+            raise StremnError("the disk is full")
+        written.append(item)
+
+    before = threading.active_count()
+
+    def put_all() -> None:
+        with WriteBehind(write, 2) as behind:
+            for item in range(100):
+                behind.put(item)
+
+    with pytest.raises(StremnError, match="the disk is full"):
+        put_all()
+    assert written == [0, 1]
+    assert threading.active_count() == before
+
+
+def test_write_behind_reports_an_error_of_the_last_item_on_close() -> None:
+    def write(item: int) -> None:
+        raise StremnError(f"cannot write {item}")
+
+    behind = WriteBehind(write)
+    behind.put(7)
+    with pytest.raises(StremnError, match="cannot write 7"):
+        behind.close()
+    behind.close()
+
+
+def test_write_behind_does_not_hide_the_error_under_way(caplog: pytest.LogCaptureFixture) -> None:
+    def write(item: int) -> None:
+        raise StremnError("late")
+
+    def fail() -> None:
+        with WriteBehind(write) as behind:
+            behind.put(1)
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        fail()
+    assert "late" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [ReadAhead, WriteBehind])
+def test_depth_must_be_positive(kind: type) -> None:
+    with pytest.raises(StremnError, match="depth must be 1 or more, got 0"):
+        kind([], 0) if kind is ReadAhead else kind(print, 0)
