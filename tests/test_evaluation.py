@@ -282,7 +282,7 @@ def test_bad_predictions(tmp_path):
     with pytest.raises(StremnError, match=r"00003\.png holds ids \[9\] that are not objects"):
         score_predictions(data, out)
     write_labels(out / "dogs/00003.png", np.ones((20, 30), np.uint8))
-    with pytest.raises(StremnError, match=rf"30x20 pixels, the ground truth {SIZE[1]}x{SIZE[0]}"):
+    with pytest.raises(StremnError, match=rf"30x20 pixels, the video {SIZE[1]}x{SIZE[0]}"):
         score_predictions(data, out)
 
 

@@ -26,6 +26,7 @@ from stremn.data.segmentation import (
     ScoringRule,
     SequenceSet,
     VideoSequence,
+    image_size,
     label_ids,
     read_indices,
 )
@@ -462,7 +463,8 @@ def score_predictions(
     """
     tasks = _tasks(data, folder)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        _refuse_other_ids(data, tasks, list(pool.map(_ids_of, tasks)))
+        for error in filter(None, pool.map(_wrong_size, tasks)):
+            raise error
         scores = list(pool.map(_score_task, tasks))
     rows: dict[str, Rows] = {}
     for task, values in zip(tasks, scores, strict=True):
@@ -506,33 +508,28 @@ def _tasks(data: SequenceSet, folder: Path) -> list[_Task]:
     return tasks
 
 
-def _ids_of(task: _Task) -> list[int]:
-    labels = read_indices(task.path)
-    truth = task.sequence.label(task.frame)
-    if truth is not None and truth.shape != labels.shape:
-        raise StremnError(
-            f"{task.path} is {labels.shape[1]}x{labels.shape[0]} pixels, the ground truth "
-            f"{truth.shape[1]}x{truth.shape[0]}. Predictions must have the size of the masks."
-        )
-    return label_ids(labels)
-
-
-def _refuse_other_ids(data: SequenceSet, tasks: Sequence[_Task], ids: Sequence[list[int]]) -> None:
-    known = {s.name: set(s.objects) for s in data}
-    for task, present in zip(tasks, ids, strict=True):
-        other = sorted(set(present) - known[task.sequence.name])
-        if other:
-            raise StremnError(
-                f"{task.path} holds ids {other[:3]} that are not objects of the sequence, which "
-                f"has {sorted(known[task.sequence.name])}. Write label maps with the given ids."
-            )
+def _wrong_size(task: _Task) -> StremnError | None:
+    """Compare sizes by headers alone, so that it takes no time."""
+    expected, found = task.sequence.size(), image_size(task.path)
+    if found == expected:
+        return None
+    return StremnError(
+        f"{task.path} is {found[0]}x{found[1]} pixels, the video {expected[0]}x{expected[1]}. "
+        "Predictions must have the size of the ground truth."
+    )
 
 
 def _score_task(task: _Task) -> list[tuple[float, float]]:
-    truth = task.sequence.label(task.frame)
+    labels, truth = read_indices(task.path), task.sequence.label(task.frame)
+    other = sorted(set(label_ids(labels)) - set(task.sequence.objects))
+    if other:
+        raise StremnError(
+            f"{task.path} holds ids {other[:3]} that are not objects of the sequence, which has "
+            f"{sorted(task.sequence.objects)}. Write label maps with the given ids."
+        )
     if truth is None:
         return []
-    return [(j, f) for j, f in score_frame(read_indices(task.path), truth, task.ids).tolist()]
+    return [(j, f) for j, f in score_frame(labels, truth, task.ids).tolist()]
 
 
 # Files ----------------------------------------------------------------------------------------

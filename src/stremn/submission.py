@@ -136,7 +136,7 @@ def _check_entries(path: Path, present: Sequence[str], expected: Sequence[str], 
 def _check_masks(
     archive: zipfile.ZipFile, path: Path, sequence: VideoSequence, names: Sequence[str]
 ) -> None:
-    height, width = sequence.frame(0).shape[:2]
+    width, height = sequence.size()
     known = set(sequence.objects)
     for name in names:
         with Image.open(BytesIO(archive.read(name))) as image:

@@ -66,18 +66,17 @@ class RearrangedSequence:
                 first.setdefault(index, step)
         return {i: first[index] for i, index in self.source.objects.items() if index in first}
 
-    @cached_property
-    def _size(self) -> tuple[int, int]:
-        height, width, _ = self.source.frame(0).shape
-        return width, height
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the source."""
+        return self.source.size()
 
     def frame(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
         """RGB frame of the source's size."""
         sequence, at = self.shown[index]
         frame = sequence.frame(at)
-        if (frame.shape[1], frame.shape[0]) == self._size:
+        if sequence is self.source:
             return frame
-        return cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        return cv2.resize(frame, self.size(), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
     def label(self, index: int) -> Integer[np.ndarray, "height width"] | None:
         """Label map of a source frame, None for foreign frames."""

@@ -98,6 +98,10 @@ class VideoSequence(Protocol):
         """Name of the frame without suffix, as its mask is to be named."""
         ...
 
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        ...
+
     def check(self) -> None:
         """Find what would fail midway, at little cost.
 
@@ -165,6 +169,10 @@ class StoredSequence:
     def submits(self, index: int) -> bool:
         """Whether the data set's server expects the mask of this frame."""
         return self.submitted is None or self.frame_name(index) in self.submitted
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the first frame, from its header."""
+        return image_size(self.frame_paths[0])
 
     def check(self) -> None:
         """Check the sizes of all files (headers only) and the masks that give objects.
@@ -579,11 +587,11 @@ def _pair(
 
 
 def _check_sizes(sequence: StoredSequence) -> None:
-    size = _image_size(sequence.frame_paths[0])
+    size = image_size(sequence.frame_paths[0])
     files = (*sequence.frame_paths, *(p for p in sequence.label_paths if p is not None))
-    wrong = [path for path in files if _image_size(path) != size]
+    wrong = [path for path in files if image_size(path) != size]
     if wrong:
-        found = "x".join(map(str, _image_size(wrong[0])))
+        found = "x".join(map(str, image_size(wrong[0])))
         raise StremnError(
             f"{sequence.name}: frames are {size[0]}x{size[1]} but {len(wrong)} files are not: "
             f"{_some([f'{p.parent.name}/{p.name}' for p in wrong])} (the first is {found}). "
@@ -735,7 +743,12 @@ def _classes(meta: Path) -> frozenset[str] | None:
     return frozenset(str(entry["category"]) for entry in objects if "category" in entry)
 
 
-def _image_size(path: Path) -> tuple[int, int]:
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) in pixels, from the file's header.
+
+    Raises:
+        StremnError: the file is damaged or no image.
+    """
     try:
         with Image.open(path) as image:
             return image.size
