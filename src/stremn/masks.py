@@ -151,8 +151,8 @@ def _from_palette(image: Image.Image) -> _Raw:
     indices = np.asarray(image).astype(np.int32)
     used = np.unique(indices)
     entries = image.getpalette() or []
-    colors = {int(i): tuple(entries[3 * i : 3 * i + 3]) for i in used}
-    if colors.get(0, (0, 0, 0)) != (0, 0, 0) and (0, 0, 0) in colors.values():
+    black = [int(i) for i in used if not any(entries[3 * i : 3 * i + 3])]
+    if len(black) == 1 and black[0] != 0:
         # A quantized picture: indices are in no order, black is still background.
         return _from_colors(np.asarray(image.convert("RGB")), lossy=False)
     if set(used) <= {0, VOID}:
