@@ -13,7 +13,6 @@ from stremn.errors import StremnError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _TAIL = b"\n]\n"
-_EMPTY = b"[" + _TAIL
 
 
 @contextmanager
@@ -73,17 +72,13 @@ class JsonRows:
     def __init__(self, path: Path, keep: int = 0) -> None:
         """Start the file with its first `keep` rows, if there are any, and nothing else."""
         self.path = path
-        beside = path.with_name(f".{path.name}.part")
-        self.count = 0
-        self._end = len(_EMPTY)
+        kept = list(islice(iterate_rows(path), keep)) if keep and path.exists() else []
+        lines = ",\n".join(_line(row) for row in kept).encode()
+        write_whole(path, b"[\n" + lines + _TAIL if kept else b"[" + _TAIL)
+        self.count = len(kept)
         with writing(path):
-            beside.write_bytes(_EMPTY)
-            self._file = os.open(beside, os.O_RDWR)
-        if keep and path.exists():
-            for row in islice(iterate_rows(path), keep):
-                self.append(row)
-        with writing(path):
-            beside.replace(path)
+            self._file = path.open("r+b", buffering=0)
+            self._end = self._file.seek(0, os.SEEK_END)
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row.
@@ -96,21 +91,22 @@ class JsonRows:
         offset = self._end - len(_TAIL)
         with writing(self.path):
             try:
-                written = os.pwrite(self._file, content, offset)
-                if written < len(content):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._write_at(offset, content)
             except OSError:
-                os.pwrite(self._file, _TAIL, offset)
-                os.ftruncate(self._file, self._end)
+                self._write_at(offset, _TAIL)
+                self._file.truncate(self._end)
                 raise
         self._end = offset + len(content)
         self.count += 1
 
+    def _write_at(self, offset: int, content: bytes) -> None:
+        self._file.seek(offset)
+        if self._file.write(content) != len(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        self._file.close()
 
 
 def _line(row: dict[str, Any]) -> str:
