@@ -89,7 +89,7 @@ def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
 
 
 def _known(batch: ClipBatch, t: int, *, before: bool = False) -> Int[Tensor, "b height width"]:
-    """Return label maps of frame t, with objects not given by then (or `before` it) as background."""
+    """Return label maps of frame t; objects not given by then (or `before`) are background."""
     labels = batch.labels[:, t].long()
     for column in range(batch.given.shape[1]):
         given = batch.given[:, column]

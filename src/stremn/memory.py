@@ -190,11 +190,16 @@ def open_slots(state: MemoryState) -> Bool[Tensor, "b k"]:
 
 
 def write(
-    state: MemoryState, new: Template, policy: UpdatePolicy, *, pin: bool = False
+    state: MemoryState,
+    new: Template,
+    policy: UpdatePolicy,
+    *,
+    pin: bool | Bool[Tensor, " b"] = False,
 ) -> tuple[MemoryState, Choice]:
     """Eq 4: X_i = (1 - a_i) X_i + a_i X_t, with the one-hot vector a that `policy` gives.
 
-    A template written with `pin` is never replaced. Returns the new state and the choice made.
+    A template written with `pin` (for all entries or some) is never replaced. Returns the new
+    state and the choice made.
     """
     if state.growth and state.filled == state.slots:
         state = state.grown(state.growth)
@@ -209,7 +214,7 @@ def write(
         update_keys=_overwrite(state.update_keys, new.update_key, a),
         evidence=_overwrite(state.evidence, new.evidence, a),
         written_at=state.written_at.masked_fill(written, new.frame),
-        pinned=state.pinned | written if pin else state.pinned,
+        pinned=state.pinned | (written & torch.as_tensor(pin, device=written.device)[..., None]),
         seen=state.seen + 1,
         tally=tally.masked_fill(written, 0.0),
         filled=min(state.filled + 1, state.slots),

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stremn import memory
@@ -153,7 +153,7 @@ class STReMN(nn.Module):
         *,
         frame: int,
         policy: UpdatePolicy,
-        pin: bool = False,
+        pin: bool | Bool[Tensor, " b"] = False,
     ) -> tuple[MemoryState, Choice]:
         """Section 3.2: write the frame under its masks (this object's, the others' union)."""
         return memory.write(state, self.encode_memory(query, masks, frame), policy, pin=pin)

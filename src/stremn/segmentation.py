@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -166,7 +166,7 @@ def memorize(
     *,
     frame: int,
     policy: UpdatePolicy,
-    pin: bool = False,
+    pin: bool | Bool[Tensor, " n"] = False,
 ) -> tuple[Track, Choice]:
     """Write the frame under its soft label map into every entry's memory."""
     masks = object_masks(probabilities, track).to(query.stem.dtype)

@@ -1,0 +1,591 @@
+"""Streaming segmentation: frames in, label maps out, one at a time, for as long as there are any.
+
+Sessions are the only objects that remember. Everything they do to the memory goes through the
+same `memorize` and `recall` that training uses.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Integer, UInt8
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stremn import memory
+from stremn.checkpoints import write_atomically
+from stremn.errors import StremnError
+from stremn.hardware import inference_precision, pick_device
+from stremn.masks import LabelMap, label_map, read_mask
+from stremn.memory import Choice, MemoryState, UpdatePolicy
+from stremn.model import Query, STReMN
+from stremn.policies import build_policy
+from stremn.pretrained import Pretrained
+from stremn.segmentation import Track, memorize, recall, start
+from stremn.video import as_picture
+from stremn.working_size import WorkingSize
+
+FrameInput = np.ndarray | Image.Image | Tensor
+MaskInput = np.ndarray | Image.Image | Tensor | str | Path
+Labels = Integer[np.ndarray, "height width"]
+
+GROWTH = 8
+"""Slots that STM's growing memory ("append") gains when all are taken."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A template that gave way: its slot, the frame it held (None if empty), the slots' scores."""
+
+    slot: int
+    frame: int | None
+    scores: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class ObjectMemory:
+    """What an object's memory holds after a step: the frame in each slot, None if empty."""
+
+    id: int
+    frames: tuple[int | None, ...]
+    pinned: tuple[bool, ...]
+    replaced: Replacement | None
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """What the memory holds, object by object, and how many bytes it takes."""
+
+    objects: tuple[ObjectMemory, ...]
+    nbytes: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values, keyed by object id."""
+        return {
+            "bytes": self.nbytes,
+            "objects": {
+                str(o.id): {
+                    "slots": list(o.frames),
+                    "replaced": None
+                    if o.replaced is None
+                    else {
+                        "slot": o.replaced.slot,
+                        "frame": o.replaced.frame,
+                        "scores": list(o.replaced.scores),
+                    },
+                }
+                for o in self.objects
+            },
+        }
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a session answers for one frame.
+
+    labels: ids "height width" at the frame's size, uint8, or uint16 if an id is over 255.
+    ids: the objects followed, in the order of `probabilities`.
+    memory: what the memory holds after this frame.
+    """
+
+    frame: int
+    labels: Labels
+    ids: tuple[int, ...]
+    memory: MemoryReport
+    shares: Float[np.ndarray, "c h w"]
+    size: WorkingSize
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "o height width"]:
+        """Probability of each object at the frame's size, float32, in the order of `ids`."""
+        return self.size.outward(self.shares)[1:]
+
+
+class SegmentationSession:
+    """Follows objects through a video, given masks of some frames.
+
+        session = SegmentationSession.from_pretrained("small")
+        result = session.step(frame, mask)
+        for frame in frames:
+            result = session.step(frame)
+
+    Memory does not grow with the video: K slots an object, whatever the length.
+    """
+
+    def __init__(
+        self,
+        model: STReMN,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        memory_slots: int = 6,
+        policy: str | UpdatePolicy = "learned",
+        size: int = 480,
+        seed: int = 0,
+    ) -> None:
+        """Start with no objects.
+
+        Args:
+            model: the network; moved to the device and precision.
+            device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+            precision: "auto" (bfloat16 where the hardware has it), "float32" or "bfloat16".
+            memory_slots: K, templates kept of each object; the first is the given mask's.
+            policy: name of a replacement rule, or the rule itself.
+            size: shorter side in pixels that frames are reduced to; smaller ones stay.
+            seed: of the random rules.
+
+        Raises:
+            StremnError: K below 1, size below 64, an unknown device, precision or rule.
+        """
+        if memory_slots < 1:
+            raise StremnError(
+                f"memory_slots (K) must be at least 1, got {memory_slots}. The paper uses 6."
+            )
+        if size < 64:
+            raise StremnError(f"size must be at least 64 pixels, got {size}. 480 is usual.")
+        self.device = pick_device(device)
+        self.dtype = inference_precision(precision, self.device)
+        self.model = model.to(self.device, self.dtype).eval()
+        self.memory_slots = memory_slots
+        self.size = size
+        self.seed = seed
+        self.policy_name = policy if isinstance(policy, str) else type(policy).__name__
+        self.policy = self._resolve(policy)
+        self.growth = GROWTH if self.policy_name == "append" else 0
+        self.frame = -1
+        self.ids: tuple[int, ...] = ()
+        self.track: Track | None = None
+        self._frame_size: tuple[int, int] | None = None
+        self._latest: tuple[Query, Tensor, WorkingSize] | None = None
+        self._choices: dict[int, tuple[Tensor, Choice]] = {}
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path = "small", **options: Any) -> Self:
+        """Open a session on a preset's name, a weights file, a folder or a hub id.
+
+        `options` are those of `SegmentationSession`.
+        """
+        return cls(Pretrained.from_pretrained(source).model, **options)
+
+    def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:
+        if not isinstance(policy, str):
+            return policy
+        if policy in self.model.policies:
+            return self.model.policies[policy]
+        return build_policy(policy, self.seed)
+
+    # ------------------------------------------------------------ frame by frame
+
+    @torch.inference_mode()
+    def step(self, frame: FrameInput, mask: MaskInput | None = None) -> StepResult:
+        """Segment the next frame; with `mask`, take that as the truth for the ids in it.
+
+        A new id is a new object, from this frame on; a known one is corrected. Objects that the
+        mask does not show go on as they are.
+
+        Args:
+            frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
+            mask: label map of the frame's size with any ids, 0 for background.
+
+        Raises:
+            StremnError: nothing to follow yet and no mask; a mask without object or of another
+                size; a frame of another size than those before.
+        """
+        image = as_rgb(frame)
+        given = None if mask is None else self._given(mask, image)
+        if self.track is None and given is None:
+            raise StremnError(
+                "There is nothing to follow yet: give a mask with the first frame, as in "
+                "step(frame, mask)."
+            )
+        self._check_size(image)
+        size = WorkingSize.of(image.shape[0], image.shape[1], self.size)
+        query = self.model.encode_query(self._tensor(size.inward_image(image)))
+        shares = self._recall(query, size)
+        self.frame += 1
+        self._choices = {}
+        self._write(query, shares, given, size)
+        return self._result()
+
+    def add_object(self, mask: MaskInput) -> StepResult:
+        """Add or correct objects on the frame given last; returns that frame's new result.
+
+        Raises:
+            StremnError: no frame has been given yet, or the mask does not fit it.
+        """
+        if self._latest is None:
+            raise StremnError(
+                "add_object needs a frame to look at, and this session has not seen one: give "
+                "the mask with the next frame, as in step(frame, mask)."
+            )
+        query, shares, size = self._latest
+        given = label_map_of(mask)
+        self._check_mask(given, (size.height, size.width))
+        with torch.inference_mode():
+            self._write(query, shares, given, size, only=set(given.ids))
+        return self._result()
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop following an object and free its memory.
+
+        Raises:
+            StremnError: no such object.
+        """
+        place = self._place(object_id)
+        kept = [i for i in range(len(self.ids)) if i != place]
+        self.ids = tuple(self.ids[i] for i in kept)
+        if self._latest is not None:
+            query, shares, size = self._latest
+            rest = shares[:, [0, *(i + 1 for i in kept)]]
+            rest = torch.cat([1 - rest[:, 1:].sum(1, keepdim=True), rest[:, 1:]], 1)
+            self._latest = (query, rest, size)
+        self._choices.pop(object_id, None)
+        if not kept:
+            self.track, self._latest = None, None
+            return
+        assert self.track is not None  # there was an object
+        track = self.track.select(torch.tensor(kept, device=self.device))
+        self.track = replace(track, label=torch.arange(1, len(kept) + 1, device=self.device))
+
+    def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
+        """Keep what the memory holds of a frame for ever (or, with pinned=False, no longer).
+
+        Args:
+            frame: index of a frame that is in the memory now.
+            object_id: of this object alone; None for all.
+            pinned: False lets the template compete again.
+
+        Raises:
+            StremnError: no such object, or no slot holds that frame.
+        """
+        places = range(len(self.ids)) if object_id is None else [self._place(object_id)]
+        held = torch.zeros(0, dtype=torch.bool)
+        if self.track is not None:
+            rows = torch.zeros(len(self.ids), 1, dtype=torch.bool, device=self.device)
+            rows[list(places)] = True
+            held = (self.track.state.written_at == frame) & rows
+        if self.track is None or not bool(held.any()):
+            raise StremnError(
+                f"No slot holds frame {frame}. result.memory lists the frames that are held."
+            )
+        state = self.track.state
+        flags = state.pinned | held if pinned else state.pinned & ~held
+        self.track = replace(self.track, state=replace(state, pinned=flags))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the memory of all objects."""
+        return 0 if self.track is None else self.track.state.nbytes
+
+    # ------------------------------------------------------------ the parts of a step
+
+    def _tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+        pixels = torch.from_numpy(image).to(self.device)
+        return (pixels.permute(2, 0, 1)[None].to(self.dtype) / 255).contiguous(
+            memory_format=torch.channels_last
+        )
+
+    def _given(self, mask: MaskInput, image: np.ndarray) -> LabelMap:
+        given = label_map_of(mask)
+        self._check_mask(given, (image.shape[0], image.shape[1]))
+        return given
+
+    def _check_mask(self, given: LabelMap, size: tuple[int, int]) -> None:
+        if given.size != size:
+            raise StremnError(
+                f"The mask is {given.size[1]}x{given.size[0]} pixels, the frame "
+                f"{size[1]}x{size[0]}: they must be equal. `stremn check-mask` can resize it."
+            )
+        if not given.ids:
+            raise StremnError(
+                "The mask holds no object: all pixels are 0. Give each object an id above 0."
+            )
+
+    def _check_size(self, image: np.ndarray) -> None:
+        size = (image.shape[0], image.shape[1])
+        if self._frame_size is not None and size != self._frame_size:
+            old = self._frame_size
+            raise StremnError(
+                f"Frame {self.frame + 1} is {size[1]}x{size[0]} pixels, those before were "
+                f"{old[1]}x{old[0]}. Resize it, or start a new session."
+            )
+        self._frame_size = size
+
+    def _recall(self, query: Query, size: WorkingSize) -> Float[Tensor, "1 c h w"]:
+        """Segment the frame; before there are objects, all is background."""
+        if self.track is None:
+            return torch.ones(1, 1, *size.padded, device=self.device)
+        return recall(self.model, self.track, query, 1, len(self.ids)).exp()
+
+    def _write(
+        self,
+        query: Query,
+        shares: Float[Tensor, "1 c h w"],
+        given: LabelMap | None,
+        size: WorkingSize,
+        only: set[int] | None = None,
+    ) -> None:
+        """Memorize a frame: objects followed (or `only` some), then the new ones."""
+        old = self.ids
+        corrected: set[int] = set()
+        if given is not None:
+            new = [i for i in given.ids if i not in old]
+            corrected = set(given.ids) - set(new)
+            self.ids = (*old, *new)
+            shares = self._insert(shares, given, size)
+        if self.track is not None and (only is None or only & set(old)):
+            self._memorize_known(query, shares, old, corrected, only)
+        if len(self.ids) > len(old):
+            labels = torch.arange(len(old) + 1, len(self.ids) + 1, device=self.device)
+            grid = (query.frames.shape[-2], query.frames.shape[-1])
+            fresh = start(
+                self.model, torch.zeros_like(labels), labels, self.memory_slots, grid, self.growth
+            )
+            fresh, choice = self._memorize(fresh, query, shares, pin=True)
+            self._note(self.ids[len(old) :], torch.full_like(fresh.state.written_at, -1), choice)
+            self.track = fresh if self.track is None else self.track.join(fresh)
+        self._latest = (query, shares, size)
+
+    def _memorize_known(
+        self,
+        query: Query,
+        shares: Tensor,
+        old: Sequence[int],
+        corrected: set[int],
+        only: set[int] | None,
+    ) -> None:
+        assert self.track is not None  # called with objects only
+        places = [i for i, name in enumerate(old) if only is None or name in only]
+        entries = torch.tensor(places, device=self.device)
+        track = self.track if len(places) == len(old) else self.track.select(entries)
+        wanted = torch.tensor([old[i] in corrected for i in places], device=self.device)
+        # The latest frame needs a slot too, so that not all may be pinned.
+        room = track.state.pinned.sum(1) < track.state.slots - 1
+        held = track.state.written_at
+        track, choice = self._memorize(track, query, shares, pin=wanted & room)
+        self._note([old[i] for i in places], held, choice)
+        if len(places) < len(old):
+            others = [i for i in range(len(old)) if i not in places]
+            rest = self.track.select(torch.tensor(others, device=self.device))
+            track = rest.join(track)
+            order = torch.tensor([*others, *places], device=self.device).argsort()
+            track = track.select(order)
+        self.track = track
+
+    def _memorize(
+        self, track: Track, query: Query, shares: Tensor, pin: bool | Bool[Tensor, " n"]
+    ) -> tuple[Track, Choice]:
+        return memorize(
+            self.model, track, query, shares, frame=self.frame, policy=self.policy, pin=pin
+        )
+
+    def _insert(
+        self, shares: Float[Tensor, "1 c h w"], given: LabelMap, size: WorkingSize
+    ) -> Float[Tensor, "1 c2 h w"]:
+        """Put the given masks over what was segmented; `c2` counts the new objects too."""
+        layers = np.stack([(given.labels == i).astype(np.float32) for i in given.ids])
+        truth = torch.from_numpy(size.inward_shares(layers)).to(self.device)[None]
+        new = len(self.ids) + 1 - shares.shape[1]
+        shares = torch.cat([shares, shares.new_zeros(1, new, *shares.shape[2:])], 1)
+        places = [self.ids.index(i) + 1 for i in given.ids]
+        known = shares.clone()
+        known[:, places] = 0  # a corrected object is nowhere but where the mask says
+        known[:, 0] += shares[:, places].sum(1)
+        result = known * (1 - truth.sum(1, keepdim=True).clamp(0, 1))
+        result[:, places] += truth
+        return result
+
+    def _place(self, object_id: int) -> int:
+        if object_id not in self.ids:
+            known = ", ".join(map(str, self.ids)) or "none"
+            raise StremnError(f"There is no object {object_id}. Objects followed now: {known}.")
+        return self.ids.index(object_id)
+
+    # ------------------------------------------------------------ what a step reports
+
+    def _note(self, ids: Sequence[int], held: Tensor, choice: Choice) -> None:
+        """Keep what the policy decided for each object until the report is made."""
+        for row, name in enumerate(ids):
+            single = Choice(choice.replace[row : row + 1], choice.scores[row : row + 1])
+            self._choices[name] = (held[row], single)
+
+    def _result(self) -> StepResult:
+        assert self._latest is not None  # called after a frame
+        _, shares, size = self._latest
+        arrays = shares[0].float().cpu().numpy()
+        return StepResult(
+            self.frame,
+            self._labels(size.outward(arrays)),
+            self.ids,
+            self._report(),
+            arrays,
+            size,
+        )
+
+    def _labels(self, shares: Float[np.ndarray, "c height width"]) -> Labels:
+        kind = np.uint16 if max(self.ids) > 255 else np.uint8
+        if len(shares) == 2:  # one object: a comparison is cheaper than an argmax
+            return np.where(shares[1] > shares[0], self.ids[0], 0).astype(kind)
+        return np.array([0, *self.ids], dtype=kind)[shares.argmax(0)]
+
+    def _report(self) -> MemoryReport:
+        assert self.track is not None  # called with objects only
+        state = self.track.state
+        frames, pinned = state.written_at.tolist(), state.pinned.tolist()
+        rows = [
+            ObjectMemory(
+                name,
+                tuple(None if t == memory.NEVER else t for t in frames[i]),
+                tuple(pinned[i]),
+                self._replacement(name),
+            )
+            for i, name in enumerate(self.ids)
+        ]
+        return MemoryReport(tuple(rows), state.nbytes)
+
+    def _replacement(self, name: int) -> Replacement | None:
+        if name not in self._choices:
+            return None
+        held, choice = self._choices[name]
+        if not bool(choice.replace.any()):
+            return None
+        slot = int(choice.replace[0].argmax())
+        before = int(held[slot]) if slot < len(held) else memory.NEVER
+        scores = tuple(None if s != s else round(s, 6) for s in choice.scores[0].tolist())
+        return Replacement(slot, None if before == memory.NEVER else before, scores)
+
+    # ------------------------------------------------------------ saving
+
+    def save(self, path: str | Path) -> None:
+        """Write all that the session remembers, so that `load` continues bit for bit.
+
+        Raises:
+            StremnError: the file cannot be written.
+        """
+        tensors = {} if self.track is None else self.track.state.tensors()
+        settings = {
+            "memory_slots": self.memory_slots,
+            "policy": self.policy_name,
+            "size": self.size,
+            "seed": self.seed,
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+        facts = {
+            "frame": self.frame,
+            "ids": list(self.ids),
+            "frame_size": self._frame_size,
+            "filled": 0 if self.track is None else self.track.state.filled,
+            "weights": fingerprint(self.model),
+        }
+        header = {"stremn_session": json.dumps({"settings": settings, **facts})}
+        tensors = {name: x.cpu().contiguous() for name, x in tensors.items()} or {
+            "none": torch.zeros(0)
+        }
+        try:
+            write_atomically(Path(path), lambda file: save_file(tensors, file, metadata=header))
+        except OSError as error:
+            raise StremnError(f"The session could not be saved to {path}: {error}.") from error
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: STReMN | str | Path = "small",
+        *,
+        device: str = "auto",
+        policy: UpdatePolicy | None = None,
+    ) -> Self:
+        """Go on from a saved session.
+
+        Args:
+            path: file that `save` wrote.
+            model: the network the session ran on, or where to load it from.
+            device: as in `SegmentationSession`.
+            policy: the rule, if it was given as an object.
+
+        Raises:
+            StremnError: no session in the file, or one of another model.
+        """
+        facts, tensors = _read_session(Path(path))
+        if isinstance(model, str | Path):
+            model = Pretrained.from_pretrained(model).model
+        settings = dict(facts["settings"])
+        session = cls(
+            model,
+            device=device,
+            precision=settings["precision"],
+            memory_slots=settings["memory_slots"],
+            policy=settings["policy"] if policy is None else policy,
+            size=settings["size"],
+            seed=settings["seed"],
+        )
+        if fingerprint(session.model) != facts["weights"]:
+            raise StremnError(
+                f"{path} was saved with other weights than those given now. Load it with the model "
+                "it was made with."
+            )
+        session._restore(facts, tensors)
+        return session
+
+    def _restore(self, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        self.frame = facts["frame"]
+        self.ids = tuple(facts["ids"])
+        size = facts["frame_size"]
+        self._frame_size = None if size is None else (size[0], size[1])
+        if self.ids:
+            on_device = {name: x.to(self.device) for name, x in tensors.items()}
+            state = MemoryState(**on_device, filled=facts["filled"], growth=self.growth)
+            labels = torch.arange(1, len(self.ids) + 1, device=self.device)
+            self.track = Track(state, torch.zeros_like(labels), labels)
+
+
+def _read_session(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise StremnError(f"There is no saved session {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get("stremn_session")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise StremnError(f"{path} is damaged or no saved session ({error}).") from error
+    if header is None:
+        raise StremnError(f"{path} holds no saved session.")
+    return json.loads(header), tensors
+
+
+def fingerprint(model: STReMN) -> int:
+    """A checksum of all weights, to tell models apart."""
+    total = 0
+    for tensor in model.state_dict().values():
+        total = zlib.crc32(tensor.detach().float().cpu().contiguous().numpy().tobytes(), total)
+    return total
+
+
+def as_rgb(frame: FrameInput) -> UInt8[np.ndarray, "height width 3"]:
+    """Return a frame as an array, from an array, an image, or a tensor with channels anywhere."""
+    if isinstance(frame, Tensor):
+        array = frame.detach().cpu()
+        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+            array = array.permute(1, 2, 0)
+        if array.is_floating_point():
+            array = (array.clamp(0, 1) * 255).round().to(torch.uint8)
+        return as_picture(np.ascontiguousarray(array.numpy()))
+    return as_picture(frame)
+
+
+def label_map_of(mask: MaskInput) -> LabelMap:
+    """Return a mask given as an array, a tensor, an image or a file as a label map."""
+    if isinstance(mask, Tensor):
+        return label_map(mask.detach().cpu().numpy())
+    if isinstance(mask, np.ndarray) and mask.ndim == 2:
+        return label_map(mask)
+    return read_mask(mask)

@@ -1,0 +1,54 @@
+"""Weights on disk: safetensors with the configuration that rebuilds the model in the header."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stremn.checkpoints import write_atomically
+from stremn.errors import StremnError
+
+
+def save_weights(model: nn.Module, task: str, config: str, path: Path) -> None:
+    """Write the tensors of `model` with its `task` and its `config` (JSON), in one move."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    header = {"stremn_task": task, "config": config}
+    write_atomically(path, lambda file: save_file(tensors, file, metadata=header))
+
+
+def read_weights(path: Path, task: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return configuration and tensors of a weights file.
+
+    Raises StremnError if there is no such file, it is damaged, or holds another task's model.
+    """
+    if not path.is_file():
+        raise StremnError(f"There is no weights file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise StremnError(
+            f"{path} is damaged or no safetensors file ({error}). Copy or download it again."
+        ) from error
+    found = header.get("stremn_task")
+    if found != task:
+        what = f"a model for {found}" if found else "no model of stremn"
+        raise StremnError(f"{path} holds {what}; expected one for {task}.")
+    return json.loads(header["config"]), tensors
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Load tensors into a model strictly; raise StremnError if they are not its own."""
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise StremnError(f"{path} does not fit the model it describes: {reason}") from error
