@@ -2,7 +2,9 @@
 
 import json
 import os
-import resource
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from stremn.results import FrameResult, ResultWriter, join_videos, write_video
 from stremn.rle import decode_rle, encode_rle
 from stremn.video import Frame, WriteBehind, frame_name, open_frames
 
+resource = pytest.importorskip("resource", reason="needs POSIX limits")
 HEIGHT, WIDTH = 45, 61  # odd on purpose
 
 
@@ -183,12 +186,52 @@ def test_writing_behind_gives_the_same_files(tmp_path: Path) -> None:
 
 
 def stop_after(out: Path, count: int, **changes: Any) -> None:
-    """A run that dies without any clean-up after `count` frames."""
+    """A run that ends without `close` or `finish` after `count` frames."""
     results = writer(out, **changes)
     for index in range(results.next_frame, count):
         results.write(result_at(index))
         if results.checkpoint_due(index):
             results.checkpoint(save_state)
+    results._memory.close()  # only so that Python does not warn of an open file
+    if results._coco is not None:
+        results._coco.close()
+
+
+ENDLESS_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_results import result_at, save_state, writer
+results = writer(Path(sys.argv[1]))
+for index in range(10_000):
+    results.write(result_at(index))
+    if results.checkpoint_due(index):
+        results.checkpoint(save_state)
+"""
+
+
+def test_a_killed_process_leaves_valid_files_and_can_be_continued(tmp_path: Path) -> None:
+    out = tmp_path / "broken"
+    child = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_RUN, str(out), str(Path(__file__).parent)]
+    )
+    while not (out / "masks" / "00009.png").exists() and child.poll() is None:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    written = len(json.loads((out / "memory.json").read_text()))
+    assert written >= 9
+    for index in range(written):
+        read_mask(out / "masks" / f"{index:05d}.png", (HEIGHT, WIDTH))
+    count = written + 3
+    with writer(out, existing="resume") as results:
+        start = results.next_frame
+    assert start >= 8
+    run(out, count, start=start, existing="resume")
+    run(tmp_path / "whole", count)
+    broken = contents(out)
+    for name, content in contents(tmp_path / "whole").items():
+        assert content == broken[name], name
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5, 7, 8, 11])

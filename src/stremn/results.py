@@ -226,6 +226,9 @@ class ResultWriter:
 
     def close(self) -> None:
         """Close all files and join the overlay of the frames so far; safe to call twice."""
+        self._memory.close()
+        if self._coco is not None:
+            self._coco.close()
         if self.finished:
             return
         self._close_part()
@@ -235,8 +238,6 @@ class ResultWriter:
             join_videos(parts, self.out / "overlay.mp4")
         if self._coco is not None:
             _write_coco(self._resume / "objects.json", self.out / "objects.json")
-            self._coco.close()
-        self._memory.close()
 
     def _close_part(self) -> None:
         if self._overlay is not None:
