@@ -143,9 +143,8 @@ def test_a_bent_warp_looks_where_the_definition_says() -> None:
         gy = np.clip((v - 2) / 28 * 4, 0, 4)
         x0, y0 = min(int(gx), 3), min(int(gy), 3)
         fx, fy = gx - x0, gy - y0
-        moved = (
-            (1 - fy) * ((1 - fx) * field[y0, x0] + fx * field[y0, x0 + 1])
-            + fy * ((1 - fx) * field[y0 + 1, x0] + fx * field[y0 + 1, x0 + 1])
+        moved = (1 - fy) * ((1 - fx) * field[y0, x0] + fx * field[y0, x0 + 1]) + fy * (
+            (1 - fx) * field[y0 + 1, x0] + fx * field[y0 + 1, x0 + 1]
         )
         # OpenCV interpolates at steps of 1/32 of a cell: 6 pixels of slope over 32.
         assert warp.maps[0][row, column] == pytest.approx(u + moved[0], abs=0.25)
@@ -239,9 +238,7 @@ def test_a_mirrored_object_outside_its_picture_is_void() -> None:
 
 def test_what_lies_in_front_hides_what_lies_behind() -> None:
     behind, front = cut_out(3, 64, 0, False), cut_out(3, 64, 1, False)
-    unlabelled = Layer(
-        front.pictures, front.alphas, None, SAME, front.matrices, None, front.drawn
-    )
+    unlabelled = Layer(front.pictures, front.alphas, None, SAME, front.matrices, None, front.drawn)
     _, alone = render([behind], 3, 64)
     _, cover = render([front], 3, 64)
     _, both = render([behind, unlabelled], 3, 64)

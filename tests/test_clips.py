@@ -72,7 +72,7 @@ def test_workers_neither_repeat_nor_change_clips(workers: int) -> None:
 
 def test_every_rank_has_its_own_clips_and_together_they_have_all() -> None:
     numbers = [list(ClipSampler(25, start=7, rank=r, world=3)) for r in range(3)]
-    assert sorted(sum(numbers, [])) == list(range(7, 25))
+    assert sorted(number for rank in numbers for number in rank) == list(range(7, 25))
     assert all(number % 3 == (7 + rank) % 3 for rank in range(3) for number in numbers[rank])
     assert [len(ClipSampler(25, 7, r, 3)) for r in range(3)] == [len(n) for n in numbers]
 
@@ -190,7 +190,7 @@ def test_a_contradictory_batch_is_refused() -> None:
 
 
 def frames_with(areas: list[list[int]]) -> np.ndarray:
-    """Label maps of 10 x 10 pixels in which object o has areas[o][t] pixels in row(s) of its own."""
+    """Label maps of 10 x 10 pixels; object o has areas[o][t] pixels in rows of its own."""
     labels = np.zeros((len(areas[0]), 10, 10), dtype=np.uint8)
     for number, sizes in enumerate(areas, start=1):
         for frame, size in enumerate(sizes):

@@ -306,7 +306,7 @@ def shrunk_to(longest: int, image: Picture, mask: Mask) -> tuple[Picture, Mask]:
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return (
         cv2.resize(image, size, interpolation=cv2.INTER_AREA),
-        cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST),
+        cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT),
     )
 
 

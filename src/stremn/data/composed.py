@@ -380,8 +380,9 @@ def _moved_away(
     beside = np.zeros_like(share)
     beside[1:] = np.maximum(beside[1:], share[:-1])
     beside[:-1] = np.maximum(beside[:-1], share[1:])
-    # Half of the way in the frames beside, but never in frame 0: there the object is given.
-    beside[0] = 0
+    # Half of the way in the frames beside, but never in frame 0, where the object is given, nor
+    # in the last one, where it must have returned.
+    beside[[0, -1]] = 0
     share = np.maximum(share, rng.uniform(0.2, 0.7) * beside)
     return replace(motion, position=motion.position + share[:, None] * far * ways[side])
 

@@ -357,7 +357,7 @@ def reduced(
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     opacity = cv2.resize(opacity, size, interpolation=cv2.INTER_AREA)
-    few = None if ids is None else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
+    few = None if ids is None else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
     return small, opacity, few, scale * image.shape[1] / size[0]
 
 

@@ -174,11 +174,12 @@ def find_pairs(root: Path, layout: StillLayout) -> tuple[list[Pair], list[Path],
                 f"{root} has no folder {folder.relative_to(root)}; "
                 f"expected images in {layout.images}/ and masks in {layout.masks}/."
             )
-    images = {path.stem: path for path in _pictures(folders[0])}
-    masks = {path.stem: path for path in _pictures(folders[1])}
+    images, masks = ({path.stem: path for path in _pictures(folder)} for folder in folders)
     if folders[0] == folders[1]:
-        images = {stem: path for stem, path in images.items() if path.suffix.lower() != ".png"}
-        masks = {path.stem: path for path in _pictures(folders[0]) if path.suffix.lower() == ".png"}
+        # Images are JPEG files, masks PNG files of the same name.
+        files = _pictures(folders[0])
+        images = {path.stem: path for path in files if path.suffix.lower() != ".png"}
+        masks = {path.stem: path for path in files if path.suffix.lower() == ".png"}
     both = sorted(set(images) & set(masks))
     return (
         [Pair(images[stem], masks[stem]) for stem in both],

@@ -124,7 +124,9 @@ class VideoReader:
         if factor >= 1:
             return frame, ids
         size = (round(frame.shape[1] * factor), round(frame.shape[0] * factor))
-        small = None if ids is None else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST)
+        small = (
+            None if ids is None else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        )
         return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), small
 
 
