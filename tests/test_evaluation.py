@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stremn.data.segmentation import (
@@ -23,8 +24,10 @@ from stremn.evaluation import (
     given_mask,
     predict,
     score_predictions,
+    session_factory,
 )
 from stremn.metrics import contour_accuracy, region_similarity
+from stremn.segmentation import PRESETS, build_model
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 
 RUN = RunDescription(model="copy-last", policy="none", slots=1, resolution=0)
@@ -254,6 +257,35 @@ def test_progress_is_told(tmp_path):
     seen = []
     evaluate(data, CopyLast, tmp_path / "out", RUN, watch=lambda *told: seen.append(told))
     assert seen == [("dogs", i, 6) for i in range(1, 7)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model(PRESETS["small"])
+
+
+def test_a_real_session_is_evaluated(tmp_path, model):
+    data = read_davis(davis(tmp_path / "D", {"dogs": [1, 5]}))
+    run = RunDescription("random", "oldest", 2, 64)
+    report = evaluate(data, session_factory(model, run, device="cpu"), tmp_path / "out", run)
+    assert report.failures == {}
+    assert {row.object_id for row in report.plain.objects} == {1, 5}
+    with Image.open(tmp_path / "out/dogs/00000.png") as image:
+        assert np.array_equal(np.asarray(image), square_labels(0, [1, 5]))
+
+
+def test_the_description_makes_the_session(model):
+    plain = session_factory(model, RunDescription("m", "oldest", 3, 96), device="cpu")()
+    assert (plain.memory_slots, plain.policy_name, plain.size) == (3, "oldest", 96)
+    many = RunDescription("m", "oldest", 3, 96, scales=(1.0, 1.5), flip=True)
+    views = session_factory(model, many, device="cpu")().views
+    assert [(view.size, view.flipped) for view in views] == [
+        (96, False),
+        (96, True),
+        (144, False),
+        (144, True),
+    ]
 
 
 # Predictions on disk

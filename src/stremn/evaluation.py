@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -41,7 +42,10 @@ from stremn.metrics import (
     score_frame,
     seen_unseen_mean,
 )
+from stremn.model import STReMN
+from stremn.multiscale import MultiScaleSession
 from stremn.postprocess import REACH, DistantRegionFilter
+from stremn.sessions import SegmentationSession
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +79,13 @@ class Session(Protocol):
 class RunDescription:
     """What was run: the part of the protocol that the data set does not know.
 
+    :func:`session_factory` makes the sessions that a description describes.
+
     Attributes:
         model: preset or file of the weights.
         policy: name of the replacement rule.
         slots: memory slots K.
-        resolution: working size of the shorter side in pixels; 0 = native.
+        resolution: shorter side in pixels that frames are reduced to.
         scales: test-time scales; several make STReMN-MS.
         flip: whether horizontally flipped copies vote too.
         seed: seed of random rules.
@@ -96,6 +102,36 @@ class RunDescription:
     def to_json(self) -> Json:
         """As a table for score files."""
         return {**asdict(self), "scales": list(self.scales)}
+
+
+def session_factory(
+    model: STReMN, run: RunDescription, *, device: str = "auto", precision: str = "auto"
+) -> Callable[[], Session]:
+    """Fresh sessions as a run's description says: single, or multi-scale (STReMN-MS).
+
+    Args:
+        model: the network, shared by all sessions.
+        run: policy, slots, resolution, scales, flip and seed.
+        device: as for :class:`stremn.sessions.SegmentationSession`.
+        precision: likewise.
+    """
+
+    def single(size: int) -> SegmentationSession:
+        return SegmentationSession(
+            model,
+            device=device,
+            precision=precision,
+            memory_slots=run.slots,
+            policy=run.policy,
+            size=size,
+            seed=run.seed,
+        )
+
+    def several() -> MultiScaleSession:
+        return MultiScaleSession(single, size=run.resolution, scales=run.scales, flip=run.flip)
+
+    plain = run.scales == (1.0,) and not run.flip
+    return partial(single, run.resolution) if plain else several
 
 
 Watcher = Callable[[str, int, int], None]

@@ -16,9 +16,18 @@ from typing import Any, Protocol
 import numpy as np
 
 from stremn.errors import StremnError
-from stremn.evaluation import Report, RunDescription, Session, Watcher, evaluate, nobody
+from stremn.evaluation import (
+    Report,
+    RunDescription,
+    Session,
+    Watcher,
+    evaluate,
+    nobody,
+    session_factory,
+)
 from stremn.files import make_folder, write_whole
 from stremn.intervals import Interval, mean_interval
+from stremn.model import STReMN
 from stremn.suites import Suite
 
 CURVE_STEP = 100
@@ -100,6 +109,16 @@ class Weights:
 
     name: str
     make_session: SessionMaker
+
+
+def weights_of(name: str, model: STReMN, resolution: int = 480, *, device: str = "auto") -> Weights:
+    """A model as the tables run it, under the name that its folders and protocol have."""
+
+    def make(policy: str, slots: int, seed: int) -> Session:
+        run = RunDescription(name, policy, slots, resolution, seed=seed)
+        return session_factory(model, run, device=device)()
+
+    return Weights(name, make)
 
 
 @dataclass(frozen=True)
