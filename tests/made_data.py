@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stremn.data.still_sets import Kind, PairedStills, Still, open_stills
+from stremn.data.still_sets import Kind, Still, StillImages, open_stills
 
 
 def ellipse(height: int, width: int, x: float, y: float, a: float, b: float) -> np.ndarray:
@@ -80,7 +80,7 @@ class MovingDisks:
         return ids
 
 
-def still_folder(root: Path, count: int = 4) -> PairedStills:
+def still_folder(root: Path, count: int = 4) -> StillImages:
     """`Ellipses` written to `images/` and `masks/`, and opened."""
     source = Ellipses(count)
     for folder in ("images", "masks"):

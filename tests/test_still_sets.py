@@ -64,7 +64,7 @@ def test_every_layout_is_read(tmp_path: Path, layout: str) -> None:
 
 
 def test_layouts_and_folders_that_do_not_exist_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(StremnError, match="Unknown layout 'ms'; known: folder, duts"):
+    with pytest.raises(StremnError, match=r"Unknown layout 'ms'; known: folder, duts.*coco, sbd"):
         open_stills(tmp_path, layout="ms")
     with pytest.raises(StremnError, match="has no folder images; expected images in images/"):
         open_stills(tmp_path)
@@ -242,6 +242,20 @@ def test_coco_instances_are_drawn_small_over_large(tmp_path: Path) -> None:
     assert (ids[:, 15] == VOID).all()
     assert ids[0, 0] == 0
     assert check_stills(stills) == []
+
+
+def test_official_coco_and_sbd_folders_are_opened(tmp_path: Path) -> None:
+    with pytest.raises(StremnError, match="expected COCO's official layout"):
+        open_stills(tmp_path, layout="coco")
+    (tmp_path / "annotations").mkdir()
+    coco_folder(tmp_path).rename(tmp_path / "annotations" / "instances_train2014.json")
+    (tmp_path / "train").rename(tmp_path / "train2014")
+    stills = open_stills(tmp_path, layout="coco")
+    assert len(stills) == 1
+    assert check_stills(stills) == []
+    assert check_pairing(tmp_path, "coco") == []
+    (tmp_path / "train.txt").write_text("2008_1\n")
+    assert Path(open_stills(tmp_path, layout="sbd").name(0)).name == "2008_1.jpg"
 
 
 def test_unusable_coco_annotations_are_refused(tmp_path: Path) -> None:

@@ -165,6 +165,10 @@ LAYOUTS: dict[str, StillLayout] = {
 """Official layouts of the saliency sets, and the plain one: `images/` and `masks/`."""
 
 
+UNPAIRED = ("coco", "sbd")
+"""Layouts whose masks are not image files beside the images."""
+
+
 def find_pairs(root: Path, layout: StillLayout) -> tuple[list[Pair], list[Path], list[Path]]:
     """Match images and masks by name. Returns pairs, images without mask, masks without image."""
     folders = (root / layout.images, root / layout.masks)
@@ -194,20 +198,40 @@ def _pictures(folder: Path) -> list[Path]:
 
 def open_stills(
     root: Path, kind: Kind = "binary", layout: str = "folder", cache: StillCache | None = None
-) -> PairedStills:
-    """Open a set of still images in one of the known `LAYOUTS`; files without partner are left out.
+) -> StillImages:
+    """Open a set of still images in one of the known layouts; files without partner are left out.
 
+    layout: one of `LAYOUTS`, or `coco` or `sbd`, whose masks are instances whatever `kind` says.
     Raises StremnError for an unknown layout, missing folders, or a set without a single pair.
     """
+    if layout == "coco":
+        return open_coco(root, cache)
+    if layout == "sbd":
+        return SbdStills(root, cache=cache)
     pairs, _, _ = find_pairs(root, _layout(layout))
     if not pairs:
         raise StremnError(f"{root} holds no image with a mask of the same name.")
     return PairedStills(pairs, kind, cache)
 
 
+def open_coco(root: Path, cache: StillCache | None = None) -> "CocoStills":
+    """Open the training part of COCO 2017 or 2014 in its official layout.
+
+    Raises StremnError if neither is there.
+    """
+    for year in ("2017", "2014"):
+        annotations = root / "annotations" / f"instances_train{year}.json"
+        if annotations.is_file():
+            return CocoStills(root / f"train{year}", annotations, cache)
+    raise StremnError(
+        f"{root} has no annotations/instances_train2017.json (nor that of 2014); "
+        "expected COCO's official layout."
+    )
+
+
 def _layout(name: str) -> StillLayout:
     if name not in LAYOUTS:
-        raise StremnError(f"Unknown layout {name!r}; known: {', '.join(LAYOUTS)}.")
+        raise StremnError(f"Unknown layout {name!r}; known: {', '.join([*LAYOUTS, *UNPAIRED])}.")
     return LAYOUTS[name]
 
 
@@ -268,7 +292,10 @@ class CocoStills:
                 f"{annotations} cannot be read as COCO instances: {type(error).__name__} {error}."
             ) from error
         self._images = images
-        self._items = [(files[key], shapes[key]) for key in sorted(shapes) if key in files]
+        # Kept as text: small, and not copied into every worker that touches it.
+        self._items = [
+            (files[key], json.dumps(shapes[key])) for key in sorted(shapes) if key in files
+        ]
         if not self._items:
             raise StremnError(f"{annotations} annotates no image.")
         self._cache = StillCache() if cache is None else cache
@@ -286,7 +313,8 @@ class CocoStills:
 
     def _read(self, index: int) -> Still:
         image = read_picture(Path(self.name(index)))
-        shapes = sorted(self._items[index][1], key=lambda item: -float(item.get("area", 0.0)))
+        shapes = json.loads(self._items[index][1])
+        shapes.sort(key=lambda item: -float(item.get("area", 0.0)))
         height, width = image.shape[:2]
         ids = np.zeros((height, width), dtype=np.uint8)
         for number, shape in enumerate(shapes[: VOID - 1], start=1):
@@ -380,7 +408,12 @@ def check_stills(stills: StillImages) -> list[Problem]:
 
 
 def check_pairing(root: Path, layout: str = "folder") -> list[Problem]:
-    """List images without mask and masks without image."""
+    """List images without mask and masks without image.
+
+    Layouts that list their images (COCO, SBD) have none; `check_stills` finds missing files.
+    """
+    if layout in UNPAIRED:
+        return []
     _, images, masks = find_pairs(root, _layout(layout))
     return [
         *(Problem(str(path), "This image has no mask of the same name.") for path in images),
