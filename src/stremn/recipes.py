@@ -13,7 +13,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, cast, get_type_hints
@@ -28,19 +28,30 @@ from pydantic import (
     TypeAdapter,
     model_validator,
 )
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Subset
 
 from stremn.clip_training import ClipLoss, probe
-from stremn.config import Config, build, override, read_toml
+from stremn.config import Config, build, differences, override, read_toml
 from stremn.data.clips import Clip, ClipBatch, ClipDataset, ClipSource, Stage, collate
 from stremn.data.composed import ComposedClipParameters, ComposedClips
 from stremn.data.segmentation import SequenceSet, read_davis, read_folders, read_youtube_vos
 from stremn.data.still_images import StillClipParameters, StillImageClips
-from stremn.data.still_sets import PairedStills, open_stills
-from stremn.data.video_clips import GapSchedule, VideoClipParameters, VideoClips, VideoReader
+from stremn.data.still_sets import (
+    StillImages,
+    check_pairing,
+    check_stills,
+    open_stills,
+    refuse,
+    without,
+)
+from stremn.data.video_clips import (
+    GapSchedule,
+    VideoClipParameters,
+    VideoClips,
+    VideoReader,
+    check_videos,
+)
 from stremn.encoders import build_backbone
 from stremn.errors import StremnError
 from stremn.imagenet import packaged_backbone
@@ -48,6 +59,7 @@ from stremn.losses import LossReport
 from stremn.memory import UpdatePolicy
 from stremn.model import STReMN
 from stremn.policies import RandomDrop, RandomSelect, build_policy
+from stremn.pretrained import Pretrained, load_model
 from stremn.segmentation import (
     PRESETS,
     SegmentationConfig,
@@ -77,8 +89,8 @@ class ModelSection(Config):
     """Fields of the model's configuration that differ from the preset."""
     imagenet: Literal["none", "package", "timm"] = "none"
     """Where the backbone's first weights come from; "timm" downloads them."""
-    start: Path | None = None
-    """Weights of an earlier training to start from."""
+    start: str | None = None
+    """Weights to start from: a file of an earlier training, a preset with weights, or a hub id."""
     freeze: Literal["nothing", "stem-and-depthwise"] = "nothing"
 
 
@@ -117,6 +129,8 @@ class DataSection(Config):
     stills: dict[str, StillsSection] = Field(default_factory=dict)
     videos: dict[str, VideosSection] = Field(default_factory=dict)
     sources: dict[str, SourceSection]
+    check: Literal["refuse", "skip", "off"] = "refuse"
+    """Read everything before training: then refuse what is broken, or leave it out."""
 
 
 class StageSection(Config):
@@ -159,6 +173,7 @@ class ValidationSection(Config):
 class Recipe(Config):
     """Everything that decides a training."""
 
+    task: Literal["segmentation"] = "segmentation"
     model: ModelSection
     data: DataSection
     stages: tuple[StageSection, ...] = Field(min_length=1)
@@ -215,9 +230,9 @@ def run_recipe(
     Keys given in `overrides` may differ from those of the run that is resumed.
     """
     recipe = read_recipe(path, overrides)
-    random_state = torch.Generator().manual_seed(recipe.train.seed)
-    torch.manual_seed(int(torch.randint(2**31, (1,), generator=random_state)))
-    dataset = clip_dataset(recipe)
+    torch.manual_seed(recipe.train.seed)
+    data = open_data(recipe.data, _used_sources(recipe), check=not resume)
+    dataset = clip_dataset(recipe, data)
     config = model_config(recipe.model)
     model = first_model(recipe, config, dataset)
     facts = recipe.model_dump(mode="json")
@@ -229,8 +244,8 @@ def run_recipe(
         phases(recipe, dataset),
         recipe.train,
         out=out,
-        validate=_validation(recipe, dataset),
-        export=lambda trained, file: save_model(trained, config, file),
+        validate=_validation(recipe, data),
+        export=lambda trained, file: Pretrained(cast(STReMN, trained), config).save(file),
         resume=resume,
         recipe={key: value for key, value in facts.items() if key != "train"},
         accept=[request.partition("=")[0].strip() for request in overrides],
@@ -313,8 +328,7 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
     """Return the model before its first step; `dataset` None leaves features unmeasured."""
     section = recipe.model
     if section.start is not None:
-        model = build_model(config)
-        _load(model, _place(str(section.start)))
+        model = _started(section.start, config)
     else:
         backbones = {
             "none": lambda: None,
@@ -333,20 +347,17 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
     return model
 
 
-def save_model(model: nn.Module, config: SegmentationConfig, path: Path) -> None:
-    """Write weights with the configuration that rebuilds the model in the header."""
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
-    save_file(state, path, metadata={"config": config.model_dump_json()})
-
-
-def _load(model: nn.Module, path: Path) -> None:
-    """Load weights of the same model strictly."""
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise StremnError(f"Cannot start from {path}: {error}") from error
+def _started(source: str, config: SegmentationConfig) -> STReMN:
+    """Load the weights to start from; they must be of the model that the recipe describes."""
+    found = load_model(source)
+    changes = differences(found.config.model_dump(), config.model_dump())
+    if changes:
+        raise StremnError(
+            f"{source} holds another model than the recipe describes: "
+            + "; ".join(str(change) for change in changes)
+            + ". Change model.preset or model.fields."
+        )
+    return found.model
 
 
 def _size_of(model: nn.Module) -> str:
@@ -358,15 +369,57 @@ def _size_of(model: nn.Module) -> str:
 # --- data ------------------------------------------------------------------------------------
 
 
-def clip_dataset(recipe: Recipe, seed: int | None = None) -> ClipDataset:
+@dataclass(frozen=True)
+class OpenData:
+    """The opened sets by name; each is opened once, so that sources share what is cached."""
+
+    stills: dict[str, StillImages]
+    readers: dict[str, VideoReader]
+
+
+def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> OpenData:
+    """Open what `sources` need; with `check`, read it all and treat problems as the recipe says.
+
+    Raises `StremnError` that lists every problem of every set together.
+    """
+    used = [data.sources[name] for name in sources]
+    stills: dict[str, StillImages] = {
+        name: open_stills(_place(section.path), section.kind, section.layout)
+        for name, section in data.stills.items()
+        if any(name in source.stills for source in used)
+    }
+    videos = {
+        name: list(_videos(section))
+        for name, section in data.videos.items()
+        if any(name in source.videos for source in used)
+    }
+    if check and data.check != "off":
+        problems = [problem for each in stills.values() for problem in check_stills(each)]
+        for name in stills:
+            problems += check_pairing(_place(data.stills[name].path), data.stills[name].layout)
+        problems += [problem for each in videos.values() for problem in check_videos(each)]
+        if data.check == "refuse":
+            refuse(problems)
+        for problem in problems:
+            logger.warning("left out: %s: %s", problem.where, problem.reason)
+        bad = {problem.where for problem in problems}
+        stills = {name: without(each, problems) for name, each in stills.items()}
+        videos = {name: [v for v in each if v.name not in bad] for name, each in videos.items()}
+    return OpenData(stills, {name: VideoReader(each) for name, each in videos.items()})
+
+
+def _used_sources(recipe: Recipe) -> list[str]:
+    return sorted({name for stage in recipe.stages for name in stage.sources})
+
+
+def clip_dataset(recipe: Recipe, data: OpenData) -> ClipDataset:
     """Return all clips of the training, numbered through its stages."""
-    used = {name for stage in recipe.stages for name in stage.sources}
-    sources = {name: _source(recipe.data, name) for name in sorted(used)}
+    sources = {name: _source(recipe.data, name, data) for name in _used_sources(recipe)}
     stages = [
         Stage((last - first) * stage.batch, stage.frames, stage.size, stage.sources)
         for stage, (first, last) in _spans(recipe)
     ]
-    return ClipDataset(sources, {}, stages, recipe.train.seed if seed is None else seed)
+    return ClipDataset(sources, {}, stages, recipe.train.seed)
 
 
 def phases(recipe: Recipe, dataset: ClipDataset) -> list[Phase[Clip, ClipBatch]]:
@@ -395,15 +448,14 @@ def _spans(recipe: Recipe) -> list[tuple[StageSection, tuple[int, int]]]:
     return [(s, span) for s, span in zip(recipe.stages, spans, strict=True) if span[0] < span[1]]
 
 
-def _source(data: DataSection, name: str) -> ClipSource:
+def _source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
     section = data.sources[name]
-    stills = [_stills(data.stills[each]) for each in section.stills]
+    stills = [opened.stills[each] for each in section.stills]
     given = [data.stills[each].weight for each in section.stills]
     weights = [float(w) for w in given if w is not None] or None
     if weights is not None and len(weights) != len(given):
         raise StremnError(f"data.sources.{name}: give every set of stills a weight, or none.")
-    videos = [video for each in section.videos for video in _videos(data.videos[each])]
-    reader = VideoReader(videos) if videos else None
+    reader = _joined([opened.readers[each] for each in section.videos])
     gaps = GapSchedule(section.gaps) if section.gaps is not None else None
     where = f"data.sources.{name}.parameters"
     if section.kind == "stills":
@@ -418,8 +470,11 @@ def _source(data: DataSection, name: str) -> ClipSource:
     return VideoClips(reader, gaps, _parameters(VideoClipParameters, section.parameters, where))
 
 
-def _stills(section: StillsSection) -> PairedStills:
-    return open_stills(_place(section.path), section.kind, section.layout)
+def _joined(readers: Sequence[VideoReader]) -> VideoReader | None:
+    """One reader for several sets; a single one is used as it is, with what it has cached."""
+    if len(readers) <= 1:
+        return readers[0] if readers else None
+    return VideoReader([video for reader in readers for video in reader.videos])
 
 
 def _videos(section: VideosSection) -> SequenceSet:
@@ -506,16 +561,13 @@ def _training_policy(model: STReMN, name: str) -> UpdatePolicy:
     return random_rules.get(name) or build_policy(name)
 
 
-def _validation(
-    recipe: Recipe, dataset: ClipDataset
-) -> Callable[[nn.Module], dict[str, float]] | None:
+def _validation(recipe: Recipe, data: OpenData) -> Callable[[nn.Module], dict[str, float]] | None:
     section = recipe.validation
     if section is None:
         return None
     sequences = _videos(section.videos)
     chosen = [sequences[name] for name in section.sequences] or list(sequences)
-    held_out = clip_dataset(recipe, seed=recipe.train.seed + 1)
-    clips = [held_out[len(held_out) - 1 - i] for i in range(section.probe_clips)]
+    clips = _probe_clips(recipe, data, section.probe_clips)
 
     def validate(model: nn.Module) -> dict[str, float]:
         network = cast(STReMN, model)
@@ -532,6 +584,17 @@ def _validation(
         return scores
 
     return validate
+
+
+def _probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
+    """Clips such as the last stage's, with numbers of their own that training never draws."""
+    if count == 0:
+        return []
+    stage = recipe.stages[-1]
+    sources = {name: _source(recipe.data, name, data) for name in stage.sources}
+    only = [Stage(count, stage.frames, stage.size)]
+    seed = 2**32 + recipe.train.seed
+    return [ClipDataset(sources, stage.sources, only, seed)[index] for index in range(count)]
 
 
 def _test_policy(model: STReMN, name: str) -> UpdatePolicy:
@@ -590,7 +653,8 @@ def _peak_bytes(device: torch.device) -> int:
 
 def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
     try:
-        dataset = clip_dataset(recipe)
+        data = open_data(recipe.data, _used_sources(recipe), check=False)
+        dataset = clip_dataset(recipe, data)
         begin = time.monotonic()
         for index in range(0, len(dataset), max(1, len(dataset) // count)):
             dataset[index]

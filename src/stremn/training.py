@@ -68,6 +68,7 @@ FREE_KEYS = (
     "train.log_every",
     "train.micro_batch",
     "train.tensorboard",
+    "train.threads",
     "train.time_budget_minutes",
     "train.validate_every",
     "train.workers",
@@ -97,6 +98,9 @@ class TrainConfig(Config):
     micro_batch: PositiveInt | None = None
     """Samples in memory at once in each process; gradients accumulate up to the phase's batch."""
     workers: NonNegativeInt = 0
+    """Processes that make samples; 0 makes them in the training process."""
+    threads: PositiveInt | None = None
+    """CPU threads of a process; None leaves PyTorch's choice. On a shared machine 1 is best."""
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 200
     validate_every: PositiveInt = 500
@@ -173,6 +177,8 @@ def fit(
     in `accept`. Raises `StremnError` on a loss or gradient that is not finite.
     """
     _check_phases(phases, config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     accelerator = _accelerator(config)
     run = _Run(model, config, accelerator)
     main = accelerator.is_main_process

@@ -1,0 +1,296 @@
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+from stremn.data.clips import collate
+from stremn.errors import StremnError
+from stremn.policies import Learned, RandomDrop
+from stremn.pretrained import load_model
+from stremn.recipes import (
+    StageSection,
+    _moving_square,
+    _StageLoss,
+    _training_policy,
+    estimate_cost,
+    model_config,
+    read_recipe,
+    run_recipe,
+    train,
+)
+from stremn.segmentation import build_model
+from tiny_vos import davis
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+TINY = """
+[model]
+preset = "small"
+[model.fields]
+key = 8
+value = 16
+update_key = 8
+decoder = [16, 16, 16]
+[data.stills.some]
+path = "stills"
+[data.videos.davis]
+path = "davis"
+split = "train"
+year = 2017
+[data.sources.stills]
+kind = "stills"
+stills = ["some"]
+[data.sources.videos]
+kind = "videos"
+videos = ["davis"]
+gaps = [[0.0, 2]]
+[data.sources.composed]
+kind = "composed"
+stills = ["some"]
+videos = ["davis"]
+[data.sources.composed.parameters]
+foreign = 0.5
+[[stages]]
+until = 0.5
+frames = 2
+size = 64
+batch = 2
+slots = [2, 3]
+policy = "random-drop"
+sources = { stills = 1.0 }
+[[stages]]
+until = 1.0
+frames = 4
+size = 64
+batch = 1
+slots = 2
+policy = { learned = 0.5, random-drop = 0.5 }
+sources = { videos = 0.5, composed = 0.5 }
+[loss]
+dice = 0.5
+bootstrap = 0.5
+[train]
+steps = 4
+lr = 1e-3
+ema = 0.9
+device = "cpu"
+log_every = 1
+checkpoint_every = 1
+validate_every = 4
+[validation]
+short_side = 48
+slots = 2
+probe_clips = 2
+[validation.videos]
+path = "davis"
+split = "train"
+year = 2017
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "data"
+    davis(root / "davis", {"one": [1], "two": [1, 2]}, split="train")
+    for folder in ("images", "masks"):
+        (root / "stills" / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        image = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+        mask = np.zeros((48, 48), np.uint8)
+        mask[10:34, 12:36] = 255
+        Image.fromarray(image).save(root / "stills" / "images" / f"{index}.jpg")
+        Image.fromarray(mask).save(root / "stills" / "masks" / f"{index}.png")
+    monkeypatch.setenv("STREMN_DATA", str(root))
+    return root
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, data: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.mark.parametrize("name", ["small-still", "small-video", "small-policy"])
+def test_recipes_of_the_small_model(name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    assert recipe.model.preset == "small"
+    assert (RECIPES / f"{name}.toml").read_text().startswith("# ")
+    if recipe.model.start is not None:
+        assert recipe.model.start.startswith("runs/small-")
+
+
+def test_recipes_of_the_paper_to_the_letter() -> None:
+    still = read_recipe(RECIPES / "resnet50-still.toml")
+    video = read_recipe(RECIPES / "resnet50-video.toml")
+    for recipe, frames in ((still, 5), (video, 10)):
+        assert [s.frames for s in recipe.stages] == [frames]
+        assert [s.size for s in recipe.stages] == [384]
+        assert [s.slots for s in recipe.stages] == [6]
+        assert recipe.train.optimizer == "adam"
+        assert (recipe.loss.dice, recipe.loss.bootstrap) == (0, 1)
+        assert recipe.train.ema is None
+    assert (still.train.lr, still.train.schedule) == (1e-4, "constant")
+    assert (video.train.lr, video.train.lr_end, video.train.schedule) == (1e-5, 1e-7, "cosine")
+    config = model_config(still.model)
+    assert config.backbone == "resnet50_gn"
+    assert config == model_config(video.model)
+
+
+def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: Path) -> None:
+    result = run_recipe(recipe, [], tmp_path / "whole")
+    assert (result.step, result.stopped) == (4, "finished")
+    assert result.best is not None
+    assert 0 <= result.best <= 1
+    header = (tmp_path / "whole" / "validation.csv").read_text().splitlines()[0]
+    assert header == "step,J,J_one,J_two,probe_right,probe_wrong,probe_empty"
+    facts = json.loads((tmp_path / "whole" / "recipe.json").read_text())
+    assert facts["stages"][0]["slots"] == [2, 3]
+    loaded = load_model(tmp_path / "whole" / "best.safetensors")
+    assert loaded.config.key == 8
+
+    budget = "train.time_budget_minutes=1e-9"  # stops after every step
+    for step in (1, 2, 3):
+        cut = run_recipe(recipe, [budget], tmp_path / "cut", resume=step > 1)
+        assert (cut.step, cut.stopped) == (step, "time budget")
+    run_recipe(recipe, [], tmp_path / "cut", resume=True)
+    expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_resuming_with_changes(recipe: Path, tmp_path: Path) -> None:
+    run_recipe(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "out")
+    recipe.write_text(TINY.replace("dice = 0.5", "dice = 0.1").replace("size = 64", "size = 48"))
+    message = r"loss\.dice: 0\.5 -> 0\.1; stages\.0\.size: 64 -> 48"
+    with pytest.raises(StremnError, match=message):
+        run_recipe(recipe, [], tmp_path / "out", resume=True)
+    recipe.write_text(TINY)
+    changed = ["loss.dice=0.1", "train.time_budget_minutes=1e-9"]
+    assert run_recipe(recipe, changed, tmp_path / "out", resume=True).step == 2
+
+
+def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_path: Path) -> None:
+    run_recipe(recipe, ["train.steps=2"], tmp_path / "a")
+    weights = tmp_path / "a" / "last.safetensors"
+    start = f'model.start="{weights}"'
+    stop = ["train.steps=2", "train.lr=1e-30", "train.ema=0.5"]
+    run_recipe(recipe, [start, *stop], tmp_path / "b")
+    before, after = load_file(weights), load_file(tmp_path / "b" / "last.safetensors")
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=1e-5, atol=1e-6)
+    with pytest.raises(StremnError, match=r"another model than the recipe describes: key: 8 -> 9"):
+        run_recipe(recipe, [start, "model.fields.key=9"], tmp_path / "c")
+
+
+def test_cost_needs_no_data_and_says_so(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STREMN_DATA")
+    text = train(recipe, ["train.steps=1000"], None, resume=False, dry_run=True)
+    assert "stage 1 (2 frames of 64 px, batch 2): 500 steps of" in text
+    assert "set the variable STREMN_DATA" in text
+    assert "a full run will take about" in text
+
+
+def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:
+    cost = estimate_cost(recipe, ["model.freeze=stem-and-depthwise"])
+    assert "ms on one core" in cost.data
+    assert 0 < cost.trainable < cost.parameters
+    assert cost.peak_bytes > 2**20
+    expected = sum(stage.steps * stage.seconds for stage in cost.stages) / 3600
+    assert cost.hours == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.preset=tiny", "Unknown preset 'tiny'; known: resnet50, small"),
+        ("model.fields={kye = 3}", r"model\.fields: Unknown key 'kye'\. Did you mean 'key'\?"),
+        ("stages.1.until=0.9", r"the last at 1, got \[0\.5, 0\.9\]"),
+        ("stages.0.until=1.0", r"one after the other, the last at 1"),
+        ("stages.0.sources={film = 1.0}", "no source 'film' under data; known: stills, videos"),
+        ('data.sources.stills.stills=["x"]', "no stills 'x' under data; known: some"),
+        ('data.sources.videos.videos=["x"]', "no videos 'x' under data; known: davis"),
+        ("data.sources.videos.videos=[]", r"data\.sources\.videos makes clips of videos, but"),
+        ("stages.0.size=60", "multiple of 16"),
+        (
+            "data.sources.composed.parameters={forein = 1}",
+            r"Unknown key 'forein' in data\.sources\.composed\.parameters\. Known keys: away",
+        ),
+        (
+            "data.sources.composed.parameters={motion = {angel = 1}}",
+            r"Unknown key 'angel' in data\.sources\.composed\.parameters\.motion",
+        ),
+        ("stages.0.policy=oldst", "There is no policy 'oldst'"),
+        ("train.steps=0", "train.steps: Input should be greater than 0"),
+    ],
+)
+def test_mistakes_are_explained(recipe: Path, tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(StremnError, match=message):
+        run_recipe(recipe, [change], tmp_path / "out")
+
+
+def test_broken_data_is_listed_together_or_left_out(
+    recipe: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(data / "stills" / "masks" / "0.png")
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(data / "stills" / "masks" / "lone.png")
+    with pytest.raises(StremnError, match=r"(?s)3 problem.*0\.jpg: .*empty.*1\.jpg.*lone\.png"):
+        run_recipe(recipe, [], tmp_path / "a")
+    caplog.set_level(logging.WARNING)
+    run_recipe(recipe, ["data.check=skip", "train.time_budget_minutes=1e-9"], tmp_path / "b")
+    assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
+
+
+def test_policy_and_slots_are_drawn_from_the_recipe() -> None:
+    stage = StageSection(
+        until=1.0,
+        frames=5,
+        size=64,
+        batch=2,
+        slots=(2, 3),
+        policy={"oldest": 1.0, "random-drop": 1.0},
+        sources={"x": 1.0},
+    )
+    model = build_model(model_config(read_tiny_model()))
+    loss = _StageLoss(stage, read_recipe(RECIPES / "small-still.toml").loss)
+    batch = collate([_moving_square(stage, seed) for seed in range(2)])
+    drawn = [loss(model, batch, 0.0).scalars["evictions"] for _ in range(12)]
+    # Slot 0 is pinned: of 3 writes after it, 2 slots leave no choice, 3 slots choose once.
+    assert set(drawn) == {0.0, 1.0}
+
+
+def read_tiny_model():
+    from stremn.recipes import ModelSection
+
+    fields = {"key": 8, "value": 16, "update_key": 8, "decoder": (16, 16, 16)}
+    return ModelSection(preset="small", fields=fields)
+
+
+def test_training_policies() -> None:
+    model = build_model(model_config(read_tiny_model()))
+    assert _training_policy(model, "learned") is model.policies["learned"]
+    assert isinstance(model.policies["learned"], Learned)
+    fresh = _training_policy(model, "random-drop")
+    assert isinstance(fresh, RandomDrop)
+    assert fresh.seed is None  # another draw at every step
+    with pytest.raises(StremnError, match="There is no policy 'x'"):
+        _training_policy(model, "x")
+
+
+def test_model_is_trained_where_it_is_not_frozen(recipe: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    overrides = ["model.freeze=stem-and-depthwise", "train.time_budget_minutes=1e-9"]
+    result = run_recipe(recipe, overrides, tmp_path / "out")
+    assert isinstance(result.model, nn.Module)
+    saved = load_file(tmp_path / "out" / "checkpoint.safetensors")
+    moments = {name for name in saved if name.startswith("optimizer.exp_avg.")}
+    assert moments
+    assert not any(".stem." in name for name in moments)
