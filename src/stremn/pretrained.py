@@ -81,9 +81,7 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         self.save(save_directory / FILE)
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """Load by preset name, file, folder or hub id; other arguments are not taken."""
         if kwargs:
             raise StremnError(f"from_pretrained does not take {', '.join(kwargs)}.")

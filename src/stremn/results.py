@@ -139,6 +139,16 @@ class ResultWriter:
                 "same settings, or --overwrite to start again."
             )
 
+    @property
+    def written(self) -> int:
+        """Frames whose results are complete on disk."""
+        return self._memory.count
+
+    @property
+    def keeps_probabilities(self) -> bool:
+        """Whether results should carry probabilities."""
+        return self._keep_probabilities
+
     # ------------------------------------------------------------ frame by frame
 
     def write(self, result: FrameResult) -> None:

@@ -1,0 +1,5 @@
+"""The command line: `stremn <verb>`. Verbs only read their options and call the library."""
+
+from stremn.cli.app import main
+
+__all__ = ["main"]

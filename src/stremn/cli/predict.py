@@ -1,0 +1,36 @@
+"""`stremn predict`: the frames that come next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stremn.cli.terminal import output
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command()(predict)
+
+
+def predict(
+    source: Annotated[str, typer.Argument(help="Video file, folder or glob of images, URL.")],
+    frames: Annotated[int, typer.Option(help="Number of frames to predict.")] = 20,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder.")] = Path("prediction"),
+    observe: Annotated[
+        int | None, typer.Option(help="Frames to look at; the rest is shown beside. Default: all.")
+    ] = None,
+    weights: Annotated[str, typer.Option(help="Shipped weights by name, or a file.")] = "digits",
+) -> None:
+    """Predict what a video shows next.
+
+    Writes OUT/frames/*.png, OUT/side_by_side.mp4 and OUT/strip.png. The shipped weights know
+    moving digits at 64x64 and nothing else: train your own for other videos.
+    """
+    from stremn.prediction_files import predict_video
+
+    files = predict_video(source, out, frames=frames, observe=observe, weights=weights)
+    output.print(files.note, markup=False, highlight=False)
+    output.print(f"  frames   {out / 'frames'}\n  video    {files.video}\n  strip    {files.strip}")

@@ -1,0 +1,111 @@
+"""The memory strip: a picture of the frames that the memory holds, object by object."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Self
+
+import cv2
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from stremn.files import write_whole
+from stremn.masks import overlay
+from stremn.sessions import MemoryReport, ObjectMemory, StepResult
+
+TILE = 180
+"""Height of a frame in the strip, in pixels."""
+
+_CAPTION = 26
+_GAP = 6
+_PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 40), (200, 200, 200)
+_KEPT = Path(".resume") / "strip.npz"
+
+
+class MemoryStrip:
+    """Keeps a small picture of every frame that some slot holds, and no other.
+
+    So its size is bounded by the memory's: K pictures an object.
+    """
+
+    def __init__(self) -> None:
+        self._pictures: dict[int, UInt8[np.ndarray, "tile width 3"]] = {}
+        self._report: MemoryReport | None = None
+
+    def add(self, frame: UInt8[np.ndarray, "height width 3"], result: StepResult) -> None:
+        """Take the frame of a step, and drop the pictures that no slot holds any more."""
+        self._report = result.memory
+        held = {t for o in result.memory.objects for t in o.frames if t is not None}
+        self._pictures = {t: p for t, p in self._pictures.items() if t in held}
+        if result.frame in held:
+            self._pictures[result.frame] = _tile(frame, result.labels)
+
+    def draw(self) -> UInt8[np.ndarray, "height width 3"]:
+        """Return the strip: a row for each object, a tile for each slot, in order of time."""
+        if self._report is None or not self._pictures:
+            return np.full((TILE, TILE, 3), 255, np.uint8)
+        rows = [self._row(entry) for entry in self._report.objects]
+        return np.concatenate(rows)
+
+    def _row(self, entry: ObjectMemory) -> UInt8[np.ndarray, "height width 3"]:
+        width = next(iter(self._pictures.values())).shape[1]
+        held = [(t, pin) for t, pin in zip(entry.frames, entry.pinned, strict=True)]
+        held.sort(key=lambda slot: (slot[0] is None, slot[0] or 0))
+        canvas = Image.new(
+            "RGB", (len(held) * (width + _GAP) + _GAP, TILE + _CAPTION + _GAP), _PAPER
+        )
+        pen = ImageDraw.Draw(canvas)
+        font = ImageFont.load_default(15)
+        for place, (t, pinned) in enumerate(held):
+            x = _GAP + place * (width + _GAP)
+            if t is None or t not in self._pictures:
+                pen.rectangle((x, _CAPTION, x + width - 1, _CAPTION + TILE - 1), outline=_FAINT)
+                caption = "empty" if t is None else f"frame {t}"
+            else:
+                canvas.paste(Image.fromarray(self._pictures[t]), (x, _CAPTION))
+                caption = f"frame {t}" + (" (given)" if pinned else "")
+            if place == 0 and self._report is not None and len(self._report.objects) > 1:
+                caption = f"object {entry.id}: {caption}"
+            pen.text((x, 5), caption, fill=_INK, font=font)
+        return np.asarray(canvas)
+
+    def save(self, path: Path) -> None:
+        """Write the strip as PNG."""
+        content = io.BytesIO()
+        Image.fromarray(self.draw()).save(content, format="PNG")
+        write_whole(path, content.getvalue())
+
+    # ------------------------------------------------------------ resuming
+
+    def keep(self, out: Path) -> None:
+        """Write the pictures beside the run's state, for `restored`."""
+        times = np.array(sorted(self._pictures), dtype=np.int64)
+        content = io.BytesIO()
+        pictures = [self._pictures[int(t)] for t in times]
+        np.savez_compressed(content, times=times, pictures=np.array(pictures))
+        write_whole(out / _KEPT, content.getvalue())
+
+    @classmethod
+    def restored(cls, out: Path) -> Self:
+        """Return the strip kept in an output folder, or an empty one."""
+        strip = cls()
+        if (out / _KEPT).is_file():
+            with np.load(out / _KEPT) as kept:
+                strip._pictures = dict(zip(kept["times"].tolist(), kept["pictures"], strict=True))
+        return strip
+
+    @staticmethod
+    def forget(out: Path) -> None:
+        """Remove what `keep` wrote."""
+        (out / _KEPT).unlink(missing_ok=True)
+
+
+def _tile(
+    frame: UInt8[np.ndarray, "height width 3"], labels: Integer[np.ndarray, "height width"]
+) -> UInt8[np.ndarray, "tile width 3"]:
+    width = max(1, round(frame.shape[1] * TILE / frame.shape[0]))
+    small = cv2.resize(frame, (width, TILE), interpolation=cv2.INTER_AREA)
+    ids = cv2.resize(labels, (width, TILE), interpolation=cv2.INTER_NEAREST)
+    return overlay(small, ids)
