@@ -294,6 +294,10 @@ def bends(
     return [Bend(_PLATE.field(step), box) for step in steps]
 
 
+EDGE = 0.04
+"""How near the middle of a moving picture may come to the edge of the clip, in clip sides."""
+
+
 def random_motion(
     rng: np.random.Generator,
     frames: int,
@@ -310,8 +314,10 @@ def random_motion(
     reach = size * float(np.exp(rng.uniform(*np.log(p.travel))))
     vigor = rng.uniform(0.2, 1.0)
     path[:, :2] -= path[0, :2]
+    position = np.array(start) + reach * path[:, :2]
     return Motion(
-        position=np.array(start) + reach * path[:, :2],
+        # What wanders off for good teaches nothing; leaving and returning is made on purpose.
+        position=np.clip(position, EDGE * size, (1 - EDGE) * size),
         scale=scale * np.exp(vigor * p.zoom * path[:, 2]),
         angle=np.deg2rad(p.angle) * vigor * path[:, 3],
         shear=p.shear * vigor * path[:, 4],
