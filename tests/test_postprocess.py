@@ -3,7 +3,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stremn.postprocess import DistantRegionFilter, near_regions, remove_distant_regions
+from stremn.postprocess import (
+    DistantRegionFilter,
+    near_regions,
+    remove_distant_regions,
+    remove_distant_shares,
+)
 
 
 def box(y, x, height, width, size=(60, 80)):
@@ -84,3 +89,30 @@ def test_stream_compares_with_the_filtered_frame():
     # The ghost stays in the raw stream; compared with raw frames it would be near itself.
     assert np.array_equal(object_filter(ghost), first)
     assert np.array_equal(object_filter(ghost), first)
+
+
+def shares_of(labels, objects=2, sure=0.8):
+    """Probabilities that have these labels as their likeliest."""
+    shares = np.full((objects + 1, *labels.shape), (1 - sure) / objects, np.float32)
+    np.put_along_axis(shares, labels[None].astype(int), sure, 0)
+    return shares
+
+
+def test_probabilities_are_filtered_like_label_maps():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        previous, labels = (np.zeros((40, 50), np.uint8) for _ in range(2))
+        for target in (previous, labels, labels):
+            for i in (1, 2):
+                y, x = rng.integers(0, 35), rng.integers(0, 45)
+                target[y : y + 6, x : x + 6] = i
+        result = remove_distant_shares(shares_of(labels), shares_of(previous))
+        assert np.array_equal(result.argmax(0), remove_distant_regions(labels, previous))
+        assert result.sum(0) == pytest.approx(np.ones((40, 50)), abs=1e-6)
+
+
+def test_probabilities_without_far_regions_are_not_copied():
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5:10, 5:10] = 1
+    shares = shares_of(labels)
+    assert remove_distant_shares(shares, shares) is shares

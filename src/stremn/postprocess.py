@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 
 REACH = 1.0
 """How far a region may lie from the previous object, in units of the square root of its area."""
@@ -78,6 +78,36 @@ def remove_distant_regions(
         if i != 0:
             mask = labels == i
             result[mask & ~near_regions(mask, previous == i, reach)] = 0
+    return result
+
+
+def remove_distant_shares(
+    shares: Float[np.ndarray, "c h w"],
+    previous: Float[np.ndarray, "c h w"],
+    reach: float = REACH,
+) -> Float[np.ndarray, "c h w"]:
+    """The filter on probabilities, for use before a frame is memorized.
+
+    Where a region of an object (pixels at which it is the likeliest) is far from where the object
+    was, its probability goes to the background.
+
+    Args:
+        shares: probabilities of background and objects, which sum to one in each pixel.
+        previous: the same of the previous frame, filtered, with the same objects.
+        reach: see :func:`near_regions`.
+
+    Returns:
+        New probabilities, which sum to one; ``shares`` itself where nothing is far.
+    """
+    now, before = shares.argmax(0), previous.argmax(0)
+    result = shares
+    for layer in range(1, len(shares)):
+        mask = now == layer
+        far = mask & ~near_regions(mask, before == layer, reach)
+        if far.any():
+            result = result.copy() if result is shares else result
+            result[0][far] += result[layer][far]
+            result[layer][far] = 0
     return result
 
 
