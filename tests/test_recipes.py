@@ -84,7 +84,7 @@ log_every = 1
 checkpoint_every = 1
 validate_every = 4
 [validation]
-short_side = 48
+short_side = 64
 slots = 2
 probe_clips = 2
 [validation.videos]
@@ -151,6 +151,10 @@ def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: 
     assert 0 <= result.best <= 1
     header = (tmp_path / "whole" / "validation.csv").read_text().splitlines()[0]
     assert header == "step,J,J_one,J_two,probe_right,probe_wrong,probe_empty"
+    strips = sorted((tmp_path / "whole" / "pictures" / "step_0000004").iterdir())
+    assert [path.name for path in strips] == ["one.jpg", "two.jpg"]
+    with Image.open(strips[0]) as strip:
+        assert strip.size == (6 * round(56 * 160 / 40), 160)
     facts = json.loads((tmp_path / "whole" / "recipe.json").read_text())
     assert facts["stages"][0]["slots"] == [2, 3]
     loaded = load_model(tmp_path / "whole" / "best.safetensors")

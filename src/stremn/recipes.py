@@ -31,7 +31,7 @@ from pydantic import (
 from torch import nn
 from torch.utils.data import Subset
 
-from stremn.clip_training import ClipLoss, probe
+from stremn.clip_training import ClipLoss
 from stremn.config import Config, build, differences, override, read_toml
 from stremn.data.clips import Clip, ClipBatch, ClipDataset, ClipSource, Stage, collate
 from stremn.data.composed import ComposedClipParameters, ComposedClips
@@ -68,7 +68,7 @@ from stremn.segmentation import (
     measure,
 )
 from stremn.training import FitResult, Phase, TrainConfig, fit
-from stremn.validation import mean_j
+from stremn.validation import StreamedValidation
 
 __all__ = ["Cost", "Recipe", "estimate_cost", "read_recipe", "run_recipe", "train"]
 
@@ -236,6 +236,7 @@ def run_recipe(
     config = model_config(recipe.model)
     model = first_model(recipe, config, dataset)
     facts = recipe.model_dump(mode="json")
+    validation = _validation(recipe, data, recipe.train.device)
     logger.info("%s", _size_of(model))
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -244,7 +245,8 @@ def run_recipe(
         phases(recipe, dataset),
         recipe.train,
         out=out,
-        validate=_validation(recipe, data),
+        validate=validation.scores if validation else None,
+        pictures=validation.pictures if validation else None,
         export=lambda trained, file: Pretrained(cast(STReMN, trained), config).save(file),
         resume=resume,
         recipe={key: value for key, value in facts.items() if key != "train"},
@@ -561,29 +563,21 @@ def _training_policy(model: STReMN, name: str) -> UpdatePolicy:
     return random_rules.get(name) or build_policy(name)
 
 
-def _validation(recipe: Recipe, data: OpenData) -> Callable[[nn.Module], dict[str, float]] | None:
+def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidation | None:
     section = recipe.validation
     if section is None:
         return None
     sequences = _videos(section.videos)
-    chosen = [sequences[name] for name in section.sequences] or list(sequences)
     clips = _probe_clips(recipe, data, section.probe_clips)
-
-    def validate(model: nn.Module) -> dict[str, float]:
-        network = cast(STReMN, model)
-        scores = mean_j(
-            network,
-            chosen,
-            short_side=section.short_side,
-            slots=section.slots,
-            policy=_test_policy(network, section.policy),
-            frames=section.frames,
-        )
-        if clips:
-            scores |= probe(network, collate(clips).to(next(model.parameters()).device))
-        return scores
-
-    return validate
+    return StreamedValidation(
+        sequences.only(section.sequences) if section.sequences else sequences,
+        device=device,
+        short_side=section.short_side,
+        slots=section.slots,
+        policy=section.policy,
+        frames=section.frames,
+        clips=collate(clips) if clips else None,
+    )
 
 
 def _probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
@@ -595,12 +589,6 @@ def _probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
     only = [Stage(count, stage.frames, stage.size)]
     seed = 2**32 + recipe.train.seed
     return [ClipDataset(sources, stage.sources, only, seed)[index] for index in range(count)]
-
-
-def _test_policy(model: STReMN, name: str) -> UpdatePolicy:
-    if name in model.policies:
-        return cast(UpdatePolicy, model.policies[name])
-    return build_policy(name)
 
 
 # --- cost ------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, Generic, Literal, Protocol, Self, TypeVar
@@ -299,7 +300,9 @@ class _Run:
         self, saved: Checkpoint, recipe: Mapping[str, Any] | None, accept: Collection[str]
     ) -> None:
         now = {"train": self.config.model_dump(mode="json"), **(recipe or {})}
-        before = {"train": saved.facts["train"], **(saved.facts["recipe"] or {})}
+        # Through the model, so that a key which is newer than the checkpoint has its default.
+        train = TrainConfig(**saved.facts["train"]).model_dump(mode="json")
+        before = {"train": train, **(saved.facts["recipe"] or {})}
         _refuse_differences(before, now, accept)
         self.model.load_state_dict(under(saved.tensors, "model"))
         if self.average is not None:
@@ -687,10 +690,18 @@ def _export_weights(model: nn.Module, path: Path) -> None:
 
 def _accelerator(config: TrainConfig) -> Any:
     try:
-        from accelerate import Accelerator, DistributedDataParallelKwargs
+        from accelerate import (
+            Accelerator,
+            DistributedDataParallelKwargs,
+            InitProcessGroupKwargs,
+        )
     except ImportError as error:
         raise MissingExtraError("accelerate", "train") from error
     # A rule that evicts nothing, or a phase that reads no memory, leaves parameters unused.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # The others wait while the main process validates.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
     # Precision is ours (`_LossModule`), so that one process can run several trainings.
-    return Accelerator(mixed_precision="no", cpu=config.device == "cpu", kwargs_handlers=[unused])
+    return Accelerator(
+        mixed_precision="no", cpu=config.device == "cpu", kwargs_handlers=[unused, patience]
+    )

@@ -1,116 +1,113 @@
-"""J on held-out sequences while a model trains: streamed, as a session would, but nothing kept."""
+"""Scores of a model while it trains: held-out sequences through a session, the memory probe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from itertools import islice
+from pathlib import Path
+from typing import cast
 
 import numpy as np
-import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
-from torch.nn import functional as F
+from jaxtyping import UInt8
+from PIL import Image
+from torch import nn
 
-from stremn.data.segmentation import VideoSequence
-from stremn.memory import UpdatePolicy
+from stremn.clip_training import probe
+from stremn.data.clips import ClipBatch
+from stremn.data.segmentation import SequenceSet, VideoSequence
+from stremn.errors import StremnError
+from stremn.evaluation import counted, predict
+from stremn.masks import overlay
 from stremn.metrics import region_similarity
 from stremn.model import STReMN
-from stremn.segmentation import memorize, one_hot, recall, start
+from stremn.sessions import SegmentationSession
 
-__all__ = ["mean_j", "sequence_j"]
+__all__ = ["StreamedValidation"]
+
+STRIP = 6
+"""Frames in the picture of a sequence."""
+STRIP_HEIGHT = 160
+"""Height of that picture in pixels."""
 
 
-def mean_j(
-    model: STReMN,
-    sequences: Sequence[VideoSequence],
-    *,
-    short_side: int,
-    slots: int,
-    policy: UpdatePolicy,
-    frames: int | None = None,
-) -> dict[str, float]:
-    """Return "J", the mean over all objects of all sequences, and "J_<name>" of each sequence."""
-    scores = {
-        sequence.name: sequence_j(
-            model, sequence, short_side=short_side, slots=slots, policy=policy, frames=frames
+class StreamedValidation:
+    """Streams sequences through a session and scores them by their data set's rule."""
+
+    def __init__(
+        self,
+        sequences: SequenceSet,
+        *,
+        device: str,
+        short_side: int,
+        slots: int,
+        policy: str,
+        frames: int | None = None,
+        clips: ClipBatch | None = None,
+    ) -> None:
+        """Hold what every validation of a run shares.
+
+        Args:
+            sequences: to score.
+            device: the session's, as short_side, slots and policy are.
+            short_side: frames are reduced to this shorter side, in pixels.
+            slots: K.
+            policy: name of the replacement rule.
+            frames: only the first so many of each sequence; None: all.
+            clips: for the memory probe; None leaves it out.
+        """
+        self._sequences = sequences
+        self._device, self._short_side = device, short_side
+        self._slots, self._policy = slots, policy
+        self._frames = frames
+        self._clips = clips
+        self._strips: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
+
+    def scores(self, model: nn.Module) -> dict[str, float]:
+        """Return "J", the mean over all objects, "J_<sequence>", and the probe's three numbers."""
+        # A copy: the session changes the precision of the weights that it is given.
+        network = copy.deepcopy(cast(STReMN, model))
+        found = {sequence.name: self._score(network, sequence) for sequence in self._sequences}
+        every = [j for objects in found.values() for j in objects]
+        if not every:
+            raise StremnError("Validation has no frame to score; raise validation.frames.")
+        result = {"J": float(np.mean(every))}
+        result |= {f"J_{name}": float(np.mean(row)) for name, row in found.items() if row}
+        if self._clips is not None:
+            clips = self._clips.to(next(model.parameters()).device)
+            result |= probe(cast(STReMN, model), clips, slots=self._slots)
+        return result
+
+    def pictures(self, _: nn.Module, folder: Path) -> None:
+        """Write what the model answered when it was scored last: a strip for each sequence."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, strip in self._strips.items():
+            Image.fromarray(strip).save(folder / f"{name}.jpg", quality=85)
+
+    def _score(self, model: STReMN, sequence: VideoSequence) -> list[float]:
+        """Mean J of each object over the frames that count; keeps a strip of pictures."""
+        session = SegmentationSession(
+            model,
+            device=self._device,
+            memory_slots=self._slots,
+            policy=self._policy,
+            size=self._short_side,
         )
-        for sequence in sequences
-    }
-    every = [j for objects in scores.values() for j in objects]
-    return {"J": float(np.mean(every))} | {
-        f"J_{name}": float(np.mean(objects)) for name, objects in scores.items()
-    }
+        length = len(sequence) if self._frames is None else min(self._frames, len(sequence))
+        shown = {round(i * (length - 1) / (STRIP - 1)) for i in range(STRIP)}
+        scored = counted(sequence, self._sequences.rule)
+        rows: dict[int, list[float]] = {i: [] for i in sequence.objects}
+        tiles = []
+        for t, labels in enumerate(islice(predict(sequence, session), length)):
+            if t in shown:
+                tiles.append(_tile(overlay(sequence.frame(t), labels)))
+            truth = sequence.label(t) if t in scored else None
+            if truth is not None:
+                for i in scored[t]:
+                    rows[i].append(region_similarity(labels == i, truth == i))
+        self._strips[sequence.name] = np.hstack(tiles)
+        return [float(np.mean(row)) for row in rows.values() if row]
 
 
-@torch.inference_mode()
-def sequence_j(
-    model: STReMN,
-    sequence: VideoSequence,
-    *,
-    short_side: int,
-    slots: int,
-    policy: UpdatePolicy,
-    frames: int | None = None,
-) -> list[float]:
-    """Mean J of each object given in frame 0, over the frames that count in DAVIS.
-
-    Those are all but the first and the last of the sequence; `frames` stops earlier. Frames are
-    resized so that the shorter side is about `short_side` (both sides multiples of 16).
-    """
-    device = next(model.parameters()).device
-    truth = sequence.label(0)
-    if truth is None:
-        return []
-    ids = [i for i, frame in sequence.objects.items() if frame == 0]
-    size = _network_size(truth.shape[0], truth.shape[1], short_side)
-    entries = torch.arange(len(ids), device=device)
-    track = start(model, torch.zeros_like(entries), entries + 1, slots, size)
-    current = _given(truth, ids, size).to(device)
-    scores: list[list[float]] = [[] for _ in ids]
-    last = len(sequence) - 1 if frames is None else min(frames, len(sequence) - 1)
-    for t in range(last):
-        with torch.autocast(device.type, torch.bfloat16):
-            query = model.encode_query(_prepared(sequence.frame(t), size).to(device))
-            if t > 0:
-                current = recall(model, track, query, 1, len(ids)).exp()
-                _score(current, sequence, t, ids, scores)
-            track, _ = memorize(model, track, query, current, frame=t, policy=policy, pin=t == 0)
-    return [float(np.mean(rows)) for rows in scores if rows]
-
-
-def _network_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    factor = short_side / min(height, width)
-    return max(16, round(height * factor / 16) * 16), max(16, round(width * factor / 16) * 16)
-
-
-def _prepared(
-    frame: UInt8[np.ndarray, "height width 3"], size: tuple[int, int]
-) -> Float[Tensor, "1 3 h w"]:
-    image = torch.from_numpy(frame).permute(2, 0, 1)[None].float() / 255
-    resized = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
-    return resized.contiguous(memory_format=torch.channels_last)
-
-
-def _given(
-    truth: np.ndarray, ids: Sequence[int], size: tuple[int, int]
-) -> Float[Tensor, "1 c h w"]:
-    labels = np.zeros(truth.shape, dtype=np.int64)
-    for number, i in enumerate(ids, start=1):
-        labels[truth == i] = number
-    masks = one_hot(torch.from_numpy(labels)[None], len(ids))
-    return F.interpolate(masks, size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def _score(
-    probabilities: Float[Tensor, "1 c h w"],
-    sequence: VideoSequence,
-    t: int,
-    ids: Sequence[int],
-    scores: list[list[float]],
-) -> None:
-    truth = sequence.label(t)
-    if truth is None:
-        return
-    full = F.interpolate(probabilities.float(), truth.shape, mode="bilinear", align_corners=False)
-    labels = full[0].argmax(0).cpu().numpy()
-    for number, (i, row) in enumerate(zip(ids, scores, strict=True), start=1):
-        row.append(region_similarity(labels == number, truth == i))
+def _tile(frame: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    width = round(frame.shape[1] * STRIP_HEIGHT / frame.shape[0])
+    return np.asarray(Image.fromarray(frame).resize((width, STRIP_HEIGHT)))
