@@ -254,9 +254,29 @@ class EmptyFirst:
 
     def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
         """Return the evictable slot with almost no object that is newest, else the newest."""
-        mass = state.evidence[..., 0]
-        bare = mass < self.share * mass.amax(1, keepdim=True)
-        return highest(state.written_at + bare * (new.frame + 1.0), evictable)
+        first = bare(state, self.share) * (new.frame + 1.0)
+        return highest(state.written_at + first, evictable)
+
+
+class SpreadOccupied:
+    """Spread and empty-first together: a template with almost no object goes first, else spread.
+
+    Bare frames keep no gap open: only after they are gone is what is left kept even in time.
+    """
+
+    def __init__(self, share: float = 0.02) -> None:
+        self.share = share
+
+    def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
+        """Return the evictable slot with almost no object, or with the smallest gap."""
+        gap = time_gap(state, new.frame)
+        return highest(-gap + bare(state, self.share) * (new.frame + 1.0), evictable)
+
+
+def bare(state: MemoryState, share: float) -> Bool[Tensor, "b k"]:
+    """Which slots show less than `share` of the most object that any slot shows."""
+    mass = state.evidence[..., 0]
+    return mass < share * mass.amax(1, keepdim=True)
 
 
 def attention_mass(state: MemoryState, new: Template) -> Float[Tensor, "b k"]:
@@ -337,6 +357,7 @@ POLICIES: dict[str, Callable[[int], UpdatePolicy]] = {
     "append": lambda seed: Append(),
     "spread": lambda seed: Spread(),
     "empty-first": lambda seed: EmptyFirst(),
+    "spread-occupied": lambda seed: SpreadOccupied(),
     "ucb": lambda seed: UpperConfidence(),
     "least-used": lambda seed: LeastUsed(),
     "diversity": lambda seed: Diversity(),
