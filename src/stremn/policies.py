@@ -86,8 +86,12 @@ class Evidence(nn.Module):
 
     def forward(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
         """Return a one-hot choice whose gradient is that of the soft one."""
-        scores = self.score(slot_features(state, new)).squeeze(-1)
+        scores = self.scores(slot_features(state, new))
         return gumbel_choice(scores, evictable, self.tau, noisy=self.training or self.noisy)
+
+    def scores(self, features: Float[Tensor, "b k f"]) -> Float[Tensor, "b k"]:
+        """Score slots by their features; the highest is replaced."""
+        return self.score(features).squeeze(-1)
 
 
 FEATURES = 8
