@@ -59,6 +59,7 @@ from stremn.losses import LossReport
 from stremn.memory import UpdatePolicy
 from stremn.model import STReMN
 from stremn.policies import RandomDrop, RandomSelect, build_policy
+from stremn.policy_training import Imitation
 from stremn.pretrained import Pretrained, load_model
 from stremn.segmentation import (
     PRESETS,
@@ -154,6 +155,8 @@ class LossSection(Config):
     dice: NonNegativeFloat = 0.0
     bootstrap: float = Field(default=1.0, gt=0, le=1)
     ramp: tuple[float, float] = (0.2, 0.7)
+    imitate: str | None = None
+    """Train the rule "evidence" to choose as this hand-made rule does, and nothing else."""
 
 
 class ValidationSection(Config):
@@ -536,6 +539,9 @@ class _StageLoss:
         slots = self.stage.slots
         chosen = slots if isinstance(slots, int) else random.choice(slots)
         network = cast(STReMN, model)
+        if self.loss.imitate is not None:
+            teacher = build_policy(self.loss.imitate)
+            return Imitation(slots=chosen, teacher=teacher)(network, batch, progress)
         loss = ClipLoss(
             slots=chosen,
             policy=_training_policy(network, self._draw_policy()),
