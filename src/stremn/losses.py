@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from stremn.errors import StremnError
@@ -33,7 +33,7 @@ VOID = 255
 class LossReport:
     """What a clip loss returns: the scalar to minimize, and numbers to log beside it."""
 
-    loss: Float[Tensor, ""]
+    loss: Tensor
     scalars: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class LossReport:
 
 def cross_entropy(
     log_probabilities: Float[Tensor, "b n height width"],
-    labels: Int[Tensor, "b height width"],
+    labels: Integer[Tensor, "b height width"],
 ) -> Float[Tensor, ""]:
     """Mean of -log p(label) over the pixels that are not void; 0 if all are void."""
     losses, known = _pixel_losses(log_probabilities, labels)
@@ -54,7 +54,7 @@ def cross_entropy(
 
 def bootstrapped_cross_entropy(
     log_probabilities: Float[Tensor, "b n height width"],
-    labels: Int[Tensor, "b height width"],
+    labels: Integer[Tensor, "b height width"],
     fraction: float,
 ) -> Float[Tensor, ""]:
     """Mean cross entropy of the hardest `fraction` of each image's pixels, in (0, 1].
@@ -91,7 +91,7 @@ def bootstrap_fraction(progress: float, start: float, end: float, final: float) 
 
 def dice_loss(
     log_probabilities: Float[Tensor, "b n height width"],
-    labels: Int[Tensor, "b height width"],
+    labels: Integer[Tensor, "b height width"],
     present: Bool[Tensor, "b n-1"] | None = None,
 ) -> Float[Tensor, ""]:
     """1 - (2 sum p y + 1) / (sum p + sum y + 1), a mean over the objects (not the background).
@@ -116,7 +116,7 @@ def dice_loss(
 
 def lovasz_softmax(
     log_probabilities: Float[Tensor, "b n height width"],
-    labels: Int[Tensor, "b height width"],
+    labels: Integer[Tensor, "b height width"],
 ) -> Float[Tensor, ""]:
     """Lovasz extension of 1 - J, a mean over the classes present in each image.
 
@@ -149,16 +149,9 @@ def _lovasz_hinge_of_errors(
 
 
 def _pixel_losses(
-    log_probabilities: Float[Tensor, "b n height width"], labels: Int[Tensor, "b height width"]
+    log_probabilities: Float[Tensor, "b n height width"], labels: Integer[Tensor, "b height width"]
 ) -> tuple[Float[Tensor, "b height width"], Bool[Tensor, "b height width"]]:
     """Return -log p(label) of each pixel, zero where void, and which pixels are known."""
-    if log_probabilities.shape[0] != labels.shape[0] or (
-        log_probabilities.shape[-2:] != labels.shape[-2:]
-    ):
-        raise StremnError(
-            f"Log-probabilities {tuple(log_probabilities.shape)} and labels {tuple(labels.shape)} "
-            "do not describe the same images: expected b n height width and b height width."
-        )
     losses = F.nll_loss(
         log_probabilities.float(), labels.long(), ignore_index=VOID, reduction="none"
     )
