@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from stremn.data.segmentation import (
@@ -27,7 +26,6 @@ from stremn.evaluation import (
     session_factory,
 )
 from stremn.metrics import contour_accuracy, region_similarity
-from stremn.segmentation import PRESETS, build_model
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 
 RUN = RunDescription(model="copy-last", policy="none", slots=1, resolution=0)
@@ -257,12 +255,6 @@ def test_progress_is_told(tmp_path):
     seen = []
     evaluate(data, CopyLast, tmp_path / "out", RUN, watch=lambda *told: seen.append(told))
     assert seen == [("dogs", i, 6) for i in range(1, 7)]
-
-
-@pytest.fixture(scope="module")
-def model():
-    torch.manual_seed(0)
-    return build_model(PRESETS["small"])
 
 
 def test_a_real_session_is_evaluated(tmp_path, model):

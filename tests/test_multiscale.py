@@ -3,11 +3,9 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from stremn.errors import StremnError
 from stremn.multiscale import MultiScaleSession, View, fused_labels
-from stremn.segmentation import PRESETS, build_model
 from stremn.sessions import MemoryReport, SegmentationSession
 
 
@@ -114,9 +112,7 @@ def test_removing_an_object_reaches_the_views():
         MultiScaleSession(Redness).remove_object(5)
 
 
-def test_one_upright_view_is_the_session_itself():
-    torch.manual_seed(0)
-    model = build_model(PRESETS["small"])
+def test_one_upright_view_is_the_session_itself(model):
     options = {"device": "cpu", "precision": "float32", "memory_slots": 3}
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (4, 64, 80, 3), np.uint8)

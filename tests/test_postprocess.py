@@ -23,7 +23,7 @@ def slow_near(mask, previous, reach):
         return mask
     left = {tuple(p) for p in np.argwhere(mask)}
     before = np.argwhere(previous)
-    limit = reach * len(before) ** 0.5
+    limit = reach**2 * len(before)
     kept = np.zeros_like(mask)
     while left:
         region, open_set = set(), {left.pop()}
@@ -33,7 +33,7 @@ def slow_near(mask, previous, reach):
             around = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
             left -= around
             open_set |= around
-        distance = min(((before - p) ** 2).sum(1).min() ** 0.5 for p in np.array(list(region)))
+        distance = min(((before - p) ** 2).sum(1).min() for p in np.array(list(region)))
         if distance <= limit:
             kept[tuple(np.array(list(region)).T)] = True
     return kept if kept.any() else mask

@@ -9,7 +9,6 @@ from PIL import Image
 from stremn.data.segmentation import (
     label_ids,
     natural_key,
-    read_data,
     read_davis,
     read_folders,
     read_frame,
@@ -222,18 +221,6 @@ def test_plain_folder_errors(tmp_path):
     split.write_text("a\nz\n")
     with pytest.raises(StremnError, match=r"1 sequences named by split file .*: z\."):
         read_folders(tmp_path, split)
-
-
-def test_readers_by_name(tmp_path):
-    davis(tmp_path / "D", {"dogs": [1]})
-    davis(tmp_path / "D", {"dogs": [1]}, year=2016, split="dev")
-    assert read_data("davis-2017", tmp_path / "D").name == "DAVIS 2017"
-    assert read_data("davis-2016", tmp_path / "D", "dev").split == "dev"
-    youtube_vos(tmp_path / "Y")
-    assert len(read_data("youtube-vos-2018", tmp_path / "Y")["abc"]) == 6
-    assert len(read_data("youtube-vos-2019-all-frames", tmp_path / "Y")["abc"]) == 26
-    with pytest.raises(StremnError, match=r"no reader 'coco'. Choose one of: davis-2016"):
-        read_data("coco", tmp_path)
 
 
 def test_label_files_of_every_kind(tmp_path):

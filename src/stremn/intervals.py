@@ -33,7 +33,7 @@ class Interval:
 
 def mean_interval(
     values: Float[np.ndarray, " s"],
-    objects: Int[np.ndarray, " s"],
+    objects: Int[np.ndarray, " counts"],
     *,
     level: float = 0.95,
     draws: int = DRAWS,

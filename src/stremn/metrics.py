@@ -115,7 +115,7 @@ def contour_accuracy(
 
 
 def score_frame(
-    predicted: Integer[np.ndarray, "height width"],
+    predicted: Integer[np.ndarray, "rows columns"],
     truth: Integer[np.ndarray, "height width"],
     ids: Sequence[int],
 ) -> Float[np.ndarray, "o 2"]:

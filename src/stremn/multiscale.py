@@ -20,6 +20,8 @@ from stremn.sessions import MemoryReport
 
 Labels = Integer[np.ndarray, "height width"]
 Frame = UInt8[np.ndarray, "height width 3"]
+ViewLabels = Integer[np.ndarray, "h w"]
+ViewFrame = UInt8[np.ndarray, "h w 3"]
 
 SCALES = (1.0, 1.15, 1.3, 1.5)
 """Usual test-time scales; the paper names none."""
@@ -68,7 +70,7 @@ class View:
     size: int
     flipped: bool
 
-    def frame(self, frame: Frame) -> Frame:
+    def frame(self, frame: Frame) -> ViewFrame:
         """The frame as the session is to see it.
 
         Enlarged here where the working size is larger than the frame, since sessions only reduce;
@@ -79,7 +81,7 @@ class View:
             frame = cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         return np.ascontiguousarray(frame[:, ::-1]) if self.flipped else frame
 
-    def mask(self, labels: Labels) -> Labels:
+    def mask(self, labels: Labels) -> ViewLabels:
         """The label map as the session is to see it; ids stay ids."""
         factor = self._factor(*labels.shape)
         if factor > 1:

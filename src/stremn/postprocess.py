@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Integer, UInt8
+from jaxtyping import Bool, Float, Integer
 
 REACH = 1.0
 """How far a region may lie from the previous object, in units of the square root of its area."""
@@ -44,16 +44,11 @@ def near_regions(
     regions, region_of = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)
     if regions <= 2:  # background and one region, which is never removed
         return mask
-    near = _within(previous.view(np.uint8), reach * area**0.5)
-    kept = np.unique(region_of[near & mask])
+    away = cv2.distanceTransform((~previous).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    # Squared distances are whole numbers, so that rounding decides no tie.
+    squared = np.rint(np.square(away[mask], dtype=np.float64))
+    kept = np.unique(region_of[mask][squared <= reach**2 * area])
     return mask if kept.size in (0, regions - 1) else np.isin(region_of, kept)
-
-
-def _within(
-    mask: UInt8[np.ndarray, "height width"], distance: float
-) -> Bool[np.ndarray, "height width"]:
-    away = cv2.distanceTransform(1 - mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return away <= distance
 
 
 def remove_distant_regions(

@@ -509,41 +509,6 @@ def read_folders(
     return SequenceSet(root.name, split, tuple(sequences), rule)
 
 
-READERS: Mapping[str, Callable[[Path, str], SequenceSet]] = {
-    "davis-2016": lambda root, split: read_davis(root, split or "val", 2016),
-    "davis-2017": lambda root, split: read_davis(root, split or "val", 2017),
-    "youtube-vos-2018": lambda root, split: read_youtube_vos(root, split or "valid", 2018),
-    "youtube-vos-2018-all-frames": lambda root, split: read_youtube_vos(
-        root, split or "valid", 2018, all_frames=True
-    ),
-    "youtube-vos-2019": lambda root, split: read_youtube_vos(root, split or "valid", 2019),
-    "youtube-vos-2019-all-frames": lambda root, split: read_youtube_vos(
-        root, split or "valid", 2019, all_frames=True
-    ),
-    "lvos": lambda root, split: read_lvos(root, split or "valid"),
-    "mose": lambda root, split: read_mose(root, split or "valid"),
-    "long-time-video": lambda root, split: read_long_time_video(root),
-    "folders": lambda root, split: read_folders(root, Path(split) if split else None),
-}
-"""Readers by the name that the command line takes."""
-
-
-def read_data(name: str, root: Path, split: str = "") -> SequenceSet:
-    """A data set by name.
-
-    Args:
-        name: a key of ``READERS``.
-        root: its folder.
-        split: name of the split, "" for the usual one; for "folders" a split file, or "".
-
-    Raises:
-        StremnError: an unknown name, or what the reader finds wrong.
-    """
-    if name not in READERS:
-        raise StremnError(f"There is no reader {name!r}. Choose one of: {', '.join(READERS)}.")
-    return READERS[name](root, split)
-
-
 def natural_key(name: str) -> list[tuple[int, int, str]]:
     """Sort key under which numbers inside names compare as numbers."""
     parts = re.split(r"(\d+)", name)
