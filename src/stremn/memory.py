@@ -195,30 +195,37 @@ def write(
     policy: UpdatePolicy,
     *,
     pin: bool | Bool[Tensor, " b"] = False,
+    reuse: bool = False,
 ) -> tuple[MemoryState, Choice]:
     """Eq 4: X_i = (1 - a_i) X_i + a_i X_t, with the one-hot vector a that `policy` gives.
 
     A template written with `pin` (for all entries or some) is never replaced. Returns the new
     state and the choice made.
+
+    With `reuse` the caller gives `state` away: the template is stored in its tensors instead of
+    in copies of them, and `state` must not be used again. That is for callers that hold one state
+    and need no gradient.
     """
     if state.growth and state.filled == state.slots:
         state = state.grown(state.growth)
     choice = policy(state, new, open_slots(state))
-    a = choice.replace
+    a = choice.replace.detach() if reuse else choice.replace
+    store = _store if reuse else _overwrite
     written = a.detach() > 0.5
     tally = state.tally if choice.tally is None else choice.tally
     after = replace(
         state,
-        keys=_overwrite(state.keys, new.key, a),
-        values=_overwrite(state.values, new.value, a),
-        update_keys=_overwrite(state.update_keys, new.update_key, a),
-        evidence=_overwrite(state.evidence, new.evidence, a),
+        keys=store(state.keys, new.key, a),
+        values=store(state.values, new.value, a),
+        update_keys=store(state.update_keys, new.update_key, a),
+        evidence=store(state.evidence, new.evidence, a),
         written_at=state.written_at.masked_fill(written, new.frame),
         pinned=state.pinned | (written & torch.as_tensor(pin, device=written.device)[..., None]),
         seen=state.seen + 1,
         tally=tally.masked_fill(written, 0.0),
-        filled=min(state.filled + 1, state.slots),
     )
+    if state.filled < state.slots:  # slots fill in order, though not at every write
+        after = replace(after, filled=int((~after.vacant).sum(1).max()))
     return after, choice
 
 
@@ -232,6 +239,13 @@ def _overwrite(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
     return (1 - a) * slots + a * new
 
 
+def _store(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
+    """`_overwrite` in place: only what changes is touched."""
+    for entry, slot in (a > 0.5).nonzero().tolist():
+        slots[entry, slot].copy_(new[entry])
+    return slots
+
+
 def read(
     state: MemoryState, query_key: Float[Tensor, "b h w ck"], *, scale: Scale = "sqrt"
 ) -> Float[Tensor, "b h w cv"]:
@@ -240,25 +254,47 @@ def read(
     `scale` "sqrt" divides the products by sqrt(ck), as STM does; "none" is Eq 5 to the letter.
     An entry without any template reads zeros; sessions and rollouts refuse to get there.
     """
-    b, h, w, ck = query_key.shape
-    used = max(state.filled, 1)
+    h, w, ck = query_key.shape[1:]
     factor = 1 / math.sqrt(ck) if scale == "sqrt" else 1.0
-    keys = state.keys[:, :used].reshape(b, -1, ck)  # b (k h w) ck
-    values = state.values[:, :used].reshape(b, keys.shape[1], -1)
-    query = (query_key * factor).reshape(b, h * w, ck).to(keys.dtype)
+    query = (query_key * factor).flatten(1, 2).to(state.keys.dtype)  # b (h w) ck
+    used = max(state.filled, 1)
     vacant = state.vacant[:, :used]
-    weights = affinity(query, keys, vacant if bool(vacant.any()) else None)
-    return (weights @ values).reshape(b, h, w, -1)
+    partly = vacant.any(1).tolist()
+    found = [  # entry by entry, so that slices of the memory are never copied
+        _read_entry(
+            query[i],
+            state.keys[i, :used].flatten(0, 2),  # (k h w) ck
+            state.values[i, :used].flatten(0, 2),
+            vacant[i] if partly[i] else None,
+        )
+        for i in range(state.batch)
+    ]
+    return torch.stack(found).unflatten(1, (h, w))
+
+
+ROWS = 192
+"""Query positions read at a time. Their affinities then stay in a CPU's cache from the products
+through the softmax to the weighted sum; a whole frame's would go out to memory and back."""
+
+
+def _read_entry(
+    query: Float[Tensor, "q ck"],
+    keys: Float[Tensor, "m ck"],
+    values: Float[Tensor, "m cv"],
+    vacant: Bool[Tensor, " k"] | None,
+) -> Float[Tensor, "q cv"]:
+    blocks = query.tensor_split(-(-query.shape[0] // ROWS))
+    return torch.cat([affinity(block, keys, vacant) @ values for block in blocks])
 
 
 def affinity(
-    query: Float[Tensor, "b q ck"],
-    keys: Float[Tensor, "b m ck"],
-    vacant: Bool[Tensor, "b k"] | None,
-) -> Float[Tensor, "b q m"]:
+    query: Float[Tensor, "*b q ck"],
+    keys: Float[Tensor, "*b m ck"],
+    vacant: Bool[Tensor, "*b k"] | None,
+) -> Float[Tensor, "*b q m"]:
     """Softmax of query-key products over the m = k h w memory positions; vacant slots get 0."""
-    products = query @ keys.transpose(1, 2)
+    products = query @ keys.transpose(-1, -2)
     if vacant is None:
         return products.softmax(-1)
-    hidden = vacant.repeat_interleave(keys.shape[1] // vacant.shape[1], dim=1)[:, None]
+    hidden = vacant.repeat_interleave(keys.shape[-2] // vacant.shape[-1], dim=-1).unsqueeze(-2)
     return products.masked_fill(hidden, -torch.inf).softmax(-1).nan_to_num(0.0)
