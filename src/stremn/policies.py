@@ -29,15 +29,21 @@ def similarity(
     b, k = stored.shape[:2]
     ours = F.normalize(new, dim=-1).reshape(b, -1, new.shape[-1])  # b p cu
     theirs = F.normalize(stored, dim=-1).reshape(b, k, ours.shape[1], -1)  # b k q cu
-    best = [(ours @ theirs[:, i].transpose(1, 2)).amax(-1).float().mean(-1) for i in range(k)]
-    return torch.stack(best, dim=1)
+    best = [(ours @ theirs[:, i].transpose(1, 2)).amax(-1) for i in range(k)]  # each b p
+    return precise(torch.stack(best, dim=1)).mean(-1)
+
+
+def precise(x: Tensor) -> Tensor:
+    """Return x in float32 at least, for sums over many numbers and for comparing scores."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def highest(scores: Float[Tensor, "b k"], evictable: Bool[Tensor, "b k"]) -> Choice:
     """Choose the evictable slot with the highest score; ties go to the first, none if none."""
-    open_scores = scores.float().masked_fill(~evictable, -torch.inf)
-    best = F.one_hot(open_scores.argmax(1), scores.shape[1]).to(open_scores.dtype)
-    return Choice(best * evictable, scores.float().masked_fill(~evictable, torch.nan))
+    scores = precise(scores)
+    open_scores = scores.masked_fill(~evictable, -torch.inf)
+    best = F.one_hot(open_scores.argmax(1), scores.shape[1]).to(scores.dtype)
+    return Choice(best * evictable, scores.masked_fill(~evictable, torch.nan))
 
 
 class Learned(nn.Module):
