@@ -265,7 +265,7 @@ class MemoryEncoder(Protocol):
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
         masks: Float[Tensor, "b 2 height width"],
-    ) -> Float[Tensor, "b width h w"]:
+    ) -> Float[Tensor, "b c h w"]:
         """Return what is to be projected and stored; `stem` is the query encoder's stride 4."""
         ...
 
@@ -288,7 +288,7 @@ class FullMemoryEncoder(nn.Module):
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
         masks: Float[Tensor, "b 2 height width"],
-    ) -> Float[Tensor, "b width h w"]:
+    ) -> Float[Tensor, "b c h w"]:
         """Return features of the image under its masks; `stem` is not used."""
         x = torch.cat([self.backbone.normalise(frames), masks], dim=1)
         x = self.backbone.stem(x)
@@ -349,7 +349,7 @@ class SharedStemMemoryEncoder(nn.Module):
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
         masks: Float[Tensor, "b 2 height width"],
-    ) -> Float[Tensor, "b width h w"]:
+    ) -> Float[Tensor, "b c h w"]:
         """Return features under the masks, with the masks' mean and largest value in each cell."""
         features = self.standardize(self._features(stem, masks))
         coarse = [F.avg_pool2d(masks, STRIDE), F.max_pool2d(masks, STRIDE)]
