@@ -1,0 +1,30 @@
+"""Shared by all tests: annotations are checked at run time, and a tiny segmentation model."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("stremn", "type_checks.checked")  # before anything imports the package
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+from stremn.model import STReMN  # noqa: E402
+from stremn.segmentation import SegmentationConfig  # noqa: E402
+from tiny_model import tiny_config, tiny_model  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random state."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def config() -> SegmentationConfig:
+    """Configuration of the tiny model."""
+    return tiny_config()
+
+
+@pytest.fixture
+def model() -> STReMN:
+    """A tiny segmentation model with random weights whose masks move from frame to frame."""
+    return tiny_model()
