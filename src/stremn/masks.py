@@ -281,7 +281,7 @@ def _dominant(raw: _Raw, solid: list[int]) -> list[int]:
         return solid
     kept: list[int] = []
     for code in solid:
-        if all(_difference(raw, np.array(code), other) > _tolerance(raw) for other in kept):
+        if all(_difference(raw, np.array([code]), other)[0] > _tolerance(raw) for other in kept):
             kept.append(code)
     return kept
 
@@ -576,7 +576,9 @@ def _hard_codes(raw: _Raw) -> np.ndarray:
     if raw.kind == "grey" and len(objects) == 1 and objects[0] >= _WHITE:
         return (hard == objects[0]).astype(np.int32)
     if raw.lossy:  # black is rarely exactly black
-        dark = [code for code in dominant if _difference(raw, np.array(code), 0) <= _tolerance(raw)]
+        dark = [
+            code for code in dominant if _difference(raw, np.array([code]), 0)[0] <= _tolerance(raw)
+        ]
         hard = np.where(np.isin(hard, dark), 0, hard)
     return hard
 
@@ -651,7 +653,9 @@ def _vivid_table() -> UInt8[np.ndarray, "256 3"]:
 
 
 def overlay(
-    frame: UInt8[np.ndarray, "height width 3"], labels: Labels, alpha: float = 0.45
+    frame: UInt8[np.ndarray, "height width 3"],
+    labels: Integer[np.ndarray, "h w"],
+    alpha: float = 0.45,
 ) -> UInt8[np.ndarray, "height width 3"]:
     """The frame with each object filled in its color and outlined.
 

@@ -7,21 +7,24 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Float, Integer, UInt8
 
 from stremn.errors import StremnError
 
 Picture = UInt8[np.ndarray, "height width 3"]
 ObjectMask = Bool[np.ndarray, "height width"]
-Point = tuple[float, float]
+Point = tuple[int | float, int | float]  # x, y in pixels
 
-_WORKING_SIDE = 640  # GrabCut works on a frame no longer than this
+_WORKING_SIDE = 320  # GrabCut works on a part of the frame, no longer than this
+_ROUNDS = 3
 _SMALLEST_BOX = 8  # pixels: with less there are no colors to learn from
-_ROUNDS = 5
-_KEPT_SHARE = 0.1  # components smaller than this share of the largest are dropped
-_CLICK_RADIUS = 0.012  # of the frame's diagonal
-_RING = 0.25  # a box's surroundings that colors are learned from, in box sizes
 _MOST_OF_FRAME = 0.98
+_RING = 0.25  # a box's surroundings that colors are learned from, in box sizes
+_COLLAPSED = 0.1  # of the box: a smaller find is tried again with the middle given
+_MIDDLE, _LIKELY = 0.3, 0.9  # of the box's half sides: surely and probably on the object
+_KEPT_SHARE = 0.1  # parts smaller than this share of the largest are dropped
+_CLICK_RADIUS = 0.012  # of the frame's diagonal, as the next
+_REACHES = (0.02, 0.04, 0.07, 0.11, 0.16, 0.24)
 
 
 class Box(NamedTuple):
@@ -131,15 +134,28 @@ def box_mask(frame: Picture, box: Box) -> ObjectMask:
             f"The box {shown} is the whole frame of {_size_text((height, width))}, so there is "
             "nothing outside to compare with. Draw it closer, or give clicks or a mask."
         )
-    hints = np.full((height, width), cv2.GC_BGD, dtype=np.uint8)
-    hints[top:bottom, left:right] = cv2.GC_PR_FGD
-    found = _grab_cut(frame, hints, _around(hints == cv2.GC_PR_FGD, _RING))
+    inside = np.zeros((height, width), dtype=bool)
+    inside[top:bottom, left:right] = True
+    region = _around(inside, _RING)
+    found = _grab_cut(frame, np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8), region)
+    if found.sum() < _COLLAPSED * inside.sum():
+        found = _grab_cut(frame, _middle_hints(inside), region)
     if not found.any():
         raise StremnError(
             f"Nothing in the box {shown} differs enough from its surroundings. Draw the box a "
             "little larger, or give clicks or a mask."
         )
     return _main_parts(found)
+
+
+def _middle_hints(inside: ObjectMask) -> UInt8[np.ndarray, "height width"]:
+    """Hints for an object that looks like its surroundings: the middle of the box is on it."""
+    x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
+    hints = np.where(inside, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
+    for share, hint in ((_LIKELY, cv2.GC_PR_FGD), (_MIDDLE, cv2.GC_FGD)):
+        axes = (max(1, round(w / 2 * share)), max(1, round(h / 2 * share)))
+        cv2.ellipse(hints, (x + w // 2, y + h // 2), axes, 0, 0, 360, hint, cv2.FILLED)
+    return hints
 
 
 def clicks_mask(
@@ -167,13 +183,14 @@ def clicks_mask(
 
 def scribble_mask(
     frame: Picture,
-    foreground: Integer[np.ndarray, "height width"] | ObjectMask,
-    background: Integer[np.ndarray, "height width"] | ObjectMask | None = None,
+    foreground: Integer[np.ndarray, "h w"] | Bool[np.ndarray, "h w"],
+    background: Integer[np.ndarray, "h2 w2"] | Bool[np.ndarray, "h2 w2"] | None = None,
 ) -> ObjectMask:
     """The object under a scribble: non-zero pixels of `foreground` are on it.
 
-    Watershed from the scribbles (and the frame's border, as background) gives a first guess,
-    GrabCut refines it, and only parts that touch the scribble are kept.
+    How large the object is cannot be known, so GrabCut runs for several reaches around the
+    scribble; the find whose outline lies on the strongest edges of the picture wins. Only parts
+    that touch the scribble are kept.
 
     Args:
         frame: RGB.
@@ -194,18 +211,51 @@ def scribble_mask(
     seed = seed & ~barrier
     if not seed.any():
         raise StremnError("The scribble marks nothing on the object.")
-    guess = _watershed(frame, seed, barrier)
-    hints = np.where(guess, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    hints[barrier] = cv2.GC_BGD
-    hints[seed] = cv2.GC_FGD
-    found = _grab_cut(frame, hints, np.ones_like(seed))
-    kept = _parts_touching(found, seed)
-    if not kept.any():
+    edges = _edge_strength(frame)
+    finds = [_find_within(frame, seed, barrier, reach) for reach in _REACHES]
+    finds = [find for find in finds if find.any()]
+    if not finds:
         raise StremnError(
             "No object was found under the clicks. Click on more parts of the object, or draw a "
             "box around it."
         )
-    return kept
+    return max(finds, key=lambda find: _outline_strength(find, edges))
+
+
+def _find_within(frame: Picture, seed: ObjectMask, barrier: ObjectMask, reach: float) -> ObjectMask:
+    """The object around a seed if it reaches about `reach` (of the diagonal) from the seed."""
+    apart = _apart_from_hull(seed) / math.hypot(*seed.shape)
+    hints = np.full(seed.shape, cv2.GC_BGD, dtype=np.uint8)
+    hints[apart < 2 * reach] = cv2.GC_PR_BGD
+    hints[apart < reach] = cv2.GC_PR_FGD
+    hints[barrier] = cv2.GC_BGD
+    hints[seed] = cv2.GC_FGD
+    return _parts_touching(_grab_cut(frame, hints, apart < 3 * reach), seed)
+
+
+def _apart_from_hull(seed: ObjectMask) -> Float[np.ndarray, "height width"]:
+    """Pixels to the convex hull of the seed."""
+    points = cv2.findNonZero(seed.astype(np.uint8))
+    hull = np.ones(seed.shape, dtype=np.uint8)
+    cv2.fillConvexPoly(hull, cv2.convexHull(points), 0)
+    hull[seed] = 0
+    return cv2.distanceTransform(hull, cv2.DIST_L2, 5)
+
+
+def _edge_strength(frame: Picture) -> Float[np.ndarray, "height width"]:
+    """Color gradient, 0..1 with 1 for the strongest tenth of the picture."""
+    smooth = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2LAB), (5, 5), 0).astype(np.float32)
+    across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+    strength = np.sqrt((across**2 + down**2).sum(axis=-1))
+    return np.minimum(strength / max(float(np.percentile(strength, 90)), 1e-6), 1)
+
+
+def _outline_strength(mask: ObjectMask, edges: Float[np.ndarray, "height width"]) -> float:
+    """Mean strength of the edges under the outline of a mask."""
+    solid = mask.astype(np.uint8)
+    block = np.ones((3, 3), np.uint8)
+    outline = cv2.dilate(solid, block) != cv2.erode(solid, block)
+    return float(edges[outline].mean()) if outline.any() else 0.0
 
 
 def _discs(size: tuple[int, ...], points: Sequence[Point], radius: int) -> ObjectMask:
@@ -213,16 +263,6 @@ def _discs(size: tuple[int, ...], points: Sequence[Point], radius: int) -> Objec
     for x, y in points:
         cv2.circle(mask, (int(x), int(y)), radius, 1, cv2.FILLED)
     return mask > 0
-
-
-def _watershed(frame: Picture, seed: ObjectMask, barrier: ObjectMask) -> ObjectMask:
-    """What water from the seed floods first, over the edges of the picture."""
-    markers = np.zeros(seed.shape, dtype=np.int32)
-    markers[[0, -1], :] = 2
-    markers[:, [0, -1]] = 2
-    markers[barrier] = 2
-    markers[seed] = 1
-    return cv2.watershed(cv2.GaussianBlur(frame, (5, 5), 0), markers) == 1
 
 
 def _grab_cut(

@@ -77,7 +77,7 @@ class ResultWriter:
         self,
         out: Path,
         *,
-        fps: float | None,
+        fps: float | int | None,
         settings: Mapping[str, Any] | None = None,
         existing: Existing = "refuse",
         checkpoint_every: int = 250,
@@ -343,7 +343,7 @@ class _VideoPart:
 
 
 def write_video(
-    path: Path, images: Iterable[UInt8[np.ndarray, "height width 3"]], fps: float
+    path: Path, images: Iterable[UInt8[np.ndarray, "height width 3"]], fps: float | int
 ) -> None:
     """Write RGB images as one H.264 video.
 

@@ -77,7 +77,7 @@ class FrameSource:
         images: Iterator[Picture],
         *,
         label: str,
-        fps: float | None = None,
+        fps: float | int | None = None,
         count: int | None = None,
         names: tuple[str, ...] | None = None,
         start: int = 0,
