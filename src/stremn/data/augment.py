@@ -353,7 +353,7 @@ def render(
     return canvas, labels
 
 
-def _warped_ids(ids: Mask, warp: Sampling, border: int) -> Mask:
+def _warped_ids(ids: Mask, warp: Sampling, border: int) -> UInt8[np.ndarray, "h w"]:
     """Warp an id map: each id's mask is interpolated and holds where it is above one half."""
     numbers = np.flatnonzero(cv2.calcHist([ids], [0], None, [256], [0, 256]))
     numbers = numbers[numbers > 0]

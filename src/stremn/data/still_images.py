@@ -352,7 +352,9 @@ def moving(
 
 def reduced(
     image: Picture, alpha: Mask | None, ids: Mask | None, scale: float
-) -> tuple[Picture, Mask, Mask | None, float]:
+) -> tuple[
+    UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"], UInt8[np.ndarray, "h w"] | None, float
+]:
     """Shrink a picture that will be drawn much smaller, so that the warp does not alias.
 
     Returns the picture, its opacity and ids, and the scale left to do.
