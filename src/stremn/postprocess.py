@@ -78,7 +78,7 @@ def remove_distant_regions(
 
 def remove_distant_shares(
     shares: Float[np.ndarray, "c h w"],
-    previous: Float[np.ndarray, "c h w"],
+    previous: Integer[np.ndarray, "h w"],
     reach: float = REACH,
 ) -> Float[np.ndarray, "c h w"]:
     """The filter on probabilities, for use before a frame is memorized.
@@ -88,17 +88,17 @@ def remove_distant_shares(
 
     Args:
         shares: probabilities of background and objects, which sum to one in each pixel.
-        previous: the same of the previous frame, filtered, with the same objects.
+        previous: the likeliest layer of each pixel in the previous frame, filtered.
         reach: see :func:`near_regions`.
 
     Returns:
         New probabilities, which sum to one; ``shares`` itself where nothing is far.
     """
-    now, before = shares.argmax(0), previous.argmax(0)
+    now = shares.argmax(0)
     result = shares
     for layer in range(1, len(shares)):
         mask = now == layer
-        far = mask & ~near_regions(mask, before == layer, reach)
+        far = mask & ~near_regions(mask, previous == layer, reach)
         if far.any():
             result = result.copy() if result is shares else result
             result[0][far] += result[layer][far]

@@ -31,7 +31,7 @@ class MemoryStrip:
     """
 
     def __init__(self) -> None:
-        self._pictures: dict[int, UInt8[np.ndarray, "tile width 3"]] = {}
+        self._pictures: dict[int, UInt8[np.ndarray, "tile w 3"]] = {}
         self._report: MemoryReport | None = None
 
     def add(self, frame: UInt8[np.ndarray, "height width 3"], result: StepResult) -> None:
@@ -104,7 +104,7 @@ class MemoryStrip:
 
 def _tile(
     frame: UInt8[np.ndarray, "height width 3"], labels: Integer[np.ndarray, "height width"]
-) -> UInt8[np.ndarray, "tile width 3"]:
+) -> UInt8[np.ndarray, "tile w 3"]:
     width = max(1, round(frame.shape[1] * TILE / frame.shape[0]))
     small = cv2.resize(frame, (width, TILE), interpolation=cv2.INTER_AREA)
     ids = cv2.resize(labels, (width, TILE), interpolation=cv2.INTER_NEAREST)

@@ -70,32 +70,30 @@ def segment(
 
     settings = {"model": model, "slots": slots, "policy": policy, "size": size}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
-    frames = open_frames(source)
-    mask_of = masks_for(frames, mask, box, click, exclude)
-    writer = ResultWriter(
+    with open_frames(source) as first:
+        mask_of = masks_for(first, mask, box, click, exclude)
+        fps = first.fps
+    with ResultWriter(
         out,
-        fps=frames.fps,
+        fps=fps,
         settings=settings,
         existing=existing,
         probabilities=probabilities,
         coco=coco,
-    )
-    if writer.finished:
-        console.print(f"{out} holds the finished run already; --overwrite makes it anew.")
-        return
-    if writer.next_frame:
-        frames.close()
-        frames = open_frames(source, start=writer.next_frame)
-    session = _session(
-        writer.state_path,
-        model,
-        device=device,
-        precision=precision,
-        memory_slots=slots,
-        policy=policy,
-        size=size,
-    )
-    _run(frames, session, mask_of, writer, limit)
+    ) as writer:
+        if writer.finished:
+            console.print(f"{out} holds the finished run already; --overwrite makes it anew.")
+            return
+        session = _session(
+            writer.state_path,
+            model,
+            device=device,
+            precision=precision,
+            memory_slots=slots,
+            policy=policy,
+            size=size,
+        )
+        _run(open_frames(source, start=writer.next_frame), session, mask_of, writer, limit)
 
 
 def _session(

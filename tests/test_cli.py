@@ -1,0 +1,181 @@
+"""The command line as users meet it: real verbs, shipped weights, tiny videos."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from stremn.cli.app import app
+from stremn.errors import StremnError
+from stremn.masks import write_mask
+
+FRAMES, HEIGHT, WIDTH = 8, 96, 128
+
+
+def picture(t: int) -> np.ndarray:
+    """A disc that moves right over a gradient."""
+    image = (
+        np.linspace(30, 120, WIDTH, dtype=np.uint8)[None, :, None].repeat(HEIGHT, 0).repeat(3, 2)
+    )
+    image = np.ascontiguousarray(image)
+    cv2.circle(image, (40 + 4 * t, 50), 18, (230, 60, 40), -1)
+    return image
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """A folder of frames."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for t in range(FRAMES):
+        Image.fromarray(picture(t)).save(folder / f"shot {t}.png")
+    return folder
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    """The mask of the first frame; the disc has id 7."""
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.circle(labels, (40, 50), 18, 7, -1)
+    write_mask(tmp_path / "mask.png", labels)
+    return tmp_path / "mask.png"
+
+
+def run(*arguments: object) -> str:
+    """Run the command line; a StremnError comes out as it is."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=True)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def labels_in(out: Path) -> list[np.ndarray]:
+    found = []
+    for path in sorted((out / "masks").glob("*.png")):
+        with Image.open(path) as image:
+            found.append(np.asarray(image))
+    return found
+
+
+def test_segment_follows_a_disc_and_writes_everything(clip, mask, tmp_path):
+    out = tmp_path / "out"
+    run("segment", clip, "--mask", mask, "-o", out, "--device", "cpu")
+    names = [path.name for path in sorted((out / "masks").glob("*.png"))]
+    assert names == [f"shot {t}.png" for t in range(FRAMES)]
+    for t, labels in enumerate(labels_in(out)):
+        assert labels.shape == (HEIGHT, WIDTH)
+        assert set(np.unique(labels)) <= {0, 7}
+        truth = np.zeros((HEIGHT, WIDTH), np.uint8)
+        cv2.circle(truth, (40 + 4 * t, 50), 18, 1, -1)
+        overlap = ((labels == 7) & (truth == 1)).sum() / ((labels == 7) | (truth == 1)).sum()
+        assert overlap > 0.6, f"frame {t}: {overlap:.2f}"
+    rows = json.loads((out / "memory.json").read_text())
+    assert [row["frame"] for row in rows] == list(range(FRAMES))
+    assert rows[0]["objects"]["7"]["slots"] == [0, None, None, None, None, None]
+    assert FRAMES - 1 in rows[-1]["objects"]["7"]["slots"]
+    assert len({row["bytes"] for row in rows}) == 1
+    assert (out / "overlay.mp4").stat().st_size > 0
+    with Image.open(out / "memory.png") as strip:
+        assert strip.width > 6 * 100
+
+
+def test_resumed_run_equals_uninterrupted_one(clip, mask, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run("segment", clip, "--mask", mask, "-o", whole, "--slots", 3)
+    broken = clip / "shot 5.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    with pytest.raises(StremnError, match="shot 5"):
+        run("segment", clip, "--mask", mask, "-o", parts, "--slots", 3)
+    assert len(labels_in(parts)) == 5
+    broken.write_bytes(content)
+    run("segment", clip, "--mask", mask, "-o", parts, "--slots", 3, "--resume")
+    for first, second in zip(labels_in(whole), labels_in(parts), strict=True):
+        np.testing.assert_array_equal(first, second)
+    assert (whole / "memory.json").read_bytes() == (parts / "memory.json").read_bytes()
+    assert (whole / "memory.png").read_bytes() == (parts / "memory.png").read_bytes()
+
+
+def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
+    out = tmp_path / "out"
+    run("segment", clip, "--mask", mask, "-o", out, "--limit", 2)
+    with pytest.raises(StremnError, match="--overwrite"):
+        run("segment", clip, "--mask", mask, "-o", out)
+    run("segment", clip, "--mask", mask, "-o", out, "--overwrite", "--limit", 3)
+    assert len(labels_in(out)) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--mask", "nowhere.png"], "no mask file"),
+        ([], "in one way"),
+        (["--box", "1,2,3"], "four numbers"),
+        (["--slots", "0"], "at least 1, got 0"),
+        (["--policy", "clever"], "no policy 'clever'"),
+        (["--model", "huge.safetensors"], "no weights file"),
+        (["--size", "8"], "at least 64"),
+        (["--device", "abacus"], "cannot be used"),
+    ],
+)
+def test_bad_options_get_one_sentence(clip, mask, tmp_path, options, message):
+    given = (
+        options if not options or options[0] in ("--mask", "--box") else ["--mask", mask, *options]
+    )
+    with pytest.raises(StremnError, match=message):
+        run("segment", clip, *given, "-o", tmp_path / "out")
+
+
+def test_missing_input_names_the_path(mask, tmp_path):
+    with pytest.raises(StremnError, match=r"gone\.mp4"):
+        run("segment", tmp_path / "gone.mp4", "--mask", mask)
+
+
+def test_errors_end_without_traceback_and_with_code_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "stremn.cli", "segment", "gone.mp4", "--mask", "x.png"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "Error:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_mask_reports_and_repairs(tmp_path):
+    soft = np.zeros((60, 80), np.uint8)
+    soft[10:40, 10:50] = 255
+    soft = cv2.GaussianBlur(soft, (7, 7), 0)
+    Image.fromarray(soft).save(tmp_path / "soft.png")
+    result = CliRunner().invoke(app, ["check-mask", str(tmp_path / "soft.png")])
+    assert result.exit_code == 1
+    assert "repair" in result.output
+    run("check-mask", tmp_path / "soft.png", "-o", tmp_path / "hard.png")
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "hard.png")))) == {0, 1}
+
+
+def test_help_comes_without_loading_the_network():
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "stremn.cli", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert time.perf_counter() - began < 20
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not loaded & {"torch", "timm", "cv2", "av", "numpy"}
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["segment", "demo", "check-mask", "web", "predict", "train", "evaluate", "tables", "bench",
+     "analyze", "export"],
+)  # fmt: skip
+def test_every_verb_explains_itself(verb):
+    assert "Usage" in run(verb, "--help")

@@ -1,0 +1,52 @@
+"""The memory strip keeps pictures of held frames only, and survives a stop."""
+
+import numpy as np
+
+from stremn.sessions import MemoryReport, ObjectMemory, StepResult
+from stremn.strip import MemoryStrip
+from stremn.working_size import WorkingSize
+
+SIZE = WorkingSize.of(48, 64, 480)
+
+
+def step(t: int, frames: tuple[int | None, ...], objects: int = 1) -> StepResult:
+    entries = tuple(
+        ObjectMemory(i + 1, frames, tuple(f == 0 for f in frames), None) for i in range(objects)
+    )
+    labels = np.zeros((48, 64), np.uint8)
+    labels[10:20, 10:20] = 1
+    shares = np.zeros((2, 48, 64), np.float32)
+    return StepResult(t, labels, (1,), MemoryReport(entries, 10), shares, SIZE)
+
+
+def filmed(*held: tuple[int | None, ...]) -> MemoryStrip:
+    strip = MemoryStrip()
+    for t, frames in enumerate(held):
+        strip.add(np.full((48, 64, 3), 40 * t, np.uint8), step(t, frames))
+    return strip
+
+
+def test_frames_that_left_the_memory_are_forgotten():
+    strip = filmed((0, None, None), (0, 1, None), (0, 1, 2), (0, 3, 2))
+    assert sorted(strip._pictures) == [0, 2, 3]
+
+
+def test_one_row_an_object_and_one_tile_a_slot():
+    strip = MemoryStrip()
+    strip.add(np.zeros((48, 64, 3), np.uint8), step(0, (0, None), objects=3))
+    one = filmed((0, None))
+    assert strip.draw().shape[0] == 3 * one.draw().shape[0]
+    assert strip.draw().shape[1] == one.draw().shape[1]
+
+
+def test_restored_strip_draws_the_same(tmp_path):
+    (tmp_path / ".resume").mkdir()
+    held = [(0, None), (0, 1), (0, 2)]
+    whole = filmed(*held)
+    part = filmed(*held[:2])
+    part.keep(tmp_path)
+    again = MemoryStrip.restored(tmp_path)
+    again.add(np.full((48, 64, 3), 80, np.uint8), step(2, (0, 2)))
+    np.testing.assert_array_equal(whole.draw(), again.draw())
+    MemoryStrip.forget(tmp_path)
+    assert MemoryStrip.restored(tmp_path)._pictures == {}
