@@ -97,7 +97,8 @@ class Evidence(nn.Module):
 
     def scores(self, features: Float[Tensor, "b k f"]) -> Float[Tensor, "b k"]:
         """Score slots by their features; the highest is replaced."""
-        return self.score(features).squeeze(-1)
+        precision = self.score[0].weight.dtype  # a session's may be bfloat16
+        return precise(self.score(features.to(precision)).squeeze(-1))
 
 
 FEATURES = 8
