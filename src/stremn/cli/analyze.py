@@ -1,0 +1,115 @@
+"""`stremn analyze`: pictures of what the memory did, what was scored, how a training went."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stremn.cli.segment import Device, Model, Policy, Precision, Size
+from stremn.cli.study import DataSet, Names, Root, Split, Year, read
+from stremn.cli.terminal import console, output
+from stremn.errors import StremnError
+
+analyze_app = typer.Typer(
+    no_args_is_help=True,
+    help="Pictures of what the memory did, of scores and of trainings.",
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    analyze_app.command()(memory)
+    for data_set in DataSet:
+        what = f"Run {data_set.value} with several numbers of slots and draw all of it."
+        analyze_app.command(data_set.value, help=what)(_analyze(data_set))
+    analyze_app.command()(scores)
+    analyze_app.command()(training)
+    app.add_typer(analyze_app, name="analyze")
+
+
+def memory(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Output folders of `stremn segment`, or memory.json.")
+    ],
+    out: Out = Path("figures"),
+) -> None:
+    """Draw which frames the memory held: time line, ages, retained frames.
+
+    Example: stremn analyze memory out -o figures
+    """
+    from stremn.analysis import analyze_memory
+
+    _list(analyze_memory(sources, out))
+
+
+def _analyze(kind: DataSet) -> Callable[..., None]:
+    """Make the verb `stremn analyze <kind>`."""
+
+    def analyze(
+        root: Root,
+        out: Out = Path("figures"),
+        split: Split = None,
+        year: Year = 2016 if kind is DataSet.DAVIS else 2019,
+        slots: Annotated[str, typer.Option(help="K, by commas; pictures are of the last.")] = (
+            "3,4,5,6"
+        ),
+        model: Model = "small",
+        policy: Policy = "learned",
+        device: Device = "auto",
+        precision: Precision = "auto",
+        size: Size = 480,
+        sequences: Names = None,
+    ) -> None:
+        from stremn.analysis import Study, analyze_data, described_runs, session_maker
+
+        data = read(kind, root, split, year, all_frames=False)
+        data = data.only(sequences.split(",")) if sequences else data
+        runs = described_runs(model, _numbers(slots), policy, size)
+        make = session_maker(model, device=device, precision=precision)
+        _list(analyze_data(Study(data, make, runs), out, watch=_watch))
+
+    return analyze
+
+
+def scores(
+    folder: Annotated[Path, typer.Argument(help="Output folder of `stremn evaluate`.")],
+    out: Out = Path("figures"),
+) -> None:
+    """Draw what each sequence scored, and J over its frames."""
+    from stremn.analysis import draw_scores, read_records
+
+    _list(draw_scores(read_records(folder), out))
+
+
+def training(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of `stremn train`.")],
+    out: Out = Path("figures"),
+) -> None:
+    """Draw the learning curves of trainings."""
+    from stremn.analysis import analyze_training
+
+    _list(analyze_training(runs, out))
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise StremnError(
+            f"--slots takes whole numbers separated by commas, such as 3,4,5,6; got {text!r}."
+        ) from None
+
+
+def _watch(sequence: str, done: int, total: int) -> None:
+    if done == total:
+        console.print(f"{sequence}: {done} frames", highlight=False, markup=False)
+
+
+def _list(pictures: Sequence[Path]) -> None:
+    for path in pictures:
+        output.print(str(path), markup=False, highlight=False, soft_wrap=True)
