@@ -373,3 +373,23 @@ def test_concat_evens_out_slots_with_empty_ones() -> None:
 def test_a_memory_needs_a_slot() -> None:
     with pytest.raises(ValueError, match="at least one slot, got slots=0"):
         empty(0)
+
+
+@pytest.mark.parametrize("name", ALL_RULES)
+def test_a_memory_given_away_is_written_in_place_to_the_same_result(name: str) -> None:
+    policy, copied, reused = build_policy(name), empty(4, batch=2), empty(4, batch=2)
+    place = reused.keys.data_ptr()
+    for template in templates(12, batch=2):
+        pin = template.frame == 0
+        copied, _ = write(copied, template, policy, pin=pin)
+        reused, _ = write(reused, template, policy, pin=pin, reuse=True)
+        for field, tensor in copied.tensors().items():
+            assert torch.equal(reused.tensors()[field], tensor)
+    assert reused.keys.data_ptr() == place
+
+
+def test_a_write_leaves_the_state_it_was_given_as_it_was() -> None:
+    state = full(3)
+    copies = {name: x.clone() for name, x in state.tensors().items()}
+    write(state, templates(4, dtype=torch.float64)[3], Oldest())
+    assert all(torch.equal(x, copies[name]) for name, x in state.tensors().items())
