@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -130,7 +130,8 @@ class MemoryState:
 
     def select(self, entries: Int[Tensor, " n"]) -> MemoryState:
         """Return the memory of some batch entries, in the order given."""
-        return replace(self, **{name: x[entries] for name, x in self.tensors().items()})
+        chosen: dict[str, Any] = {name: x[entries] for name, x in self.tensors().items()}
+        return replace(self, **chosen)
 
     def grown(self, slots: int) -> MemoryState:
         """Return the same memory with `slots` more empty slots."""
@@ -144,8 +145,12 @@ class MemoryState:
             dtype=self.keys.dtype,
             device=self.keys.device,
         ).tensors()
-        by_slot = {name: x for name, x in self.tensors().items() if name != "seen"}
-        return replace(self, **{n: torch.cat([x, extra[n]], 1) for n, x in by_slot.items()})
+        longer: dict[str, Any] = {
+            name: torch.cat([x, extra[name]], 1)
+            for name, x in self.tensors().items()
+            if name != "seen"  # of entries, not of slots
+        }
+        return replace(self, **longer)
 
 
 def concat(states: Sequence[MemoryState]) -> MemoryState:
@@ -153,7 +158,7 @@ def concat(states: Sequence[MemoryState]) -> MemoryState:
     slots = max(state.slots for state in states)
     even = [s.grown(slots - s.slots) if s.slots < slots else s for s in states]
     parts = [state.tensors() for state in even]
-    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    joined: dict[str, Any] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return replace(even[0], **joined, filled=max(state.filled for state in even))
 
 

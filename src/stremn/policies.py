@@ -97,7 +97,7 @@ class Evidence(nn.Module):
 
     def scores(self, features: Float[Tensor, "b k f"]) -> Float[Tensor, "b k"]:
         """Score slots by their features; the highest is replaced."""
-        precision = self.score[0].weight.dtype  # a session's may be bfloat16
+        precision = next(self.score.parameters()).dtype  # a session's may be bfloat16
         return precise(self.score(features.to(precision)).squeeze(-1))
 
 
