@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stremn.baselines import TRIVIAL, Predict
-from stremn.data.prediction import FrameClips
+from stremn.data.prediction import FrameClips, Split
+from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import MissingExtraError, StremnError
 from stremn.intervals import Interval, mean_interval
 from stremn.prediction import Forecaster
-from stremn.prediction_metrics import METRICS, Metric
+from stremn.prediction_metrics import METRICS, Metric, lpips_metrics
+from stremn.prediction_weights import SHIPPED, load_memory_predictor, load_predictor
 
 DRAWS = 2000
 """Bootstrap samples of the clips."""
@@ -126,19 +129,87 @@ def score(
     )
 
 
-def score_trivial(
-    clips: FrameClips,
-    observed: int,
-    future: int,
-    metrics: Sequence[Metric] = tuple(METRICS.values()),
+# ---------------------------------------------------------------------------------------- the verb
+
+
+def evaluate_prediction(
+    data: ClipsSection,
+    predictors: Sequence[str],
     *,
-    limit: int | None = None,
-) -> list[Scores]:
-    """Scores of the baselines without weights: zero, copy-last, mean."""
-    return [
-        score(name, predict, clips, observed, future, metrics, limit=limit)
-        for name, predict in TRIVIAL.items()
-    ]
+    observed: int = 10,
+    future: int = 10,
+    split: Split = "test",
+    rules: Sequence[str] = (),
+    clips: int = 1000,
+    lpips: bool = False,
+    out: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Score predictors on a data set: body of `stremn evaluate prediction`; returns the table.
+
+    The trivial baselines are always scored. Weights with a space-time memory are scored once more
+    under each of `rules` (policies, or "growing"), with the same slots.
+
+    Args:
+        data: which clips, and where.
+        predictors: files of weights, or names of shipped ones.
+        observed: frames given.
+        future: frames predicted and scored.
+        split: which part of the data.
+        rules: other memory rules to score the same weights under.
+        clips: at most so many.
+        lpips: add LPIPS (see `lpips_metrics`).
+        out: folder for `table.md`, `curves.csv`, `clips.npz`, `facts.json` and curves as pictures.
+        progress: is told (predictor, clips done, clips in all).
+    """
+    source = open_clips(data, split, observed=observed, future=future, length=clips)
+    metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
+    rows = []
+    for name, parameters, predict in _rows(predictors, rules):
+        told = None if progress is None else partial(progress, name)
+        rows.append(
+            score(
+                name,
+                predict,
+                source,
+                observed,
+                future,
+                metrics,
+                parameters=parameters,
+                limit=clips,
+                progress=told,
+            )
+        )
+    if out is not None:
+        facts = {
+            "data": data.model_dump(mode="json"),
+            "split": split,
+            "observed": observed,
+            "future": future,
+            "clips": len(rows[0].values["mse"]),
+            "predictors": list(predictors),
+            "rules": list(rules),
+        }
+        write_report(rows, out, metrics, facts=facts)
+        for metric in metrics[:1] + metrics[3:4]:
+            plot_curves(rows, metric, out / f"{metric.name}.png", observed=observed)
+    return table(rows, metrics)
+
+
+def _rows(predictors: Sequence[str], rules: Sequence[str]) -> Iterator[tuple[str, int, Predict]]:
+    """Name, parameters and function of every row of the table."""
+    for name, predict in TRIVIAL.items():
+        yield name, 0, predict
+    for source in predictors:
+        model = load_predictor(source)
+        name = source if source in SHIPPED else f"{Path(source).parent.name}/{Path(source).stem}"
+        parameters = sum(p.numel() for p in model.parameters())
+        yield f"{name} ({model.config.kind})", parameters, as_predict(model)
+        if model.config.kind != "stremn":
+            continue
+        network = load_memory_predictor(source)
+        for rule in rules:
+            yield f"{name}, rule {rule}", parameters, as_predict(network.under(rule))
 
 
 # ----------------------------------------------------------------------------------------- tables
@@ -160,7 +231,8 @@ def table(rows: Sequence[Scores], metrics: Sequence[Metric] = tuple(METRICS.valu
     clips, frames = rows[0].values[names[0]].shape
     lines.append("")
     lines.append(
-        f"Mean over {clips} clips and {frames} predicted frames; 95 % bootstrap interval over clips."
+        f"Mean over {clips} clips and {frames} predicted frames; in brackets the 95 % bootstrap "
+        "interval over clips."
     )
     lines.extend(f"- {m.name}: {m.convention}; {arrows[m.name]}" for m in metrics)
     return "\n".join(lines)
@@ -177,7 +249,7 @@ def write_report(
     *,
     facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Write `table.md`, `curves.csv` (per frame), `clips.npz` (per clip and frame), `facts.json`."""
+    """Write `table.md`, `curves.csv` (a row a frame), `clips.npz` (every number), `facts.json`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(table(rows, metrics) + "\n")
     with (out / "curves.csv").open("w", newline="") as file:

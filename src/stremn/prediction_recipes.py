@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,17 +24,8 @@ from torch.utils.data import Dataset
 from stremn.averaging import Candidate, Soup, greedy_soup, uniform_soup
 from stremn.baselines import RecurrentConfig, build_baseline
 from stremn.config import Config, build, override, read_toml
-from stremn.data.prediction import (
-    FrameClips,
-    HiddenDigit,
-    HumanWalking,
-    MovingDigits,
-    Split,
-    check_disjoint,
-    kth,
-    read_digits,
-    video_folder,
-)
+from stremn.data.prediction import FrameClips, Split, check_disjoint
+from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 from stremn.prediction import (
     PRESETS,
@@ -54,8 +44,6 @@ from stremn.training import FitResult, Phase, TrainConfig, fit
 
 logger = logging.getLogger("stremn.training")
 
-DATA_VARIABLE = "STREMN_DATA"
-
 
 class PredictorSection(Config):
     """Which predictor: ours from a preset, or a recurrent baseline; `fields` change its numbers."""
@@ -66,19 +54,6 @@ class PredictorSection(Config):
     fields: dict[str, Any] = Field(default_factory=dict)
     start: Path | None = None
     """Weights of an earlier training to start from."""
-
-
-class ClipsSection(Config):
-    """Which clips. `size`, `side` and `step` as in the sources; videos are resized to `size`."""
-
-    kind: Literal["moving-digits", "hidden-digit", "kth", "human-walking", "folder"]
-    path: str
-    size: PositiveInt = 64
-    side: PositiveInt = 28
-    step: float = Field(default=0.1, gt=0, lt=1)
-    channels: Literal[1, 3] = 1
-    stride: PositiveInt = 1
-    """Of folders of videos: video frames from one clip frame to the next."""
 
 
 class ValidationSection(Config):
@@ -130,7 +105,7 @@ def run_recipe(
     """Train as the recipe at `path` says; write everything into `out`."""
     recipe = read_recipe(path, overrides)
     torch.manual_seed(recipe.train.seed)
-    clips, held_out = open_clips(recipe, "train"), open_clips(recipe, "val")
+    clips, held_out = clips_of(recipe, "train"), clips_of(recipe, "val")
     check_disjoint({"train": clips, "val": held_out})
     model = first_model(recipe)
     logger.info("%s parameters", f"{count_parameters(model):,}")
@@ -191,51 +166,21 @@ def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
-def open_clips(recipe: PredictionRecipe, split: Split) -> FrameClips:
-    """Return the clips of a split, `observed + future` frames long, as the recipe says."""
-    data, horizon = recipe.data, recipe.horizon
-    root, frames = place(data.path), recipe.horizon.observed + recipe.horizon.future
-    length = {
+def clips_of(recipe: PredictionRecipe, split: Split) -> FrameClips:
+    """Return the clips of a split, as long as the recipe's horizon."""
+    lengths = {
         "train": recipe.train.steps * recipe.batch,
         "val": recipe.validation.clips,
         "test": 1000,
-    }[split]
-    seed = {"train": 1_000 + recipe.train.seed, "val": 1, "test": 2}[split]
-    if data.kind == "moving-digits":
-        digits = read_digits(root, split)
-        return MovingDigits(digits, length, frames, data.size, data.side, 2, data.step, seed)
-    if data.kind == "hidden-digit":
-        away, visible = 12, horizon.observed - 12
-        return HiddenDigit(
-            read_digits(root, split),
-            length,
-            visible,
-            away,
-            horizon.future,
-            data.size,
-            data.side,
-            data.step,
-            seed,
-        )
-    if data.kind == "kth":
-        return kth(root, split, frames, data.size)
-    if data.kind == "human-walking":
-        return HumanWalking(root, split, frames, data.size)
-    return video_folder(root, split, frames, data.size, data.channels, data.stride)
-
-
-def place(path: str) -> Path:
-    """Resolve a recipe's path: absolute, or below the folder named by STREMN_DATA."""
-    given = Path(path).expanduser()
-    if given.is_absolute() or given.exists():
-        return given
-    root = os.environ.get(DATA_VARIABLE)
-    if root is None:
-        raise StremnError(
-            f"The recipe's path {path!r} is relative: set the variable {DATA_VARIABLE} to the "
-            "folder that holds the data, or give an absolute path with --set."
-        )
-    return Path(root) / path
+    }
+    return open_clips(
+        recipe.data,
+        split,
+        observed=recipe.horizon.observed,
+        future=recipe.horizon.future,
+        length=lengths[split],
+        seed=recipe.train.seed,
+    )
 
 
 class _Numbered(Dataset[Tensor]):

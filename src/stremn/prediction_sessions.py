@@ -27,7 +27,6 @@ from stremn.errors import StremnError
 from stremn.memory import MemoryState
 from stremn.prediction import Encoded, FramePredictor
 
-Frame = UInt8[np.ndarray, "height width *c"] | Float[np.ndarray, "height width *c"]
 _KEY = "stremn_prediction_session"
 _FORMAT = 1
 
@@ -59,7 +58,7 @@ class PredictionSession:
         return tuple(sorted(t for t in self._state.written_at[0].tolist() if t >= 0))
 
     @torch.inference_mode()
-    def observe(self, frame: Frame) -> None:
+    def observe(self, frame: np.ndarray) -> None:
         """Take in the next frame.
 
         Args:
@@ -165,7 +164,7 @@ class PredictionSession:
         size = self.model.config.size
         return self.model.empty(1, size, size, self._device)
 
-    def _prepare(self, frame: Frame) -> Float[Tensor, "c size size"]:
+    def _prepare(self, frame: np.ndarray) -> Float[Tensor, "c size size"]:
         if self._shape is not None and frame.shape[:2] != self._shape:
             raise StremnError(
                 f"Frames differ in size: the first is {self._shape[1]}x{self._shape[0]}, frame "
@@ -182,7 +181,7 @@ class PredictionSession:
         return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self._device)
 
 
-def as_unit_range(frame: Frame) -> Float[np.ndarray, "height width *c"]:
+def as_unit_range(frame: np.ndarray) -> Float[np.ndarray, "height width *c"]:
     """Return a frame as float32 in [0, 1]; uint8 is divided by 255.
 
     Raises:

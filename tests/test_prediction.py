@@ -1,0 +1,341 @@
+"""The predictor, its roll-out, the losses over a clip, the baselines."""
+
+import pytest
+import torch
+from torch import nn
+
+from stremn.baselines import (
+    TRIVIAL,
+    ConvLSTMCell,
+    RecurrentConfig,
+    SpatioTemporalCell,
+    build_baseline,
+)
+from stremn.errors import StremnError
+from stremn.frame_coders import FrameDecoder, FrameEncoder
+from stremn.policies import POLICIES
+from stremn.prediction import (
+    PRESETS,
+    FrameBatch,
+    HorizonConfig,
+    LossConfig,
+    PredictionConfig,
+    build_model,
+    check_frames,
+    clip_loss,
+    collate,
+    frame_loss,
+    residual_output,
+    sigmoid_output,
+)
+
+TINY = PredictionConfig(
+    size=16, widths=(8,) * 6, strides=(2, 1, 2, 1, 1, 1), key=6, value=8, update_key=6
+)
+
+
+def tiny(seed=0, **changes):
+    torch.manual_seed(seed)
+    return build_model(TINY.model_copy(update=changes)).eval()
+
+
+def clip(b=2, t=12, c=1, size=16, seed=0):
+    return torch.rand(b, t, c, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def step_by_step(model, frames, observed, future):
+    """The roll-out as the paper tells it: one stack at a time, recall, then memorize."""
+    frames = list(frames[:, :observed].unbind(1))
+    size = model.config.stack
+    state = model.empty(frames[0].shape[0], 16, 16, torch.device("cpu"))
+    predictions = []
+    for last in range(size - 1, observed + future - 1):
+        stack = model.encode_query(torch.stack(frames[last - size + 1 : last + 1], dim=1))
+        if last > size - 1:
+            predictions.append(model.recall(state, stack))
+        if last >= observed - 1:
+            frames.append(predictions[-1])
+        state = model.memorize(state, stack, last)
+    return torch.stack(predictions, dim=1)
+
+
+@pytest.mark.parametrize("policy", ["learned", "oldest", "random-drop", "growing"])
+@pytest.mark.parametrize(("observed", "future"), [(4, 1), (5, 4), (9, 3)])
+def test_rollout_equals_the_step_by_step_loop(policy, observed, future):
+    model = tiny(slots=3, policy=policy, growth=2 if policy == "growing" else 0)
+    frames = clip()
+    predicted = model.rollout(frames, observed, future)
+    expected = step_by_step(model, frames, observed, future)
+    torch.testing.assert_close(predicted.frames, expected, rtol=1e-4, atol=1e-5)
+    assert predicted.first == 4
+    assert predicted.first + predicted.frames.shape[1] == observed + future
+
+
+@pytest.mark.parametrize("kind", ["stremn", "convlstm", "predrnn"])
+def test_rollout_looks_at_observed_frames_only_and_keeps_clips_apart(kind):
+    torch.manual_seed(0)
+    model = (
+        tiny()
+        if kind == "stremn"
+        else build_baseline(RecurrentConfig(kind=kind, hidden=5, kernel=3, layers=2))
+    )
+    frames = clip(b=3)
+    whole = model.rollout(frames, 6, 4)
+    later = frames.clone()
+    later[:, 6:] = 0.5
+    torch.testing.assert_close(model.rollout(later, 6, 4).frames, whole.frames)
+    torch.testing.assert_close(
+        model.rollout(frames[1:2], 6, 4).frames, whole.frames[1:2], rtol=1e-4, atol=1e-5
+    )
+    assert whole.first + whole.frames.shape[1] == 10
+    assert float(whole.frames.detach().min()) >= 0
+    assert float(whole.frames.detach().max()) <= 1
+
+
+def test_three_frames_are_enough_the_first_is_repeated():
+    model, frames = tiny(), clip()
+    predicted = model.rollout(frames, 3, 2)
+    assert predicted.first == 3
+    repeated = torch.cat([frames[:, :1], frames[:, :3]], dim=1)
+    torch.testing.assert_close(predicted.frames, model.rollout(repeated, 4, 2).frames)
+
+
+def test_the_memory_keeps_its_size_and_growing_does_not():
+    model = tiny(slots=3)
+    sizes = {}
+    for rule in ("learned", "growing"):
+        chosen = model.under(rule)
+        state = chosen.empty(1, 16, 16, torch.device("cpu"))
+        sizes[rule] = [state.nbytes]
+        for frame in range(12):
+            state = chosen.memorize(state, chosen.encode_query(clip(1, 3)), frame)
+            sizes[rule].append(state.nbytes)
+    assert len(set(sizes["learned"])) == 1
+    assert sizes["growing"][-1] > 2 * sizes["growing"][0]
+
+
+def test_four_to_four_never_evicts_with_five_slots():
+    """The Human3.6M protocol cannot tell the rules apart: five slots hold every stack."""
+    model, frames = tiny(), clip()
+    expected = model.under("growing").rollout(frames, 4, 4).frames
+    for rule in ("learned", "oldest", "newest", "random-drop"):
+        torch.testing.assert_close(model.under(rule).rollout(frames, 4, 4).frames, expected)
+
+
+@pytest.mark.parametrize("rule", sorted(POLICIES))
+def test_every_rule_of_the_memory_can_predict(rule):
+    predicted = tiny(slots=2).under(rule).rollout(clip(), 8, 2)
+    assert torch.isfinite(predicted.frames).all()
+
+
+def test_rules_differ_once_memory_overflows():
+    model, frames = tiny(slots=2), clip()
+    outputs = [model.under(rule).rollout(frames, 10, 1).frames[:, -1] for rule in
+               ("oldest", "newest", "growing")]  # fmt: skip
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-6)
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-6)
+
+
+@pytest.mark.parametrize(("slots", "learns"), [(2, True), (20, False)])
+def test_the_update_key_learns_only_from_evictions(slots, learns):
+    model = tiny(slots=slots).train()
+    torch.manual_seed(0)
+    model.rollout(clip(), 8, 3).frames.square().mean().backward()
+    gradient = model.to_update_key.weight.grad
+    assert (gradient is not None and float(gradient.abs().max()) > 0) == learns
+    assert float(model.to_key.weight.grad.abs().max()) > 0
+
+
+def test_residual_output_copies_at_zero_and_stays_in_range():
+    last = torch.tensor([0.0, 0.3, 1.0]).view(1, 1, 1, 3)
+    zero = torch.zeros_like(last)
+    torch.testing.assert_close(residual_output(zero, last), last, rtol=0, atol=0.0101)
+    assert residual_output(zero + 9, last).min() > 0.9
+    torch.testing.assert_close(sigmoid_output(zero, last), zero + 0.5)
+    assert tiny(output="residual").rollout(clip(), 5, 3).frames.shape == (2, 4, 1, 16, 16)
+
+
+def test_presets_take_frames_of_their_size():
+    for name, config in PRESETS.items():
+        if name.endswith("small"):
+            shape = (1, 5, config.channels, config.size, config.size)
+            assert (
+                build_model(config).rollout(torch.zeros(shape), 4, 1).frames.shape[2:] == shape[2:]
+            )
+        assert config.slots == 5
+        assert len(config.widths) == len(config.strides) == 6
+    assert PRESETS["64"].size // PRESETS["64"].feature_stride == 16
+    assert PRESETS["128"].size // PRESETS["128"].feature_stride == 16
+
+
+def test_coders_are_mirrors_of_six_blocks_of_two_convolutions():
+    encoder = FrameEncoder(3, (8, 8, 16, 16, 16, 16), (2, 1, 2, 1, 2, 1))
+    decoder = FrameDecoder(10, 1, (8, 8, 16, 16, 16, 16), (2, 1, 2, 1, 2, 1))
+    for coder, kind in ((encoder, nn.Conv2d), (decoder, nn.ConvTranspose2d)):
+        assert len(coder.blocks) == 6
+        for block in coder.blocks:
+            assert [type(layer) for layer in block] == [kind, kind, nn.GroupNorm, nn.LeakyReLU]
+    features = encoder(torch.zeros(2, 3, 32, 48))
+    assert features.shape == (2, 16, 4, 6)
+    assert decoder(torch.zeros(2, 10, 4, 6)).shape == (2, 1, 32, 48)
+
+
+@pytest.mark.parametrize(
+    ("widths", "strides", "message"),
+    [
+        ((8, 8), (1,), "got 2 widths and 1 strides"),
+        ((8, 12), (1, 1), r"multiple of the 8 normalization groups; got \[12\]"),
+        ((8, 8), (1, 3), r"are 1 or 2; got \(1, 3\)"),
+    ],
+)
+def test_impossible_coders_are_refused(widths, strides, message):
+    with pytest.raises(StremnError, match=message):
+        FrameEncoder(3, widths, strides)
+    with pytest.raises(StremnError, match=message):
+        FrameDecoder(3, 1, widths, strides)
+
+
+def test_a_size_that_the_strides_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="size 30 must be a multiple of the strides' product 4"):
+        PredictionConfig(size=30)
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        (torch.zeros(1, 2, 1, 16, 16), "stack of 3 frames, but only 2 were given"),
+        (torch.zeros(1, 5, 3, 16, 16), r"built for frames of 1 channel\(s\), but these have 3"),
+        (torch.full((1, 5, 1, 16, 16), 255.0), r"in \[0, 1\], but these reach from 255 to 255"),
+        (torch.full((1, 5, 1, 16, 16), torch.nan), r"in \[0, 1\], but these reach from nan to nan"),
+        (torch.full((1, 5, 1, 16, 16), -0.1), r"in \[0, 1\], but these reach from -0\.1"),
+    ],
+)
+def test_frames_that_prediction_cannot_start_from_are_named(frames, message):
+    with pytest.raises(StremnError, match=message):
+        check_frames(frames, 3, 1)
+    with pytest.raises(StremnError, match=message):
+        tiny().rollout(frames, frames.shape[1], 2)
+
+
+# --- training
+
+
+def test_the_free_part_grows_from_one_frame_to_all():
+    horizon = HorizonConfig(observed=10, future=20, full_at=0.5)
+    free = [horizon.free(p / 100) for p in range(101)]
+    assert free[0] == 1
+    assert free[50] == free[100] == 20
+    assert free == sorted(free)
+    assert HorizonConfig(observed=10, future=20, full_at=0).free(0.0) == 20
+
+
+def test_gradient_loss_is_eased_in():
+    x, y = clip(1, 2, seed=1), clip(1, 2)
+    config = LossConfig(gradient_weight=0.5, gradient_ramp=0.4)
+    losses = [float(frame_loss(x, y, config, p).loss) for p in (0.0, 0.2, 0.4, 1.0)]
+    assert losses[1] - losses[0] == pytest.approx((losses[2] - losses[0]) / 2, rel=1e-4)
+    assert losses[2] == losses[3] > losses[0]
+    plain = frame_loss(x, y, LossConfig(pixel="plain", gradient_weight=0), 0.0)
+    assert float(plain.loss) == pytest.approx(
+        float((x - y).abs().mean() + (x - y).square().mean()), rel=1e-6
+    )
+    assert plain.scalars["l1"] == pytest.approx(float((x - y).abs().mean()), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["stremn", "convlstm", "predrnn"])
+def test_clip_loss_scores_every_predicted_frame_of_any_predictor(kind):
+    torch.manual_seed(0)
+    model = (
+        tiny()
+        if kind == "stremn"
+        else build_baseline(RecurrentConfig(kind=kind, hidden=5, kernel=3, layers=2))
+    )
+    frames = (clip(2, 8) * 255).to(torch.uint8)
+    batch = collate(list(frames)).to(torch.device("cpu"))
+    horizon = HorizonConfig(observed=5, future=3)
+    loss = LossConfig(pixel="plain", gradient_weight=0)
+    for progress, free in ((0.0, 1), (1.0, 3)):
+        report = clip_loss(model, batch, progress, horizon=horizon, loss=loss)
+        predicted = model.rollout(frames / 255, 8 - free, free)
+        error = predicted.frames - frames[:, predicted.first :] / 255
+        expected = float((error.abs().mean() + error.square().mean()).detach())
+        assert float(report.loss.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_training_on_a_few_clips_drives_the_error_down():
+    """Squares that move at constant speed: a predictor that learns must beat copying the last."""
+    frames = torch.zeros(4, 7, 1, 16, 16, dtype=torch.uint8)
+    for index in range(4):
+        for time in range(7):
+            frames[index, time, 0, 3 * index : 3 * index + 4, time * 2 : time * 2 + 4] = 255
+    model = tiny().train()
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    horizon, loss = HorizonConfig(observed=5, future=2, full_at=0), LossConfig(pixel="plain")
+    torch.manual_seed(0)
+    for _ in range(80):
+        optimizer.zero_grad()
+        clip_loss(model, FrameBatch(frames), 0.0, horizon=horizon, loss=loss).loss.backward()
+        optimizer.step()
+    truth = frames[:, 5:] / 255
+    errors = {
+        "model": model.eval().rollout(frames / 255, 5, 2).frames[:, -2:],
+        "last": TRIVIAL["copy-last"](frames[:, :5] / 255, 2),
+    }
+    mse = {name: float((x - truth).square().mean().detach()) for name, x in errors.items()}
+    assert mse["model"] < 0.25 * mse["last"]
+
+
+# --- baselines
+
+
+def test_trivial_baselines():
+    frames = clip(2, 3)
+    assert float(TRIVIAL["zero"](frames, 4).abs().max()) == 0
+    assert torch.equal(TRIVIAL["copy-last"](frames, 4)[:, 3], frames[:, 2])
+    torch.testing.assert_close(TRIVIAL["mean"](frames, 4)[:, 1], frames.mean(1))
+    assert all(predict(frames, 4).shape == (2, 4, 1, 16, 16) for predict in TRIVIAL.values())
+
+
+def test_convlstm_cell_follows_its_equations():
+    torch.manual_seed(0)
+    cell = ConvLSTMCell(2, 3, 3)
+    x, h, c = torch.randn(1, 2, 5, 5), torch.randn(1, 3, 5, 5), torch.randn(1, 3, 5, 5)
+    joined = torch.cat([x, h], 1)
+
+    def gate(index):
+        rows = slice(3 * index, 3 * index + 3)
+        weight, bias = cell.gates.weight[rows], cell.gates.bias[rows]
+        return nn.functional.conv2d(joined, weight, bias, padding=1)
+
+    new = torch.sigmoid(gate(1) + 1) * c + torch.sigmoid(gate(0)) * torch.tanh(gate(3))
+    hidden, after = cell(x, h, c)
+    torch.testing.assert_close(after, new)
+    torch.testing.assert_close(hidden, torch.sigmoid(gate(2)) * torch.tanh(new))
+
+
+def test_predrnn_memory_passes_through_the_layers_and_back_to_the_first():
+    torch.manual_seed(0)
+    model = build_baseline(RecurrentConfig(kind="predrnn", hidden=4, layers=3, kernel=3))
+    x = torch.randn(1, 16, 4, 4)
+    states = model.stack.start(x)
+    _, after = model.stack(x, states)
+    value, memory = x, states[-1]
+    for index, layer in enumerate(model.stack.cells):
+        assert isinstance(layer, SpatioTemporalCell)
+        value, cell, memory = layer(value, states[2 * index], states[2 * index + 1], memory)
+        torch.testing.assert_close(after[2 * index + 1], cell)
+    torch.testing.assert_close(after[-1], memory)
+    changed = [*after[:-1], after[-1] + 1]
+    assert not torch.allclose(model.stack(x, after)[0], model.stack(x, changed)[0])
+
+
+@pytest.mark.parametrize("kind", ["convlstm", "predrnn"])
+def test_recurrent_baselines_feed_on_their_own_predictions(kind):
+    torch.manual_seed(0)
+    model = build_baseline(RecurrentConfig(kind=kind, hidden=4, layers=2, kernel=3))
+    frames = clip(1, 6)
+    first = model.rollout(frames, 5, 1).frames[:, -1:]
+    extended = torch.cat([frames[:, :5], first], dim=1)
+    torch.testing.assert_close(
+        model.rollout(frames, 5, 3).frames, model.rollout(extended, 6, 2).frames
+    )

@@ -1,0 +1,281 @@
+"""Table 5's harness: scores by a loop, intervals, tables, curves, and the recipes' whole path."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from stremn.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
+from stremn.cli.train import train as cli_train
+from stremn.data.prediction import MovingDigits
+from stremn.data.prediction_sets import ClipsSection, open_clips
+from stremn.errors import StremnError
+from stremn.prediction import PredictionConfig, build_model
+from stremn.prediction_evaluation import (
+    as_predict,
+    difference,
+    evaluate_prediction,
+    over_clips,
+    plot_curves,
+    score,
+    table,
+)
+from stremn.prediction_metrics import METRICS
+from stremn.prediction_recipes import is_prediction_recipe, read_recipe, run_recipe, train
+from stremn.prediction_weights import load_predictor, save_predictor
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+TINY = {
+    "size": 16,
+    "widths": [8] * 6,
+    "strides": [2, 1, 2, 1, 1, 1],
+    "key": 6,
+    "value": 8,
+    "update_key": 6,
+}
+
+
+def some_digits(count, seed=0):
+    rng = np.random.default_rng(seed)
+    digits = np.zeros((count, 28, 28), np.uint8)
+    digits[:, 6:22, 6:22] = rng.integers(60, 256, (count, 16, 16))
+    return digits
+
+
+def clips(length=5, frames=8):
+    return MovingDigits(some_digits(4), length, frames, size=16, side=8)
+
+
+def test_scores_equal_a_loop_over_clips_and_frames():
+    source = clips()
+    scores = score("zero", predict_zero, source, 5, 3, batch=2)
+    for i in range(5):
+        for j in range(3):
+            frame = source[i][5 + j].double() / 255
+            assert scores.values["mse"][i, j] == pytest.approx(
+                float(frame.square().sum()), rel=1e-5
+            )
+            assert scores.values["mae"][i, j] == pytest.approx(float(frame.sum()), rel=1e-5)
+    assert scores.curve("mse").tolist() == pytest.approx(scores.values["mse"].mean(0).tolist())
+    interval = scores.interval("mse")
+    assert interval.mean == pytest.approx(scores.values["mse"].mean())
+    assert interval.low <= interval.mean <= interval.high
+
+
+def test_a_perfect_predictor_scores_perfectly_and_the_target_is_not_shown():
+    source = clips(3)
+    batch = torch.stack(list(source)).float() / 255
+    seen = []
+
+    def oracle(observed, frames):
+        seen.append(observed.shape[1])
+        return batch[:, 5 : 5 + frames]
+
+    scores = score("oracle", oracle, source, 5, 3)
+    assert seen == [5]
+    assert float(scores.values["mse"].max()) == 0
+    assert float(scores.values["ssim"].min()) == pytest.approx(1)
+
+
+def test_progress_limit_and_too_short_clips():
+    told = []
+    score("zero", predict_zero, clips(), 5, 3, limit=3, batch=2, progress=lambda *x: told.append(x))
+    assert told == [(2, 3), (3, 3)]
+    with pytest.raises(StremnError, match="Clips have 8 frames, but 5 observed and 4 predicted"):
+        score("zero", predict_zero, clips(), 5, 4)
+    with pytest.raises(StremnError, match="no clips to score"):
+        score("zero", predict_zero, clips(0), 5, 3)
+
+
+def test_paired_difference_needs_the_same_clips_and_is_narrower():
+    source = clips(12)
+    zero = score("zero", predict_zero, source, 5, 3)
+    last = score("copy-last", predict_last, source, 5, 3)
+    gap = difference(last, zero, "mse")
+    assert gap.mean == pytest.approx(last.interval("mse").mean - zero.interval("mse").mean)
+    with pytest.raises(StremnError, match="not scored on the same clips: 12 clips of 3 frames"):
+        difference(last, score("zero", predict_zero, source, 5, 3, limit=4), "mse")
+
+
+def test_intervals_over_clips_cover_the_mean():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(60):
+        interval = over_clips(rng.normal(size=40))
+        hits += interval.low <= 0 <= interval.high
+    assert 50 <= hits <= 60
+
+
+def test_table_names_every_convention_and_curves_are_drawn(tmp_path):
+    rows = [score(n, p, clips(), 5, 3) for n, p in (("zero", predict_zero), ("last", predict_last))]
+    text = table(rows)
+    for metric in METRICS.values():
+        assert f"- {metric.name}: {metric.convention}; " in text
+    assert "| zero | 0 | " in text
+    assert "5 clips and 3 predicted frames" in text
+    plot_curves(rows, METRICS["mse"], tmp_path / "curves.png", observed=5)
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def write_digits(folder):
+    folder.mkdir()
+    np.savez(folder / "digits_train_10k.npz", images=some_digits(40))
+    test = some_digits(6, seed=1)
+    header = np.array([2051, *test.shape], ">u4").tobytes()
+    (folder / "t10k-images-idx3-ubyte").write_bytes(header + test.tobytes())
+    return folder
+
+
+def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
+    torch.manual_seed(0)
+    ours = build_model(PredictionConfig(**TINY, slots=2))
+    save_predictor(ours, tmp_path / "ours.safetensors")
+    save_predictor(
+        build_baseline(RecurrentConfig(kind="convlstm", hidden=4)), tmp_path / "lstm.safetensors"
+    )
+    data = ClipsSection(
+        kind="moving-digits", path=str(write_digits(tmp_path / "digits")), size=16, side=8
+    )
+    text = evaluate_prediction(
+        data,
+        [str(tmp_path / "ours.safetensors"), str(tmp_path / "lstm.safetensors")],
+        observed=6,
+        future=2,
+        rules=["oldest", "growing"],
+        clips=4,
+        out=tmp_path / "out",
+    )
+    names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")]
+    folder = tmp_path.name
+    assert names == [
+        "predictor",
+        "zero",
+        "copy-last",
+        "mean",
+        f"{folder}/ours (stremn)",
+        f"{folder}/ours, rule oldest",
+        f"{folder}/ours, rule growing",
+        f"{folder}/lstm (convlstm)",
+    ]
+    assert (tmp_path / "out" / "table.md").read_text() == text + "\n"
+    assert json.loads((tmp_path / "out" / "facts.json").read_text())["clips"] == 4
+    with np.load(tmp_path / "out" / "clips.npz") as saved:
+        test = open_clips(data, "test", observed=6, future=2, length=4)
+        again = score("x", as_predict(ours.eval().under("growing")), test, 6, 2)
+        np.testing.assert_allclose(
+            saved[f"{folder}/ours, rule growing/mse"], again.values["mse"], rtol=1e-4
+        )
+    assert (tmp_path / "out" / "mse.png").exists()
+
+
+# --- recipes
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("prediction-*.toml")), ids=lambda p: p.stem)
+def test_recipes_of_the_repository_are_valid(path):
+    assert is_prediction_recipe(path)
+    recipe = read_recipe(path)
+    assert recipe.train.monitor == "ssim"
+    assert path.name in path.read_text()  # the header names its own command
+
+
+RECIPE = """
+task = "prediction"
+batch = 2
+
+[model]
+preset = "32-small"
+fields = {fields}
+
+[data]
+kind = "moving-digits"
+path = "{path}"
+size = 16
+side = 8
+
+[horizon]
+observed = 5
+future = 2
+
+[train]
+steps = 6
+optimizer = "adam"
+lr = 2e-3
+checkpoint_every = 3
+validate_every = 2
+monitor = "ssim"
+log_every = 2
+
+[validation]
+clips = 4
+average = 2
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    fields = ", ".join(f"{key} = {value}" for key, value in TINY.items())
+    path = tmp_path / "prediction-tiny.toml"
+    digits = write_digits(tmp_path / "digits")
+    path.write_text(RECIPE.format(fields="{ " + fields + " }", path=digits.as_posix()))
+    return path
+
+
+def test_a_recipe_trains_validates_averages_and_resumes(tmp_path, recipe):
+    result = run_recipe(recipe, [], tmp_path / "whole")
+    assert (result.stopped, result.step) == ("finished", 6)
+    report = json.loads((tmp_path / "whole" / "averaging.json").read_text())
+    scores = {name: entry["ssim"] for name, entry in report["validation"].items()}
+    assert set(scores) == {"best", "uniform", "greedy"}
+    assert scores["greedy"] >= scores["best"] - 1e-6
+    assert scores[report["chosen"]] == max(scores.values())
+    chosen = load_predictor(tmp_path / "whole" / "chosen.safetensors")
+    assert chosen.config.size == 16
+    header = (tmp_path / "whole" / "validation.csv").read_text().splitlines()[0]
+    for column in ("ssim", "mse", "mse_first", "mse_last"):
+        assert column in header
+
+
+def test_a_baseline_trains_from_the_same_recipe(tmp_path, recipe):
+    sets = ["model.kind=convlstm", "model.fields={ hidden = 4 }", "train.steps=2"]
+    assert run_recipe(recipe, sets, tmp_path / "lstm").step == 2
+    assert load_predictor(tmp_path / "lstm" / "last.safetensors").config.kind == "convlstm"
+
+
+def test_the_cost_of_a_recipe_is_told_without_training(tmp_path, recipe):
+    text = train(recipe, [], tmp_path / "none", resume=False, dry_run=True)
+    assert "parameters; a step takes" in text
+    assert not (tmp_path / "none").exists()
+    assert callable(cli_train)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.preset=33", "Unknown preset '?33'?"),
+        ("data.size=32", r"model is for 16x16 frames of 1 channel\(s\), the clips are 32x32"),
+        ("data.sise=32", "sise"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_refused(tmp_path, recipe, change, message):
+    with pytest.raises(StremnError, match=message):
+        run_recipe(recipe, [change], tmp_path / "out")
+
+
+def test_the_hidden_digit_needs_more_frames_than_it_is_away(tmp_path):
+    data = ClipsSection(
+        kind="hidden-digit", path=str(write_digits(tmp_path / "d")), size=32, side=14
+    )
+    assert open_clips(data, "val", observed=20, future=6, length=3)[0].shape == (26, 1, 32, 32)
+    with pytest.raises(StremnError, match="away for 12 frames, so more must be observed"):
+        open_clips(data, "val", observed=12, future=6, length=3)
+
+
+def test_a_relative_path_without_a_data_folder_is_named(monkeypatch):
+    monkeypatch.delenv("STREMN_DATA", raising=False)
+    with pytest.raises(StremnError, match="set the variable STREMN_DATA"):
+        open_clips(
+            ClipsSection(kind="kth", path="no/such"), "test", observed=10, future=20, length=1
+        )
