@@ -252,6 +252,37 @@ def test_a_resumed_run_gives_the_same_files(tmp_path: Path, stop: int) -> None:
         assert content == broken[name], name
 
 
+@pytest.mark.parametrize("stop", [2, 5, 7, 8])
+def test_a_run_stopped_between_checkpoints_gives_the_same_files(tmp_path: Path, stop: int) -> None:
+    run(tmp_path / "whole", 11)
+    with writer(tmp_path / "broken") as results:
+        for index in range(stop):
+            results.write(result_at(index))
+            if results.checkpoint_due(index):
+                results.checkpoint(save_state)
+        results.checkpoint(save_state)
+    assert len(list(open_frames(tmp_path / "broken" / "overlay.mp4"))) == stop
+    with writer(tmp_path / "broken", existing="resume") as results:
+        assert (results.read_from, results.next_frame) == (stop // 4 * 4, stop)
+        for index in range(results.read_from, stop):
+            results.redraw(result_at(index).frame)
+        for index in range(stop, 11):
+            results.write(result_at(index))
+            if results.checkpoint_due(index):
+                results.checkpoint(save_state)
+        results.finish()
+    assert contents(tmp_path / "whole") == contents(tmp_path / "broken")
+
+
+def test_resuming_without_the_earlier_frames_still_gives_a_whole_overlay(tmp_path: Path) -> None:
+    with writer(tmp_path / "out") as results:
+        for index in range(6):
+            results.write(result_at(index))
+        results.checkpoint(save_state)
+    run(tmp_path / "out", 11, start=6, existing="resume")
+    assert len(list(open_frames(tmp_path / "out" / "overlay.mp4"))) == 11
+
+
 def test_a_run_broken_twice_gives_the_same_files(tmp_path: Path) -> None:
     run(tmp_path / "whole", 11)
     stop_after(tmp_path / "broken", 6)

@@ -50,6 +50,8 @@ def segment_video(
 ) -> Summary:
     """Segment `frames` from where `writer` stands, writing as it goes.
 
+    `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
+
     Stops before frame `limit`, if there is one. Decoding, the model and the encoding of results
     overlap in three threads, each at most `depth` frames apart, so that memory does not grow with
     the video. When the input breaks off or the user interrupts, what is done is made resumable
@@ -69,6 +71,9 @@ def segment_video(
                 WriteBehind(writer.write, depth) as behind,
             ):
                 for frame in source:
+                    if frame.index < first:
+                        writer.redraw(frame)
+                        continue
                     mask = mask_of(frame)
                     result = session.step(frame.image, None if mask is None else mask.labels)
                     strip.add(frame.image, result)

@@ -114,28 +114,25 @@ def box_mask(frame: Picture, box: Box) -> ObjectMask:
         StremnError: the box is outside the frame, too small, the whole frame, or holds nothing
             that differs from its surroundings.
     """
-    height, width = frame.shape[:2]
-    left, top = max(0, round(box.x)), max(0, round(box.y))
-    right = min(width, round(box.x + box.width))
-    bottom = min(height, round(box.y + box.height))
+    size = (frame.shape[0], frame.shape[1])
+    inside = _inside(box, size)
+    _, _, width, height = cv2.boundingRect(inside.astype(np.uint8))
     shown = f"{box.x:g},{box.y:g},{box.width:g},{box.height:g}"
-    if right <= left or bottom <= top:
+    if not inside.any():
         raise StremnError(
             f"The box {shown} (x,y,width,height) has no part inside the frame of "
-            f"{_size_text((height, width))}."
+            f"{_size_text(size)}."
         )
-    if right - left < _SMALLEST_BOX or bottom - top < _SMALLEST_BOX:
+    if width < _SMALLEST_BOX or height < _SMALLEST_BOX:
         raise StremnError(
-            f"The box {shown} is too small: {right - left}x{bottom - top} pixels inside the frame, "
+            f"The box {shown} is too small: {width}x{height} pixels inside the frame, "
             f"expected {_SMALLEST_BOX}x{_SMALLEST_BOX} or more."
         )
-    if (right - left) * (bottom - top) > _MOST_OF_FRAME * height * width:
+    if inside.mean() > _MOST_OF_FRAME:
         raise StremnError(
-            f"The box {shown} is the whole frame of {_size_text((height, width))}, so there is "
-            "nothing outside to compare with. Draw it closer, or give clicks or a mask."
+            f"The box {shown} is the whole frame of {_size_text(size)}, so there is nothing "
+            "outside to compare with. Draw it closer, or give clicks or a mask."
         )
-    inside = np.zeros((height, width), dtype=bool)
-    inside[top:bottom, left:right] = True
     region = _around(inside, _RING)
     found = _grab_cut(frame, np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8), region)
     if found.sum() < _COLLAPSED * inside.sum():
@@ -159,7 +156,10 @@ def _middle_hints(inside: ObjectMask) -> UInt8[np.ndarray, "height width"]:
 
 
 def clicks_mask(
-    frame: Picture, positive: Sequence[Point], negative: Sequence[Point] = ()
+    frame: Picture,
+    positive: Sequence[Point],
+    negative: Sequence[Point] = (),
+    within: Box | None = None,
 ) -> ObjectMask:
     """The object under the positive clicks and not under the negative ones.
 
@@ -167,18 +167,22 @@ def clicks_mask(
         frame: RGB.
         positive: points (x, y) on the object, one or more; a few on its differing parts help.
         negative: points on what does not belong to it.
+        within: a box that the object does not leave, if one is known.
 
     Raises:
         StremnError: no positive click, a click outside the frame, or nothing found.
     """
     if not positive:
         raise StremnError("Clicks need at least one point on the object.")
-    size = frame.shape[:2]
+    size = (frame.shape[0], frame.shape[1])
     for x, y in [*positive, *negative]:
         if not (0 <= x < size[1] and 0 <= y < size[0]):
             raise StremnError(f"The click {x:g},{y:g} is outside the frame of {_size_text(size)}.")
     radius = max(2, round(_CLICK_RADIUS * math.hypot(*size)))
-    return scribble_mask(frame, _discs(size, positive, radius), _discs(size, negative, radius))
+    barrier = _discs(size, negative, radius)
+    if within is not None:
+        barrier |= ~_inside(within, size)
+    return scribble_mask(frame, _discs(size, positive, radius), barrier)
 
 
 def scribble_mask(
@@ -256,6 +260,15 @@ def _outline_strength(mask: ObjectMask, edges: Float[np.ndarray, "height width"]
     block = np.ones((3, 3), np.uint8)
     outline = cv2.dilate(solid, block) != cv2.erode(solid, block)
     return float(edges[outline].mean()) if outline.any() else 0.0
+
+
+def _inside(box: Box, size: tuple[int, int]) -> ObjectMask:
+    """The part of a box that is in a frame of (height, width)."""
+    left, top = max(0, round(box.x)), max(0, round(box.y))
+    right, bottom = max(0, round(box.x + box.width)), max(0, round(box.y + box.height))
+    inside = np.zeros(size, dtype=bool)
+    inside[top:bottom, left:right] = True
+    return inside
 
 
 def _discs(size: tuple[int, ...], points: Sequence[Point], radius: int) -> ObjectMask:

@@ -25,6 +25,7 @@ from typing import Any, Literal, Self, TextIO, cast
 import av
 import numpy as np
 from jaxtyping import Float, UInt8
+from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.files import JsonRows, iterate_rows, make_folder, write_whole, writing
@@ -69,6 +70,9 @@ class ResultWriter:
         out: the output folder.
         next_frame: index of the first frame that is still to be written (0, or where an
             interrupted run goes on).
+        read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
+            the overlay that the interruption cut short is drawn again, so that it comes out the
+            same as without an interruption.
         finished: the folder holds a complete run already.
         state_path: file with the session's state before `next_frame`; None at frame 0.
     """
@@ -110,6 +114,7 @@ class ResultWriter:
         self.next_frame = resumed.frames if resumed else 0
         self.finished = bool(resumed and resumed.finished)
         self.state_path = self._resume / resumed.state if resumed and resumed.state else None
+        self.read_from = self.next_frame - self.next_frame % checkpoint_every
         if existing == "replace":
             _remove_run(out)
         for folder in (out, out / "masks", self._resume):
@@ -119,6 +124,10 @@ class ResultWriter:
         self._memory = JsonRows(out / "memory.json", keep=self.next_frame)
         self._coco = JsonRows(self._resume / "objects.json", keep=self.next_frame) if coco else None
         self._overlay: _VideoPart | None = None
+        self._redrawn = self.read_from
+        for part in self._parts():
+            if _part_start(part) >= self.next_frame:
+                part.unlink()
         if self.next_frame == 0:
             self._save_progress(Progress(0, False, None, self._settings))
 
@@ -181,10 +190,27 @@ class ResultWriter:
         path = self.out / "probabilities" / f"{result.frame.name}.npz"
         write_whole(path, content.getvalue())
 
+    def redraw(self, frame: Frame) -> None:
+        """Draw a frame between `read_from` and `next_frame` into the overlay again.
+
+        Leaving this out, or giving other frames, only shifts where the overlay's key frames are.
+
+        Raises:
+            StremnError: the frame's mask is gone, or no permission, disk full.
+        """
+        if frame.index != self._redrawn or frame.index >= self.next_frame:
+            return
+        self._redrawn += 1
+        path = self.out / "masks" / f"{frame.name}.png"
+        try:
+            labels = np.asarray(Image.open(path))
+        except OSError as error:
+            raise StremnError(f"The mask {path} of the interrupted run is gone.") from error
+        self._overlay_part(frame).add(overlay(frame.image, labels))
+
     def _overlay_part(self, frame: Frame) -> "_VideoPart":
         if self._overlay is None:
-            start = frame.index - frame.index % self._every
-            path = self._resume / f"overlay-{start:09d}.mp4"
+            path = self._resume / f"overlay-{frame.index:09d}.mp4"
             height, width = frame.image.shape[:2]
             self._overlay = _VideoPart(path, self._rate, (height, width))
         return self._overlay
@@ -242,12 +268,14 @@ class ResultWriter:
         if self.finished:
             return
         self._close_part()
-        parts = sorted(self._resume.glob("overlay-*.mp4"))
-        parts = [part for part in parts if int(part.stem.split("-")[1]) < self._memory.count]
+        parts = [part for part in self._parts() if _part_start(part) < self._memory.count]
         if parts:
             join_videos(parts, self.out / "overlay.mp4")
         if self._coco is not None:
             _write_coco(self._resume / "objects.json", self.out / "objects.json")
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._resume.glob("overlay-*.mp4"))
 
     def _close_part(self) -> None:
         if self._overlay is not None:
@@ -269,6 +297,11 @@ class ResultWriter:
             if error is None:
                 raise
             logger.warning("%s", late)
+
+
+def _part_start(part: Path) -> int:
+    """Index of the first frame of a part of the overlay."""
+    return int(part.stem.split("-")[1])
 
 
 @dataclass(frozen=True)
