@@ -22,7 +22,7 @@ Slots = Annotated[int, typer.Option(help="K: templates kept of each object.")]
 Policy = Annotated[str, typer.Option(help="Which template gives way: learned, oldest, spread, ...")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16.")]
-Size = Annotated[int, typer.Option(help="Shorter side in pixels that frames are reduced to.")]
+Size = Annotated[int, typer.Option(help="Shorter side in pixels that frames are brought to.")]
 
 
 def register(app: typer.Typer) -> None:
