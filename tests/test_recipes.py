@@ -9,6 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from stremn.checkpoints import read_checkpoint, write_checkpoint
 from stremn.data.clips import collate
 from stremn.errors import StremnError
 from stremn.policies import Learned, RandomDrop
@@ -118,7 +119,7 @@ def recipe(tmp_path: Path, data: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["small-still", "small-video", "small-policy"])
+@pytest.mark.parametrize("name", ["small-still", "small-video", "small-policy", "small-evidence"])
 def test_recipes_of_the_small_model(name: str) -> None:
     recipe = read_recipe(RECIPES / f"{name}.toml")
     assert recipe.model.preset == "small"
@@ -179,6 +180,35 @@ def test_resuming_with_changes(recipe: Path, tmp_path: Path) -> None:
     recipe.write_text(TINY)
     changed = ["loss.dice=0.1", "train.time_budget_minutes=1e-9"]
     assert run_recipe(recipe, changed, tmp_path / "out", resume=True).step == 2
+
+
+def test_a_key_newer_than_the_checkpoint_has_its_default(recipe: Path, tmp_path: Path) -> None:
+    stop = ["train.time_budget_minutes=1e-9"]
+    run_recipe(recipe, stop, tmp_path / "out")
+    path = tmp_path / "out" / "checkpoint.safetensors"
+    saved = read_checkpoint(path)
+    del saved.facts["recipe"]["loss"]["imitate"]
+    del saved.facts["train"]["threads"]
+    write_checkpoint(path, saved)
+    assert run_recipe(recipe, stop, tmp_path / "out", resume=True).step == 2
+
+
+def test_imitation_trains_the_evidence_rule_alone(recipe: Path, tmp_path: Path) -> None:
+    overrides = [
+        "loss.imitate=spread-occupied",
+        "stages.0.frames=5",
+        "stages.0.slots=3",
+        "stages.1.frames=5",
+        "stages.1.slots=3",
+        'train.lr_multipliers={"" = 0.0, "policies.evidence" = 1.0}',
+    ]
+    run_recipe(recipe, overrides, tmp_path / "out")
+    header = (tmp_path / "out" / "log.csv").read_text().splitlines()[0]
+    assert "agreement" in header
+    saved = load_file(tmp_path / "out" / "checkpoint.safetensors")
+    moments = {name for name in saved if name.startswith("optimizer.exp_avg.")}
+    assert moments
+    assert all(name.startswith("optimizer.exp_avg.policies.evidence.") for name in moments)
 
 
 def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ class LossSection(Config):
     bootstrap: float = Field(default=1.0, gt=0, le=1)
     ramp: tuple[float, float] = (0.2, 0.7)
     imitate: str | None = None
-    """Train the rule "evidence" to choose as this hand-made rule does, and nothing else."""
+    """Train the rule "evidence" to choose as this hand-made rule does, and nothing else, on what
+    random eviction leads to; the stages' policies then have no part in it."""
 
 
 class ValidationSection(Config):
@@ -252,9 +253,17 @@ def run_recipe(
         pictures=validation.pictures if validation else None,
         export=lambda trained, file: Pretrained(cast(STReMN, trained), config).save(file),
         resume=resume,
-        recipe={key: value for key, value in facts.items() if key != "train"},
+        recipe=_without_train(facts),
+        complete=lambda old: _without_train(
+            Recipe(**old, train=recipe.train).model_dump(mode="json")
+        ),
         accept=[request.partition("=")[0].strip() for request in overrides],
     )
+
+
+def _without_train(facts: dict[str, Any]) -> dict[str, Any]:
+    """`fit` keeps the train section itself."""
+    return {key: value for key, value in facts.items() if key != "train"}
 
 
 @dataclass(frozen=True)
@@ -355,6 +364,8 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
 def _started(source: str, config: SegmentationConfig) -> STReMN:
     """Load the weights to start from; they must be of the model that the recipe describes."""
     found = load_model(source)
+    if found.config.fusion is None and config.fusion is not None:
+        found = found.with_fusion(config.fusion)  # Appendix B: trained on top of a finished model
     changes = differences(found.config.model_dump(), config.model_dump())
     if changes:
         raise StremnError(

@@ -166,6 +166,7 @@ def fit(
     resume: bool = False,
     recipe: Mapping[str, Any] | None = None,
     accept: Collection[str] = (),
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
 ) -> FitResult:
     """Train `model` in place through `phases`, one after the other.
 
@@ -174,8 +175,10 @@ def fit(
     `validate` and `pictures` get the weights to ship, in evaluation mode, in the main process.
 
     With `resume`, goes on from the checkpoint in `out` (from the start where there is none). The
-    `recipe` must then equal the one of the checkpoint except for `FREE_KEYS` and the dotted keys
-    in `accept`. Raises `StremnError` on a loss or gradient that is not finite.
+    `recipe` must then equal the one of the checkpoint, after `complete` has given it the keys that
+    are newer than the checkpoint, except for `FREE_KEYS` and the dotted keys in `accept`.
+
+    Raises `StremnError` on a loss or gradient that is not finite.
     """
     _check_phases(phases, config)
     if config.threads is not None:
@@ -185,7 +188,13 @@ def fit(
     main = accelerator.is_main_process
     _prepare_folder(out, resume)
     if resume and (out / CHECKPOINT).exists():
-        run.restore(read_checkpoint(out / CHECKPOINT), recipe, accept)
+        saved = read_checkpoint(out / CHECKPOINT)
+        before = complete(saved.facts["recipe"] or {})
+        # Through the model, so that a newer key has its default here too.
+        before["train"] = TrainConfig(**saved.facts["train"]).model_dump(mode="json")
+        now = {**(recipe or {}), "train": config.model_dump(mode="json")}
+        _refuse_differences(before, now, accept)
+        run.restore(saved)
         logger.info("resumed at step %d of %d", run.step, config.steps)
     hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
     log = TrainingLog(out, run.step, config.steps, config.tensorboard) if main else None
@@ -296,14 +305,7 @@ class _Run:
         }
         return Checkpoint(tensors, facts)
 
-    def restore(
-        self, saved: Checkpoint, recipe: Mapping[str, Any] | None, accept: Collection[str]
-    ) -> None:
-        now = {"train": self.config.model_dump(mode="json"), **(recipe or {})}
-        # Through the model, so that a key which is newer than the checkpoint has its default.
-        train = TrainConfig(**saved.facts["train"]).model_dump(mode="json")
-        before = {"train": train, **(saved.facts["recipe"] or {})}
-        _refuse_differences(before, now, accept)
+    def restore(self, saved: Checkpoint) -> None:
         self.model.load_state_dict(under(saved.tensors, "model"))
         if self.average is not None:
             average = under(saved.tensors, "average") or under(saved.tensors, "model")
