@@ -102,6 +102,7 @@ def test_files_and_protocol(tmp_path):
         "scales": [1.0],
         "flip": False,
         "seed": 0,
+        "weights": "",
         "postprocessing": {"reach": 1.0, "written": "plain"},
         "decay": "mended",
         "scored_masks": 8,
@@ -203,6 +204,8 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
     evaluate(data, CopyLast, tmp_path / "out", RUN)
     with pytest.raises(StremnError, match="holds another run: its slots is 1, now 6"):
         evaluate(data, CopyLast, tmp_path / "out", replace(RUN, slots=6))
+    with pytest.raises(StremnError, match="its weights is '', now 'abc'"):
+        evaluate(data, CopyLast, tmp_path / "out", replace(RUN, weights="abc"))
     with pytest.raises(StremnError, match="must be 'plain' or 'filtered'"):
         evaluate(data, CopyLast, tmp_path / "out2", RUN, written="both")
 

@@ -154,6 +154,9 @@ def test_errors(tmp_path, data):
     with pytest.raises(StremnError, match="at least one row"):
         run_table("T", [], [short_suite(data)], [Weights("w", Maker())], tmp_path)
 
+    with pytest.raises(StremnError, match="different names, got w, w"):
+        run_table("T", ROWS, [short_suite(data)], [Weights("w", Maker())] * 2, tmp_path)
+
     class Broken:
         def __call__(self, policy, slots, seed):
             raise RuntimeError("damaged weights")

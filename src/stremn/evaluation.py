@@ -89,6 +89,7 @@ class RunDescription:
         scales: test-time scales; several make STReMN-MS.
         flip: whether horizontally flipped copies vote too.
         seed: seed of random rules.
+        weights: checksum of the weights, so that a file trained further is another run.
     """
 
     model: str
@@ -98,6 +99,7 @@ class RunDescription:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     seed: int = 0
+    weights: str = ""
 
     def to_json(self) -> Json:
         """As a table for score files."""

@@ -7,7 +7,7 @@ returning to its first frames, because seeing those again would reset a tracker 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -235,11 +235,3 @@ def _cut_in(
         (*before, *hidden, *after),
         scored_from=at + gap,
     )
-
-
-SUITES: Mapping[str, Callable[[SequenceSet], Suite]] = {
-    "short": short_suite,
-    "long": long_suite,
-    "occlusion": occlusion_suite,
-}
-"""Suites by name, with their usual settings."""

@@ -28,6 +28,7 @@ from stremn.evaluation import (
 from stremn.files import make_folder, write_whole
 from stremn.intervals import Interval, mean_interval
 from stremn.model import STReMN
+from stremn.sessions import fingerprint
 from stremn.suites import Suite
 
 CURVE_STEP = 100
@@ -66,6 +67,7 @@ def rule_rows(slots: int = 6) -> tuple[Row, ...]:
         Row("learned (the paper's)", "learned", slots, 78.3),
         Row("learned with evidence of the slots", "evidence", slots),
         Row("spread", "spread", slots),
+        Row("spread, slots without the object first", "spread-occupied", slots),
         Row("empty first", "empty-first", slots),
         Row("upper confidence (as RMem)", "ucb", slots),
         Row("least used (as AFB-URR, XMem)", "least-used", slots),
@@ -105,10 +107,17 @@ class SessionMaker(Protocol):
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained model; several trainings of one recipe measure the spread between trainings."""
+    """A trained model; several trainings of one recipe measure the spread between trainings.
+
+    Attributes:
+        name: of its folders, unique in a table.
+        make_session: makes its sessions.
+        checksum: of the weights.
+    """
 
     name: str
     make_session: SessionMaker
+    checksum: str = ""
 
 
 def weights_of(name: str, model: STReMN, resolution: int = 480, *, device: str = "auto") -> Weights:
@@ -118,7 +127,7 @@ def weights_of(name: str, model: STReMN, resolution: int = 480, *, device: str =
         run = RunDescription(name, policy, slots, resolution, seed=seed)
         return session_factory(model, run, device=device)()
 
-    return Weights(name, make)
+    return Weights(name, make, f"{fingerprint(model):08x}")
 
 
 @dataclass(frozen=True)
@@ -190,12 +199,15 @@ def run_table(
         watch: told after every frame; the sequence's name comes with suite and row before it.
 
     Raises:
-        StremnError: no row or no suite, or all sequences of a row failed.
+        StremnError: no row or no suite, weights of one name, or all sequences of a row failed.
     """
     if not rows or not suites or not weights or not seeds:
         raise StremnError(
             "A table needs at least one row, one suite, one set of weights, one seed."
         )
+    names = [model.name for model in weights]
+    if len(set(names)) < len(names):
+        raise StremnError(f"Weights must have different names, got {', '.join(names)}.")
     measured: dict[str, tuple[Measured, ...]] = {}
     protocol: dict[str, Mapping[str, Any]] = {}
     for suite in suites:
@@ -236,7 +248,14 @@ def _run_row(
                 suite.data,
                 make,
                 out / suite.name / model.name / name,
-                RunDescription(model.name, row.policy, row.slots, resolution, seed=seed),
+                RunDescription(
+                    model.name,
+                    row.policy,
+                    row.slots,
+                    resolution,
+                    seed=seed,
+                    weights=model.checksum,
+                ),
                 watch=tell,
             )
     return reports
@@ -281,7 +300,7 @@ def _curve(reports: Iterable[Report]) -> tuple[float, ...]:
 def _shared(
     protocol: Mapping[str, Any], seeds: Sequence[int], weights: Sequence[Weights]
 ) -> dict[str, Any]:
-    own = {"model", "policy", "slots", "seed", "scored_masks"}
+    own = {"model", "weights", "policy", "slots", "seed", "scored_masks"}
     kept = {key: value for key, value in protocol.items() if key not in own}
     return kept | {"weights": [w.name for w in weights], "seeds_of_random_rules": list(seeds)}
 

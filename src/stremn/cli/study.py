@@ -1,4 +1,4 @@
-"""`stremn evaluate`, `tables`: for people who measure."""
+"""`stremn evaluate`, `score`, `tables`: for people who measure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stremn.errors import StremnError
 
 if TYPE_CHECKING:
     from stremn.data.segmentation import SequenceSet
-    from stremn.evaluation import Report, Session
+    from stremn.evaluation import Report
     from stremn.metrics import Scores
     from stremn.suites import Suite
     from stremn.tables import Row
@@ -27,6 +27,10 @@ Root = Annotated[Path, typer.Option(help="Folder of the data set in its official
 Split = Annotated[str | None, typer.Option(help="Split; default: the one that is usually scored.")]
 Year = Annotated[int, typer.Option(help="Edition of the data set.")]
 Scales = Annotated[str, typer.Option(help="Relative sizes, such as 1.0,1.3 (STReMN-MS).")]
+SuiteNames = Annotated[str, typer.Option(help="short, long, occlusion, by commas.")]
+LongFrames = Annotated[int, typer.Option(help="long: frames that a sequence is played to.")]
+Gaps = Annotated[str, typer.Option(help="occlusion: numbers of foreign frames, by commas.")]
+Positions = Annotated[str, typer.Option(help="occlusion: where, as fractions, by commas.")]
 Names = Annotated[str | None, typer.Option(help="Only these sequences, separated by commas.")]
 
 
@@ -48,6 +52,7 @@ def register(app: typer.Typer) -> None:
             _evaluate(data_set)
         )
     app.add_typer(evaluate_app, name="evaluate")
+    app.command("score")(score)
     tables_app.command("rules")(rules)
     tables_app.command("slots")(slots)
     app.add_typer(tables_app, name="tables")
@@ -92,70 +97,82 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         sequences: Names = None,
         all_frames: Annotated[bool, typer.Option(help="YouTube-VOS: read every frame.")] = False,
         filtered: Annotated[bool, typer.Option(help="Write masks after the filter.")] = False,
+        compat: Annotated[bool, typer.Option(help="Decay as the DAVIS toolkit has it.")] = False,
         zipped: Annotated[
             Path | None, typer.Option("--zip", help="Write and check the server's zip.")
         ] = None,
     ) -> None:
-        from stremn.evaluation import RunDescription, evaluate
-        from stremn.submission import write_submission
+        from stremn.evaluation import RunDescription, evaluate, session_factory
+        from stremn.pretrained import load_model
+        from stremn.sessions import fingerprint
 
-        data = read(kind, root, split, year, all_frames)
-        data = data.only(sequences.split(",")) if sequences else data
-        sizes = tuple(_number(scale) for scale in scales.split(","))
-        run = RunDescription(model, policy, slots, size, sizes, flip, seed)
-        make = sessions(model, device, precision, size, sizes, flip)
+        data = _only(read(kind, root, split, year, all_frames), sequences)
+        sizes = tuple(_numbers(scales))
+        network = load_model(model).model
+        run = RunDescription(
+            model, policy, slots, size, sizes, flip, seed, f"{fingerprint(network):08x}"
+        )
         report = evaluate(
             data,
-            lambda: make(policy, slots, seed),
+            session_factory(network, run, device=device, precision=precision),
             out,
             run,
             written="filtered" if filtered else "plain",
+            compat_decay=compat,
             watch=_watch(),
         )
         _print_report(report)
         if zipped is not None:
-            made = write_submission(data, out, zipped)
-            output.print(f"{made}", markup=False)
+            _write_zip(data, out, zipped)
         if report.failures:
             raise typer.Exit(1)
 
     return evaluate
 
 
-def sessions(
-    model: str, device: str, precision: str, size: int, scales: tuple[float, ...], flip: bool
-) -> Callable[[str, int, int], Session]:
-    """Return what makes fresh sessions on one set of weights."""
-    from stremn.multiscale import MultiScaleSession
-    from stremn.pretrained import load_model
-    from stremn.sessions import SegmentationSession
+def score(
+    root: Root,
+    predictions: Annotated[Path, typer.Option(help="Folder of <sequence>/<frame>.png.")],
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
+    split: Split = None,
+    year: Year = 2016,
+    sequences: Names = None,
+    compat: Annotated[bool, typer.Option(help="Decay as the DAVIS toolkit has it.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Threads; default: the cores.")] = None,
+    zipped: Annotated[
+        Path | None, typer.Option("--zip", help="Write and check the server's zip.")
+    ] = None,
+) -> None:
+    """Score label maps that are on disk, made by anything: J, F, J&F as DAVIS defines them."""
+    from stremn.evaluation import score_predictions
 
-    network = load_model(model).model
-
-    def make(policy: str, slots: int, seed: int) -> Session:
-        def single(side: int) -> SegmentationSession:
-            return SegmentationSession(
-                network,
-                device=device,
-                precision=precision,
-                memory_slots=slots,
-                policy=policy,
-                size=side,
-                seed=seed,
-            )
-
-        if scales == (1.0,) and not flip:
-            return single(size)
-        return MultiScaleSession(single, size=size, scales=scales, flip=flip)
-
-    return make
+    chosen = _only(read(data, root, split, year, all_frames=False), sequences)
+    report = score_predictions(chosen, predictions, workers=workers, compat_decay=compat)
+    _print_report(report)
+    if zipped is not None:
+        _write_zip(chosen, predictions, zipped)
 
 
-def _number(text: str) -> float:
+def _only(data: SequenceSet, names: str | None) -> SequenceSet:
+    return data if names is None else data.only(names.split(","))
+
+
+def _write_zip(data: SequenceSet, predictions: Path, path: Path) -> None:
+    from stremn.submission import write_submission
+
+    made = write_submission(data, predictions, path)
+    output.print(
+        f"{made.path}: {made.masks} label maps of {made.sequences} sequences, "
+        f"{made.nbytes / 1e6:.1f} MB, checked; ready to upload",
+        markup=False,
+    )
+
+
+def _numbers(text: str) -> list[float]:
     try:
-        return float(text)
+        return [float(part) for part in text.split(",")]
     except ValueError:
-        raise StremnError(f"Scales are numbers separated by commas, got {text!r}.") from None
+        raise StremnError(f"Expected numbers separated by commas, got {text!r}.") from None
 
 
 def _watch() -> Callable[[str, int, int], None]:
@@ -169,18 +186,21 @@ def _watch() -> Callable[[str, int, int], None]:
 def _print_report(report: Report) -> None:
     from rich.table import Table
 
-    if report.plain is None:
-        raise StremnError("No sequence could be scored.")
-    table = Table(title="percent, first and last frame not counted")
-    for head in ("sequence", "J", "F", "J&F"):
-        table.add_column(head, justify="left" if head == "sequence" else "right")
-    for name, scores in report.plain.by_sequence().items():
-        table.add_row(name, *_percent(scores))
-    table.add_section()
-    table.add_row("mean over objects", *_percent(report.plain.mean))
-    if report.filtered is not None:
-        table.add_row("the same, far false positives removed", *_percent(report.filtered.mean))
-    output.print(table)
+    if report.plain is None and not report.failures:
+        console.print("Nothing to score: the masks of this split are not public.")
+    if report.plain is not None:
+        table = Table(title="percent", caption=f"scored: {report.protocol['frames_scored']}")
+        for head in ("sequence", "J", "F", "J&F"):
+            table.add_column(head, justify="left" if head == "sequence" else "right")
+        for name, scores in report.plain.by_sequence().items():
+            table.add_row(name, *_percent(scores))
+        table.add_section()
+        for name, scores in report.plain.by_group().items():
+            table.add_row(f"{name} classes", *_percent(scores))
+        table.add_row("mean over objects", *_percent(report.plain.mean))
+        if report.filtered is not None:
+            table.add_row("the same, far false positives removed", *_percent(report.filtered.mean))
+        output.print(table)
     for name, reason in report.failures.items():
         console.print(f"failed: {name}: {reason}", markup=False)
 
@@ -192,12 +212,16 @@ def _percent(scores: Scores) -> list[str]:
 def rules(
     root: Root,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
     model: Annotated[list[str] | None, typer.Option(help="Weights; several trainings.")] = None,
     slots: Slots = 6,
     policies: Annotated[str | None, typer.Option(help="Only these, by commas.")] = None,
-    suite: Annotated[str, typer.Option(help="short, long, occlusion, by commas.")] = "short",
+    suite: SuiteNames = "short",
+    frames: LongFrames = 1000,
+    gaps: Gaps = "15,40",
+    positions: Positions = "0.5",
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0,1,2",
     size: Size = 480,
     device: Device = "auto",
@@ -209,18 +233,24 @@ def rules(
     rows = rule_rows(slots)
     if policies:
         rows = choose_rows(rows, policies.split(","))
-    _table("rules", rows, root, out, split, year, model, suite, seeds, size, device, sequences)
+    shown = _only(read(data, root, split, year, all_frames=False), sequences)
+    suites = _suites(shown, suite, frames, gaps, positions)
+    _table("rules", rows, suites, out, model, seeds, size, device)
 
 
 def slots(
     root: Root,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
     model: Annotated[list[str] | None, typer.Option(help="Weights; several trainings.")] = None,
     policy: Policy = "learned",
     numbers: Annotated[str, typer.Option(help="K, by commas.")] = "1,2,3,4,5,6,7,10,20",
-    suite: Annotated[str, typer.Option(help="short, long, occlusion, by commas.")] = "short",
+    suite: SuiteNames = "short",
+    frames: LongFrames = 1000,
+    gaps: Gaps = "15,40",
+    positions: Positions = "0.5",
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0",
     size: Size = 480,
     device: Device = "auto",
@@ -229,39 +259,38 @@ def slots(
     """Table 2: one rule with several numbers of slots."""
     from stremn.tables import slot_rows
 
-    rows = slot_rows(policy, [int(k) for k in numbers.split(",")])
-    _table("slots", rows, root, out, split, year, model, suite, seeds, size, device, sequences)
+    rows = slot_rows(policy, [round(k) for k in _numbers(numbers)])
+    shown = _only(read(data, root, split, year, all_frames=False), sequences)
+    suites = _suites(shown, suite, frames, gaps, positions)
+    _table("slots", rows, suites, out, model, seeds, size, device)
 
 
 def _table(
     name: str,
     rows: tuple[Row, ...],
-    root: Path,
+    suites: list[Suite],
     out: Path,
-    split: str | None,
-    year: int,
     models: list[str] | None,
-    suite: str,
     seeds: str,
     size: int,
     device: str,
-    sequences: str | None,
 ) -> None:
-    from stremn.tables import Weights, run_table, to_markdown, write_table
+    from stremn.pretrained import load_model
+    from stremn.tables import run_table, to_markdown, weights_of, write_table
 
-    data = read(DataSet.DAVIS, root, split, year, all_frames=False)
-    data = data.only(sequences.split(",")) if sequences else data
     weights = [
-        Weights(Path(m).stem, sessions(m, device, "auto", size, (1.0,), False))
+        weights_of(
+            "-".join(Path(m).with_suffix("").parts[-2:]), load_model(m).model, size, device=device
+        )
         for m in models or ["small"]
     ]
     table = run_table(
         f"Table: {name}",
         rows,
-        [_suite(data, each) for each in suite.split(",")],
+        suites,
         weights,
         out,
-        seeds=[int(seed) for seed in seeds.split(",")],
+        seeds=[round(seed) for seed in _numbers(seeds)],
         resolution=size,
         watch=_watch(),
     )
@@ -270,14 +299,18 @@ def _table(
     console.print(f"written to {', '.join(map(str, files))}")
 
 
-def _suite(data: SequenceSet, name: str) -> Suite:
-    from stremn import suites
+def _suites(data: SequenceSet, names: str, frames: int, gaps: str, positions: str) -> list[Suite]:
+    from stremn.suites import long_suite, occlusion_suite, short_suite
 
-    known = {
-        "short": suites.short_suite,
-        "long": suites.long_suite,
-        "occlusion": suites.occlusion_suite,
+    made = {
+        "short": lambda: short_suite(data),
+        "long": lambda: long_suite(data, frames),
+        "occlusion": lambda: occlusion_suite(
+            data, [round(gap) for gap in _numbers(gaps)], _numbers(positions)
+        ),
     }
-    if name not in known:
-        raise StremnError(f"There is no suite {name!r}; known: {', '.join(known)}.")
-    return known[name](data)
+    chosen = names.split(",")
+    unknown = [name for name in chosen if name not in made]
+    if unknown:
+        raise StremnError(f"There is no suite {unknown[0]!r}; known: {', '.join(made)}.")
+    return [made[name]() for name in chosen]
