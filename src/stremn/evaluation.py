@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import UInt8
 
 from stremn.data.segmentation import (
     ScoringRule,
@@ -33,7 +33,7 @@ from stremn.data.segmentation import (
 )
 from stremn.errors import StremnError
 from stremn.files import make_folder, write_whole
-from stremn.masks import write_mask
+from stremn.masks import Labels, write_mask
 from stremn.metrics import (
     Scores,
     Statistics,
@@ -49,7 +49,6 @@ from stremn.sessions import SegmentationSession
 
 logger = logging.getLogger(__name__)
 
-LabelMap = Integer[np.ndarray, "height width"]
 Json = dict[str, Any]
 
 RECORDS = ".scores"
@@ -60,7 +59,7 @@ class Step(Protocol):
     """What a session answers for a frame."""
 
     @property
-    def labels(self) -> LabelMap:
+    def labels(self) -> Labels:
         """Label map of the size of the frame."""
         ...
 
@@ -68,9 +67,7 @@ class Step(Protocol):
 class Session(Protocol):
     """Something that segments a video frame by frame, given masks of some frames."""
 
-    def step(
-        self, frame: UInt8[np.ndarray, "height width 3"], mask: LabelMap | None = None
-    ) -> Step:
+    def step(self, frame: UInt8[np.ndarray, "height width 3"], mask: Labels | None = None) -> Step:
         """Segment the next frame. ``mask`` gives objects (pixels of new ids only)."""
         ...
 
@@ -318,7 +315,7 @@ def _object_scores(rows: Sequence[FrameScore], compat_decay: bool) -> Scores:
 # Running --------------------------------------------------------------------------------------
 
 
-def given_mask(sequence: VideoSequence, index: int) -> LabelMap | None:
+def given_mask(sequence: VideoSequence, index: int) -> Labels | None:
     """The mask that a session may see at a frame: pixels of the objects that it gives, no others.
 
     Every other ground-truth mask stays hidden.
@@ -332,7 +329,7 @@ def given_mask(sequence: VideoSequence, index: int) -> LabelMap | None:
     return np.where(np.isin(labels, ids), labels, 0).astype(labels.dtype)
 
 
-def predict(sequence: VideoSequence, session: Session) -> Iterator[LabelMap]:
+def predict(sequence: VideoSequence, session: Session) -> Iterator[Labels]:
     """Label map of each frame. Frames before the first given object are background.
 
     Raises:
@@ -462,7 +459,7 @@ def _score(
     sequence: VideoSequence,
     index: int,
     ids: Sequence[int],
-    label_maps: tuple[LabelMap, LabelMap],
+    label_maps: tuple[Labels, Labels],
     rows: tuple[Rows, Rows],
 ) -> None:
     """Append the scores of a frame to both tables; the same label map is scored once."""

@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float, Integer, UInt8
 
 from stremn.errors import StremnError
+from stremn.masks import Labels
 from stremn.sessions import MemoryReport
 
-Labels = Integer[np.ndarray, "height width"]
 Frame = UInt8[np.ndarray, "height width 3"]
 ViewLabels = Integer[np.ndarray, "h w"]
 ViewFrame = UInt8[np.ndarray, "h w 3"]

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import UInt8
 
 from stremn.data.segmentation import ScoringRule, SequenceSet, VideoSequence
 from stremn.errors import StremnError
+from stremn.masks import Labels
 
 LONG_RULE = ScoringRule("every annotated frame after the first, played to and fro", False, True)
 RETURN_RULE = ScoringRule("annotated frames after the object's return", False, True)
@@ -78,7 +79,7 @@ class RearrangedSequence:
             return frame
         return cv2.resize(frame, self.size(), interpolation=cv2.INTER_AREA).astype(np.uint8)
 
-    def label(self, index: int) -> Integer[np.ndarray, "height width"] | None:
+    def label(self, index: int) -> Labels | None:
         """Label map of a source frame, None for foreign frames."""
         sequence, at = self.shown[index]
         return sequence.label(at) if sequence is self.source else None

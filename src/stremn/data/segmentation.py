@@ -8,30 +8,27 @@ colors are never interpreted.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from stremn.errors import StremnError
+from stremn.masks import VOID, Labels
+from stremn.video import IMAGE_SUFFIXES, natural_order, read_image
 
-VOID = 255
-"""The id of pixels that belong to nothing, in 8-bit label maps."""
+_ORIENTATION = 0x0112
+"""EXIF tag; values above 4 mean that width and height change places."""
 
 LVOS_STEP = 5
 """LVOS scores every fifth frame of an object's range."""
 
-FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
-
-LabelMap = Integer[np.ndarray, "height width"]
-LabelReader = Callable[[Path], LabelMap]
+LabelReader = Callable[[Path], Labels]
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class VideoSequence(Protocol):
         """RGB frame."""
         ...
 
-    def label(self, index: int) -> LabelMap | None:
+    def label(self, index: int) -> Labels | None:
         """Label map, or None where the frame is not annotated."""
         ...
 
@@ -147,9 +144,9 @@ class StoredSequence:
         Raises:
             StremnError: the file is damaged.
         """
-        return read_frame(self.frame_paths[index])
+        return read_image(self.frame_paths[index])
 
-    def label(self, index: int) -> LabelMap | None:
+    def label(self, index: int) -> Labels | None:
         """Label map as indices, or None where the frame is not annotated.
 
         Raises:
@@ -260,19 +257,7 @@ class SequenceSet:
 # Pixels ---------------------------------------------------------------------------------------
 
 
-def read_frame(path: Path) -> UInt8[np.ndarray, "height width 3"]:
-    """An image file as RGB, on the pixel grid as stored (rotation tags are ignored).
-
-    Raises:
-        StremnError: the file is missing, truncated or not an image.
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise StremnError(f"{path} cannot be read as an image. It is missing, damaged or no image.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def read_indices(path: Path) -> LabelMap:
+def read_indices(path: Path) -> Labels:
     """A label map file as indices: palette index, or gray value (8 or 16 bits).
 
     Raises:
@@ -292,12 +277,12 @@ def read_indices(path: Path) -> LabelMap:
     return labels.astype(np.uint16 if wide else np.uint8)
 
 
-def read_binary(path: Path) -> LabelMap:
+def read_binary(path: Path) -> Labels:
     """A label map file of one object, stored as 0 / 1 or 0 / 255 (DAVIS 2016)."""
     return (read_indices(path) > 0).astype(np.uint8)
 
 
-def label_ids(labels: LabelMap) -> list[int]:
+def label_ids(labels: Labels) -> list[int]:
     """Ids of a label map in increasing order, without background and void."""
     if labels.dtype == np.uint8:
         present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
@@ -498,7 +483,7 @@ def read_folders(
     """
     tree = _PLAIN_TREE.format(root=root)
     pairs = _plain_pairs(root, tree)
-    names = sorted(pairs, key=natural_key)
+    names = sorted(pairs, key=natural_order)
     if split_file is not None:
         names = _lines(split_file, tree)
         _check_names(names, pairs, f"split file {split_file}")
@@ -507,12 +492,6 @@ def read_folders(
         _check_given(sequence)
     split = "all" if split_file is None else split_file.stem
     return SequenceSet(root.name, split, tuple(sequences), rule)
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which numbers inside names compare as numbers."""
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(part), part) if part.isdigit() else (0, 0, part) for part in parts if part]
 
 
 def _read_split(root: Path, split: str) -> list[StoredSequence]:
@@ -537,25 +516,26 @@ def _from_meta(
     paired = _pair(name, frames, labels, read_indices, late_objects=True)
     expected = frozenset(path.stem for path in _files(sparse))
     _refuse_names(
-        sorted(expected - {p.stem for p in paired.frame_paths}, key=natural_key),
+        sorted(expected - {p.stem for p in paired.frame_paths}, key=natural_order),
         f"{name}: {frames} lacks {{count}} frames that {sparse} has",
     )
     objects = {int(i): entry for i, entry in meta["objects"].items()}
-    given_at = {i: _first_frame(entry, paired, i) for i, entry in objects.items()}
+    listed = all(entry.get("frames") for entry in objects.values())
+    firsts = {i: _first_frame(e, paired, i) for i, e in objects.items()} if listed else None
     return StoredSequence(
         name,
         paired.frame_paths,
         paired.label_paths,
         read_indices,
         late_objects=True,
-        given_at=given_at,
+        given_at=firsts,
         categories={i: str(e["category"]) for i, e in objects.items() if "category" in e},
         submitted=expected,
     )
 
 
 def _first_frame(entry: Mapping[str, Any], sequence: StoredSequence, i: int) -> str:
-    first = str(min(entry["frames"], key=natural_key))
+    first = str(min(entry["frames"], key=natural_order))
     labeled = {p.stem for p in sequence.label_paths if p is not None}
     if first not in labeled:
         raise StremnError(
@@ -570,9 +550,9 @@ def _pair(
 ) -> StoredSequence:
     frame_paths = _files(frames)
     if not frame_paths:
-        raise StremnError(f"{name}: {frames} holds no frames (jpg, png, bmp or webp images).")
+        raise StremnError(f"{name}: {frames} holds no frames (images such as jpg or png).")
     label_of = {path.stem: path for path in _files(labels) if path.suffix.lower() == ".png"}
-    extra = sorted(label_of.keys() - {path.stem for path in frame_paths}, key=natural_key)
+    extra = sorted(label_of.keys() - {path.stem for path in frame_paths}, key=natural_order)
     _refuse_names(extra, f"{name}: {{count}} masks in {labels} have no frame")
     return StoredSequence(
         name,
@@ -673,7 +653,7 @@ def _folder(path: Path, tree: str) -> Path:
 
 
 def _subfolders(path: Path, tree: str) -> list[str]:
-    names = sorted((p.name for p in path.iterdir() if p.is_dir()), key=natural_key)
+    names = sorted((p.name for p in path.iterdir() if p.is_dir()), key=natural_order)
     if not names:
         raise StremnError(f"{path} holds no sequence folders. Expected this layout:\n{tree}")
     return names
@@ -682,8 +662,8 @@ def _subfolders(path: Path, tree: str) -> list[str]:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    files = [p for p in folder.iterdir() if p.suffix.lower() in FRAME_SUFFIXES]
-    return sorted(files, key=lambda path: natural_key(path.stem))
+    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted(files, key=lambda path: natural_order(path.stem))
 
 
 def _plain_pairs(root: Path, tree: str) -> dict[str, tuple[Path, Path]]:
@@ -744,13 +724,15 @@ def _classes(meta: Path) -> frozenset[str] | None:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels, from the file's header.
+    """(width, height) in pixels of the upright image, from the file's header.
 
     Raises:
         StremnError: the file is damaged or no image.
     """
     try:
         with Image.open(path) as image:
-            return image.size
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) > 4
+            return (height, width) if turned else (width, height)
     except (OSError, SyntaxError) as error:
         raise StremnError(f"{path} cannot be read as an image ({error}).") from error
