@@ -200,6 +200,13 @@ def test_a_size_that_the_strides_do_not_divide_is_refused():
         PredictionConfig(size=30)
 
 
+def test_growth_and_the_growing_rule_go_together():
+    assert PredictionConfig(policy="growing", growth=8).growth == 8
+    for fields in ({"policy": "growing"}, {"growth": 3}):
+        with pytest.raises(ValueError, match='growth goes with policy = "growing"'):
+            PredictionConfig(**fields)
+
+
 @pytest.mark.parametrize(
     ("frames", "message"),
     [

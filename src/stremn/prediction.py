@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -52,6 +52,15 @@ class PredictionConfig(Config):
         if self.size % self.feature_stride:
             raise ValueError(
                 f"size {self.size} must be a multiple of the strides' product {self.feature_stride}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _growing_memory_grows(self) -> PredictionConfig:
+        if (self.policy == "growing") != (self.growth > 0):
+            raise ValueError(
+                'growth goes with policy = "growing": give both, as in policy = "growing", '
+                "growth = 8, or neither"
             )
         return self
 
@@ -428,11 +437,11 @@ def clip_loss(
 ) -> LossReport:
     """Roll a predictor out over a batch of clips and score every frame it predicted.
 
-    `model` must have `rollout`, as every `Forecaster` has.
+    `model` must be a `Forecaster`.
     """
     frames = batch.frames.float() / 255
     free = horizon.free(progress)
     observed = horizon.observed + horizon.future - free
-    predicted: Rollout = model.rollout(frames, observed, free)  # type: ignore[operator]
+    predicted = cast(Forecaster, model).rollout(frames, observed, free)
     target = frames[:, predicted.first : horizon.observed + horizon.future]
     return frame_loss(predicted.frames.float(), target, loss, progress)

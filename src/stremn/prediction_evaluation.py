@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors.numpy import save_file
 from torch import Tensor
 
 from stremn.baselines import TRIVIAL, Predict
@@ -159,7 +160,7 @@ def evaluate_prediction(
         rules: other memory rules to score the same weights under.
         clips: at most so many.
         lpips: add LPIPS (see `lpips_metrics`).
-        out: folder for `table.md`, `curves.csv`, `clips.npz`, `facts.json` and curves as pictures.
+        out: folder for the files of `write_report` and curves as pictures.
         progress: is told (predictor, clips done, clips in all).
     """
     source = open_clips(data, split, observed=observed, future=future, length=clips)
@@ -191,8 +192,8 @@ def evaluate_prediction(
             "rules": list(rules),
         }
         write_report(rows, out, metrics, facts=facts)
-        for metric in metrics[:1] + metrics[3:4]:
-            plot_curves(rows, metric, out / f"{metric.name}.png", observed=observed)
+        for name in ("mse", "ssim"):
+            plot_curves(rows, METRICS[name], out / f"{name}.png", observed=observed)
     return table(rows, metrics)
 
 
@@ -249,7 +250,10 @@ def write_report(
     *,
     facts: Mapping[str, object] | None = None,
 ) -> None:
-    """Write `table.md`, `curves.csv` (a row a frame), `clips.npz` (every number), `facts.json`."""
+    """Write a report into the folder `out`.
+
+    `table.md`, `curves.csv` (a row a frame), `clips.safetensors` (every number), `facts.json`.
+    """
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.md").write_text(table(rows, metrics) + "\n")
     with (out / "curves.csv").open("w", newline="") as file:
@@ -259,14 +263,12 @@ def write_report(
             for metric in metrics:
                 for frame, value in enumerate(row.curve(metric.name), start=1):
                     writer.writerow([row.name, metric.name, frame, f"{value:.6g}"])
-    np.savez_compressed(
-        out / "clips.npz",
-        **{
-            f"{row.name}/{m.name}": row.values[m.name].astype(np.float32)
-            for row in rows
-            for m in metrics
-        },
-    )
+    numbers = {
+        f"{row.name}/{metric.name}": row.values[metric.name].astype(np.float32)
+        for row in rows
+        for metric in metrics
+    }
+    save_file(numbers, out / "clips.safetensors")
     (out / "facts.json").write_text(json.dumps(dict(facts or {}), indent=1) + "\n")
 
 

@@ -94,7 +94,9 @@ def structural_similarity(
     x, y = (frames.double().flatten(0, 2)[:, None] for frames in (prediction, target))
 
     def mean(image: Tensor) -> Tensor:
-        return F.avg_pool2d(image, window, stride=1)  # only whole windows: the border is left out
+        # Only whole windows, so the border is left out; rows, then columns, for speed.
+        rows = F.avg_pool2d(image, (window, 1), stride=1)
+        return F.avg_pool2d(rows, (1, window), stride=1)
 
     mean_x, mean_y = mean(x), mean(y)
     sample = window**2 / (window**2 - 1)

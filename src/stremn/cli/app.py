@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from stremn.cli import analyze, measure, predict, segment, study, train
+from stremn.cli import analyze, measure, predict, prediction_scores, segment, study, train
 from stremn.cli.terminal import console
 from stremn.errors import StremnError
 
@@ -24,7 +24,7 @@ app = typer.Typer(
         "[bold]stremn segment clip.mp4 --mask first.png[/bold]."
     ),
 )
-for verbs in (segment, predict, study, analyze, measure, train):
+for verbs in (segment, predict, study, prediction_scores, analyze, measure, train):
     verbs.register(app)
 
 

@@ -1,0 +1,73 @@
+"""`stremn evaluate prediction`: Table 5 on any data set."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stremn.cli.study import evaluate_app
+from stremn.cli.terminal import console, output
+
+
+class Clips(StrEnum):
+    """Kinds of clips that can be scored."""
+
+    MOVING_DIGITS = "moving-digits"
+    HIDDEN_DIGIT = "hidden-digit"
+    KTH = "kth"
+    HUMAN_WALKING = "human-walking"
+    FOLDER = "folder"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    evaluate_app.command("prediction")(prediction)
+
+
+def prediction(
+    data: Annotated[Clips, typer.Argument(help="Kind of clips.")],
+    root: Annotated[Path, typer.Option(help="Folder of the data.")],
+    weights: Annotated[
+        list[str] | None, typer.Option(help="Shipped weights by name, or a file; repeatable.")
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Score the weights under this memory rule too; repeatable."),
+    ] = None,
+    observed: Annotated[int, typer.Option(help="Frames given.")] = 10,
+    future: Annotated[int, typer.Option(help="Frames predicted.")] = 10,
+    size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64,
+    side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; folders only.")] = 1,
+    clips: Annotated[int, typer.Option(help="At most so many clips.")] = 1000,
+    lpips: Annotated[bool, typer.Option(help="Add LPIPS; needs AlexNet's weights.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a report.")] = None,
+) -> None:
+    """Score predictors of frames: MSE, MAE, PSNR, SSIM, LPIPS, with their conventions.
+
+    Black, the last frame and the mean frame are always in the table.
+
+    Example: stremn evaluate prediction moving-digits --root mnist --weights digits
+    """
+    from stremn.config import build
+    from stremn.data.prediction_sets import ClipsSection
+    from stremn.prediction_evaluation import evaluate_prediction
+
+    rgb = 3 if data is Clips.HUMAN_WALKING else channels
+    values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}
+    with console.status("scoring") as status:
+        text = evaluate_prediction(
+            build(ClipsSection, values, "the options"),
+            weights or [],
+            observed=observed,
+            future=future,
+            rules=rule or [],
+            clips=clips,
+            lpips=lpips,
+            out=out,
+            progress=lambda name, done, total: status.update(f"{name}: {done} of {total} clips"),
+        )
+    output.print(text, markup=False, highlight=False)
