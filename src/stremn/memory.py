@@ -187,6 +187,22 @@ class UpdatePolicy(Protocol):
         ...
 
 
+class Write(Protocol):
+    """Stores a template: `write` below, or what is put in its place (Appendix B)."""
+
+    def __call__(
+        self,
+        state: MemoryState,
+        new: Template,
+        policy: UpdatePolicy,
+        *,
+        pin: bool | Bool[Tensor, " b"] = False,
+        reuse: bool = False,
+    ) -> tuple[MemoryState, Choice]:
+        """Return the new state and the choice made."""
+        ...
+
+
 def open_slots(state: MemoryState) -> Bool[Tensor, "b k"]:
     """Return the slots a policy may choose: the first empty one, or all that are not pinned."""
     vacant = state.vacant

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from stremn import memory
 from stremn.decoders import MaskDecoder
 from stremn.encoders import STRIDE, MemoryEncoder, QueryEncoder
-from stremn.memory import Choice, MemoryState, Scale, Template, UpdatePolicy
+from stremn.memory import Choice, MemoryState, Scale, Template, UpdatePolicy, Write
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class STReMN(nn.Module):
     """The network of Fig 1. Parts are passed in; builders know the numbers.
 
     `policies` are the update policies that have weights of their own, by name; any other
-    `UpdatePolicy` can be given to `memorize`.
+    `UpdatePolicy` can be given to `memorize`. `write` stores templates.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class STReMN(nn.Module):
         update_key: int,
         policies: dict[str, nn.Module],
         scale: Scale = "sqrt",
+        write: Write = memory.write,
     ) -> None:
         super().__init__()
         features = query_encoder.channels[2]
@@ -101,6 +102,7 @@ class STReMN(nn.Module):
         self.policies = nn.ModuleDict(policies)
         self.widths = {"key": key, "value": value, "update_key": update_key}
         self.scale: Scale = scale
+        self.write = write
         with torch.no_grad():  # so that matching means something before any training
             self.memory_key.conv.weight[:, :features].copy_(self.query_key.conv.weight)
 
@@ -154,9 +156,11 @@ class STReMN(nn.Module):
         frame: int,
         policy: UpdatePolicy,
         pin: bool | Bool[Tensor, " b"] = False,
+        reuse: bool = False,
     ) -> tuple[MemoryState, Choice]:
         """Section 3.2: write the frame under its masks (this object's, the others' union)."""
-        return memory.write(state, self.encode_memory(query, masks, frame), policy, pin=pin)
+        template = self.encode_memory(query, masks, frame)
+        return self.write(state, template, policy, pin=pin, reuse=reuse)
 
     def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
         """Section 3.3: y = [what was read, v^Q] (Eq 5), decoded to logits at stride 4."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -11,8 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 
 from stremn.config import build
 from stremn.errors import StremnError
+from stremn.fusion import FusionConfig
 from stremn.model import STReMN
-from stremn.segmentation import PRESETS, SegmentationConfig, build_model
+from stremn.segmentation import PRESETS, SegmentationConfig, build_model, build_write
 from stremn.weights import fill, read_weights, save_weights
 
 TASK = "segmentation"
@@ -72,6 +74,17 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         model = build_model(config)
         fill(model, tensors, path)
         return cls(model.eval(), config)
+
+    def with_fusion(self, fusion: FusionConfig | None) -> Pretrained:
+        """Return a copy whose memory fuses what gives way (Appendix B), or, given None, does not.
+
+        A fusion module is new and untrained; all other weights are the same.
+        """
+        config = self.config.model_copy(update={"fusion": fusion})
+        model = copy.deepcopy(self.model)
+        del model.write  # PyTorch does not let a function take the place of a module
+        model.write = build_write(config)
+        return Pretrained(model, config)
 
     def save(self, path: Path) -> None:
         """Write one file that holds weights and configuration."""

@@ -20,12 +20,16 @@ from stremn.encoders import (
     SharedStemMemoryEncoder,
     build_backbone,
 )
-from stremn.memory import Choice, MemoryState, Scale, UpdatePolicy
+from stremn.fusion import FusionConfig, build_fusion
+from stremn.memory import Choice, MemoryState, Scale, UpdatePolicy, Write
 from stremn.model import Query, STReMN
 from stremn.policies import Evidence, Learned
 
 ABSENT = -1e4
 """Logit of an object that is not there, so that its share is zero."""
+
+BOUND = 16.118
+"""Logit of 1 - 1e-7: what probabilities are clamped to before they are merged."""
 
 
 class SegmentationConfig(BaseModel):
@@ -44,6 +48,8 @@ class SegmentationConfig(BaseModel):
     separable: bool = False
     scale: Scale = "sqrt"
     tau: float = Field(1.0, gt=0)
+    fusion: FusionConfig | None = None
+    """Appendix B: for study alone; the paper's model has none."""
 
 
 PRESETS: dict[str, SegmentationConfig] = {
@@ -82,8 +88,16 @@ def build_model(config: SegmentationConfig, backbone: Backbone | None = None) ->
         update_key=config.update_key,
         policies={"learned": Learned(config.tau), "evidence": Evidence(tau=config.tau)},
         scale=config.scale,
+        write=build_write(config),
     )
     return model.to(memory_format=torch.channels_last)
+
+
+def build_write(config: SegmentationConfig) -> Write:
+    """Return what stores templates: `memory.write`, or a fusion module with fresh weights."""
+    if config.fusion is None:
+        return memory.write
+    return build_fusion(config.fusion, config.key + config.value + config.update_key)
 
 
 @dataclass(frozen=True)
@@ -119,10 +133,27 @@ def recall(
     c = 1 + objects. Each entry is segmented by itself, at stride 4, then brought to the frame's
     size and merged with the others of its video (see `aggregate`).
     """
+    return aggregate(scatter(object_logits(model, track, query), track, videos, objects))
+
+
+def segment(
+    model: STReMN, track: Track, query: Query
+) -> Float[Tensor, "1 c height width"]:
+    """Segment one frame of one video: probabilities of background and each entry of `track`.
+
+    The entries are all of that video, in the order of their labels. Equal to `recall(...).exp()`,
+    in fewer passes over the pixels.
+    """
+    return shares(object_logits(model, track, query)[None])
+
+
+def object_logits(
+    model: STReMN, track: Track, query: Query
+) -> Float[Tensor, "n height width"]:
+    """Segment each entry by itself: its logit at every pixel of the frame."""
     logits = model.recall(track.state, query.take(track.video)).float()
     size = query.frames.shape[-2:]
-    logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0]
-    return aggregate(scatter(logits, track, videos, objects))
+    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def scatter(
@@ -141,12 +172,28 @@ def aggregate(
     p_0 = prod(1 - p_i), every p clamped to [1e-7, 1 - 1e-7]; then a softmax over the logits
     log(p / (1 - p)) of background and objects. Returns log-probabilities, background first.
     """
-    bound = 16.118  # logit of 1 - 1e-7
     background = F.logsigmoid(-logits).sum(dim=1, keepdim=True)  # log p_0
-    background = background.clamp(-bound, -1e-7)
+    background = background.clamp(-BOUND, -1e-7)
     odds = background - torch.log(-torch.expm1(background))  # log(p_0 / (1 - p_0))
-    objects = torch.where(logits <= ABSENT, logits, logits.clamp(-bound, bound))
+    objects = torch.where(logits <= ABSENT, logits, logits.clamp(-BOUND, BOUND))
     return torch.cat([odds, objects], dim=1).log_softmax(dim=1)
+
+
+def shares(logits: Float[Tensor, "b o height width"]) -> Float[Tensor, "b c height width"]:
+    """`aggregate` without logarithms and gradients: probabilities, background first.
+
+    A softmax over log(p / (1 - p)) is each one's odds p / (1 - p) by the sum of all odds. With one
+    object the odds of object and background are exp(l) and exp(-l): a sigmoid of 2 l.
+    """
+    logits = logits.clamp(-BOUND, BOUND)
+    if logits.shape[1] == 1:
+        own = logits.mul_(2).sigmoid_()
+        return torch.cat([1 - own, own], dim=1)
+    odds = logits.exp_()
+    background = (odds + 1).reciprocal_().prod(dim=1, keepdim=True)  # prod(1 - p_i)
+    background = background.clamp_(1e-7, 1 - 1e-7)
+    odds = torch.cat([background / (1 - background), odds], dim=1)
+    return odds.div_(odds.sum(dim=1, keepdim=True))
 
 
 def object_masks(
@@ -167,11 +214,21 @@ def memorize(
     frame: int,
     policy: UpdatePolicy,
     pin: bool | Bool[Tensor, " n"] = False,
+    reuse: bool = False,
 ) -> tuple[Track, Choice]:
-    """Write the frame under its soft label map into every entry's memory."""
+    """Write the frame under its soft label map into every entry's memory.
+
+    `reuse` overwrites the track's memory in place (see `stremn.memory.write`).
+    """
     masks = object_masks(probabilities, track).to(query.stem.dtype)
     state, choice = model.memorize(
-        track.state, query.take(track.video), masks, frame=frame, policy=policy, pin=pin
+        track.state,
+        query.take(track.video),
+        masks,
+        frame=frame,
+        policy=policy,
+        pin=pin,
+        reuse=reuse,
     )
     return replace(track, state=state), choice
 
