@@ -1,0 +1,85 @@
+"""How a training optimizes, and which of its keys a resumed run may change."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from stremn.config import Config, differences
+from stremn.errors import StremnError
+
+__all__ = ["FREE_KEYS", "TrainConfig", "name_starts_with", "refuse_differences"]
+
+# Keys that touch the weights by rounding at most: a resumed run may change them unasked.
+FREE_KEYS = (
+    "validation",
+    "train.checkpoint_every",
+    "train.device",
+    "train.log_every",
+    "train.micro_batch",
+    "train.tensorboard",
+    "train.threads",
+    "train.time_budget_minutes",
+    "train.validate_every",
+    "train.workers",
+)
+
+
+class TrainConfig(Config):
+    """How to optimize. All counts are optimizer steps."""
+
+    steps: PositiveInt
+    seed: NonNegativeInt = 0
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    lr: PositiveFloat
+    lr_end: NonNegativeFloat = 0.0
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup_steps: NonNegativeInt = 0
+    lr_multipliers: dict[str, NonNegativeFloat] = Field(default_factory=dict)
+    """Parameter name prefix -> factor; the longest prefix wins, 0 freezes, "" means the rest."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 0.0
+    """Applied to matrices and kernels, never to biases and norms."""
+    clip_norm: PositiveFloat | None = None
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay a step of the averaged weights, which are validated and shipped when set."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    device: Literal["auto", "cpu"] = "auto"
+    micro_batch: PositiveInt | None = None
+    """Samples in memory at once in each process; gradients accumulate up to the phase's batch."""
+    workers: NonNegativeInt = 0
+    """Processes that make samples; 0 makes them in the training process."""
+    threads: PositiveInt | None = None
+    """CPU threads of a process; None leaves PyTorch's choice. On a shared machine 1 is best."""
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 200
+    validate_every: PositiveInt = 500
+    monitor: str = "J"
+    """The validation score by which the best weights are chosen."""
+    monitor_mode: Literal["max", "min"] = "max"
+    time_budget_minutes: PositiveFloat | None = None
+    """Stop cleanly after this long, counted from the start of this call."""
+    tensorboard: bool = False
+
+
+def name_starts_with(name: str, prefix: str) -> bool:
+    """Whether a dotted name is `prefix` or below it; everything is below ""."""
+    return prefix == "" or name == prefix or name.startswith(f"{prefix}.")
+
+
+def refuse_differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], accept: Collection[str]
+) -> None:
+    """Raise `StremnError` if keys differ that are neither free nor below one in `accept`."""
+    allowed = (*FREE_KEYS, *accept)
+    found = [
+        d for d in differences(before, now) if not any(name_starts_with(d.key, k) for k in allowed)
+    ]
+    if found:
+        raise StremnError(
+            "Cannot resume with another recipe. Changed: "
+            + "; ".join(str(difference) for difference in found)
+            + ". Restore the recipe, train into another folder, or name each change with --set."
+        )
