@@ -1,0 +1,256 @@
+"""The web page: what clicks mean, a whole run, the page through its client and in a browser."""
+
+import json
+import shutil
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from stremn.errors import MissingExtraError, StremnError
+from stremn.masks import read_mask, write_mask
+from stremn.model import STReMN
+from stremn.results import write_video
+from stremn.video import open_frames
+from stremn.web import Drawing, Options, StoppedError, Tool, build_page, first_frame, follow
+
+HEIGHT, WIDTH = 96, 128
+FRAMES = 7
+
+
+def picture(index: int) -> np.ndarray:
+    """An orange disc that moves over textured blue."""
+    rng = np.random.default_rng(0)
+    image = np.array([40, 70, 130]) + rng.integers(-20, 20, (HEIGHT, WIDTH, 3))
+    image[disc(index)] = (220, 140, 40)
+    return image.astype(np.uint8)
+
+
+def disc(index: int) -> np.ndarray:
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    cv2.circle(mask, (50 + index, 48), 20, 1, cv2.FILLED)
+    return mask > 0
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(path, [picture(index) for index in range(FRAMES)], 25)
+    return path
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def test_two_corners_in_any_order_make_a_box_and_an_object() -> None:
+    drawing = Drawing.on(picture(0)).clicked(Tool.BOX, (75, 24))
+    assert drawing.box is None
+    assert drawing.current is None
+    drawing = drawing.clicked(Tool.BOX, (25, 73))
+    assert drawing.box == (25, 24, 50, 49)
+    assert overlap(drawing.mask().labels == 1, disc(0)) > 0.9
+    shown = drawing.picture()
+    assert shown.shape == (HEIGHT, WIDTH, 3)
+    assert (shown != picture(0)).any()
+
+
+def test_two_more_corners_make_another_box() -> None:
+    drawing = Drawing.on(picture(0))
+    for corner in [(1, 1), (9, 9), (25, 24)]:
+        drawing = drawing.clicked(Tool.BOX, corner)
+    assert drawing.box == (1, 1, 8, 8)
+    assert drawing.clicked(Tool.BOX, (75, 73)).box == (25, 24, 50, 49)
+
+
+def test_points_find_an_object_and_a_box_limits_them() -> None:
+    drawing = Drawing.on(picture(0)).clicked(Tool.ON, (50, 48))
+    assert overlap(drawing.mask().labels == 1, disc(0)) > 0.8
+    limited = drawing.clicked(Tool.BOX, (20, 20)).clicked(Tool.BOX, (80, 50))
+    assert not limited.mask().labels[51:].any()
+
+
+def test_objects_one_after_the_other_and_undo() -> None:
+    first = Drawing.on(picture(0)).clicked(Tool.ON, (50, 48)).next_object()
+    assert first.marks == ()
+    both = first.clicked(Tool.BOX, (90, 5)).clicked(Tool.BOX, (120, 30))
+    assert both.mask().ids == (1, 2)
+    assert both.undone().mask().ids == (1,)
+    nothing = both.undone().undone().undone()
+    with pytest.raises(StremnError, match="Say what to follow first"):
+        nothing.mask()
+    with pytest.raises(StremnError, match="Mark an object first"):
+        nothing.next_object()
+
+
+def test_mask_file_instead_of_drawing(tmp_path: Path) -> None:
+    write_mask(tmp_path / "m.png", disc(0).astype(np.uint8) * 7)
+    drawing = Drawing.on(picture(0)).clicked(Tool.ON, (5, 5))
+    assert drawing.with_mask(read_mask(tmp_path / "m.png")).mask().ids == (7,)
+
+
+# ---------------------------------------------------------------- a run
+
+
+def never(done: int, total: int | None) -> None:
+    """A watcher that never stops."""
+
+
+def test_follow_gives_video_strip_and_masks(tmp_path: Path, clip: Path, model: STReMN) -> None:
+    seen: list[tuple[int, int | None]] = []
+    mask = read_mask(disc(0).astype(np.uint8) * 3)
+    found = follow(
+        str(clip), mask, model, tmp_path / "run", Options(slots=3, size=64), device="cpu",
+        watch=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen == [(done, FRAMES) for done in range(1, FRAMES + 1)]
+    assert len(list(open_frames(found.overlay))) == FRAMES
+    assert cv2.imread(str(found.strip)) is not None
+    with zipfile.ZipFile(found.masks) as archive:
+        names = archive.namelist()
+        assert names == [f"masks/{i:05d}.png" for i in range(FRAMES)] + ["memory.json"]
+        assert len(json.loads(archive.read("memory.json"))) == FRAMES
+        with archive.open("masks/00000.png") as file:
+            saved = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    assert saved is not None
+    assert found.summary.startswith(f"{FRAMES} frames, 1 objects, ")
+    assert "MB from the first frame to the last" in found.summary
+
+
+def test_a_stopped_run_keeps_its_frames(tmp_path: Path, clip: Path, model: STReMN) -> None:
+    def watch(done: int, total: int | None) -> None:
+        if done == 4:
+            raise StoppedError("Stopped.")
+
+    mask = read_mask(disc(0))
+    found = follow(
+        str(clip), mask, model, tmp_path / "run", Options(size=64), device="cpu", watch=watch
+    )
+    assert found.summary.startswith("Stopped early. ")
+    count = len(list(open_frames(found.overlay)))
+    assert 3 <= count <= 4
+    with zipfile.ZipFile(found.masks) as archive:
+        assert len(archive.namelist()) == count + 1
+
+
+def test_limit_ends_a_run(tmp_path: Path, clip: Path, model: STReMN) -> None:
+    options = Options(size=64, limit=3)
+    found = follow(
+        str(clip), read_mask(disc(0)), model, tmp_path / "run", options, device="cpu", watch=never
+    )
+    assert len(list(open_frames(found.overlay))) == 3
+
+
+def test_broken_inputs_are_said_in_words(tmp_path: Path, model: STReMN) -> None:
+    (tmp_path / "x.mp4").write_bytes(b"no video")
+    with pytest.raises(StremnError, match="cannot be opened as a video"):
+        first_frame(str(tmp_path / "x.mp4"))
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "stremn\[web\]"'):
+        build_page()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """A page that runs, with the shipped weights."""
+    gradio = pytest.importorskip("gradio")
+    from stremn.web import page_style
+
+    blocks = build_page("small", device="cpu")
+    _, url, _ = blocks.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **page_style(gradio)
+    )
+    yield url
+    blocks.close()
+
+
+@pytest.mark.filterwarnings("ignore")  # of the page's own libraries
+def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+
+    client = Client(address, verbose=False, analytics_enabled=False)
+    video = handle_file(str(clip))
+    shown = client.predict(video, api_name="/open")
+    assert cv2.imread(str(shown)).shape == (HEIGHT, WIDTH, 3)
+    write_mask(tmp_path / "m.png", disc(0).astype(np.uint8) * 7)
+    client.predict(handle_file(str(tmp_path / "m.png")), api_name="/mask")
+    overlay, strip, masks, summary = client.predict(video, 3, "learned", 128, 5, api_name="/follow")
+    copy = tmp_path / "overlay.mp4"
+    shutil.copy(overlay["video"] if isinstance(overlay, dict) else overlay, copy)
+    assert len(list(open_frames(copy))) == 5
+    assert cv2.imread(str(strip)) is not None
+    with zipfile.ZipFile(str(masks)) as archive:
+        archive.extract("masks/00000.png", tmp_path)
+    first = read_mask(tmp_path / "masks" / "00000.png")
+    assert first.ids == (7,)
+    assert str(summary).startswith("5 frames, 1 objects")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mistakes_reach_the_client_in_words(address: str, clip: Path, tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False, analytics_enabled=False)
+    video = handle_file(str(clip))
+    with pytest.raises(AppError, match="Upload a video first"):
+        client.predict(video, 3, "learned", 128, 0, api_name="/follow")
+    client.predict(video, api_name="/open")
+    with pytest.raises(AppError, match="Say what to follow first"):
+        client.predict(video, 3, "learned", 128, 0, api_name="/follow")
+    write_mask(tmp_path / "m.png", np.ones((9, 30), np.uint8))
+    with pytest.raises(AppError, match="it is 30x9 but the frame is 128x96"):
+        client.predict(handle_file(str(tmp_path / "m.png")), api_name="/mask")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_whole_path_in_a_browser(address: str, clip: Path) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium")
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 1400})
+        page.set_default_timeout(60_000)
+        page.goto(address)
+        page.set_input_files("#video input[type=file]", str(clip))
+        image = page.locator("#drawing img")
+        image.wait_for()
+        before = image.get_attribute("src")
+        size = image.bounding_box()
+
+        def click(x: float, y: float) -> None:
+            nonlocal before
+            place = {"x": x * size["width"] / WIDTH, "y": y * size["height"] / HEIGHT}
+            image.click(position=place)
+            page.wait_for_function(
+                "before => document.querySelector('#drawing img').src !== before", arg=before
+            )
+            before = image.get_attribute("src")
+
+        click(25, 24)
+        click(75, 73)
+        page.get_by_label("Not the object").click()
+        page.click("#run")
+        page.wait_for_function(
+            "() => document.querySelector('#summary').innerText.includes('frames, 1 objects')"
+        )
+        assert page.locator("#overlay video").count() == 1
+        assert page.locator("#strip img").count() == 1
+        assert "masks.zip" in "".join(page.locator("#masks").inner_text().split())
+        browser.close()
