@@ -4,6 +4,9 @@ from jaxtyping import install_import_hook
 
 install_import_hook("stremn", "type_checks.checked")  # before anything imports the package
 
+from collections.abc import Iterator  # noqa: E402
+
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -16,6 +19,14 @@ from tiny_model import tiny_config, tiny_model  # noqa: E402
 def seeded() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Annotations are not checked: for input that the package itself must refuse in a sentence."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -161,6 +161,7 @@ LABELS = np.ones((2, 4, 4), dtype=np.uint8)
 GIVEN = np.zeros(1, dtype=np.int64)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("frames", "labels", "given", "message"),
     [
@@ -181,6 +182,7 @@ def test_a_contradictory_clip_is_refused(
         Clip(frames, labels, given)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_contradictory_batch_is_refused() -> None:
     batch = collate([some()])
     with pytest.raises(StremnError, match="A clip batch needs frames"):

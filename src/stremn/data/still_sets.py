@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from stremn.data.augment import Mask, Picture, shrunk_to
@@ -136,7 +137,7 @@ class PairedStills:
         return _still(self.name(index), read_picture(pair.image), ids, self._kind)
 
 
-def _still(name: str, image: Picture, ids: Mask, kind: Kind) -> Still:
+def _still(name: str, image: Picture, ids: UInt8[np.ndarray, "h w"], kind: Kind) -> Still:
     """Check that picture and ids belong together, and reduce them to a handy size."""
     if image.shape[:2] != ids.shape:
         raise StremnError(
