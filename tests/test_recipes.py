@@ -300,6 +300,19 @@ def read_tiny_model():
     return ModelSection(preset="small", fields=fields)
 
 
+def test_a_learned_rule_is_compared_with_hand_made_ones() -> None:
+    stage = StageSection(
+        until=1.0, frames=5, size=64, batch=1, slots=3, policy="learned", sources={"x": 1.0}
+    )
+    model = build_model(model_config(read_tiny_model()))
+    loss = StageLoss(stage, read_recipe(RECIPES / "small-still.toml").loss)
+    scalars = loss(model, collate([moving_square(stage, 0)]), 0.0).scalars
+    agreements = {name: value for name, value in scalars.items() if name.startswith("agrees_")}
+    assert {"agrees_oldest", "agrees_most-similar", "agrees_spread"} <= agreements.keys()
+    # One eviction among two slots: oldest and newest disagree, and one of them is right.
+    assert agreements["agrees_oldest"] + agreements["agrees_newest"] == 1.0
+
+
 def test_training_policies() -> None:
     model = build_model(model_config(read_tiny_model()))
     assert training_policy(model, "learned") is model.policies["learned"]

@@ -19,6 +19,7 @@ from stremn.losses import LossReport
 from stremn.memory import UpdatePolicy
 from stremn.model import STReMN
 from stremn.policies import RandomDrop, RandomSelect, build_policy
+from stremn.policy_agreement import Watched
 from stremn.policy_training import Imitation
 from stremn.pretrained import load_model
 from stremn.recipe_format import (
@@ -36,6 +37,10 @@ from stremn.segmentation import (
 )
 
 __all__ = ["StageLoss", "describe_size", "first_model", "model_config", "training_policy"]
+
+
+WATCHED = ("oldest", "newest", "most-similar", "spread", "empty-first")
+"""Hand-made rules with which a learned rule's choices are compared in the log."""
 
 
 def model_config(section: ModelSection) -> SegmentationConfig:
@@ -107,14 +112,19 @@ class StageLoss:
         if self.loss.imitate is not None:
             teacher = build_policy(self.loss.imitate)
             return Imitation(slots=chosen, teacher=teacher)(network, batch, progress)
+        name = self._draw_policy()
+        policy = training_policy(network, name)
+        watched = Watched(policy, {rule: build_policy(rule) for rule in WATCHED})
+        learns = name in network.policies
         loss = ClipLoss(
             slots=chosen,
-            policy=training_policy(network, self._draw_policy()),
+            policy=watched if learns else policy,
             dice=self.loss.dice,
             bootstrap=self.loss.bootstrap,
             ramp=self.loss.ramp,
         )
-        return loss(network, batch, progress)
+        report = loss(network, batch, progress)
+        return LossReport(report.loss, report.scalars | watched.scalars())
 
     def _draw_policy(self) -> str:
         policy = self.stage.policy
