@@ -1,7 +1,7 @@
 """Section 4.3 and the qualitative figures: from what a run left on disk to pictures.
 
     analyze_memory([Path("out")], Path("figures"))             # what `stremn segment` wrote
-    study = Study(read_davis(root), session_maker("small"), described_runs("small", (3, 6)))
+    study = study_slots(read_davis(root), "small", (3, 4, 5, 6))
     analyze_data(study, Path("figures"))                        # a data set, several K
     analyze_training([Path("runs/mine")], Path("figures"))      # learning curves
 
@@ -48,8 +48,9 @@ from stremn.memory_log import (
     age_histogram,
     read_histories,
 )
+from stremn.model import STReMN
 from stremn.pretrained import load_model
-from stremn.sessions import SegmentationSession
+from stremn.sessions import SegmentationSession, fingerprint
 from stremn.video import open_frames
 
 TILE_HEIGHT = 220
@@ -164,9 +165,9 @@ def _retained(history: SlotHistory, frame_of: FrameOf, out: Path) -> Path:
         f"{history.video}, object {history.object_id}: what {history.slots} slots hold after "
         f"frame {last}",
         f"A row for each frame that the memory still holds at the end (red), between its "
-        f"neighbors in time ({apart}). Frame {history.given} came with the true mask; frame "
-        f"{max(kept)} is the newest. A good memory holds moments at which the object looks "
-        "different.",
+        f"neighbors in time ({apart}); in color, the objects as segmented. Frame {history.given} "
+        f"came with the true mask, frame {max(kept)} is the newest. A useful memory holds moments "
+        "at which the object looks different.",
         ["given" if f == history.given else "newest" if f == last else "kept" for f in kept],
     )
 
@@ -186,40 +187,56 @@ class Study:
 
     Attributes:
         data: sequences, and how they are scored.
-        make_session: makes a fresh session as the description says.
-        runs: one for each number of slots; the last is the one that pictures are made of.
+        model: the network.
+        runs: what to run it with; pictures of single sequences are of the last.
+        device: as for `SegmentationSession`.
+        precision: likewise.
     """
 
     data: SequenceSet
-    make_session: Callable[[RunDescription], SegmentationSession]
+    model: STReMN
     runs: tuple[RunDescription, ...]
+    device: str = "auto"
+    precision: str = "auto"
 
-
-def described_runs(
-    model: str, slots: Sequence[int], policy: str = "learned", resolution: int = 480
-) -> tuple[RunDescription, ...]:
-    """Describe runs that differ in the number of slots alone."""
-    return tuple(RunDescription(model, policy, k, resolution) for k in slots)
-
-
-def session_maker(
-    source: str | Path, *, device: str = "auto", precision: str = "auto"
-) -> Callable[[RunDescription], SegmentationSession]:
-    """Load weights once, and return what makes sessions on them as a description says."""
-    network = load_model(source).model
-
-    def make(run: RunDescription) -> SegmentationSession:
+    def session(self, run: RunDescription) -> SegmentationSession:
+        """Return a fresh session as the description says."""
         return SegmentationSession(
-            network,
-            device=device,
-            precision=precision,
+            self.model,
+            device=self.device,
+            precision=self.precision,
             memory_slots=run.slots,
             policy=run.policy,
             size=run.resolution,
             seed=run.seed,
         )
 
-    return make
+
+def study_slots(
+    data: SequenceSet,
+    source: str | Path,
+    slots: Sequence[int],
+    *,
+    policy: str = "learned",
+    resolution: int = 480,
+    device: str = "auto",
+    precision: str = "auto",
+) -> Study:
+    """Return a study of one rule with several numbers of slots.
+
+    Args:
+        data: sequences.
+        source: the weights, as for `load_model`.
+        slots: K of each run.
+        policy: name of the replacement rule.
+        resolution: shorter side in pixels that frames are reduced to.
+        device: as for `SegmentationSession`.
+        precision: likewise.
+    """
+    model = load_model(source).model
+    weights = f"{fingerprint(model):08x}"
+    runs = [RunDescription(str(source), policy, k, resolution, weights=weights) for k in slots]
+    return Study(data, model, tuple(runs), device, precision)
 
 
 def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Path]:
@@ -247,7 +264,7 @@ def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Pa
 
 def _run(study: Study, run: RunDescription, out: Path, watch: Watcher) -> Path:
     folder = out / "runs" / f"{run.policy}-{run.slots}"
-    recorder = MemoryRecorder(lambda: study.make_session(run), folder / "memory")
+    recorder = MemoryRecorder(lambda: study.session(run), folder / "memory")
 
     def told(sequence: str, done: int, total: int) -> None:
         recorder.watch(sequence, done, total)
@@ -270,9 +287,8 @@ def _pictures_of_data(
 ) -> list[Path]:
     drawn = []
     for history in histories:
-        sequence = data[history.video]
         drawn.append(_time_line(history, out))
-        drawn.append(_retained(history, lambda i, s=sequence: _frame_of(s, i), out))  # type: ignore[misc]
+        drawn.append(_retained(history, _pictures_of(data[history.video], folder), out))
     records = read_records(folder)
     drawn += [_strip(data[record.sequence], record, folder, out) for record in records]
     drawn += draw_scores(records, out)
@@ -280,8 +296,16 @@ def _pictures_of_data(
     return drawn
 
 
-def _frame_of(sequence: VideoSequence, index: int) -> Picture | None:
-    return _small(sequence.frame(index)) if 0 <= index < len(sequence) else None
+def _pictures_of(sequence: VideoSequence, folder: Path) -> FrameOf:
+    """Return what gives a frame with its segmentation, or bare where there is none on disk."""
+
+    def picture(index: int) -> Picture | None:
+        if index >= len(sequence):
+            return None
+        found = _segmented(sequence, index, folder)
+        return _small(sequence.frame(index)) if found is None else found
+
+    return picture
 
 
 # Scores ----------------------------------------------------------------------------------------

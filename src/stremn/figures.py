@@ -73,12 +73,16 @@ def _drawing(size: tuple[float, float], path: Path) -> Iterator[Figure]:
 
 
 def _head(figure: Figure, title: str, caption: str) -> None:
-    """Put a title and, below it, a caption in plain words over the figure."""
-    width = int(figure.get_figwidth() * 15)
-    text = "\n".join(textwrap.wrap(caption, width))
+    """Put a title over the figure and a caption in plain words under it."""
+    text = "\n".join(_lines(caption, figure.get_figwidth()))
     figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     # A caption under all axes is kept clear of them by the layout.
     figure.supxlabel(text, x=0.01, ha="left", fontsize=9, color="#555555")
+
+
+def _lines(caption: str, width: float) -> list[str]:
+    """Wrap a caption to a figure of `width` inches."""
+    return textwrap.wrap(caption, int(width * 15))
 
 
 # The memory -----------------------------------------------------------------------------------
@@ -87,7 +91,8 @@ def _head(figure: Figure, title: str, caption: str) -> None:
 def draw_ages(histograms: Sequence[AgeHistogram], path: Path, title: str) -> Path:
     """Draw Fig 5: the share of templates by their age, a line for each number of slots.
 
-    Ages are gathered in bins that grow with the longest video, so that each bin holds enough.
+    Ages are gathered in bins that grow with the longest video, so that each bin holds enough. The
+    share by chance hardly depends on the number of slots: one line shows the mean.
     """
     longest = max(len(h.shares) for h in histograms)
     width = max(1, round(longest / 40))
@@ -95,11 +100,12 @@ def draw_ages(histograms: Sequence[AgeHistogram], path: Path, title: str) -> Pat
         axes = figure.subplots()
         for color, histogram in zip(_colors(len(histograms)), histograms, strict=True):
             shares, edges = _binned(histogram.shares, width, longest)
-            chance, _ = _binned(histogram.chance, width, longest)
             label = f"{histogram.label} ({histogram.templates:,} templates)"
             axes.stairs(100 * shares, edges, color=color, lw=2, label=label)
-            axes.stairs(100 * chance, edges, color=color, lw=1, ls=(0, (2, 2)), alpha=0.7)
-        axes.plot([], [], color=FAINT, lw=1, ls=(0, (2, 2)), label="frames kept at random")
+        chances = [_binned(h.chance, width, longest)[0] for h in histograms]
+        mean = np.average(chances, axis=0, weights=[h.templates for h in histograms])
+        edges = 2.0 + width * np.arange(len(mean) + 1)
+        axes.stairs(100 * mean, edges, color=INK, lw=1.2, ls=(0, (2, 2)), label="kept at random")
         span = "" if width == 1 else f" (bins of {width} frames)"
         axes.set_xlabel(f"age of a template: frames before the query frame{span}")
         axes.set_ylabel("share of templates, percent")
@@ -112,7 +118,7 @@ def draw_ages(histograms: Sequence[AgeHistogram], path: Path, title: str) -> Pat
             "How far back the memory looks. For every frame of every video, the age of each "
             "template it could read; the given first frame and the previous frame are not "
             "counted, as the memory always holds them. Dashed: the same for as many past frames "
-            "drawn at random. A line above its dashed one means that the rule prefers that age.",
+            "drawn at random. Where a line is above the dashed one, the rule prefers that age.",
         )
     return path
 
@@ -255,8 +261,10 @@ def draw_tiles(
     columns = max(len(row) for row in rows)
     shape = next(t.picture.shape for row in rows for t in row if t.picture is not None)
     wide = min(3.2, max(1.5, 13.0 / columns))
-    tall = wide * shape[0] / shape[1] + 0.32
-    with _drawing((columns * wide + 0.5, len(rows) * tall + 1.3), path) as figure:
+    width = columns * wide + (0.45 if labels else 0.05)
+    tall = (wide - 0.16) * shape[0] / shape[1] + 0.4
+    head = 0.55 + 0.16 * len(_lines(caption, width))
+    with _drawing((width, len(rows) * tall + head), path) as figure:
         grid = figure.subplots(len(rows), columns, squeeze=False)
         for place, row in enumerate(rows):
             for column in range(columns):
@@ -311,7 +319,7 @@ def draw_bars(
         axes.set_xlim(0, 105)
         axes.set_xlabel("percent (100 is perfect)")
         axes.tick_params(axis="y", length=0)
-        figure.legend(loc="outside upper right", ncols=2)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         _head(figure, title, caption)
     return path
 
@@ -338,6 +346,8 @@ def draw_score_lines(
             axes.set_visible(False)
         for axes in grid[::columns]:
             axes.set_ylabel("J, percent")
+        for axes in grid[max(0, len(lines) - columns) : len(lines)]:
+            axes.set_xlabel("frame")
         _head(figure, title, caption)
     return path
 

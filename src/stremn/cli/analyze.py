@@ -65,13 +65,20 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         size: Size = 480,
         sequences: Names = None,
     ) -> None:
-        from stremn.analysis import Study, analyze_data, described_runs, session_maker
+        from stremn.analysis import analyze_data, study_slots
 
         data = read(kind, root, split, year, all_frames=False)
         data = data.only(sequences.split(",")) if sequences else data
-        runs = described_runs(model, _numbers(slots), policy, size)
-        make = session_maker(model, device=device, precision=precision)
-        _list(analyze_data(Study(data, make, runs), out, watch=_watch))
+        study = study_slots(
+            data,
+            model,
+            _numbers(slots),
+            policy=policy,
+            resolution=size,
+            device=device,
+            precision=precision,
+        )
+        _list(analyze_data(study, out, watch=_watch))
 
     return analyze
 
