@@ -1,8 +1,8 @@
 """STReMN-MS: one session for each scale and flip, their probabilities averaged frame by frame.
 
 Every view of the frame has a session, hence a memory, of its own and memorizes its own label. The
-views' answers are brought back to the frame (un-flipped, resized) and averaged while the video
-streams, so nothing but the memories is kept.
+sessions answer at the size of the frame; mirrored answers are mirrored back, and all are averaged
+while the video streams, so nothing but the memories is kept.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import cv2
 import numpy as np
-from jaxtyping import Float, Integer, UInt8
+from jaxtyping import Float, UInt8
 
 from stremn.errors import StremnError
 from stremn.masks import Labels
 from stremn.sessions import MemoryReport
 
 Frame = UInt8[np.ndarray, "height width 3"]
-ViewLabels = Integer[np.ndarray, "h w"]
-ViewFrame = UInt8[np.ndarray, "h w 3"]
 
 SCALES = (1.0, 1.15, 1.3, 1.5)
 """Usual test-time scales; the paper names none."""
@@ -70,42 +67,19 @@ class View:
     size: int
     flipped: bool
 
-    def frame(self, frame: Frame) -> ViewFrame:
-        """The frame as the session is to see it.
-
-        Enlarged here where the working size is larger than the frame, since sessions only reduce;
-        reducing is left to them, so that small objects of a mask do not vanish.
-        """
-        factor = self._factor(frame.shape[0], frame.shape[1])
-        if factor > 1:
-            frame = cv2.resize(frame, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    def frame(self, frame: Frame) -> Frame:
+        """The frame as the session is to see it; resizing is left to the session."""
         return np.ascontiguousarray(frame[:, ::-1]) if self.flipped else frame
 
-    def mask(self, labels: Labels) -> ViewLabels:
-        """The label map as the session is to see it; ids stay ids."""
-        factor = self._factor(*labels.shape)
-        if factor > 1:
-            kind = labels.dtype if labels.dtype == np.uint8 else np.uint16
-            labels = cv2.resize(
-                labels.astype(kind), None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST
-            )
+    def mask(self, labels: Labels) -> Labels:
+        """The label map as the session is to see it."""
         return np.ascontiguousarray(labels[:, ::-1]) if self.flipped else labels
 
     def back(
-        self, probabilities: Float[np.ndarray, "o h w"], height: int, width: int
+        self, probabilities: Float[np.ndarray, "o height width"]
     ) -> Float[np.ndarray, "o height width"]:
         """Probabilities of the view as those of the frame."""
-        upright = probabilities[:, :, ::-1] if self.flipped else probabilities
-        if upright.shape[1:] == (height, width):
-            return upright
-        layers = [
-            cv2.resize(np.ascontiguousarray(p), (width, height), interpolation=cv2.INTER_LINEAR)
-            for p in upright
-        ]
-        return np.stack(layers).reshape(-1, height, width).astype(np.float32)
-
-    def _factor(self, height: int, width: int) -> float:
-        return max(1.0, self.size / min(height, width))
+        return probabilities[:, :, ::-1] if self.flipped else probabilities
 
 
 @dataclass(frozen=True)
@@ -149,7 +123,7 @@ class MultiScaleSession:
         Args:
             make_session: makes a session that works at the given shorter side in pixels.
             size: shorter side at scale 1.
-            scales: relative sizes; frames are enlarged where that takes more pixels than they have.
+            scales: relative sizes; sessions enlarge frames too, at most to twice their size.
             flip: look at the mirrored frame too.
 
         Raises:
@@ -179,13 +153,12 @@ class MultiScaleSession:
         Raises:
             StremnError: as a single session.
         """
-        height, width = frame.shape[:2]
         total: Float[np.ndarray, "o height width"] | None = None
         reports = []
         ids: tuple[int, ...] = ()
         for view, session in self._views:
             result = session.step(view.frame(frame), None if mask is None else view.mask(mask))
-            seen = view.back(result.probabilities, height, width)
+            seen = view.back(result.probabilities)
             total = seen.astype(np.float32) if total is None else total + seen
             ids = result.ids
             reports.append(result.memory)
