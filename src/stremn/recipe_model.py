@@ -36,7 +36,7 @@ from stremn.segmentation import (
     measure,
 )
 
-__all__ = ["StageLoss", "describe_size", "first_model", "model_config", "training_policy"]
+__all__ = ["StageLoss", "first_model", "model_config", "training_policy"]
 
 
 WATCHED = ("oldest", "newest", "most-similar", "spread", "empty-first")
@@ -87,13 +87,6 @@ def _started(source: str, config: SegmentationConfig) -> STReMN:
             + ". Change model.preset or model.fields."
         )
     return found.model
-
-
-def describe_size(model: nn.Module) -> str:
-    """Say how many parameters there are, and how many learn."""
-    total = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return f"{total:,} parameters, {trained:,} of them trained"
 
 
 class StageLoss:

@@ -9,7 +9,6 @@ Paths in a recipe are absolute or below the folder named by the variable STREMN_
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -33,14 +32,12 @@ from stremn.recipe_format import (
     Recipe,
     read_recipe,
 )
-from stremn.recipe_model import StageLoss, describe_size, first_model, model_config
+from stremn.recipe_model import StageLoss, first_model, model_config
 from stremn.training import FitResult, Phase, fit
 from stremn.training_cost import estimate_cost
 from stremn.validation import StreamedValidation
 
 __all__ = ["run_recipe", "train"]
-
-logger = logging.getLogger("stremn.training")
 
 
 def train(
@@ -70,7 +67,6 @@ def run_recipe(
     model = first_model(recipe, config, dataset)
     facts = recipe.model_dump(mode="json")
     validation = _validation(recipe, data, recipe.train.device)
-    logger.info("%s", describe_size(model))
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return fit(

@@ -97,6 +97,8 @@ def fit(
     accelerator = _accelerator(config)
     run = Run(model, config, accelerator)
     main = accelerator.is_main_process
+    if main:
+        logger.info("%s", _size(model))
     _prepare_folder(out, resume)
     if resume and (out / CHECKPOINT).exists():
         saved = read_checkpoint(out / CHECKPOINT)
@@ -295,6 +297,12 @@ def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> Non
         raise StremnError(
             f"The phases have {total} steps together, but train.steps is {config.steps}."
         )
+
+
+def _size(model: nn.Module) -> str:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return f"{total:,} parameters, {trained:,} of them trained"
 
 
 def _export_weights(model: nn.Module, path: Path) -> None:

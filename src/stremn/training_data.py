@@ -85,7 +85,8 @@ def batches(
         first += phase.steps
         if start >= phase.steps:
             continue
-        logger.info("phase %s: %d steps of %d samples", phase.name, phase.steps, phase.batch)
+        if place.process_index == 0:
+            logger.info("phase %s: %d steps of %d samples", phase.name, phase.steps, phase.batch)
         shares = _share_of_process(phase, start, config.micro_batch, place)
         loader = iter(_loader(phase, [indices for step in shares for indices in step], config))
         for step in shares:
