@@ -305,6 +305,30 @@ def test_entries_can_be_pinned_one_by_one() -> None:
     assert state.pinned.tolist() == [[True, False], [False, False]]
 
 
+@pytest.mark.parametrize("name", ALL_RULES)
+def test_what_is_to_be_pinned_is_stored_even_if_the_rule_declines(name: str) -> None:
+    for frames in (2, 9, 30):
+        state = remember(build_policy(name), slots=4, frames=frames)
+        after, choice = write(state, templates(frames + 1)[frames], build_policy(name), pin=True)
+        assert choice.replace.sum() == 1
+        assert frames in after.written_at[0].tolist()
+        assert after.pinned[after.written_at == frames].all()
+
+
+@pytest.mark.parametrize("name", ALL_RULES)
+def test_a_frame_that_is_held_is_replaced_by_itself(name: str) -> None:
+    """The same frame again, under a corrected mask, pinned before or not."""
+    state = remember(build_policy(name), slots=4, frames=9, batch=2)
+    for frame in {0, 8} & set(state.written_at[0].tolist()):
+        place = state.written_at == frame
+        better = templates(9, batch=2, seed=1)[frame]
+        after, choice = write(state, better, build_policy(name))
+        rows = place.any(1)
+        assert torch.equal(choice.replace[rows] > 0.5, place[rows])
+        assert torch.equal(after.written_at[rows], state.written_at[rows])
+        assert torch.equal(after.keys[place], better.key[rows])
+
+
 def test_when_all_is_pinned_nothing_is_stored() -> None:
     state = empty(2)
     for template in templates(2):

@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 EVIDENCE = 2
 """Numbers of evidence kept with a template: object mass and confidence, both in [0, 1]."""
@@ -220,8 +221,9 @@ def write(
 ) -> tuple[MemoryState, Choice]:
     """Eq 4: X_i = (1 - a_i) X_i + a_i X_t, with the one-hot vector a that `policy` gives.
 
-    A template written with `pin` (for all entries or some) is never replaced. Returns the new
-    state and the choice made.
+    A template written with `pin` (for all entries or some) is stored whatever the policy says, and
+    never replaced. A frame that the memory already holds is replaced by itself: the same frame
+    under a better mask. Returns the new state and the choice made.
 
     With `reuse` the caller gives `state` away: the template is stored in its tensors instead of
     in copies of them, and `state` must not be used again. That is for callers that hold one state
@@ -230,6 +232,8 @@ def write(
     if state.growth and state.filled == state.slots:
         state = state.grown(state.growth)
     choice = policy(state, new, open_slots(state))
+    pinning = torch.as_tensor(pin, device=state.pinned.device)  # one for all, or "b"
+    choice = replace(choice, replace=_insist(choice.replace, state, new.frame, pinning))
     a = choice.replace.detach() if reuse else choice.replace
     store = _store if reuse else _overwrite
     written = a.detach() > 0.5
@@ -241,13 +245,30 @@ def write(
         update_keys=store(state.update_keys, new.update_key, a),
         evidence=store(state.evidence, new.evidence, a),
         written_at=state.written_at.masked_fill(written, new.frame),
-        pinned=state.pinned | (written & torch.as_tensor(pin, device=written.device)[..., None]),
+        pinned=state.pinned | (written & pinning[..., None]),
         seen=state.seen + 1,
         tally=tally.masked_fill(written, 0.0),
     )
     if state.filled < state.slots:  # slots fill in order, though not at every write
         after = replace(after, filled=int((~after.vacant).sum(1).max()))
     return after, choice
+
+
+def _insist(
+    a: Float[Tensor, "b k"], state: MemoryState, frame: int, pin: Bool[Tensor, "..."]
+) -> Float[Tensor, "b k"]:
+    """Return `a`, but for what is not the policy's to decide (see `write`).
+
+    Where it declines to store what is to be pinned, the latest template open to it gives way.
+    """
+    same = state.written_at == frame
+    open_ = open_slots(state)
+    latest = state.written_at.masked_fill(~open_, NEVER - 1).argmax(1)
+    otherwise = F.one_hot(latest, state.slots).bool() & open_
+    known = same.any(1)
+    declined = pin & (a.detach().sum(1) < 0.5)
+    settled = torch.where(known[:, None], same, otherwise)
+    return torch.where((known | declined)[:, None], settled.to(a.dtype), a)
 
 
 def _overwrite(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
