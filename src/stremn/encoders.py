@@ -62,13 +62,13 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
 
-    def normalise(self, frames: Float[Tensor, "b 3 height width"]) -> Tensor:
+    def normalize(self, frames: Float[Tensor, "b 3 height width"]) -> Tensor:
         """Shift and scale frames in [0, 1] as the backbone was trained with."""
         return (frames - self.mean) / self.std
 
     def forward(self, frames: Float[Tensor, "b 3 height width"]) -> Pyramid:
         """Return features of frames in [0, 1]; sides are multiples of 16."""
-        stride4 = self.stem(self.normalise(frames))
+        stride4 = self.stem(self.normalize(frames))
         stride8 = self.stage8(stride4)
         return Pyramid(stride4, stride8, self.stage16(stride8))
 
@@ -87,10 +87,10 @@ def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
 
 def cut_backbone(model: nn.Module) -> Backbone:
     """Cut a timm model at strides 4, 8 and 16, folding its BatchNorms."""
+    name = model.pretrained_cfg["architecture"]
     modules = dict(_in_order(model))
     cuts = {info["reduction"]: info["module"] for info in model.feature_info}
-    missing = [cut for stride in (4, 8, 16) if (cut := cuts.get(stride)) not in modules]
-    if missing:
+    if any(cuts.get(stride) not in modules for stride in (4, 8, 16)):
         raise StremnError(
             f"The backbone {name!r} has no features at strides 4, 8 and 16 to cut at."
         )
@@ -193,12 +193,23 @@ class _Depthwise(torch.autograd.Function):
 
 
 def ease_depthwise(module: nn.Module) -> None:
-    """Put a `DepthwiseConv` in the place of every depthwise convolution."""
+    """Put a `DepthwiseConv` in the place of every depthwise convolution it can stand for."""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d) and child.groups == child.in_channels > 1:
+        if isinstance(child, nn.Conv2d) and _is_plain_depthwise(child):
             setattr(module, name, DepthwiseConv(child))
         else:
             ease_depthwise(child)
+
+
+def _is_plain_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether `DepthwiseConv` knows all that `conv` does: no dilation, no padding by name."""
+    return (
+        conv.groups == conv.in_channels > 1
+        and conv.dilation == (1, 1)
+        and conv.stride[0] == conv.stride[1]
+        and not isinstance(conv.padding, str)
+        and conv.padding_mode == "zeros"
+    )
 
 
 class Standardize(nn.Module):
@@ -223,11 +234,11 @@ class Standardize(nn.Module):
 
     def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Return (features - mean) * scale."""
-        return (features - self.mean) * self.scale
+        return torch.addcmul(-self.mean * self.scale, features, self.scale)  # one pass
 
 
 class QueryEncoder(nn.Module):
-    """Image -> standardised features at strides 4, 8 and 16, and the raw stem."""
+    """Image -> standardized features at strides 4, 8 and 16, and the raw stem."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -240,14 +251,14 @@ class QueryEncoder(nn.Module):
         return self.backbone.channels
 
     def forward(self, frames: Float[Tensor, "b 3 height width"]) -> tuple[Pyramid, Tensor]:
-        """Return the standardised pyramid, and the raw features at stride 4."""
+        """Return the standardized pyramid, and the raw features at stride 4."""
         raw = self.backbone(frames)
         s4, s8, s16 = self.standardize
         return Pyramid(s4(raw.stride4), s8(raw.stride8), s16(raw.stride16)), raw.stride4
 
     @torch.no_grad()
     def measure(self, frames: Float[Tensor, "b 3 height width"]) -> None:
-        """Set the standardisation from real frames (see `Standardize`)."""
+        """Set the standardization from real frames (see `Standardize`)."""
         raw = self.backbone(frames)
         for layer, features in zip(
             self.standardize, (raw.stride4, raw.stride8, raw.stride16), strict=True
@@ -290,14 +301,14 @@ class FullMemoryEncoder(nn.Module):
         masks: Float[Tensor, "b 2 height width"],
     ) -> Float[Tensor, "b c h w"]:
         """Return features of the image under its masks; `stem` is not used."""
-        x = torch.cat([self.backbone.normalise(frames), masks], dim=1)
+        x = torch.cat([self.backbone.normalize(frames), masks], dim=1)
         x = self.backbone.stem(x)
         return self.standardize(self.backbone.stage16(self.backbone.stage8(x)))
 
     @torch.no_grad()
     def measure(self, frames: Tensor, stem: Tensor, masks: Tensor) -> None:
-        """Set the standardisation from real frames (see `Standardize`)."""
-        x = torch.cat([self.backbone.normalise(frames), masks], dim=1)
+        """Set the standardization from real frames (see `Standardize`)."""
+        x = torch.cat([self.backbone.normalize(frames), masks], dim=1)
         x = self.backbone.stem(x)
         self.standardize.measure(self.backbone.stage16(self.backbone.stage8(x)))
 
@@ -362,6 +373,6 @@ class SharedStemMemoryEncoder(nn.Module):
 
     @torch.no_grad()
     def measure(self, frames: Tensor, stem: Tensor, masks: Tensor) -> None:
-        """Set the standardisation, and let the masks speak as loudly as the image at stride 4."""
+        """Set the standardization, and let the masks speak as loudly as the image at stride 4."""
         self.mask_scale.copy_(stem.float().std(dim=(0, 2, 3), keepdim=True))
         self.standardize.measure(self._features(stem, masks))

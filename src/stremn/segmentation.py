@@ -271,7 +271,7 @@ BACKBONES = ("query_encoder.backbone.", "memory_encoder.stage")
 
 
 def measure(model: STReMN, frames: Float[Tensor, "b 3 height width"]) -> None:
-    """Set the fixed standardisation of the encoders' features from real frames in [0, 1].
+    """Set the fixed standardization of the encoders' features from real frames in [0, 1].
 
     Once, before training starts from ImageNet weights.
     """
