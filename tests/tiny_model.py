@@ -38,7 +38,7 @@ def tiny_backbone() -> Backbone:
 
 
 def tiny_model(seed: int = 1, **changes) -> STReMN:
-    """Random weights, standardised on noise; large last weights, so that masks are not all 0.5."""
+    """Random weights, standardized on noise; large last weights, so that masks are not all 0.5."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = build_model(tiny_config(**changes), tiny_backbone())

@@ -1,0 +1,214 @@
+"""Objects as entries, soft aggregation, tracks, builders."""
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+import oracles
+from stremn.model import STReMN
+from stremn.policies import Oldest
+from stremn.segmentation import (
+    ABSENT,
+    PRESETS,
+    SegmentationConfig,
+    aggregate,
+    build_model,
+    frozen_parameters,
+    memorize,
+    object_logits,
+    object_masks,
+    one_hot,
+    recall,
+    scatter,
+    segment,
+    shares,
+    start,
+)
+from tiny_model import tiny_backbone, tiny_config, tiny_model
+
+SIZE = (32, 48)
+
+
+def chances(objects: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    """Logits "2 o 3 4" with the extremes among them."""
+    logits = torch.randn(2, objects, 3, 4, dtype=dtype) * 4
+    logits[0, 0, 0, :] = torch.tensor([-90.0, 90.0, 0.0, 17.0], dtype=dtype)
+    return logits
+
+
+@pytest.mark.parametrize("objects", [1, 2, 5])
+@pytest.mark.parametrize("merge", ["aggregate", "shares"])
+def test_merging_is_stms_soft_aggregation(objects: int, merge: str) -> None:
+    logits = chances(objects)
+    found = aggregate(logits).exp() if merge == "aggregate" else shares(logits)
+    for video in range(2):
+        for place in np.ndindex(3, 4):
+            each = logits[video, :, place[0], place[1]].sigmoid().tolist()
+            expected = oracles.aggregate(each)
+            pixel = found[video, :, place[0], place[1]].tolist()
+            np.testing.assert_allclose(pixel, expected, atol=1e-6)
+    torch.testing.assert_close(found.sum(1), torch.ones_like(found[:, 0]))
+
+
+def test_merging_in_float32_is_the_same() -> None:
+    logits = chances(3)
+    exact = aggregate(logits).exp()
+    for found in (aggregate(logits.float()).exp(), shares(logits.float())):
+        np.testing.assert_allclose(found.numpy(), exact.numpy(), atol=2e-6)
+
+
+def test_merging_is_differentiable_and_finite_at_the_extremes() -> None:
+    inside = torch.randn(1, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    torch.autograd.gradcheck(aggregate, (inside,))
+    extreme = chances(3, torch.float32).requires_grad_()
+    aggregate(extreme).sum().backward()
+    assert extreme.grad is not None
+    assert extreme.grad.isfinite().all()
+
+
+def test_an_absent_object_has_no_share_and_takes_none() -> None:
+    logits = chances(3)
+    logits[:, 1] = ABSENT
+    with_absent = aggregate(logits).exp()
+    assert float(with_absent[:, 2].max()) == 0
+    without = aggregate(logits[:, [0, 2]]).exp()
+    torch.testing.assert_close(with_absent[:, [0, 1, 3]], without)
+
+
+def test_merging_leaves_its_input_alone() -> None:
+    for objects in (1, 3):
+        logits = chances(objects)
+        before = logits.clone()
+        shares(logits)
+        assert torch.equal(logits, before)
+
+
+def test_order_of_objects_does_not_matter() -> None:
+    logits, order = chances(4), [2, 0, 3, 1]
+    moved = aggregate(logits[:, order])
+    expected = aggregate(logits)[:, [0, *(i + 1 for i in order)]]
+    torch.testing.assert_close(moved, expected)
+
+
+# ---------------------------------------------------------------------------------- entries
+
+
+def given_track(model: STReMN, video: list[int], label: list[int], videos: int):  # type: ignore[no-untyped-def]
+    """A track whose entries have seen one frame of their video; the query of a second one."""
+    objects = max(label)
+    track = start(model, torch.tensor(video), torch.tensor(label), 3, SIZE)
+    first = model.encode_query(torch.rand(videos, 3, *SIZE))
+    masks = torch.rand(videos, objects + 1, *SIZE).softmax(1)
+    track, _ = memorize(model, track, first, masks, frame=0, policy=Oldest(), pin=True)
+    return track, model.encode_query(torch.rand(videos, 3, *SIZE))
+
+
+def test_scatter_puts_entries_at_their_video_and_label(model: STReMN) -> None:
+    track, _ = given_track(model, [1, 0, 1], [2, 1, 1], 2)
+    logits = torch.arange(3.0).reshape(3, 1, 1).expand(3, 2, 2)
+    dense = scatter(logits, track, 2, 2)
+    assert dense[:, :, 0, 0].tolist() == [[1, ABSENT], [2, 0]]
+
+
+def test_masks_of_an_entry_are_its_own_and_the_union_of_the_others(model: STReMN) -> None:
+    track, _ = given_track(model, [1, 0, 1], [2, 1, 1], 2)
+    probabilities = torch.rand(2, 3, *SIZE).softmax(1)
+    masks = object_masks(probabilities, track)
+    torch.testing.assert_close(masks[0, 0], probabilities[1, 2])
+    torch.testing.assert_close(masks[0, 1], probabilities[1, 1])
+    torch.testing.assert_close(masks[1, 0], probabilities[0, 1])
+    torch.testing.assert_close(masks[1, 1], probabilities[0, 2])
+
+
+def test_videos_of_a_batch_do_not_see_each_other(model: STReMN) -> None:
+    with torch.no_grad():
+        track, query = given_track(model, [0, 0, 1], [1, 2, 1], 2)
+        both = recall(model, track, query, 2, 2)
+        first = track.select(torch.tensor([0, 1]))
+        alone = recall(model, first, query.take(torch.tensor([0])), 1, 2)
+    torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_a_session_merges_as_training_does(model: STReMN) -> None:
+    with torch.no_grad():
+        for label in ([1], [1, 2, 3]):
+            track, query = given_track(model, [0] * len(label), label, 1)
+            merged = recall(model, track, query, 1, len(label)).exp()
+            torch.testing.assert_close(segment(model, track, query), merged, rtol=0, atol=2e-6)
+
+
+def test_logits_are_brought_to_the_frames_size(model: STReMN) -> None:
+    with torch.no_grad():
+        track, query = given_track(model, [0, 0], [1, 2], 1)
+        assert object_logits(model, track, query).shape == (2, *SIZE)
+
+
+def test_tracks_are_joined_and_selected(model: STReMN) -> None:
+    track, _ = given_track(model, [0, 0, 1], [1, 2, 1], 2)
+    parts = [track.select(torch.tensor([i])) for i in range(3)]
+    again = parts[0].join(parts[1]).join(parts[2])
+    assert again.video.tolist() == [0, 0, 1]
+    assert again.label.tolist() == [1, 2, 1]
+    assert torch.equal(again.state.keys, track.state.keys)
+
+
+def test_label_maps_become_layers_and_void_none() -> None:
+    labels = torch.tensor([[[0, 1], [2, 255]]])
+    layers = one_hot(labels, 2)
+    assert layers[0, :, 0, 0].tolist() == [1, 0, 0]
+    assert layers[0, :, 0, 1].tolist() == [0, 1, 0]
+    assert layers[0, :, 1, 0].tolist() == [0, 0, 1]
+    assert layers[0, :, 1, 1].tolist() == [0, 0, 0]
+
+
+# ---------------------------------------------------------------------------------- builders
+
+
+def test_the_papers_preset_has_the_papers_numbers() -> None:
+    """Section 4.1.1 and STM: ResNet-50 with GroupNorm, keys 128, values 512, decoder 256."""
+    config = PRESETS["resnet50"]
+    assert config.backbone == "resnet50_gn"
+    assert config.memory_encoder == "full"
+    assert (config.key, config.value, config.decoder) == (128, 512, (256, 256, 256))
+    assert config.tau == 1
+
+
+def test_the_small_preset_is_small() -> None:
+    model = build_model(PRESETS["small"])
+    assert sum(weight.numel() for weight in model.parameters()) < 5e6
+    assert set(model.policies) == {"learned", "evidence"}
+
+
+@pytest.mark.parametrize("skips", [True, False])
+@pytest.mark.parametrize("encoder", ["full", "shared-stem"])
+@pytest.mark.parametrize("separable", [True, False])
+def test_every_combination_of_parts_runs(skips: bool, encoder: str, separable: bool) -> None:
+    model = tiny_model(skips=skips, memory_encoder=encoder, separable=separable)
+    with torch.no_grad():
+        track, query = given_track(model, [0, 0], [1, 2], 1)
+        assert recall(model, track, query, 1, 2).shape == (1, 3, *SIZE)
+
+
+def test_an_impossible_configuration_is_refused() -> None:
+    for wrong in ({"key": 0}, {"tau": 0.0}, {"memory_encoder": "none"}, {"keys": 3}):
+        with pytest.raises(ValidationError):
+            SegmentationConfig(**wrong)
+
+
+def test_what_a_cpu_training_leaves_alone_is_the_stem_and_depthwise_weights() -> None:
+    model = build_model(PRESETS["small"])
+    frozen = set(frozen_parameters(model))
+    names = dict(model.named_parameters())
+    assert frozen
+    assert frozen <= set(names)
+    for name in frozen:
+        assert name.startswith("query_encoder.backbone.stem.") or names[name].shape[1] == 1
+    for name in names:
+        if name.startswith(("decoder.", "query_key.", "update_key.", "memory_value.")):
+            assert name not in frozen
+
+
+def test_a_backbone_of_ones_own_can_be_given() -> None:
+    model = build_model(tiny_config(), tiny_backbone())
+    assert model.query_encoder.channels == (8, 12, 16)
