@@ -12,18 +12,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.masks import (
-    ColorTable,
-    diagnose,
-    label_map,
-    objects_of,
-    open_masks,
-    overlay,
-    palette,
-    read_mask,
-    repair,
-    write_mask,
-)
+from stremn.mask_check import diagnose, repair
+from stremn.mask_sets import open_masks
+from stremn.masks import ColorTable, label_map, objects_of, overlay, read_mask, write_mask
+from stremn.palettes import palette
 
 SIZE = (60, 80)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stremn.errors import StremnError
-from stremn.masks import LabelMap, label_map, open_masks
+from stremn.mask_sets import open_masks
+from stremn.masks import LabelMap, label_map
 from stremn.prompts import box_mask, clicks_mask, parse_box, parse_points
 from stremn.video import Frame, FrameSource
 

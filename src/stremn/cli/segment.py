@@ -172,7 +172,8 @@ def check_mask(
     Understands palette, grey and color-coded masks, transparency and 16-bit ids; mends soft
     edges, lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
     """
-    from stremn.masks import diagnose, repair, write_mask
+    from stremn.mask_check import diagnose, repair
+    from stremn.masks import write_mask
     from stremn.video import read_image
 
     size = None if frame is None else read_image(frame).shape[:2]

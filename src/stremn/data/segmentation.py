@@ -19,7 +19,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.masks import VOID, Labels
+from stremn.mask_codes import VOID
+from stremn.masks import Labels
 from stremn.video import IMAGE_SUFFIXES, natural_order, read_image
 
 _ORIENTATION = 0x0112
