@@ -378,10 +378,11 @@ def collate(clips: Sequence[UInt8[Tensor, "t c height width"]]) -> FrameBatch:
 class LossConfig(Config):
     """Weights of the loss: pixel loss + gradient_weight x scale-invariant gradient (Sec 4.2).
 
-    The gradient's weight rises from 0 over the first `gradient_ramp` of training.
+    `pixel` is the paper's "shrinkage" on L1 and L2, or as controls "plain" L1 + L2, or "squared",
+    L2 alone, which does not pull uncertain pixels to black early in training. The gradient's weight rises from 0 over the first `gradient_ramp` of training.
     """
 
-    pixel: Literal["shrinkage", "plain"] = "shrinkage"
+    pixel: Literal["shrinkage", "plain", "squared"] = "shrinkage"
     gradient_weight: float = Field(default=0.1, ge=0)
     gradient_ramp: float = Field(default=0.3, ge=0, le=1)
 
@@ -405,7 +406,11 @@ class HorizonConfig(Config):
         return 1 + round((self.future - 1) * share)
 
 
-PIXEL_LOSSES = {"shrinkage": (shrinkage_l1, shrinkage_l2), "plain": (l1, l2)}
+PIXEL_LOSSES = {
+    "shrinkage": (shrinkage_l1, shrinkage_l2),
+    "plain": (l1, l2),
+    "squared": (l2,),
+}
 
 
 def frame_loss(
@@ -415,9 +420,9 @@ def frame_loss(
     progress: float,
 ) -> LossReport:
     """Pixel losses plus the weighted scale-invariant gradient, as means over all frames."""
-    on_l1, on_l2 = (loss(prediction, target) for loss in PIXEL_LOSSES[config.pixel])
-    scalars = {"l1": float(on_l1.detach()), "l2": float(on_l2.detach())}
-    total = on_l1 + on_l2
+    terms = {loss.__name__: loss(prediction, target) for loss in PIXEL_LOSSES[config.pixel]}
+    scalars = {name: float(term.detach()) for name, term in terms.items()}
+    total = torch.stack(list(terms.values())).sum()
     ramp = 1.0 if config.gradient_ramp == 0 else min(progress / config.gradient_ramp, 1.0)
     weight = config.gradient_weight * ramp
     if weight > 0:
