@@ -1,11 +1,13 @@
 import csv
 import itertools
 import math
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -236,6 +238,23 @@ def test_signal_stops_with_a_checkpoint_and_resumes_exactly(tmp_path: Path, numb
     model = make_model()
     fit(model, make_phases(15), config, out=tmp_path / "cut", resume=True)
     assert same_weights(model, whole)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_whole_group_spares_the_workers(tmp_path: Path, number: int) -> None:
+    def loss(model: nn.Module, batch: Points, progress: float) -> LossReport:
+        if round(progress * 15) == 6:
+            workers = multiprocessing.active_children()
+            assert len(workers) == 2
+            for process in workers:
+                os.kill(process.pid, number)
+            os.kill(os.getpid(), number)
+            time.sleep(0.2)  # time to die, for those who would
+        return noisy_error(model, batch, progress)
+
+    config = make_config(15, workers=2)
+    result = fit(make_model(), make_phases(15, loss), config, out=tmp_path)
+    assert (result.step, result.stopped) == (7, "interrupted")
 
 
 def test_time_budget_stops_cleanly_and_validates(tmp_path: Path) -> None:

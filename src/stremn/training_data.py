@@ -133,9 +133,13 @@ def _loader(
 
 
 def _leave_signals_to_parent(_: int) -> None:
-    """Let the main process finish its step and write a checkpoint on Ctrl-C."""
+    """Let the main process finish its step and write a checkpoint.
+
+    Ctrl-C and most job systems signal the whole group; a worker that obeyed would take the main
+    process down in the middle of its step. Workers end when their loader does.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class Clock:
