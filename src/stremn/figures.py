@@ -34,6 +34,8 @@ ACCENT, SECOND = "#c8452c", "#2b6ca3"
 COLORS = ("#2b6ca3", "#c8452c", "#3f8f4f", "#8656a8", "#b5851d", "#3a9a9a", "#7a7a7a", "#d06a9c")
 TIME_COLORS = "viridis"
 DPI = 130
+MARKED = 400
+"""Frames up to which the start of every template is marked: more marks would cover the colors."""
 
 _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -165,9 +167,11 @@ def _draw_slots(figure: Figure, axes: Axes, history: SlotHistory) -> None:
     held = np.ma.masked_equal(history.held.T, NEVER)
     image = _slot_map(axes, history, held, TIME_COLORS)
     for slot in range(history.slots):
-        for first, last, frame in _stays(history, slot):
-            if first > frames[0]:
-                axes.plot([first - 0.5] * 2, [slot - 0.4, slot + 0.4], color=PAPER, lw=0.6)
+        stays = list(_stays(history, slot))
+        if len(frames) <= MARKED:
+            starts = [first - 0.5 for first, _, _ in stays if first > frames[0]]
+            axes.vlines(starts, slot - 0.4, slot + 0.4, color=PAPER, lw=0.6)
+        for first, last, frame in stays:
             if last - first >= 0.035 * (frames[-1] - frames[0]):
                 share = (frame - frames[0]) / max(1, frames[-1] - frames[0])
                 ink = INK if share > 0.6 else PAPER
