@@ -100,6 +100,7 @@ def main() -> None:
         f"processor_seconds_{options.workers}_workers": round(many[1], 2),
         "ms_a_mask_without_files": round(milliseconds_a_mask(), 2),
         "best_of": options.repeat,
+        "load_average": round(os.getloadavg()[0], 1),
         "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "python": platform.python_version(),
