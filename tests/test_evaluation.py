@@ -102,6 +102,7 @@ def test_files_and_protocol(tmp_path):
         "scales": [1.0],
         "flip": False,
         "seed": 0,
+        "reach": None,
         "weights": "",
         "postprocessing": {"reach": 1.0, "written": "plain"},
         "decay": "mended",
@@ -271,8 +272,9 @@ def test_a_real_session_is_evaluated(tmp_path, model):
 
 
 def test_the_description_makes_the_session(model):
-    plain = session_factory(model, RunDescription("m", "oldest", 3, 96), device="cpu")()
+    plain = session_factory(model, RunDescription("m", "oldest", 3, 96, reach=0.5), device="cpu")()
     assert (plain.memory_slots, plain.policy_name, plain.size) == (3, "oldest", 96)
+    assert plain.reach == 0.5
     many = RunDescription("m", "oldest", 3, 96, scales=(1.0, 1.5), flip=True)
     views = session_factory(model, many, device="cpu")().views
     assert [(view.size, view.flipped) for view in views] == [

@@ -86,6 +86,8 @@ class RunDescription:
         scales: test-time scales; several make STReMN-MS.
         flip: whether horizontally flipped copies vote too.
         seed: seed of random rules.
+        reach: far false positives are removed before a frame is memorized, within this reach of
+            :func:`stremn.postprocess.near_regions`; None = they are not.
         weights: checksum of the weights, so that a file trained further is another run.
     """
 
@@ -96,6 +98,7 @@ class RunDescription:
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     seed: int = 0
+    reach: float | None = None
     weights: str = ""
 
     def to_json(self) -> Json:
@@ -110,7 +113,7 @@ def session_factory(
 
     Args:
         model: the network, shared by all sessions.
-        run: policy, slots, resolution, scales, flip and seed.
+        run: policy, slots, resolution, scales, flip, seed and reach.
         device: as for :class:`stremn.sessions.SegmentationSession`.
         precision: likewise.
     """
@@ -124,6 +127,7 @@ def session_factory(
             policy=run.policy,
             size=size,
             seed=run.seed,
+            reach=run.reach,
         )
 
     def several() -> MultiScaleSession:

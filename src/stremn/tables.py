@@ -444,7 +444,8 @@ def _protocol_line(protocol: Mapping[str, Any], rows: Sequence[Measured]) -> str
         f"{protocol['frames_shown']}, scored: {protocol['frames_scored']}, "
         f"{protocol['resolution']} px, up to {repetitions} repetitions; without post-processing. "
         "Intervals are bootstrap percentiles over sequences; a difference whose interval holds "
-        "zero is a tie."
+        "zero is a tie. The paper's numbers are J&F on DAVIS 2017 test-dev: compare differences, "
+        "not levels."
     )
 
 

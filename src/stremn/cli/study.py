@@ -27,6 +27,12 @@ Root = Annotated[Path, typer.Option(help="Folder of the data set in its official
 Split = Annotated[str | None, typer.Option(help="Split; default: the one that is usually scored.")]
 Year = Annotated[int, typer.Option(help="Edition of the data set.")]
 Scales = Annotated[str, typer.Option(help="Relative sizes, such as 1.0,1.3 (STReMN-MS).")]
+Reach = Annotated[
+    float | None,
+    typer.Option(
+        help="Remove false positives farther away than this (in object sizes) before memorizing."
+    ),
+]
 SuiteNames = Annotated[str, typer.Option(help="short, long, occlusion, by commas.")]
 LongFrames = Annotated[int, typer.Option(help="long: frames that a sequence is played to.")]
 Gaps = Annotated[str, typer.Option(help="occlusion: numbers of foreign frames, by commas.")]
@@ -94,6 +100,7 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         scales: Scales = "1.0",
         flip: Annotated[bool, typer.Option(help="Mirrored copies vote too.")] = False,
         seed: Annotated[int, typer.Option(help="Of random rules.")] = 0,
+        reach: Reach = None,
         sequences: Names = None,
         all_frames: Annotated[bool, typer.Option(help="YouTube-VOS: read every frame.")] = False,
         filtered: Annotated[bool, typer.Option(help="Write masks after the filter.")] = False,
@@ -110,7 +117,7 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         sizes = tuple(_numbers(scales))
         network = load_model(model).model
         run = RunDescription(
-            model, policy, slots, size, sizes, flip, seed, f"{fingerprint(network):08x}"
+            model, policy, slots, size, sizes, flip, seed, reach, f"{fingerprint(network):08x}"
         )
         report = evaluate(
             data,
