@@ -1,0 +1,46 @@
+"""What the package exports, and that asking for it is cheap."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import stremn
+
+
+def test_every_exported_name_is_there_and_sorted() -> None:
+    for name in stremn.__all__:
+        assert getattr(stremn, name) is not None
+    constants = [name for name in stremn.__all__ if name.isupper()]
+    classes = [name for name in stremn.__all__ if name[0].isupper() and not name.isupper()]
+    functions = [name for name in stremn.__all__ if name[0].islower()]
+    assert stremn.__all__ == sorted(constants) + sorted(classes) + sorted(functions)
+    assert set(stremn._HOMES) == set(stremn.__all__)
+
+
+def test_every_exported_name_is_the_one_of_its_home() -> None:
+    for name, home in stremn._HOMES.items():
+        assert getattr(stremn, name) is getattr(importlib.import_module(home), name)
+
+
+def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'stremn' has no attribute 'Segmentation'"):
+        _ = stremn.Segmentation
+
+
+def test_every_module_can_be_imported_by_itself() -> None:
+    names = [m.name for m in pkgutil.walk_packages(stremn.__path__, "stremn.")]
+    for name in names:
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, stremn; stremn.__version__;"
+        "heavy = {'torch', 'timm', 'cv2', 'numpy', 'av', 'pydantic'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
