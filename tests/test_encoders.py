@@ -90,7 +90,12 @@ def test_frames_are_shifted_and_scaled_as_the_backbone_was_trained_with() -> Non
     [
         ("resnet5000", r"timm has no backbone 'resnet5000'\. Names alike: .*resnet50"),
         ("zzz", r"no backbone 'zzz'\. Names alike: -\."),
-        ("test_vit", "no features at strides 4, 8 and 16"),
+        ("test_vit", "'test_vit' has no features at strides 4, 8 and 16"),
+        (
+            "test_mambaout",
+            r"'test_mambaout' cannot be cut: its features have the shapes \[\(16, 12",
+        ),
+        ("test_maxvit", "'test_maxvit' cannot be cut: .*divisible.* Choose a convolutional one"),
     ],
 )
 def test_names_that_do_not_serve_are_refused(name: str, message: str) -> None:

@@ -103,12 +103,32 @@ def cut_backbone(model: nn.Module) -> Backbone:
         fold_batch_norms(part)
         ease_depthwise(part)
     width = {info["reduction"]: info["num_chs"] for info in model.feature_info}
-    return Backbone(
+    backbone = Backbone(
         *parts[:3],
         channels=(width[4], width[8], width[16]),
         mean=model.pretrained_cfg["mean"],
         std=model.pretrained_cfg["std"],
     )
+    _try_out(backbone, name)
+    return backbone
+
+
+@torch.no_grad()
+def _try_out(backbone: Backbone, name: str) -> None:
+    """Refuse a backbone that does not take every size, or has another layout of features."""
+    reason = None
+    try:
+        tried = backbone(torch.zeros(1, 3, 64, 48))
+        found = [tuple(x.shape[1:]) for x in (tried.stride4, tried.stride8, tried.stride16)]
+        wanted = [(c, 64 // s, 48 // s) for c, s in zip(backbone.channels, (4, 8, 16), strict=True)]
+        if found != wanted:
+            reason = f"its features have the shapes {found} where {wanted} are needed"
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+    if reason:
+        raise StremnError(
+            f"The backbone {name!r} cannot be cut: {reason}. Choose a convolutional one."
+        )
 
 
 def _in_order(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
