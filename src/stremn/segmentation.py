@@ -136,9 +136,7 @@ def recall(
     return aggregate(scatter(object_logits(model, track, query), track, videos, objects))
 
 
-def segment(
-    model: STReMN, track: Track, query: Query
-) -> Float[Tensor, "1 c height width"]:
+def segment(model: STReMN, track: Track, query: Query) -> Float[Tensor, "1 c height width"]:
     """Segment one frame of one video: probabilities of background and each entry of `track`.
 
     The entries are all of that video, in the order of their labels. Equal to `recall(...).exp()`,
@@ -147,9 +145,7 @@ def segment(
     return shares(object_logits(model, track, query)[None])
 
 
-def object_logits(
-    model: STReMN, track: Track, query: Query
-) -> Float[Tensor, "n height width"]:
+def object_logits(model: STReMN, track: Track, query: Query) -> Float[Tensor, "n height width"]:
     """Segment each entry by itself: its logit at every pixel of the frame."""
     logits = model.recall(track.state, query.take(track.video)).float()
     size = query.frames.shape[-2:]

@@ -6,6 +6,7 @@ same `memorize` and `recall` that training uses.
 
 from __future__ import annotations
 
+import copy
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -24,13 +25,15 @@ from torch import Tensor
 from stremn import memory
 from stremn.checkpoints import write_atomically
 from stremn.errors import StremnError
-from stremn.hardware import inference_precision, pick_device
+from stremn.hardware import inference_precision, keep_freed_memory, pick_device
+from stremn.inference import for_inference
 from stremn.masks import LabelMap, label_map, read_mask
 from stremn.memory import Choice, MemoryState, UpdatePolicy
 from stremn.model import Query, STReMN
-from stremn.policies import build_policy
+from stremn.policies import Append, build_policy
+from stremn.postprocess import remove_distant_shares
 from stremn.pretrained import Pretrained
-from stremn.segmentation import Track, memorize, recall, start
+from stremn.segmentation import Track, memorize, segment, start
 from stremn.video import as_picture
 from stremn.working_size import WorkingSize
 
@@ -131,17 +134,21 @@ class SegmentationSession:
         policy: str | UpdatePolicy = "learned",
         size: int = 480,
         seed: int = 0,
+        reach: float | None = None,
     ) -> None:
         """Start with no objects.
 
         Args:
-            model: the network; moved to the device and precision.
+            model: the network; copied if it is in training, elsewhere or of another precision.
             device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
             precision: "auto" (bfloat16 where the hardware has it), "float32" or "bfloat16".
             memory_slots: K, templates kept of each object; the first is the given mask's.
             policy: name of a replacement rule, or the rule itself.
-            size: shorter side in pixels that frames are reduced to; smaller ones stay.
+            size: shorter side in pixels that frames are brought to; small ones at most doubled.
             seed: of the random rules.
+            reach: remove false positives farther from the previous frame's object than this, in
+                units of its size (square root of its area), before the frame is memorized
+                (Sec 4.1.1); None removes nothing.
 
         Raises:
             StremnError: K below 1, size below 64, an unknown device, precision or rule.
@@ -154,17 +161,21 @@ class SegmentationSession:
             raise StremnError(f"size must be at least 64 pixels, got {size}. 480 is usual.")
         self.device = pick_device(device)
         self.dtype = inference_precision(precision, self.device)
-        self.model = model.to(self.device, self.dtype).eval()
+        self.model = _in_place(model, self.device, self.dtype)
+        self._fast = for_inference(self.model)
+        keep_freed_memory()
         self.memory_slots = memory_slots
         self.size = size
         self.seed = seed
+        self.reach = reach
         self.policy_name = policy if isinstance(policy, str) else type(policy).__name__
         self.policy = self._resolve(policy)
-        self.growth = GROWTH if self.policy_name == "append" else 0
+        self.growth = GROWTH if isinstance(self.policy, Append) else 0
         self.frame = -1
         self.ids: tuple[int, ...] = ()
         self.track: Track | None = None
         self._frame_size: tuple[int, int] | None = None
+        self._where: Integer[np.ndarray, "h w"] | None = None
         self._latest: tuple[Query, Tensor, WorkingSize] | None = None
         self._choices: dict[int, tuple[Tensor, Choice]] = {}
 
@@ -209,7 +220,7 @@ class SegmentationSession:
             )
         self._check_size(image)
         size = WorkingSize.of(image.shape[0], image.shape[1], self.size)
-        query = self.model.encode_query(self._tensor(size.inward_image(image)))
+        query = self._fast.encode_query(self._tensor(size.inward_image(image)))
         shares = self._recall(query, size)
         self.frame += 1
         self._choices = {}
@@ -248,9 +259,13 @@ class SegmentationSession:
             rest = shares[:, [0, *(i + 1 for i in kept)]]
             rest = torch.cat([1 - rest[:, 1:].sum(1, keepdim=True), rest[:, 1:]], 1)
             self._latest = (query, rest, size)
+        if self._where is not None:
+            new_places = np.zeros(len(self.ids) + 2, np.int32)
+            new_places[[i + 1 for i in kept]] = range(1, len(kept) + 1)
+            self._where = new_places[self._where]
         self._choices.pop(object_id, None)
         if not kept:
-            self.track, self._latest = None, None
+            self.track, self._latest, self._where = None, None, None
             return
         assert self.track is not None  # there was an object
         track = self.track.select(torch.tensor(kept, device=self.device))
@@ -290,9 +305,8 @@ class SegmentationSession:
 
     def _tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
         pixels = torch.from_numpy(image).to(self.device)
-        return (pixels.permute(2, 0, 1)[None].to(self.dtype) / 255).contiguous(
-            memory_format=torch.channels_last
-        )
+        # Planes, not interleaved: shifting and scaling each color is then ten times as fast.
+        return pixels.permute(2, 0, 1)[None].contiguous().to(self.dtype) / 255
 
     def _given(self, mask: MaskInput, image: np.ndarray) -> LabelMap:
         given = label_map_of(mask)
@@ -324,7 +338,12 @@ class SegmentationSession:
         """Segment the frame; before there are objects, all is background."""
         if self.track is None:
             return torch.ones(1, 1, *size.padded, device=self.device)
-        return recall(self.model, self.track, query, 1, len(self.ids)).exp()
+        shares = segment(self._fast, self.track, query)
+        if self.reach is None or self._where is None:
+            return shares
+        array = shares[0].float().cpu().numpy()
+        near = remove_distant_shares(array, self._where, self.reach)
+        return shares if near is array else torch.from_numpy(near)[None].to(shares)
 
     def _write(
         self,
@@ -354,6 +373,8 @@ class SegmentationSession:
             self._note(self.ids[len(old) :], torch.full_like(fresh.state.written_at, -1), choice)
             self.track = fresh if self.track is None else self.track.join(fresh)
         self._latest = (query, shares, size)
+        if self.reach is not None:
+            self._where = shares[0].argmax(0).to(torch.int32).cpu().numpy()
 
     def _memorize_known(
         self,
@@ -385,7 +406,14 @@ class SegmentationSession:
         self, track: Track, query: Query, shares: Tensor, pin: bool | Bool[Tensor, " n"]
     ) -> tuple[Track, Choice]:
         return memorize(
-            self.model, track, query, shares, frame=self.frame, policy=self.policy, pin=pin
+            self._fast,
+            track,
+            query,
+            shares,
+            frame=self.frame,
+            policy=self.policy,
+            pin=pin,
+            reuse=True,  # nobody else holds the session's memory
         )
 
     def _insert(
@@ -472,11 +500,14 @@ class SegmentationSession:
             StremnError: the file cannot be written.
         """
         tensors = {} if self.track is None else self.track.state.tensors()
+        if self._where is not None:
+            tensors["where"] = torch.from_numpy(self._where)
         settings = {
             "memory_slots": self.memory_slots,
             "policy": self.policy_name,
             "size": self.size,
             "seed": self.seed,
+            "reach": self.reach,
             "precision": str(self.dtype).removeprefix("torch."),
         }
         facts = {
@@ -527,6 +558,7 @@ class SegmentationSession:
             policy=settings["policy"] if policy is None else policy,
             size=settings["size"],
             seed=settings["seed"],
+            reach=settings["reach"],
         )
         if fingerprint(session.model) != facts["weights"]:
             raise StremnError(
@@ -541,8 +573,11 @@ class SegmentationSession:
         self.ids = tuple(facts["ids"])
         size = facts["frame_size"]
         self._frame_size = None if size is None else (size[0], size[1])
+        if "where" in tensors:
+            self._where = tensors["where"].numpy()
         if self.ids:
-            on_device = {name: x.to(self.device) for name, x in tensors.items()}
+            held = {name: x for name, x in tensors.items() if name != "where"}
+            on_device = {name: x.to(self.device) for name, x in held.items()}
             state = MemoryState(**on_device, filled=facts["filled"], growth=self.growth)
             labels = torch.arange(1, len(self.ids) + 1, device=self.device)
             self.track = Track(state, torch.zeros_like(labels), labels)
@@ -560,6 +595,15 @@ def _read_session(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if header is None:
         raise StremnError(f"{path} holds no saved session.")
     return json.loads(header), tensors
+
+
+def _in_place(model: STReMN, device: torch.device, precision: torch.dtype) -> STReMN:
+    """Return the model ready to run: itself if it is, else a copy, so that the caller's stays."""
+    weight = next(model.parameters())
+    same_device = torch.empty(0, device=device).device == weight.device
+    if same_device and weight.dtype == precision and not model.training:
+        return model
+    return copy.deepcopy(model).to(device, precision).eval()
 
 
 def fingerprint(model: STReMN) -> int:
