@@ -331,6 +331,12 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == before
 
 
+def test_resuming_with_another_output_is_refused(tmp_path: Path) -> None:
+    stop_after(tmp_path / "out", 5)
+    with pytest.raises(StremnError, match="made with coco False, now coco is True"):
+        writer(tmp_path / "out", existing="resume", coco=True)
+
+
 def test_resuming_from_nothing_starts_at_the_front(tmp_path: Path) -> None:
     run(tmp_path / "out", 5, existing="resume")
     assert len(read_rows(tmp_path / "out" / "memory.json")) == 5

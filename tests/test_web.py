@@ -1,6 +1,7 @@
 """The web page: what clicks mean, a whole run, the page through its client and in a browser."""
 
 import json
+import os
 import shutil
 import sys
 import zipfile
@@ -253,4 +254,6 @@ def test_the_whole_path_in_a_browser(address: str, clip: Path) -> None:
         assert page.locator("#overlay video").count() == 1
         assert page.locator("#strip img").count() == 1
         assert "masks.zip" in "".join(page.locator("#masks").inner_text().split())
+        if "STREMN_SCREENSHOT" in os.environ:
+            page.screenshot(path=os.environ["STREMN_SCREENSHOT"], full_page=True)
         browser.close()

@@ -105,7 +105,8 @@ class ResultWriter:
         self.out = out
         self._every = checkpoint_every
         self._rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
-        self._settings = json.loads(json.dumps(dict(settings or {})))
+        kept = {"probabilities": probabilities, "coco": coco}
+        self._settings = json.loads(json.dumps({**(settings or {}), **kept}))
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
         made = _read_progress(self._resume)

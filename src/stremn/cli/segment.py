@@ -68,7 +68,8 @@ def segment(
     from stremn.results import ResultWriter
     from stremn.video import open_frames
 
-    settings = {"model": model, "slots": slots, "policy": policy, "size": size}
+    settings: dict[str, str | int] = {"input": Path(source).name, "model": model}
+    settings |= {"slots": slots, "policy": policy, "size": size}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
     with open_frames(source) as first:
         mask_of = masks_for(first, mask, box, click, exclude)
@@ -93,7 +94,7 @@ def segment(
             policy=policy,
             size=size,
         )
-        _run(open_frames(source, start=writer.next_frame), session, mask_of, writer, limit)
+        _run(open_frames(source, start=writer.read_from), session, mask_of, writer, limit)
 
 
 def _session(
