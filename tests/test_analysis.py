@@ -342,10 +342,10 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch, tmp_path):
 
 # Trainings -----------------------------------------------------------------------------------
 
-LOG = """step,loss,dice,evictions,lr,own
-10,1.0,0.5,0,0.1,7
-20,0.5,0.25,1.5,0.1,
-30,0.25,0.125,2,0.05,8
+LOG = """step,loss,dice,evictions,lr,own,agrees_oldest
+10,1.0,0.5,0,0.1,7,0.5
+20,0.5,0.25,1.5,0.1,,1
+30,0.25,0.125,2,0.05,8,0
 """
 VALIDATION = "step,J,J_bear,probe_right,probe_wrong\n30,0.5,0.5,0.7,0.1\n"
 
@@ -377,6 +377,7 @@ def test_every_column_has_its_panel(tmp_path):
         "dice",
         "evictions",
         "lr",
+        "oldest",
         "own",
     ]
 

@@ -540,6 +540,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...], bool, bool], ...] = (
     ("Length of the gradient", ("gradient_norm",), False, True),
     ("Learning rate", ("lr",), False, False),
 )
+_AGREES = "agrees_"
 _TIMES = ("seconds_per_step", "data_wait")
 _PROBE = ("probe_right", "probe_wrong", "probe_empty")
 
@@ -567,5 +568,8 @@ def _panels(log: Table, validation: Table) -> list[Panel]:
         known |= set(names)
         if any(np.any(values != values[0]) or len(values) == 1 for _, values in curves.values()):
             panels.append(Panel(title, curves, shared=shared, log=logarithmic))
-    rest = [name for name in log if name not in known]
+    agreement = {n.removeprefix(_AGREES): log[n] for n in log if n.startswith(_AGREES)}
+    if agreement:
+        panels.append(Panel("Share of evictions as a hand-made rule", agreement, shared=True))
+    rest = [name for name in log if name not in known and not name.startswith(_AGREES)]
     return panels + [Panel(name, {name: log[name]}) for name in rest]
