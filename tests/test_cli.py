@@ -102,6 +102,7 @@ def test_resumed_run_equals_uninterrupted_one(clip, mask, tmp_path):
         np.testing.assert_array_equal(first, second)
     assert (whole / "memory.json").read_bytes() == (parts / "memory.json").read_bytes()
     assert (whole / "memory.png").read_bytes() == (parts / "memory.png").read_bytes()
+    assert (whole / "overlay.mp4").read_bytes() == (parts / "overlay.mp4").read_bytes()
 
 
 def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
