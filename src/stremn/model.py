@@ -163,8 +163,11 @@ class STReMN(nn.Module):
         return self.write(state, template, policy, pin=pin, reuse=reuse)
 
     def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
+        """Section 3.3: read the memory and decode what was found."""
+        return self.decode(memory.read(state, query.key, scale=self.scale), query)
+
+    def decode(self, found: Float[Tensor, "b h w cv"], query: Query) -> Float[Tensor, "b 1 h4 w4"]:
         """Section 3.3: y = [what was read, v^Q] (Eq 5), decoded to logits at stride 4."""
-        found = memory.read(state, query.key, scale=self.scale)
         y = torch.cat([found, query.value.to(found.dtype)], dim=-1).permute(0, 3, 1, 2)
         return self.decoder(y, query.skips)
 

@@ -39,15 +39,15 @@ class SegmentationConfig(BaseModel):
 
     backbone: str = "resnet50_gn"
     memory_encoder: Literal["full", "shared-stem"] = "full"
-    key: int = Field(128, ge=1)
-    value: int = Field(512, ge=1)
-    update_key: int = Field(128, ge=1)
+    key: int = Field(default=128, ge=1)
+    value: int = Field(default=512, ge=1)
+    update_key: int = Field(default=128, ge=1)
     decoder: tuple[int, int, int] = (256, 256, 256)
     skips: bool = False
     rates: tuple[int, ...] = (2, 4, 8)
     separable: bool = False
     scale: Scale = "sqrt"
-    tau: float = Field(1.0, gt=0)
+    tau: float = Field(default=1.0, gt=0)
     fusion: FusionConfig | None = None
     """Appendix B: for study alone; the paper's model has none."""
 
@@ -147,9 +147,15 @@ def segment(model: STReMN, track: Track, query: Query) -> Float[Tensor, "1 c hei
 
 def object_logits(model: STReMN, track: Track, query: Query) -> Float[Tensor, "n height width"]:
     """Segment each entry by itself: its logit at every pixel of the frame."""
-    logits = model.recall(track.state, query.take(track.video)).float()
-    size = query.frames.shape[-2:]
-    return F.interpolate(logits, size=size, mode="bilinear", align_corners=False)[:, 0]
+    return upsampled(model.recall(track.state, query.take(track.video)), query.frames)
+
+
+def upsampled(
+    logits: Float[Tensor, "n 1 h4 w4"], frames: Float[Tensor, "_ 3 height width"]
+) -> Float[Tensor, "n height width"]:
+    """Bring logits at stride 4 to the size of `frames`, in float32."""
+    size = frames.shape[-2:]
+    return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def scatter(

@@ -220,7 +220,7 @@ class SegmentationSession:
             )
         self._check_size(image)
         size = WorkingSize.of(image.shape[0], image.shape[1], self.size)
-        query = self._fast.encode_query(self._tensor(size.inward_image(image)))
+        query = self._fast.encode_query(self.as_tensor(size.inward_image(image)))
         shares = self._recall(query, size)
         self.frame += 1
         self._choices = {}
@@ -303,7 +303,8 @@ class SegmentationSession:
 
     # ------------------------------------------------------------ the parts of a step
 
-    def _tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+    def as_tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+        """Return a frame of the working size as the network takes it, in [0, 1]."""
         pixels = torch.from_numpy(image).to(self.device)
         # Planes, not interleaved: shifting and scaling each color is then ten times as fast.
         return pixels.permute(2, 0, 1)[None].contiguous().to(self.dtype) / 255
