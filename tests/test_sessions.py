@@ -282,11 +282,14 @@ def test_removing_all_objects_ends_the_following_until_the_next_mask(model: STRe
 def test_a_correction_is_shown_and_kept(model: STReMN) -> None:
     session, frames = open_session(model, policy="newest"), noise(9)
     session.step(frames[0], square((1, 0, 0, 20, 20), (2, 40, 40, 20, 20)))
-    session.step(frames[1])
+    before = session.step(frames[1])
     right = square((1, 30, 0, 20, 20))
     result = session.step(frames[2], right)
     assert result.ids == (1, 2)
     assert np.array_equal(result.labels == 1, right == 1)
+    assert result.probabilities[0][right == 0].max() == 0  # nowhere but where the mask says
+    np.testing.assert_allclose(result.shares.sum(0), 1, atol=1e-5)
+    assert before.probabilities[0][right == 0].max() > 0.1
     assert result.memory.objects[0].frames == (0, 1, 2)
     assert result.memory.objects[0].pinned == (True, False, True)
     assert result.memory.objects[1].pinned == (True, False, False)

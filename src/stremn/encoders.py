@@ -9,12 +9,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import timm
 import torch
 from jaxtyping import Float
-from timm.layers import Conv2dSame, pad_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -87,9 +88,12 @@ def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
 
 def cut_backbone(model: nn.Module) -> Backbone:
     """Cut a timm model at strides 4, 8 and 16, folding its BatchNorms."""
-    name = model.pretrained_cfg["architecture"]
-    modules = dict(_in_order(model))
-    cuts = {info["reduction"]: info["module"] for info in model.feature_info}
+    # What timm says of a model: settings it was trained with, and where its features are.
+    settings: Any = model.pretrained_cfg
+    features: Any = model.feature_info
+    name = settings["architecture"]
+    modules = dict(_in_order(model, {info["module"] for info in features}))
+    cuts = {info["reduction"]: info["module"] for info in features}
     if any(cuts.get(stride) not in modules for stride in (4, 8, 16)):
         raise StremnError(
             f"The backbone {name!r} has no features at strides 4, 8 and 16 to cut at."
@@ -102,12 +106,12 @@ def cut_backbone(model: nn.Module) -> Backbone:
     for part in parts[:3]:
         fold_batch_norms(part)
         ease_depthwise(part)
-    width = {info["reduction"]: info["num_chs"] for info in model.feature_info}
+    width = {info["reduction"]: info["num_chs"] for info in features}
     backbone = Backbone(
         *parts[:3],
         channels=(width[4], width[8], width[16]),
-        mean=model.pretrained_cfg["mean"],
-        std=model.pretrained_cfg["std"],
+        mean=settings["mean"],
+        std=settings["std"],
     )
     _try_out(backbone, name)
     return backbone
@@ -131,9 +135,8 @@ def _try_out(backbone: Backbone, name: str) -> None:
         )
 
 
-def _in_order(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _in_order(model: nn.Module, cut_names: set[str]) -> Iterator[tuple[str, nn.Module]]:
     """Yield the model's children in forward order, the members of Sequentials one by one."""
-    cut_names = {info["module"] for info in model.feature_info}  # type: ignore[union-attr]
     for name, child in model.named_children():
         inside = [f"{name}.{i}" for i, _ in child.named_children()]
         if isinstance(child, nn.Sequential) and name not in cut_names and inside:
@@ -283,7 +286,7 @@ class QueryEncoder(nn.Module):
         for layer, features in zip(
             self.standardize, (raw.stride4, raw.stride8, raw.stride16), strict=True
         ):
-            layer.measure(features)
+            layer.measure(features)  # type: ignore[operator]
 
 
 class MemoryEncoder(Protocol):
@@ -298,6 +301,15 @@ class MemoryEncoder(Protocol):
         masks: Float[Tensor, "b 2 height width"],
     ) -> Float[Tensor, "b c h w"]:
         """Return what is to be projected and stored; `stem` is the query encoder's stride 4."""
+        ...
+
+    def measure(
+        self,
+        frames: Float[Tensor, "b 3 height width"],
+        stem: Float[Tensor, "b c4 h4 w4"],
+        masks: Float[Tensor, "b 2 height width"],
+    ) -> None:
+        """Set the standardization from real frames (see `Standardize`)."""
         ...
 
 
@@ -326,7 +338,12 @@ class FullMemoryEncoder(nn.Module):
         return self.standardize(self.backbone.stage16(self.backbone.stage8(x)))
 
     @torch.no_grad()
-    def measure(self, frames: Tensor, stem: Tensor, masks: Tensor) -> None:
+    def measure(
+        self,
+        frames: Float[Tensor, "b 3 height width"],
+        stem: Float[Tensor, "b c4 h4 w4"],
+        masks: Float[Tensor, "b 2 height width"],
+    ) -> None:
         """Set the standardization from real frames (see `Standardize`)."""
         x = torch.cat([self.backbone.normalize(frames), masks], dim=1)
         x = self.backbone.stem(x)
@@ -392,7 +409,12 @@ class SharedStemMemoryEncoder(nn.Module):
         return self.stage16(self.stage8(x))
 
     @torch.no_grad()
-    def measure(self, frames: Tensor, stem: Tensor, masks: Tensor) -> None:
+    def measure(
+        self,
+        frames: Float[Tensor, "b 3 height width"],
+        stem: Float[Tensor, "b c4 h4 w4"],
+        masks: Float[Tensor, "b 2 height width"],
+    ) -> None:
         """Set the standardization, and let the masks speak as loudly as the image at stride 4."""
         self.mask_scale.copy_(stem.float().std(dim=(0, 2, 3), keepdim=True))
         self.standardize.measure(self._features(stem, masks))
