@@ -121,7 +121,7 @@ def test_follow_gives_video_strip_and_masks(tmp_path: Path, clip: Path, model: S
         with archive.open("masks/00000.png") as file:
             saved = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     assert saved is not None
-    assert found.summary.startswith(f"{FRAMES} frames, 1 objects, ")
+    assert found.summary.startswith(f"{FRAMES} frames, 1 object, ")
     assert "MB from the first frame to the last" in found.summary
 
 
@@ -197,7 +197,7 @@ def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: P
         archive.extract("masks/00000.png", tmp_path)
     first = read_mask(tmp_path / "masks" / "00000.png")
     assert first.ids == (7,)
-    assert str(summary).startswith("5 frames, 1 objects")
+    assert str(summary).startswith("5 frames, 1 object")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -249,7 +249,7 @@ def test_the_whole_path_in_a_browser(address: str, clip: Path) -> None:
         page.get_by_label("Not the object").click()
         page.click("#run")
         page.wait_for_function(
-            "() => document.querySelector('#summary').innerText.includes('frames, 1 objects')"
+            "() => document.querySelector('#summary').innerText.includes('frames, 1 object')"
         )
         assert page.locator("#overlay video").count() == 1
         assert page.locator("#strip img").count() == 1

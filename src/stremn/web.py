@@ -241,8 +241,9 @@ def follow(
             note = "Stopped early. " if isinstance(error, StoppedError) else f"**{error}** "
             speed = "until then"
     megabytes = session.memory_bytes / 1e6
+    objects = "1 object" if len(mask.ids) == 1 else f"{len(mask.ids)} objects"
     text = (
-        f"{note}{writer.written} frames, {len(mask.ids)} objects, {speed}. The memory took "
+        f"{note}{writer.written} frames, {objects}, {speed}. The memory took "
         f"{megabytes:.1f} MB from the first frame to the last."
     )
     return Followed(out / "overlay.mp4", out / STRIP, _zip_masks(out), text)
@@ -305,7 +306,8 @@ Follow objects through a video of any length, with a memory that never grows.
 """
 
 _HELP = """
-Click two corners of a box around an object, or points on it (and beside it, if too much is found).
+In the first frame, click two corners of a box around an object, or points on it (and beside it, if
+too much is found).
 **Next object** begins another one.
 """
 
@@ -396,10 +398,9 @@ class _Page:
                     label="Objects", interactive=False, autoplay=True, loop=True, elem_id="overlay"
                 )
                 self._summary = gr.Markdown(elem_id="summary")
+                gr.Markdown("Frames that the memory held at the end:")
                 self._strip = gr.Image(
-                    label="Frames that the memory held at the end",
-                    interactive=False,
-                    elem_id="strip",
+                    show_label=False, interactive=False, buttons=["fullscreen"], elem_id="strip"
                 )
                 self._masks = gr.File(label="Masks and memory.json", elem_id="masks")
 
@@ -408,7 +409,8 @@ class _Page:
         self._video = gr.Video(label="Video", sources=["upload"], elem_id="video")
         self._demo = gr.Button("Use the demo clip", size="sm", elem_id="demo")
         gr.Markdown(_HELP)
-        self._picture = gr.Image(label="First frame", interactive=False, elem_id="drawing")
+        # No label and no buttons: they would lie over a part that may have to be clicked.
+        self._picture = gr.Image(show_label=False, interactive=False, buttons=[], elem_id="drawing")
         self._tool = gr.Radio(
             [tool.value for tool in Tool], value=Tool.BOX.value, label="A click means"
         )
