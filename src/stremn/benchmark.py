@@ -261,7 +261,8 @@ class CostCounter(TorchDispatchMode):
 
 def counted(run: Callable[[], object]) -> Cost:
     """Return what convolutions and products in `run` cost: each reads and writes memory once."""
-    with torch.no_grad(), CostCounter() as counter:
+    # Inference mode hides convolutions from the counter.
+    with torch.inference_mode(False), torch.no_grad(), CostCounter() as counter:
         run()
     return Cost(counter.flops, counter.bytes)
 

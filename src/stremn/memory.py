@@ -208,7 +208,8 @@ def open_slots(state: MemoryState) -> Bool[Tensor, "b k"]:
     """Return the slots a policy may choose: the first empty one, or all that are not pinned."""
     vacant = state.vacant
     first_vacant = vacant & (vacant.cumsum(1) == 1)
-    return torch.where(vacant.any(1, keepdim=True), first_vacant, ~state.pinned)
+    full = ~vacant.any(1, keepdim=True)
+    return first_vacant | (full & ~state.pinned)
 
 
 def write(
@@ -267,7 +268,7 @@ def _insist(
     otherwise = F.one_hot(latest, state.slots).bool() & open_
     known = same.any(1)
     declined = pin & (a.detach().sum(1) < 0.5)
-    settled = torch.where(known[:, None], same, otherwise)
+    settled = same | (otherwise & ~known[:, None])
     return torch.where((known | declined)[:, None], settled.to(a.dtype), a)
 
 

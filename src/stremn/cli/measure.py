@@ -1,9 +1,75 @@
-"""`stremn bench`, `analyze`, `export`: what it costs, and what the memory did."""
+"""`stremn bench` and `export`: what a step costs, and the step for other runtimes."""
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+from stremn.cli.segment import Model
+from stremn.cli.terminal import output
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
+    app.command()(bench)
+    app.command()(export)
+
+
+def bench(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for JSON, tables and plots.")] = (
+        Path("benchmarks/results")
+    ),
+    parts: Annotated[
+        str | None,
+        typer.Option(help="Of stages, sweeps, growth, pipeline, flat, compile, by commas."),
+    ] = None,
+    quick: Annotated[bool, typer.Option(help="Fewer sizes and shorter streams: minutes.")] = False,
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="Threads; default PyTorch's.")] = None,
+) -> None:
+    """Measure every stage of a step beside what the machine allows, and long streams.
+
+    Example: stremn bench --quick --out speed
+    """
+    from stremn import benchmark
+
+    logging.getLogger("stremn").setLevel(logging.INFO)
+    benchmark.run(
+        out,
+        plan=benchmark.QUICK if quick else benchmark.Plan(),
+        parts=parts.split(",") if parts else benchmark.PARTS,
+        precision=precision,
+        threads=threads,
+    )
+    output.print((out / "speed.md").read_text(), markup=False, highlight=False)
+
+
+def export(
+    path: Annotated[Path, typer.Argument(help="File to write, ending in .onnx or .pt2.")],
+    model: Model = "small",
+    height: Annotated[int, typer.Option(help="Of frames, a multiple of 16.")] = 480,
+    width: Annotated[int, typer.Option(help="Of frames, a multiple of 16.")] = 864,
+    objects: Annotated[int, typer.Option(help="Objects the graph follows.")] = 1,
+    slots: Annotated[int, typer.Option(help="K, templates kept of each object.")] = 6,
+    policy: Annotated[str, typer.Option(help="Replacement rule.")] = "learned",
+) -> None:
+    """Write a whole step as one graph, with the memory as fixed-size inputs and outputs.
+
+    Example: stremn export step.onnx --height 480 --width 864
+    """
+    from stremn.export import export_step
+    from stremn.pretrained import load_model
+
+    export_step(
+        load_model(model).model,
+        path,
+        height=height,
+        width=width,
+        objects=objects,
+        slots=slots,
+        policy=policy,
+    )
+    output.print(str(path), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,103 @@
+"""What the benchmark counts and compares; times themselves are not tested, growth is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from stremn import benchmark
+from stremn.benchmark import TINY, Cost, Machine, complexity, counted, made_frame, made_labels
+from stremn.errors import StremnError
+from tiny_model import tiny_model
+
+MACHINE = Machine("a processor", 1, False, "2", "2026-01-01", {"float32": 1e9}, 1e8)
+
+
+def test_arithmetic_and_bytes_of_a_convolution_and_a_product_are_counted() -> None:
+    x, w = torch.rand(1, 3, 8, 8), torch.rand(5, 3, 3, 3)
+    cost = counted(lambda: F.conv2d(x, w))
+    assert cost == Cost(2 * 5 * 6 * 6 * 3 * 9, 4 * (3 * 64 + 5 * 27 + 5 * 36))
+    a, b = torch.rand(4, 6), torch.rand(6, 7)
+    assert counted(lambda: a @ b) == Cost(2 * 4 * 6 * 7, 4 * (24 + 42 + 28))
+
+
+@torch.inference_mode()
+def test_counting_works_inside_inference_mode() -> None:
+    x, w = torch.rand(1, 3, 8, 8), torch.rand(5, 3, 3, 3)
+    assert counted(lambda: F.conv2d(x, w)).flops > 0
+
+
+def test_the_floor_is_the_larger_of_arithmetic_and_traffic() -> None:
+    assert MACHINE.floor(Cost(2e9, 1e7), "float32") == 2.0
+    assert MACHINE.floor(Cost(1e9, 5e8), "float32") == 5.0
+
+
+def test_appendix_a_is_constant_for_a_full_memory_and_linear_for_a_growing_one() -> None:
+    full = [complexity(t, 6, 100, 8, 16) for t in (50, 500, 5000)]
+    assert full[0]["learned"] == full[2]["learned"]
+    assert full[2]["growing"] == pytest.approx(100 * full[0]["growing"])
+    assert full[0]["growing"] == 50 / 5 * 100**2 * 24
+    assert full[0]["learned"] == 6 * 100**2 * 24 + 7 * 100 * 64 + 6 * 100**2 * 8
+    assert full[0]["ours"] < full[0]["learned"]
+
+
+def test_made_frames_show_made_labels() -> None:
+    labels = made_labels(60, 90, 3)
+    assert set(labels.flat) == {0, 1, 2, 3}
+    assert made_frame(60, 90).shape == (60, 90, 3)
+    assert (made_frame(60, 90) != made_frame(60, 90, 50)).any()
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+def test_a_full_session_steps_with_all_slots_taken(objects: int) -> None:
+    session = benchmark.full_session(tiny_model(), made_frame(64, 64), objects, 4, "float32", 64)
+    assert session.track is not None
+    assert not bool(session.track.state.vacant.any())
+    report = session.step(made_frame(64, 64)).memory
+    assert all(None not in held.frames for held in report.objects)
+
+
+def test_a_stream_does_not_grow() -> None:
+    """Fails if a step keeps anything: 300 frames with one map kept each would add 20 %."""
+    flat = benchmark.measure_flatness(tiny_model(), 300, 128, "float32")
+    assert len(flat.memory_bytes) == 1
+    if flat.first_resident:
+        assert flat.growth < 0.02
+
+
+def test_flatness_sees_growth() -> None:
+    flat = benchmark.Flatness(10, 64, 2.0, 3.0, 100, 150, (1, 2))
+    assert flat.slowdown == pytest.approx(0.5)
+    assert flat.growth == pytest.approx(0.5)
+
+
+def test_a_growing_memory_grows_and_the_learned_one_does_not() -> None:
+    rows = benchmark.measure_growth(tiny_model(), TINY, "float32")
+    assert len({row["memory_bytes"] for row in rows["learned"]}) == 1
+    assert rows["growing"][-1]["frame"] == TINY.growth_frames - 1
+
+
+def test_the_report_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "build_model", lambda config: tiny_model())
+    small = benchmark.measure_machine
+    monkeypatch.setattr(benchmark, "measure_machine", lambda: small(64, 1))
+    parts = ("stages", "sweeps", "growth", "pipeline", "flat")
+    results = benchmark.run(tmp_path, plan=TINY, parts=parts, precision="float32")
+    assert json.loads((tmp_path / "speed.json").read_text())["precision"] == "float32"
+    text = (tmp_path / "speed.md").read_text()
+    for word in ("read (Eq 5)", "write (Eq 1-4)", "whole step", "frames/s", "App. A", "pipeline"):
+        assert word in text
+    for stage in ("query encoder", "decoder", "memory encoder", "read (Eq 5)"):
+        row = next(s for s in results["stages"]["small 240p"] if s["name"] == stage)
+        assert row["cost"]["flops"] > 0
+        assert row["floor"] > 0
+
+
+def test_unknown_parts_and_precisions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StremnError, match="Unknown parts speed; known: stages"):
+        benchmark.run(tmp_path / "out", parts=["speed"])
+    with pytest.raises(StremnError, match="Unknown precision 'half'; use auto"):
+        benchmark.run(tmp_path / "out", precision="half")
+    assert not (tmp_path / "out").exists()
