@@ -116,15 +116,14 @@ def measure_machine(size: int = 2048, megabytes: int = 256) -> Machine:
     """Measure matrix products and convolutions, whichever is faster, and a copy."""
     flops = {}
     for name in ("float32", "bfloat16"):
-        a = torch.randn(size, size).to(PRECISIONS[name])
-        x = torch.randn(1, 256, 64, 64).to(PRECISIONS[name])
-        x = x.contiguous(memory_format=torch.channels_last)
-        w = torch.randn(256, 256, 3, 3).to(x).contiguous(memory_format=torch.channels_last)
-        product = 2 * size**3 / best_of(lambda a=a: a @ a)
-        convolution = (
-            2 * 64 * 64 * 256 * 256 * 9 / best_of(lambda x=x, w=w: F.conv2d(x, w, padding=1))
-        )
-        flops[name] = max(product, convolution)
+        precision = PRECISIONS[name]
+        a = torch.randn(size, size).to(precision)
+        x, w = torch.randn(1, 256, 64, 64), torch.randn(256, 256, 3, 3)
+        x = x.to(precision, memory_format=torch.channels_last)
+        w = w.to(precision, memory_format=torch.channels_last)
+        product = 2 * size**3 / best_of(partial(torch.matmul, a, a))
+        convolution = best_of(partial(F.conv2d, x, w, padding=1))
+        flops[name] = max(product, 2 * 64 * 64 * 256 * 256 * 9 / convolution)
     source = torch.ones(megabytes << 18)
     target = torch.empty_like(source)
     copied = 2 * source.nbytes / best_of(lambda: target.copy_(source))
@@ -149,7 +148,8 @@ def processor_name() -> str:
     flags = set(facts.get("flags", "").split())
     units = [name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2") if name in flags]
     cores = sum(line.startswith("processor") for line in lines)
-    return f"{facts.get('model name', platform.machine())}, {cores} cores, {units[0:1] or '-'}"
+    name, unit = facts.get("model name", platform.machine()), [*units, "no vector unit known"][0]
+    return f"{name}, {cores} cores, {unit}"
 
 
 @torch.inference_mode()
@@ -177,8 +177,8 @@ def made_frame(height: int, width: int, index: int = 0) -> Picture:
     """Return a frame of a drawn video: discs that move over a fixed texture."""
     texture = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3))
     image = cv2.resize(texture.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-    image[made_labels(height, width, 10, index) > 0] //= 2
-    return image
+    shown = made_labels(height, width, 10, index) > 0
+    return np.where(shown[..., None], image // 2, image).astype(np.uint8)
 
 
 def made_labels(height: int, width: int, objects: int, index: int = 0) -> Labels:
@@ -199,7 +199,7 @@ def full_session(
     session = SegmentationSession(
         model, device="cpu", precision=precision, memory_slots=slots, size=size
     )
-    session.step(frame, made_labels(*frame.shape[:2], objects))
+    session.step(frame, made_labels(frame.shape[0], frame.shape[1], objects))
     assert session.track is not None  # it has just been given objects
     session.track = replace(session.track, state=_filled(session.track.state))
     session.frame = slots
@@ -330,8 +330,8 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
         state.keys.nbytes + state.values.nbytes + found_values.nbytes,
     )  # fmt: skip
     found.add("read (Eq 5)", lambda: memory.read(state, each.key, scale=fast.scale), read)
-    run = partial(fast.decoder, y, each.skips)
-    found.add("decoder", run, counted(partial(plain.decoder, y, each.skips)))
+    decode = partial(fast.decoder, y, each.skips)
+    found.add("decoder", decode, counted(partial(plain.decoder, y, each.skips)))
     found.add(
         "aggregate",
         lambda: segmentation.object_masks(
@@ -339,8 +339,8 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
         ),
         Cost(0, coarse.nbytes + (1 + 2 + 2) * 4 * area),
     )
-    run = partial(fast.encode_memory, each, masks, 0)
-    found.add("memory encoder", run, counted(partial(plain.encode_memory, each, masks, 0)))
+    encode = partial(fast.encode_memory, each, masks, 0)
+    found.add("memory encoder", encode, counted(partial(plain.encode_memory, each, masks, 0)))
     similarity = Cost(
         2 * template.update_key[..., 0].numel() * state.update_keys.numel() / state.batch,
         state.update_keys.nbytes + 2 * (template.key.nbytes + template.value.nbytes),
@@ -373,8 +373,8 @@ def _measure_files(found: _Measured, frame: Picture, session: SegmentationSessio
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
-        shape = frame.shape[:2]
-        write_video(path, (made_frame(*shape, index=i) for i in range(12)), 25)
+        height, width = frame.shape[0], frame.shape[1]
+        write_video(path, (made_frame(height, width, i) for i in range(12)), 25)
         began = time.perf_counter()
         with open_frames(path) as source:
             count = sum(1 for _ in source)
@@ -666,7 +666,7 @@ def _measured(
                     )
                 ]
                 for name, model in models.items()
-                for size in plan.sizes[-2:][:1] or plan.sizes
+                for size in (["480p"] if "480p" in plan.sizes else plan.sizes[:1])
             },
         )
     if "sweeps" in parts:

@@ -127,8 +127,8 @@ def export_step(
         MissingExtraError: onnx or onnxscript is missing.
     """
     _check(path, height, width, objects, slots, policy)
-    plain = copy.deepcopy(model).to("cpu", torch.float32, memory_format=torch.contiguous_format)
-    plain.eval()
+    plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    plain = plain.to(memory_format=torch.contiguous_format)
     rule = plain.policies[policy] if policy in plain.policies else build_policy(policy)
     step = Step(plain, cast(UpdatePolicy, rule), objects).eval()
     example = (

@@ -16,7 +16,7 @@ from itertools import pairwise
 
 import torch
 from jaxtyping import Float
-from timm.layers import Conv2dSame
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -98,16 +98,23 @@ class FusedConv(nn.Module):
     @classmethod
     def of(cls, conv: nn.Conv2d | DepthwiseConv, activation: nn.Module) -> FusedConv | None:
         """Return the fused form of `conv` and `activation`; None if there is nothing to gain."""
-        kernel, stride, dilation = conv.weight.shape[-1], conv.stride, 1
+        kernel, dilation = conv.weight.shape[-1], 1
         if isinstance(conv, nn.Conv2d):
-            stride, dilation = conv.stride[0], conv.dilation[0]
+            dilation = conv.dilation[0]
+        stride, sides = first(conv.stride), first(conv.padding)
         same = isinstance(conv, Conv2dSame) or (isinstance(conv, DepthwiseConv) and conv.same)
         uneven = same and stride == 2
-        if dilation != 1 or kernel % 2 == 0 or (same and stride > 2):
+        if (
+            sides is None
+            or stride is None
+            or dilation != 1
+            or kernel % 2 == 0
+            or (same and stride > 2)
+        ):
             return None
         if not uneven and isinstance(activation, nn.Identity):
             return None
-        padding = (kernel - 1) // 2 if same else conv.padding[0]
+        padding = (kernel - 1) // 2 if same else sides
         weight = conv.weight
         if uneven:
             weight = nn.Parameter(with_zeros_before(weight.detach()), requires_grad=False)
@@ -130,6 +137,14 @@ class FusedConv(nn.Module):
             self.numbers,
             "",
         )
+
+
+def first(sizes: int | str | tuple[int, ...]) -> int | None:
+    """Return the size that both directions have; None if it is given by name or they differ."""
+    if isinstance(sizes, str):
+        return None
+    pair = (sizes, sizes) if isinstance(sizes, int) else sizes
+    return pair[0] if pair[0] == pair[1] else None
 
 
 def with_zeros_before(weight: Float[Tensor, "o i k k"]) -> Float[Tensor, "o i l l"]:
