@@ -255,7 +255,7 @@ def test_the_cost_of_a_recipe_is_told_without_training(tmp_path, recipe):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("model.preset=33", "Unknown preset '?33'?"),
+        ("model.preset=none", "Unknown preset 'none'; known: 64, 128"),
         ("data.size=32", r"model is for 16x16 frames of 1 channel\(s\), the clips are 32x32"),
         ("data.sise=32", "sise"),
     ],

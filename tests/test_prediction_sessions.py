@@ -99,7 +99,7 @@ def test_bad_frames_are_named_and_leave_the_session_as_it_was():
     before = session.predict(3)
     bad = {
         r"the first is 16x16, frame 4 is 20x16": np.zeros((16, 20), np.uint8),
-        r"reach from 0 to 255": frames[4].astype(np.float32),
+        r"reach from \d+ to 25\d": frames[4].astype(np.float32),
         r"reach from nan": np.full((16, 16), np.nan),
         r"got int64": frames[4].astype(np.int64),
         r"got \(16, 16, 2\)": np.zeros((16, 16, 2), np.uint8),

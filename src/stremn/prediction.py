@@ -317,7 +317,7 @@ def check_frames(frames: Float[Tensor, "b t c height width"], stack: int, channe
             f"{frames.shape[2]}. Choose a preset with channels={frames.shape[2]}, or convert the "
             "frames."
         )
-    low, high = float(frames.min()), float(frames.max())
+    low, high = (float(bound) for bound in frames.detach().aminmax())
     if not (low >= 0 and high <= 1):
         raise StremnError(
             f"Frames must hold values in [0, 1], but these reach from {low:g} to {high:g}. "
@@ -379,7 +379,8 @@ class LossConfig(Config):
     """Weights of the loss: pixel loss + gradient_weight x scale-invariant gradient (Sec 4.2).
 
     `pixel` is the paper's "shrinkage" on L1 and L2, or as controls "plain" L1 + L2, or "squared",
-    L2 alone, which does not pull uncertain pixels to black early in training. The gradient's weight rises from 0 over the first `gradient_ramp` of training.
+    L2 alone, which does not pull uncertain pixels to black early in training. The gradient's
+    weight rises from 0 over the first `gradient_ramp` of training.
     """
 
     pixel: Literal["shrinkage", "plain", "squared"] = "shrinkage"

@@ -301,6 +301,6 @@ def plot_curves(
         )
     axes.set(xlabel="frame", ylabel=f"{metric.name} ({metric.convention})", title=title)
     axes.yaxis.label.set_fontsize(8)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
