@@ -250,8 +250,13 @@ class CostCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         """Count one operation."""
-        result = func(*args, **(kwargs or {}))
         packet = func.overloadpacket
+        if packet not in flop_registry:
+            with self:  # an operation made of others, as inference mode shows them
+                parts = func.decompose(*args, **(kwargs or {}))
+            if parts is not NotImplemented:
+                return parts
+        result = func(*args, **(kwargs or {}))
         if packet in flop_registry:
             self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=result)
             tensors = [x for x in (*args, result) if isinstance(x, Tensor)]
@@ -261,8 +266,7 @@ class CostCounter(TorchDispatchMode):
 
 def counted(run: Callable[[], object]) -> Cost:
     """Return what convolutions and products in `run` cost: each reads and writes memory once."""
-    # Inference mode hides convolutions from the counter.
-    with torch.inference_mode(False), torch.no_grad(), CostCounter() as counter:
+    with torch.no_grad(), CostCounter() as counter:
         run()
     return Cost(counter.flops, counter.bytes)
 
