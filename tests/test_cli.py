@@ -151,8 +151,8 @@ def test_errors_end_without_traceback_and_with_code_2(tmp_path):
 
 
 def test_check_mask_reports_and_repairs(tmp_path):
-    soft = np.zeros((60, 80), np.uint8)
-    soft[10:40, 10:50] = 255
+    soft = np.zeros((240, 320), np.uint8)
+    cv2.circle(soft, (150, 120), 70, 255, -1)
     soft = cv2.GaussianBlur(soft, (7, 7), 0)
     Image.fromarray(soft).save(tmp_path / "soft.png")
     result = CliRunner().invoke(app, ["check-mask", str(tmp_path / "soft.png")])

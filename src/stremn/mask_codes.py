@@ -26,7 +26,10 @@ MANY_COLORS = 64
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP"})
 _LOSSY_TOLERANCE = 20  # per channel: compression noise stays under it in flat regions
 _LOSSY_REACH = 8.0  # pixels: compression works on blocks of this size
-_SOFT_REACH = 3.0  # pixels that a soft edge is wide
+_SOFT_REACH = 8.0  # pixels that a soft edge is wide at most
+_NEARBY = 3.0  # pixels: as near as the nearest object
+_MANY_CODES = 20  # more of them: soft edges are likely
+_LEAST_SHARE = 0.005  # of the largest object's blocks: a blur has a few flat spots of its own
 _FEW_EDGE_CODES = 3
 _WHITE = 200
 
@@ -167,8 +170,12 @@ def split_codes(raw: MaskCodes) -> tuple[list[int], list[int]]:
     block = np.ones((3, 3), np.uint8)
     core = cv2.erode(exact, block) == cv2.dilate(exact, block)
     solid, counts = np.unique(raw.codes[core], return_counts=True)
+    every = np.unique(raw.codes)
+    if len(every) > _MANY_CODES and (solid > 0).any():
+        large = counts >= _LEAST_SHARE * counts[solid > 0].max()
+        solid, counts = solid[large], counts[large]
     solid = solid[np.argsort(-counts, kind="stable")]
-    edge = np.setdiff1d(np.unique(raw.codes), solid)
+    edge = np.setdiff1d(every, solid)
     return [int(code) for code in solid], [int(code) for code in edge]
 
 
@@ -220,7 +227,7 @@ def harden(raw: MaskCodes, dominant: list[int]) -> np.ndarray:
     """Give every pixel of no dominant code the most alike of the dominant codes nearby."""
     trusted = [_parts_with_block(raw, code) for code in dominant]
     apart = np.stack([_distance_to(region) for region in trusted])
-    candidate = apart <= 2 * apart.min(axis=0) + _SOFT_REACH
+    candidate = apart <= 2 * apart.min(axis=0) + _NEARBY
     if raw.kind == "palette":  # indices in between mean nothing
         cost = apart
     else:
