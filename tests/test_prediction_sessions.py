@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from stremn.baselines import RecurrentConfig, build_baseline
+from stremn.data.prediction import MovingDigits
 from stremn.errors import StremnError
 from stremn.prediction import PredictionConfig, build_model
 from stremn.prediction_files import predict_video
@@ -209,3 +210,19 @@ def test_predict_says_what_is_wrong_before_it_writes(tmp_path, weights):
     with pytest.raises(StremnError, match="only 5 frames, fewer than the 9 to observe"):
         predict_video(stream(5, 16, 3), out, observe=9, weights=weights)
     assert not out.exists()
+
+
+def test_the_shipped_weights_know_moving_digits():
+    """They must at least beat black and the last frame on the first predicted frame."""
+    digit = np.zeros((1, 28, 28), np.uint8)
+    cv2.ellipse(digit[0], (14, 14), (6, 9), 0, 0, 360, 255, 3)  # a zero
+    model = load_memory_predictor("digits")
+    side = model.config.size
+    clips = torch.stack(list(MovingDigits(digit, 8, 11, side, side * 28 // 64, count=1)))
+    frames = clips.float() / 255
+    with torch.inference_mode():
+        predicted = model.rollout(frames, 10, 1).frames[:, -1]
+    truth = frames[:, 10]
+    error = float((predicted - truth).square().mean())
+    assert error < 0.8 * float(truth.square().mean())
+    assert error < float((frames[:, 9] - truth).square().mean())

@@ -197,7 +197,10 @@ class RecurrentPredictor(nn.Module):
 def build_baseline(config: RecurrentConfig) -> RecurrentPredictor:
     """Build a recurrent baseline with fresh weights."""
     inputs = config.channels * config.patch**2
-    kinds = {"convlstm": ConvLSTMStack, "predrnn": PredRNNStack}
+    kinds: dict[str, type[ConvLSTMStack] | type[PredRNNStack]] = {
+        "convlstm": ConvLSTMStack,
+        "predrnn": PredRNNStack,
+    }
     return RecurrentPredictor(
         kinds[config.kind](inputs, config.hidden, config.layers, config.kernel), config
     )

@@ -282,7 +282,8 @@ class FramePredictor(nn.Module):
         stacks = torch.cat([seen[:, i : i + size] for i in range(count)])  # (count b) s c h w
         encoded = self.encode_query(stacks)
         first, *others = encoded.chunk(count)
-        state = self.empty(b, *frames.shape[-2:], frames.device)
+        height, width = frames.shape[-2:]
+        state = self.empty(b, height, width, frames.device)
         state = self.memorize(state, first, size - 1 - shift)
         retrieved = []
         for i, stack in enumerate(others):

@@ -41,6 +41,9 @@ FrameInput = np.ndarray | Image.Image | Tensor
 MaskInput = np.ndarray | Image.Image | Tensor | str | Path
 Labels = Integer[np.ndarray, "height width"]
 
+SHIPPED_POLICY = "evidence"
+"""The rule that the shipped weights do best with; "learned" is the paper's."""
+
 GROWTH = 8
 """Slots that STM's growing memory ("append") gains when all are taken."""
 
@@ -183,9 +186,10 @@ class SegmentationSession:
     def from_pretrained(cls, source: str | Path = "small", **options: Any) -> Self:
         """Open a session on a preset's name, a weights file, a folder or a hub id.
 
-        `options` are those of `SegmentationSession`.
+        `options` are those of `SegmentationSession`; the rule is `SHIPPED_POLICY` unless they
+        name another.
         """
-        return cls(Pretrained.from_pretrained(source).model, **options)
+        return cls(Pretrained.from_pretrained(source).model, **{"policy": SHIPPED_POLICY} | options)
 
     def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:
         if not isinstance(policy, str):

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
-POLICIES = ("learned", "oldest", "reservoir", "spread", "most-similar")
+POLICIES = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
 _MARK_SHARE = 120  # a mark's radius is this part of the frame's longer side
 _CACHE_SECONDS = (3600, 24 * 3600)  # how often, and after what age, uploads are removed
 
@@ -166,7 +166,7 @@ class Options:
     """How to follow: K slots, rule, working size (shorter side), frames at most (0: all)."""
 
     slots: int = 6
-    policy: str = "learned"
+    policy: str = "evidence"
     size: int = 480
     limit: int = 0
 
@@ -425,7 +425,7 @@ class _Page:
         with gr.Accordion("Settings", open=False):
             self._slots = gr.Slider(1, 32, 6, step=1, label="Memory slots for each object")
             self._policy = gr.Dropdown(
-                list(POLICIES), value="learned", label="Rule that says which slot gives way"
+                list(POLICIES), value="evidence", label="Rule that says which slot gives way"
             )
             self._size = gr.Slider(
                 128, 720, 480, step=16, label="Working size (shorter side, pixels)"

@@ -70,4 +70,4 @@ def prediction(
             out=out,
             progress=lambda name, done, total: status.update(f"{name}: {done} of {total} clips"),
         )
-    output.print(text, markup=False, highlight=False)
+    output.print(text, markup=False, highlight=False, soft_wrap=True)

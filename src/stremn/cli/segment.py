@@ -19,9 +19,14 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Option(help="Preset, weights file, folder or hub id.")]
 Slots = Annotated[int, typer.Option(help="K: templates kept of each object.")]
-Policy = Annotated[str, typer.Option(help="Which template gives way: learned, oldest, spread, ...")]
+Policy = Annotated[
+    str, typer.Option(help="Which template gives way: evidence, learned, oldest, ...")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16.")]
+Reach = Annotated[
+    float, typer.Option(help="How far from the object, in object sizes, regions may appear.")
+]
 Size = Annotated[int, typer.Option(help="Shorter side in pixels that frames are brought to.")]
 
 
@@ -47,10 +52,11 @@ def segment(
     exclude: Annotated[str | None, typer.Option(help='"x,y ...": points beside it.')] = None,
     model: Model = "small",
     slots: Slots = 6,
-    policy: Policy = "learned",
+    policy: Policy = "evidence",
     device: Device = "auto",
     precision: Precision = "auto",
     size: Size = 480,
+    reach: Reach = 0.5,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run.")] = False,
     probabilities: Annotated[bool, typer.Option(help="Write soft masks too.")] = False,
@@ -68,8 +74,8 @@ def segment(
     from stremn.results import ResultWriter
     from stremn.video import open_frames
 
-    settings: dict[str, str | int] = {"input": Path(source).name, "model": model}
-    settings |= {"slots": slots, "policy": policy, "size": size}
+    settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
+    settings |= {"slots": slots, "policy": policy, "size": size, "reach": reach}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
     with open_frames(source) as first:
         mask_of = masks_for(first, mask, box, click, exclude)
@@ -93,12 +99,13 @@ def segment(
             memory_slots=slots,
             policy=policy,
             size=size,
+            reach=reach,
         )
         _run(open_frames(source, start=writer.read_from), session, mask_of, writer, limit)
 
 
 def _session(
-    state: Path | None, model: str, *, device: str, **options: int | str
+    state: Path | None, model: str, *, device: str, **options: float | str
 ) -> SegmentationSession:
     """Go on from a saved state, or start anew."""
     from stremn.sessions import SegmentationSession
@@ -141,7 +148,7 @@ def demo(
         "stremn-demo"
     ),
     slots: Slots = 6,
-    policy: Policy = "learned",
+    policy: Policy = "evidence",
     device: Device = "auto",
 ) -> None:
     """Follow the rabbit through a shot of Big Buck Bunny (132 frames, 1280x720).
@@ -158,7 +165,7 @@ def demo(
     mask_of = masks_for(frames, demo_mask())
     writer = ResultWriter(out, fps=frames.fps, existing="replace")
     session = SegmentationSession.from_pretrained(
-        "small", device=device, memory_slots=slots, policy=policy
+        "small", device=device, memory_slots=slots, policy=policy, reach=0.5
     )
     _run(frames, session, mask_of, writer)
 

@@ -297,7 +297,9 @@ def blob(rng: np.random.Generator, side: int) -> Mask:
     return mask
 
 
-def shrunk_to(longest: int, image: Picture, mask: Mask) -> tuple[Picture, Mask]:
+def shrunk_to(
+    longest: int, image: Picture, mask: Mask
+) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w"]]:
     """Reduce a picture and its id map so that no side exceeds `longest` pixels."""
     height, width = mask.shape
     factor = longest / max(height, width)
