@@ -32,5 +32,5 @@ def predict(
     from stremn.prediction_files import predict_video
 
     files = predict_video(source, out, frames=frames, observe=observe, weights=weights)
-    output.print(files.note, markup=False, highlight=False)
+    output.print(files.note, markup=False, highlight=False, soft_wrap=True)
     output.print(f"  frames   {out / 'frames'}\n  video    {files.video}\n  strip    {files.strip}")
