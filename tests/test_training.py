@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -405,10 +406,21 @@ def test_tensorboard_is_written(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path: Path) -> None:
     """The same global batch over two gloo processes: same weights, no sample twice."""
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    script = str(Path(__file__).with_name("two_processes.py"))
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([*launch, script, str(tmp_path / "2")], check=True, env=env, timeout=200)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # What torchrun and accelerate launch set; without them, since they wait for name servers.
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
+    common |= {"LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    script = [sys.executable, str(Path(__file__).with_name("two_processes.py"))]
+    processes = [
+        subprocess.Popen(
+            [*script, str(tmp_path / "2")],
+            env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank},
+        )
+        for rank in "01"
+    ]
+    assert [process.wait(timeout=200) for process in processes] == [0, 0]
     two_processes.run(tmp_path / "1", rank=0)
     one = load_file(tmp_path / "1" / "last.safetensors")
     two = load_file(tmp_path / "2" / "last.safetensors")

@@ -1,4 +1,4 @@
-"""One process of a small training; started twice by torchrun from test_training.py."""
+"""One process of a small training; started twice from test_training.py."""
 
 import os
 import sys
