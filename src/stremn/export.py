@@ -32,7 +32,7 @@ MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
 
 INPUTS = ("frame", "given", "is_given", "time", *MEMORY)
 OUTPUTS = ("shares", *(f"new_{name}" for name in MEMORY))
-POLICIES = ("learned", "oldest", "newest", "most-similar", "spread")
+POLICIES = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
 """Rules without chance, growth or counts of their own: what a graph of fixed shapes can hold."""
 
 META = "stremn"

@@ -239,7 +239,7 @@ def time_gap(state: MemoryState, frame: int) -> Float[Tensor, "b k"]:
     times = state.written_at
     order = times.argsort(1)
     held = times.gather(1, order)
-    later = F.pad(held[:, 1:], (0, 1), value=frame)
+    later = torch.cat([held[:, 1:], torch.zeros_like(held[:, :1]) + frame], 1)
     earlier = torch.cat([held[:, :1], held[:, :-1]], 1)
     earlier = torch.where(earlier < 0, held, earlier)
     gaps = (later - earlier).float()
