@@ -284,7 +284,7 @@ def plot_curves(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise MissingExtraError("matplotlib", "study") from error
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for row in rows:
         values = row.values[metric.name]
@@ -301,6 +301,6 @@ def plot_curves(
         )
     axes.set(xlabel="frame", ylabel=f"{metric.name} ({metric.convention})", title=title)
     axes.yaxis.label.set_fontsize(8)
-    axes.legend(fontsize=8, loc="upper left")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)
