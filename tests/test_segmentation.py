@@ -48,6 +48,8 @@ def test_merging_is_stms_soft_aggregation(objects: int, merge: str) -> None:
             expected = oracles.aggregate(each)
             pixel = found[video, :, place[0], place[1]].tolist()
             np.testing.assert_allclose(pixel, expected, atol=1e-6)
+            # In logarithms too: where the loss lives, and where the bounds show.
+            np.testing.assert_allclose(np.log(pixel), np.log(expected), atol=2e-3)
     torch.testing.assert_close(found.sum(1), torch.ones_like(found[:, 0]))
 
 
