@@ -80,7 +80,7 @@ def test_a_growing_memory_grows_and_the_learned_one_does_not() -> None:
 
 
 def test_the_report_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "build_model", lambda config: tiny_model())
+    monkeypatch.setattr(benchmark, "ready_model", lambda name: tiny_model())
     small = benchmark.measure_machine
     monkeypatch.setattr(benchmark, "measure_machine", lambda: small(64, 1))
     parts = ("stages", "sweeps", "growth", "pipeline", "flat")

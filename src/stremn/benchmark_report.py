@@ -17,8 +17,7 @@ def markdown(results: dict[str, Any]) -> str:
         "# Speed\n",
         f"{machine['processor']}; {machine['threads']} threads; torch {machine['torch']}; "
         f"{machine['date']}. Measured in the same run: {rates}; "
-        f"copy {machine['bandwidth'] / 1e9:.1f} GB/s. Precision {results['precision']}, weights "
-        "random.\n",
+        f"copy {machine['bandwidth'] / 1e9:.1f} GB/s. Precision {results['precision']}.\n",
     ]
     for name, stages in results.get("stages", {}).items():
         parts.append(f"## Stages of a step: {name}, one object, six full slots\n")
