@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -164,9 +165,12 @@ def test_stored_projections_equal_stored_features_forward_and_backward(noisy: bo
 # ------------------------------------------------------------------------------- read (Eq 5)
 
 
-@pytest.mark.parametrize(("scale", "factor"), [("sqrt", 1 / math.sqrt(KEY)), ("none", 1.0)])
+@pytest.mark.parametrize("scale", ["sqrt", "none", "log"])
 @pytest.mark.parametrize("held", [1, 3])
-def test_read_is_equation_5(scale: memory.Scale, factor: float, held: int) -> None:
+def test_read_is_equation_5(scale: memory.Scale, held: int) -> None:
+    factor = 1.0 if scale == "none" else 1 / math.sqrt(KEY)
+    if scale == "log":
+        factor *= math.log(held * math.prod(GRID)) / math.log(memory.REFERENCE)
     state = empty(3, dtype=torch.float64)
     made = templates(4, dtype=torch.float64)
     for template in made[:held]:
@@ -190,9 +194,26 @@ def test_read_with_entries_filled_unequally_is_equation_5_of_each() -> None:
         long, _ = write(long, template, Oldest())
     short, _ = write(short, made[3], Oldest())
     query = made[4].key
-    both = read(concat([long, short]), query.expand(2, -1, -1, -1))
-    torch.testing.assert_close(both[:1], read(long, query), rtol=0, atol=1e-14)
-    torch.testing.assert_close(both[1:], read(short, query), rtol=0, atol=1e-14)
+    for scale in get_args(memory.Scale):
+        both = read(concat([long, short]), query.expand(2, -1, -1, -1), scale=scale)
+        torch.testing.assert_close(both[:1], read(long, query, scale=scale), rtol=0, atol=1e-14)
+        torch.testing.assert_close(both[1:], read(short, query, scale=scale), rtol=0, atol=1e-14)
+
+
+def test_scale_log_keeps_the_entropy_of_a_larger_memory() -> None:
+    torch.manual_seed(0)
+    relative = {}
+    for scale in ("sqrt", "log"):
+        entropies = []
+        for side in (16, 48):
+            keys, query = torch.randn(1, 3 * side**2, 64), torch.randn(1, 8, 8, 64) * 2
+            factor = memory.sharpness(
+                query.new_zeros(1, side, side, 64), torch.zeros(1, 3, dtype=torch.bool), scale
+            )
+            weights = memory.affinity((query * factor).flatten(1, 2), keys, None)
+            entropies.append(float(-(weights * weights.log()).sum(-1).mean()))
+        relative[scale] = entropies[1] / entropies[0]
+    assert relative["log"] < 1 + 0.5 * (relative["sqrt"] - 1)
 
 
 def test_read_is_differentiable() -> None:

@@ -90,12 +90,11 @@ class Step(nn.Module):
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
         """`memory.read` without a look at the values, which a graph cannot take."""
-        h, w, channels = query.key.shape[1:]
-        factor = channels**-0.5 if self.model.scale == "sqrt" else 1.0
+        factor = memory.sharpness(query.key, state.vacant, self.model.scale)
         weights = memory.affinity(
             (query.key * factor).flatten(1, 2), state.keys.flatten(1, 3), state.vacant
         )
-        return (weights @ state.values.flatten(1, 3)).unflatten(1, (h, w))
+        return (weights @ state.values.flatten(1, 3)).unflatten(1, query.key.shape[1:3])
 
 
 def empty_memory(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn import memory
-from stremn.memory import Choice, MemoryState, Scale, Template, UpdatePolicy
+from stremn.memory import Choice, MemoryState, Template, UpdatePolicy
 from stremn.policies import similarity
 
 Target = Callable[[MemoryState, Bool[Tensor, "b k"]], Bool[Tensor, "b k"]]
@@ -35,7 +35,7 @@ class FusionConfig(BaseModel):
 
     target: Literal["least-similar", "most-similar", "every-other"] = "least-similar"
     hidden: int = Field(default=64, ge=1)
-    scale: Scale = "sqrt"
+    scale: Literal["sqrt", "none"] = "sqrt"
 
 
 class Fusion(nn.Module):
@@ -45,13 +45,15 @@ class Fusion(nn.Module):
     in Eq 7, as in `memory.read`: "none" is the equation to the letter.
     """
 
-    def __init__(self, channels: int, hidden: int, target: Target, scale: Scale = "sqrt") -> None:
+    def __init__(
+        self, channels: int, hidden: int, target: Target, scale: Literal["sqrt", "none"] = "sqrt"
+    ) -> None:
         super().__init__()
         self.reset = _PairMap(channels, hidden)  # f
         self.update = _PairMap(channels, hidden)  # h
         self.candidate = _PairMap(channels, hidden)  # g
         self.target = target
-        self.scale: Scale = scale
+        self.scale = scale
 
     def forward(
         self,
@@ -112,7 +114,9 @@ class _PairMap(nn.Module):
 
 
 def align(
-    to: Float[Tensor, "n h w c"], source: Float[Tensor, "n h w c"], scale: Scale = "none"
+    to: Float[Tensor, "n h w c"],
+    source: Float[Tensor, "n h w c"],
+    scale: Literal["sqrt", "none"] = "none",
 ) -> Float[Tensor, "n h w c"]:
     """Eq 7, FAM(to, source) = Softmax(to source^T) source: `source` moved to where `to` has it."""
     n, h, w, c = to.shape

@@ -31,7 +31,11 @@ EVIDENCE = 2
 NEVER = -1
 """`written_at` of an empty slot."""
 
-Scale = Literal["sqrt", "none"]
+Scale = Literal["sqrt", "none", "log"]
+"""What the products of Eq 5 are multiplied with: see `sharpness`."""
+
+REFERENCE = 768
+"""Positions at which the scales "log" and "sqrt" are equal: three slots of 16 x 16."""
 
 
 @dataclass(frozen=True)
@@ -294,14 +298,14 @@ def read(
 ) -> Float[Tensor, "b h w cv"]:
     """Eq 5, left half: softmax over all positions of all slots, then the weighted sum of values.
 
-    `scale` "sqrt" divides the products by sqrt(ck), as STM does; "none" is Eq 5 to the letter.
-    An entry without any template reads zeros; sessions and rollouts refuse to get there.
+    `scale`: see `sharpness`. An entry without any template reads zeros; sessions and rollouts
+    refuse to get there.
     """
-    h, w, ck = query_key.shape[1:]
-    factor = 1 / math.sqrt(ck) if scale == "sqrt" else 1.0
-    query = (query_key * factor).flatten(1, 2).to(state.keys.dtype)  # b (h w) ck
+    h, w = query_key.shape[1:3]
     used = max(state.filled, 1)
     vacant = state.vacant[:, :used]
+    query = (query_key * sharpness(query_key, vacant, scale)).flatten(1, 2)  # b (h w) ck
+    query = query.to(state.keys.dtype)
     partly = vacant.any(1).tolist()
     found = [  # entry by entry, so that slices of the memory are never copied
         _read_entry(
@@ -313,6 +317,27 @@ def read(
         for i in range(state.batch)
     ]
     return torch.stack(found).unflatten(1, (h, w))
+
+
+def sharpness(
+    query_key: Float[Tensor, "b h w ck"], vacant: Bool[Tensor, "b k"], scale: Scale
+) -> Float[Tensor, "b 1 1 1"]:
+    """What the products of query and keys are multiplied with before the softmax of Eq 5.
+
+    "none" is 1, Eq 5 to the letter; "sqrt" is 1 / sqrt(ck), as in STM. "log" is
+    log(n) / log(REFERENCE) / sqrt(ck) for an entry that holds n positions. A softmax over more
+    positions is flatter: a network trained with a small memory of small frames reads a blur from
+    a large one. Multiplied by log n its entropy stays about the same (Chiang and Cholak, ACL 2022).
+    """
+    b, h, w, ck = query_key.shape
+    dtype = torch.promote_types(query_key.dtype, torch.float32)
+    factor = torch.full(
+        (b,), 1.0 if scale == "none" else ck**-0.5, dtype=dtype, device=vacant.device
+    )
+    if scale == "log":
+        held = (~vacant).sum(1).clamp(min=1) * (h * w)
+        factor = factor * held.to(dtype).log() / math.log(REFERENCE)
+    return factor[:, None, None, None]
 
 
 ROWS = 192

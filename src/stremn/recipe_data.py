@@ -83,7 +83,8 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
         bad = {problem.where for problem in problems}
         stills = {name: without(each, problems) for name, each in stills.items()}
         videos = {name: [v for v in each if v.name not in bad] for name, each in videos.items()}
-    return OpenData(stills, {name: VideoReader(each) for name, each in videos.items()})
+    limit = data.cache * 2**20
+    return OpenData(stills, {name: VideoReader(each, limit) for name, each in videos.items()})
 
 
 def used_sources(recipe: Recipe) -> list[str]:

@@ -81,6 +81,8 @@ class DataSection(Config):
     sources: dict[str, SourceSection]
     check: Literal["refuse", "skip", "off"] = "refuse"
     """Read everything before training: then refuse what is broken, or leave it out."""
+    cache: PositiveInt = 512
+    """Decoded video frames that each worker keeps, in MiB a data set: what fits is decoded once."""
 
 
 class StageSection(Config):

@@ -63,6 +63,7 @@ PRESETS: dict[str, SegmentationConfig] = {
         decoder=(128, 96, 48),
         skips=True,
         separable=True,
+        scale="log",
     ),
 }
 """The paper's model, and one for CPUs and phones."""
