@@ -9,7 +9,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import tiny_vos
-from stremn.analysis import (
+from stremn.cli.app import app
+from stremn.data.segmentation import read_davis
+from stremn.errors import MissingExtraError, StremnError
+from stremn.sessions import SegmentationSession
+from stremn.study.analysis import (
     Study,
     _panels,
     analyze_data,
@@ -19,12 +23,9 @@ from stremn.analysis import (
     read_log,
     read_records,
 )
-from stremn.cli.app import app
-from stremn.data.segmentation import read_davis
-from stremn.errors import MissingExtraError, StremnError
-from stremn.evaluation import FrameScore, RunDescription, SequenceRecord
-from stremn.figures import Tile, _binned, draw_tiles
-from stremn.memory_log import (
+from stremn.study.evaluation import FrameScore, RunDescription, SequenceRecord
+from stremn.study.figures import Tile, _binned, draw_tiles
+from stremn.study.memory_log import (
     MemoryRecorder,
     SlotHistory,
     age_histogram,
@@ -32,7 +33,6 @@ from stremn.memory_log import (
     read_histories,
     template_ages,
 )
-from stremn.sessions import SegmentationSession
 from tiny_model import square_clips
 
 
@@ -277,7 +277,7 @@ def test_a_folder_without_scores(tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Few pixels: drawing is what takes the time here."""
-    monkeypatch.setattr("stremn.figures.DPI", 40)
+    monkeypatch.setattr("stremn.study.figures.DPI", 40)
 
 
 def check_picture(path):

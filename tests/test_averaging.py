@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stremn.averaging import Candidate, average_weights, greedy_soup, uniform_soup
 from stremn.errors import StremnError
+from stremn.training.averaging import Candidate, average_weights, greedy_soup, uniform_soup
 
 
 def weights(value, count=1):

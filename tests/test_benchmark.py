@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from stremn import benchmark
-from stremn.benchmark import TINY, Cost, Machine, complexity, counted, made_frame, made_labels
 from stremn.errors import StremnError
+from stremn.study import benchmark
+from stremn.study.benchmark import TINY, Cost, Machine, complexity, counted, made_frame, made_labels
 from tiny_model import tiny_model
 
 MACHINE = Machine("a processor", 1, False, "2", "2026-01-01", {"float32": 1e9}, 1e8)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from stremn.cli.app import app
 from stremn.errors import StremnError
-from stremn.masks import write_mask
+from stremn.media.masks import write_mask
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 

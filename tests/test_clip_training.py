@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from stremn import memory
-from stremn.clip_training import ClipLoss, Rollout, last_frame_j, memory_scalars, probe, rollout
-from stremn.losses import cross_entropy
 from stremn.memory import Choice
 from stremn.model import STReMN
 from stremn.policies import Learned, Oldest
 from stremn.segmentation import memorize, one_hot, recall, start
+from stremn.training.losses import cross_entropy
+from stremn.training.rollout import ClipLoss, Rollout, last_frame_j, memory_scalars, probe, rollout
 from tiny_model import square_clips, tiny_model
 
 

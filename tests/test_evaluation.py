@@ -16,7 +16,7 @@ from stremn.data.segmentation import (
     read_youtube_vos,
 )
 from stremn.errors import StremnError
-from stremn.evaluation import (
+from stremn.study.evaluation import (
     RunDescription,
     counted,
     evaluate,
@@ -25,7 +25,7 @@ from stremn.evaluation import (
     score_predictions,
     session_factory,
 )
-from stremn.metrics import contour_accuracy, region_similarity
+from stremn.study.metrics import contour_accuracy, region_similarity
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 
 RUN = RunDescription(model="copy-last", policy="none", slots=1, resolution=0)

@@ -10,7 +10,6 @@ import torch
 
 from memories import KEY, UPDATE, VALUE, empty, remember, templates
 from stremn import memory
-from stremn.clip_training import ClipLoss, rollout
 from stremn.data.segmentation import read_davis
 from stremn.errors import StremnError
 from stremn.fusion import (
@@ -23,15 +22,16 @@ from stremn.fusion import (
     most_similar,
     stored,
 )
-from stremn.fusion_table import fusion_rows, fusion_weights
-from stremn.optimization import parameter_groups
 from stremn.policies import Newest, Oldest, Spread, similarity
 from stremn.pretrained import Pretrained
-from stremn.recipes import first_model, model_config, read_recipe
 from stremn.segmentation import SegmentationConfig
 from stremn.sessions import SegmentationSession
-from stremn.suites import short_suite
-from stremn.tables import run_table, to_markdown
+from stremn.study.fusion_table import fusion_rows, fusion_weights
+from stremn.study.suites import short_suite
+from stremn.study.tables import run_table, to_markdown
+from stremn.training.optimization import parameter_groups
+from stremn.training.recipes import first_model, model_config, read_recipe
+from stremn.training.rollout import ClipLoss, rollout
 from tiny_model import square_clips, tiny_model
 from tiny_vos import davis
 

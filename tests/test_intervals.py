@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stremn.errors import StremnError
-from stremn.intervals import Interval, mean_interval
+from stremn.study.intervals import Interval, mean_interval
 
 ONE = np.ones(8, np.int64)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stremn.errors import StremnError
-from stremn.losses import (
+from stremn.training.losses import (
     VOID,
     LossReport,
     bootstrap_fraction,

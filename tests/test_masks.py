@@ -12,10 +12,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.mask_check import diagnose, repair
-from stremn.mask_sets import open_masks
-from stremn.masks import ColorTable, label_map, objects_of, overlay, read_mask, write_mask
-from stremn.palettes import palette
+from stremn.media.mask_check import diagnose, repair
+from stremn.media.mask_sets import open_masks
+from stremn.media.masks import ColorTable, label_map, objects_of, overlay, read_mask, write_mask
+from stremn.media.palettes import palette
 
 SIZE = (60, 80)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from stremn.errors import StremnError
-from stremn.metrics import (
+from stremn.study.metrics import (
     Scores,
     Statistics,
     contour,

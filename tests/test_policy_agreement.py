@@ -4,7 +4,7 @@ import torch
 from memories import remember
 from stremn.memory import MemoryState, Template
 from stremn.policies import MostSimilar, Newest, Oldest, RandomDrop
-from stremn.policy_agreement import Watched
+from stremn.training.agreement import Watched
 
 
 def test_a_rule_agrees_with_itself_and_changes_nothing() -> None:

@@ -4,17 +4,17 @@ import pytest
 import torch
 from torch import nn
 
-from stremn.baselines import (
+from stremn.errors import StremnError
+from stremn.policies import POLICIES
+from stremn.prediction.baselines import (
     TRIVIAL,
     ConvLSTMCell,
     RecurrentConfig,
     SpatioTemporalCell,
     build_baseline,
 )
-from stremn.errors import StremnError
-from stremn.frame_coders import FrameDecoder, FrameEncoder
-from stremn.policies import POLICIES
-from stremn.prediction import (
+from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
+from stremn.prediction.model import (
     PRESETS,
     FrameBatch,
     HorizonConfig,

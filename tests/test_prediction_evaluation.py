@@ -9,13 +9,12 @@ import torch
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from stremn.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
 from stremn.cli.app import app
 from stremn.data.prediction import MovingDigits
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
-from stremn.prediction import PredictionConfig, build_model
-from stremn.prediction_evaluation import (
+from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
+from stremn.prediction.evaluation import (
     as_predict,
     difference,
     evaluate_prediction,
@@ -24,9 +23,10 @@ from stremn.prediction_evaluation import (
     score,
     table,
 )
-from stremn.prediction_metrics import METRICS
-from stremn.prediction_recipes import is_prediction_recipe, read_recipe, run_recipe, train
-from stremn.prediction_weights import load_predictor, save_predictor
+from stremn.prediction.metrics import METRICS
+from stremn.prediction.model import PredictionConfig, build_model
+from stremn.prediction.recipes import is_prediction_recipe, read_recipe, run_recipe, train
+from stremn.prediction.weights import load_predictor, save_predictor
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 TINY = {

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from stremn.prediction_losses import (
+from stremn.prediction.losses import (
     l1,
     l2,
     scale_invariant_gradient,

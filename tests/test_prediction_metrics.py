@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from stremn.errors import MissingExtraError, StremnError
-from stremn.prediction_metrics import (
+from stremn.prediction.metrics import (
     ALEXNET_VARIABLE,
     METRICS,
     Lpips,
@@ -160,7 +160,7 @@ def test_lpips_without_its_package_or_weights_says_what_to_do(monkeypatch, tmp_p
     with pytest.raises(StremnError, match=r"no AlexNet weights at .*none\.pth"):
         lpips_metrics(tmp_path / "none.pth")
     monkeypatch.setitem(sys.modules, "lpips", None)
-    monkeypatch.setattr("stremn.prediction_metrics.find_spec", lambda name: None)
+    monkeypatch.setattr("stremn.prediction.metrics.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"stremn\[study\]"):
         lpips_metrics()
 

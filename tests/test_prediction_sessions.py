@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from stremn.baselines import RecurrentConfig, build_baseline
 from stremn.data.prediction import MovingDigits
 from stremn.errors import StremnError
-from stremn.prediction import PredictionConfig, build_model
-from stremn.prediction_files import predict_video
-from stremn.prediction_sessions import PredictionSession, as_unit_range, to_channels
-from stremn.prediction_weights import load_memory_predictor, load_predictor, save_predictor
+from stremn.prediction.baselines import RecurrentConfig, build_baseline
+from stremn.prediction.files import predict_video
+from stremn.prediction.model import PredictionConfig, build_model
+from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
+from stremn.prediction.weights import load_memory_predictor, load_predictor, save_predictor
 
 TINY = PredictionConfig(
     size=16, widths=(8,) * 6, strides=(2, 1, 2, 1, 1, 1), key=6, value=8, update_key=6, slots=3

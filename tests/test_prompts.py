@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.prompts import (
+from stremn.media.prompts import (
     Box,
     box_mask,
     clicks_mask,

@@ -14,11 +14,11 @@ from stremn.data.clips import collate
 from stremn.errors import StremnError
 from stremn.policies import Learned, RandomDrop
 from stremn.pretrained import load_model
-from stremn.recipe_format import ModelSection, StageSection, read_recipe
-from stremn.recipe_model import StageLoss, model_config, training_policy
-from stremn.recipes import run_recipe, train
 from stremn.segmentation import build_model
-from stremn.training_cost import estimate_cost, moving_square
+from stremn.training.cost import estimate_cost, moving_square
+from stremn.training.recipe_format import ModelSection, StageSection, read_recipe
+from stremn.training.recipe_model import StageLoss, model_config, training_policy
+from stremn.training.recipes import run_recipe, train
 from tiny_vos import davis
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -20,11 +20,11 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.files import JsonRows, make_folder, read_rows, write_whole, writing
-from stremn.masks import read_mask
-from stremn.results import FrameResult, ResultWriter, join_videos, write_video
-from stremn.rle import decode_rle, encode_rle
-from stremn.video import Frame, WriteBehind, frame_name, open_frames
+from stremn.media.files import JsonRows, make_folder, read_rows, write_whole, writing
+from stremn.media.masks import read_mask
+from stremn.media.results import FrameResult, ResultWriter, join_videos, write_video
+from stremn.media.rle import decode_rle, encode_rle
+from stremn.media.video import Frame, WriteBehind, frame_name, open_frames
 
 resource = pytest.importorskip("resource", reason="needs POSIX limits")
 HEIGHT, WIDTH = 45, 61  # odd on purpose

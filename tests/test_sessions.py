@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from stremn.clip_training import rollout
 from stremn.data.clips import ClipBatch
 from stremn.errors import StremnError
 from stremn.hardware import inference_precision, pick_device
 from stremn.model import STReMN
 from stremn.policies import POLICIES, Append, Oldest, build_policy
 from stremn.sessions import SegmentationSession, StepResult
+from stremn.training.rollout import rollout
 from tiny_model import square_clips, tiny_model
 
 ALL_RULES = sorted(POLICIES)

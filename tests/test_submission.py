@@ -6,8 +6,8 @@ from PIL import Image
 
 from stremn.data.segmentation import read_davis, read_youtube_vos
 from stremn.errors import StremnError
-from stremn.evaluation import evaluate
-from stremn.submission import check_submission, write_submission
+from stremn.study.evaluation import evaluate
+from stremn.study.submission import check_submission, write_submission
 from test_evaluation import RUN, CopyLast
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from stremn.data.segmentation import read_davis, read_folders
 from stremn.errors import StremnError
-from stremn.evaluation import counted, given_mask
-from stremn.suites import long_suite, occlusion_suite, short_suite, to_and_fro
+from stremn.study.evaluation import counted, given_mask
+from stremn.study.suites import long_suite, occlusion_suite, short_suite, to_and_fro
 from tiny_vos import SIZE, davis, square_labels, write_frame, write_labels
 
 

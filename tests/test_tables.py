@@ -7,8 +7,8 @@ import pytest
 from stremn.data.segmentation import read_davis
 from stremn.errors import StremnError
 from stremn.policies import POLICIES
-from stremn.suites import long_suite, occlusion_suite, short_suite, to_and_fro
-from stremn.tables import (
+from stremn.study.suites import long_suite, occlusion_suite, short_suite, to_and_fro
+from stremn.study.tables import (
     Weights,
     choose_rows,
     compare,

@@ -21,8 +21,7 @@ from torch.utils.data import Dataset
 
 import two_processes
 from stremn.errors import StremnError
-from stremn.losses import LossReport
-from stremn.training import (
+from stremn.training.fit import (
     FitResult,
     Phase,
     TrainConfig,
@@ -30,6 +29,7 @@ from stremn.training import (
     learning_rate,
     parameter_groups,
 )
+from stremn.training.losses import LossReport
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from stremn.training_log import CsvLog, Means, TrainingLog
+from stremn.training.log import CsvLog, Means, TrainingLog
 
 
 def test_means_are_per_name_and_start_again() -> None:
@@ -29,7 +29,7 @@ def test_csv_grows_columns_and_drops_what_will_come_again(tmp_path: Path) -> Non
 def test_lines_say_step_numbers_and_time_left(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "stremn.training")
+    caplog.set_level(logging.INFO, "stremn.training.fit")
     with TrainingLog(tmp_path, first=100, steps=10_000, tensorboard=False) as log:
         log.advance(110)
         log.train(110, {"loss": 0.123456, "lr": 1e-5})

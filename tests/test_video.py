@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.video import (
+from stremn.media.video import (
     FrameSource,
     ReadAhead,
     WriteBehind,

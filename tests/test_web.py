@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from stremn.errors import MissingExtraError, StremnError
-from stremn.masks import read_mask, write_mask
+from stremn.media.masks import read_mask, write_mask
+from stremn.media.results import write_video
+from stremn.media.video import open_frames
 from stremn.model import STReMN
-from stremn.results import write_video
-from stremn.video import open_frames
 from stremn.web import Drawing, Options, StoppedError, Tool, build_page, first_frame, follow
 
 HEIGHT, WIDTH = 96, 128

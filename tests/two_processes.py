@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from stremn.training import fit
+from stremn.training.fit import fit
 
 
 def run(out: Path, rank: int) -> None:

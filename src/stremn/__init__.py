@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stremn.memory import MemoryState, Template
     from stremn.model import STReMN
     from stremn.policies import POLICIES, build_policy
-    from stremn.prediction_sessions import PredictionSession
+    from stremn.prediction.sessions import PredictionSession
     from stremn.pretrained import Pretrained, load_model
     from stremn.segmentation import PRESETS, SegmentationConfig, build_model
     from stremn.sessions import SegmentationSession, StepResult
@@ -27,7 +27,7 @@ _HOMES = {
     "POLICIES": "stremn.policies",
     "PRESETS": "stremn.segmentation",
     "MemoryState": "stremn.memory",
-    "PredictionSession": "stremn.prediction_sessions",
+    "PredictionSession": "stremn.prediction.sessions",
     "Pretrained": "stremn.pretrained",
     "STReMN": "stremn.model",
     "SegmentationConfig": "stremn.segmentation",

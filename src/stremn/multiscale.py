@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from stremn.errors import StremnError
-from stremn.masks import Labels
+from stremn.media.masks import Labels
 from stremn.sessions import MemoryReport
 
 Frame = UInt8[np.ndarray, "height width 3"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from stremn.errors import StremnError
-from stremn.given import MaskOf
-from stremn.results import FrameResult, ResultWriter
+from stremn.media.given import MaskOf
+from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.video import Frame, FrameSource, ReadAhead, WriteBehind
 from stremn.sessions import SegmentationSession, StepResult
 from stremn.strip import MemoryStrip
-from stremn.video import Frame, FrameSource, ReadAhead, WriteBehind
 
 Watcher = Callable[[int, StepResult], None]
 """Told (frames done, result) after every frame."""

@@ -27,14 +27,14 @@ from stremn.checkpoints import write_atomically
 from stremn.errors import StremnError
 from stremn.hardware import inference_precision, keep_freed_memory, pick_device
 from stremn.inference import for_inference
-from stremn.masks import LabelMap, label_map, read_mask
+from stremn.media.masks import LabelMap, label_map, read_mask
+from stremn.media.video import as_picture
 from stremn.memory import Choice, MemoryState, UpdatePolicy
 from stremn.model import Query, STReMN
 from stremn.policies import Append, build_policy
 from stremn.postprocess import remove_distant_shares
 from stremn.pretrained import Pretrained
 from stremn.segmentation import Track, memorize, segment, start
-from stremn.video import as_picture
 from stremn.working_size import WorkingSize
 
 FrameInput = np.ndarray | Image.Image | Tensor

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from stremn.files import write_whole
-from stremn.masks import overlay
+from stremn.media.files import write_whole
+from stremn.media.masks import overlay
 from stremn.sessions import MemoryReport, ObjectMemory, StepResult
 
 TILE = 180

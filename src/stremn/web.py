@@ -22,9 +22,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from stremn.errors import MissingExtraError, StremnError
-from stremn.masks import LabelMap, Labels, label_map, overlay, read_mask
-from stremn.prompts import Box, Point, box_mask, clicks_mask
-from stremn.video import open_frames
+from stremn.media.masks import LabelMap, Labels, label_map, overlay, read_mask
+from stremn.media.prompts import Box, Point, box_mask, clicks_mask
+from stremn.media.video import open_frames
 
 if TYPE_CHECKING:
     import gradio
@@ -210,8 +210,8 @@ def follow(
     Raises:
         StremnError: the video breaks before its second frame, or a setting is impossible.
     """
+    from stremn.media.results import ResultWriter
     from stremn.pipeline import STRIP, segment_video
-    from stremn.results import ResultWriter
     from stremn.sessions import SegmentationSession
 
     session = SegmentationSession(
@@ -524,7 +524,7 @@ class _Page:
             return self._shown(Drawing.on(first_frame(video)))
 
     def _demo_video(self) -> str:
-        from stremn.demo import demo_clip
+        from stremn.media.demo import demo_clip
 
         with self._told():
             return str(self._runs.keep_copy(demo_clip()))

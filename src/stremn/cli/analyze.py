@@ -42,7 +42,7 @@ def memory(
 
     Example: stremn analyze memory out -o figures
     """
-    from stremn.analysis import analyze_memory
+    from stremn.study.analysis import analyze_memory
 
     _list(analyze_memory(sources, out))
 
@@ -65,7 +65,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         size: Size = 480,
         sequences: Names = None,
     ) -> None:
-        from stremn.analysis import analyze_data, study_slots
+        from stremn.study.analysis import analyze_data, study_slots
 
         data = read(kind, root, split, year, all_frames=False)
         data = data.only(sequences.split(",")) if sequences else data
@@ -88,7 +88,7 @@ def scores(
     out: Out = Path("figures"),
 ) -> None:
     """Draw what each sequence scored, and J over its frames."""
-    from stremn.analysis import draw_scores, read_records
+    from stremn.study.analysis import draw_scores, read_records
 
     _list(draw_scores(read_records(folder), out))
 
@@ -98,7 +98,7 @@ def training(
     out: Out = Path("figures"),
 ) -> None:
     """Draw the learning curves of trainings."""
-    from stremn.analysis import analyze_training
+    from stremn.study.analysis import analyze_training
 
     _list(analyze_training(runs, out))
 

@@ -34,7 +34,7 @@ def bench(
 
     Example: stremn bench --quick --out speed
     """
-    from stremn import benchmark
+    from stremn.study import benchmark
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     benchmark.run(

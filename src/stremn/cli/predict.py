@@ -29,7 +29,7 @@ def predict(
     Writes OUT/frames/*.png, OUT/side_by_side.mp4 and OUT/strip.png. The shipped weights know
     moving digits at 32x32 and nothing else: train your own for other videos.
     """
-    from stremn.prediction_files import predict_video
+    from stremn.prediction.files import predict_video
 
     files = predict_video(source, out, frames=frames, observe=observe, weights=weights)
     output.print(files.note, markup=False, highlight=False, soft_wrap=True)

@@ -54,7 +54,7 @@ def prediction(
     """
     from stremn.config import build
     from stremn.data.prediction_sets import ClipsSection
-    from stremn.prediction_evaluation import evaluate_prediction
+    from stremn.prediction.evaluation import evaluate_prediction
 
     rgb = 3 if data is Clips.HUMAN_WALKING else channels
     values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}

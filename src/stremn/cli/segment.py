@@ -11,11 +11,11 @@ from stremn.cli.terminal import console, frame_progress, megabytes, output
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.given import MaskOf
+    from stremn.media.given import MaskOf
+    from stremn.media.results import Existing, ResultWriter
+    from stremn.media.video import FrameSource
     from stremn.pipeline import Summary
-    from stremn.results import Existing, ResultWriter
     from stremn.sessions import SegmentationSession
-    from stremn.video import FrameSource
 
 Model = Annotated[str, typer.Option(help="Preset, weights file, folder or hub id.")]
 Slots = Annotated[int, typer.Option(help="K: templates kept of each object.")]
@@ -70,9 +70,9 @@ def segment(
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """
-    from stremn.given import masks_for
-    from stremn.results import ResultWriter
-    from stremn.video import open_frames
+    from stremn.media.given import masks_for
+    from stremn.media.results import ResultWriter
+    from stremn.media.video import open_frames
 
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= {"slots": slots, "policy": policy, "size": size, "reach": reach}
@@ -155,11 +155,11 @@ def demo(
 
     The clip comes with the demo extra: pip install "stremn[demo]".
     """
-    from stremn.demo import demo_clip, demo_mask
-    from stremn.given import masks_for
-    from stremn.results import ResultWriter
+    from stremn.media.demo import demo_clip, demo_mask
+    from stremn.media.given import masks_for
+    from stremn.media.results import ResultWriter
+    from stremn.media.video import open_frames
     from stremn.sessions import SegmentationSession
-    from stremn.video import open_frames
 
     frames = open_frames(demo_clip())
     mask_of = masks_for(frames, demo_mask())
@@ -180,9 +180,9 @@ def check_mask(
     Understands palette, grey and color-coded masks, transparency and 16-bit ids; mends soft
     edges, lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
     """
-    from stremn.mask_check import diagnose, repair
-    from stremn.masks import write_mask
-    from stremn.video import read_image
+    from stremn.media.mask_check import diagnose, repair
+    from stremn.media.masks import write_mask
+    from stremn.media.video import read_image
 
     size = None if frame is None else read_image(frame).shape[:2]
     report = diagnose(mask, size)

@@ -15,10 +15,10 @@ from stremn.errors import StremnError
 
 if TYPE_CHECKING:
     from stremn.data.segmentation import SequenceSet
-    from stremn.evaluation import Report
-    from stremn.metrics import Scores
-    from stremn.suites import Suite
-    from stremn.tables import Row, Weights
+    from stremn.study.evaluation import Report
+    from stremn.study.metrics import Scores
+    from stremn.study.suites import Suite
+    from stremn.study.tables import Row, Weights
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
 tables_app = typer.Typer(no_args_is_help=True, help="The paper's tables, and beyond.")
@@ -110,9 +110,9 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             Path | None, typer.Option("--zip", help="Write and check the server's zip.")
         ] = None,
     ) -> None:
-        from stremn.evaluation import RunDescription, evaluate, session_factory
         from stremn.pretrained import load_model
         from stremn.sessions import fingerprint
+        from stremn.study.evaluation import RunDescription, evaluate, session_factory
 
         data = _only(read(kind, root, split, year, all_frames), sequences)
         sizes = tuple(_numbers(scales))
@@ -152,7 +152,7 @@ def score(
     ] = None,
 ) -> None:
     """Score label maps that are on disk, made by anything: J, F, J&F as DAVIS defines them."""
-    from stremn.evaluation import score_predictions
+    from stremn.study.evaluation import score_predictions
 
     chosen = _only(read(data, root, split, year, all_frames=False), sequences)
     report = score_predictions(chosen, predictions, workers=workers, compat_decay=compat)
@@ -166,7 +166,7 @@ def _only(data: SequenceSet, names: str | None) -> SequenceSet:
 
 
 def _write_zip(data: SequenceSet, predictions: Path, path: Path) -> None:
-    from stremn.submission import write_submission
+    from stremn.study.submission import write_submission
 
     made = write_submission(data, predictions, path)
     output.print(
@@ -236,7 +236,7 @@ def rules(
     sequences: Names = None,
 ) -> None:
     """Table 1: every replacement rule, with intervals and paired differences."""
-    from stremn.tables import choose_rows, rule_rows
+    from stremn.study.tables import choose_rows, rule_rows
 
     rows = rule_rows(slots)
     if policies:
@@ -265,7 +265,7 @@ def slots(
     sequences: Names = None,
 ) -> None:
     """Table 2: one rule with several numbers of slots."""
-    from stremn.tables import slot_rows
+    from stremn.study.tables import slot_rows
 
     rows = slot_rows(policy, [round(k) for k in _numbers(numbers)])
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
@@ -294,8 +294,8 @@ def fusion(
 
     For weights trained with recipes/small-fusion.toml.
     """
-    from stremn.fusion_table import fusion_rows, fusion_weights
     from stremn.pretrained import load_model
+    from stremn.study.fusion_table import fusion_rows, fusion_weights
 
     weights = [fusion_weights(_name(m), load_model(m), size, device=device) for m in model]
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
@@ -315,7 +315,7 @@ def _table(
     device: str,
 ) -> None:
     from stremn.pretrained import load_model
-    from stremn.tables import weights_of
+    from stremn.study.tables import weights_of
 
     weights = [
         weights_of(_name(m), load_model(m).model, size, device=device) for m in models or ["small"]
@@ -338,7 +338,7 @@ def _write_table(
     size: int,
     reference: str = "learned",
 ) -> None:
-    from stremn.tables import run_table, to_markdown, write_table
+    from stremn.study.tables import run_table, to_markdown, write_table
 
     table = run_table(
         f"Table: {name}",
@@ -357,7 +357,7 @@ def _write_table(
 
 
 def _suites(data: SequenceSet, names: str, frames: int, gaps: str, positions: str) -> list[Suite]:
-    from stremn.suites import long_suite, occlusion_suite, short_suite
+    from stremn.study.suites import long_suite, occlusion_suite, short_suite
 
     made = {
         "short": lambda: short_suite(data),

@@ -34,7 +34,8 @@ def train(
 
     Example: stremn train recipes/small-video.toml --set train.steps=2000 --out runs/mine
     """
-    from stremn import prediction_recipes, recipes
+    from stremn.prediction import recipes as prediction_recipes
+    from stremn.training import recipes
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes

@@ -19,9 +19,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.mask_codes import VOID
-from stremn.masks import Labels
-from stremn.video import IMAGE_SUFFIXES, natural_order, read_image
+from stremn.media.mask_codes import VOID
+from stremn.media.masks import Labels
+from stremn.media.video import IMAGE_SUFFIXES, natural_order, read_image
 
 _ORIENTATION = 0x0112
 """EXIF tag; values above 4 mean that width and height change places."""

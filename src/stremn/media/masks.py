@@ -1,0 +1,224 @@
+"""Label maps: reading them from the many forms of mask files, writing, drawing.
+
+A label map holds one integer per pixel: 0 is background, any other number the id of an object.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Integer, UInt8
+from PIL import Image
+
+from stremn.errors import StremnError
+from stremn.media.files import write_whole
+from stremn.media.mask_codes import MAX_ID, MaskCodes, codes_of_image, read_codes
+from stremn.media.mask_problems import find_problems
+from stremn.media.palettes import packed_palette, palette, vivid_table
+
+Labels = Integer[np.ndarray, "height width"]
+MaskInput = str | Path | np.ndarray | Image.Image
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Which object each pixel belongs to.
+
+    Attributes:
+        labels: "height width", uint8 or (if an id is over 255) uint16; 0 is background.
+        ids: the ids present, ascending, without 0.
+    """
+
+    labels: Labels
+    ids: tuple[int, ...]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        height, width = self.labels.shape
+        return height, width
+
+
+def label_map(labels: np.ndarray, what: str = "The mask") -> LabelMap:
+    """Check an array of ids (or booleans) and find which ids it holds.
+
+    Raises:
+        StremnError: not two-dimensional, not of integers, or ids outside 0..65535.
+    """
+    if labels.ndim == 3 and 1 in (labels.shape[0], labels.shape[2]):
+        labels = labels.reshape([side for side in labels.shape if side != 1] or [1, 1])
+    if labels.ndim != 2 or labels.size == 0:
+        raise StremnError(f"{what} must have the shape (height, width), got {labels.shape}.")
+    if labels.dtype == np.bool_:
+        labels = labels.astype(np.uint8)
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise StremnError(
+            f"{what} must hold integer ids (0 is background), got {labels.dtype}. Threshold "
+            "probabilities first, for example mask > 0.5."
+        )
+    values = np.unique(labels)
+    if values[0] < 0 or values[-1] > MAX_ID:
+        raise StremnError(
+            f"{what} must hold ids from 0 to {MAX_ID}, got {values[0]} to {values[-1]}."
+        )
+    kind = np.uint8 if values[-1] <= 255 else np.uint16
+    ids = tuple(int(value) for value in values if value)
+    return LabelMap(labels.astype(kind), ids)
+
+
+@dataclass(frozen=True)
+class MaskObject:
+    """One object of a mask: id, pixels, box (x, y, width, height)."""
+
+    id: int
+    pixels: int
+    box: tuple[int, int, int, int]
+
+
+def objects_of(found: LabelMap) -> tuple[MaskObject, ...]:
+    """Pixels and box of each object of a label map."""
+    objects = []
+    for item in found.ids:
+        x, y, w, h = cv2.boundingRect((found.labels == item).astype(np.uint8))
+        pixels = int(np.count_nonzero(found.labels == item))
+        objects.append(MaskObject(item, pixels, (x, y, w, h)))
+    return tuple(objects)
+
+
+# ---------------------------------------------------------------- reading
+
+
+class ColorTable:
+    """Ids for colors; masks read with the same table give the same color the same id.
+
+    The colors of the standard palette keep their index. Otherwise new colors get the next free
+    id, in ascending order of (red, green, blue) within a mask. Black is background.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[int, int] = {0: 0}
+        self._standard = True
+
+    def ids(self, codes: Sequence[int]) -> dict[int, int]:
+        """The id of each packed color."""
+        known = packed_palette()
+        if self._standard and all(code in known for code in codes):
+            self._ids |= {code: known[code] for code in codes}
+        else:
+            self._standard = False
+            for code in sorted(set(codes) - set(self._ids)):
+                self._ids[code] = max(self._ids.values()) + 1
+        return {code: self._ids[code] for code in codes}
+
+
+def to_label_map(raw: MaskCodes, codes: np.ndarray, colors: ColorTable) -> LabelMap:
+    """The label map of codes "height width" (of the kind of `raw`), colors numbered by the table.
+
+    Raises:
+        StremnError: more ids than a mask can hold.
+    """
+    if raw.kind != "colors":
+        return label_map(codes)
+    found, inverse = np.unique(codes, return_inverse=True)
+    ids = colors.ids([int(code) for code in found])
+    table = np.array([ids[int(code)] for code in found], dtype=np.int32)
+    return label_map(table[inverse].reshape(codes.shape))
+
+
+def codes_of(mask: MaskInput) -> MaskCodes:
+    """The codes of a mask in any form; raises StremnError if it cannot be read."""
+    if isinstance(mask, np.ndarray):
+        if mask.ndim == 3 and mask.shape[2] in (3, 4) and mask.dtype == np.uint8:
+            return codes_of_image(Image.fromarray(mask))
+        return MaskCodes("array", label_map(mask).labels.astype(np.int32))
+    if isinstance(mask, Image.Image):
+        return codes_of_image(mask)
+    return read_codes(Path(mask))
+
+
+def read_mask(
+    mask: MaskInput, size: tuple[int, int] | None = None, colors: ColorTable | None = None
+) -> LabelMap:
+    """Read a mask in any of the usual forms.
+
+    Palette index or grey value is the id; 0/255 and transparency make one object with id 1; in
+    color images every color is an object (see `ColorTable`).
+
+    Args:
+        mask: path, PIL image, or array of ids "height width" or of colors "height width 3|4".
+        size: (height, width) of the frame that the mask belongs to, if it is to be checked.
+        colors: table to share between the masks of one video.
+
+    Raises:
+        StremnError: unreadable, another size than the frame, no object, or soft edges that would
+            be read as many objects (the message says how to repair the file).
+    """
+    raw = codes_of(mask)
+    what = f"The mask {mask}" if isinstance(mask, str | Path) else "The mask"
+    problems = find_problems(raw, size)
+    blocking = next((problem for problem in problems if problem.blocking), None)
+    if blocking is not None:
+        advice = ""
+        if blocking.repairable and isinstance(mask, str | Path):
+            advice = f" Repair it with: stremn check-mask {mask} -o repaired.png"
+        raise StremnError(f"{what} cannot be used: {blocking.text}.{advice}")
+    return to_label_map(raw, raw.codes, colors or ColorTable())
+
+
+# ---------------------------------------------------------------- writing, drawing
+
+
+def write_mask(path: Path, labels: Labels) -> None:
+    """Write a label map as PNG: palette with ids up to 255, 16-bit grey above.
+
+    Raises:
+        StremnError: no permission, disk full; a file that was there stays as it was.
+    """
+    if labels.dtype == np.uint8 or int(labels.max(initial=0)) <= 255:
+        image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint8))
+        image.putpalette(palette().tobytes())
+    else:
+        image = Image.fromarray(np.ascontiguousarray(labels, dtype=np.uint16))
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    write_whole(path, content.getvalue())
+
+
+def overlay(
+    frame: UInt8[np.ndarray, "height width 3"],
+    labels: Integer[np.ndarray, "h w"],
+    alpha: float = 0.45,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """The frame with each object filled in its color and outlined.
+
+    Args:
+        frame: RGB.
+        labels: ids, of the size of the frame; 0 is left as it is.
+        alpha: how much of the color is mixed in, 0..1.
+
+    Raises:
+        StremnError: frame and labels differ in size.
+    """
+    if frame.shape[:2] != labels.shape:
+        raise StremnError(
+            f"Frame and label map must have one size, got {frame.shape[:2]} and {labels.shape}."
+        )
+    drawn = frame.copy()
+    x, y, w, h = cv2.boundingRect((labels > 0).astype(np.uint8))
+    if w == 0:
+        return drawn
+    part, ids = drawn[y : y + h, x : x + w], labels[y : y + h, x : x + w]
+    short = np.where(ids > 255, (ids - 1) % 255 + 1, ids).astype(np.uint8)
+    tinted = cv2.addWeighted(part, 1 - alpha, vivid_table()[short], alpha, 0)
+    part[:] = np.where(short[..., None] > 0, tinted, part)
+    thickness = max(1, round(min(labels.shape) / 300))
+    for item in np.flatnonzero(np.bincount(ids.ravel()))[1 if ids.min() == 0 else 0 :]:
+        outlines, _ = cv2.findContours(
+            (labels == item).astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+        )
+        color = vivid_table()[(item - 1) % 255 + 1].tolist()
+        cv2.drawContours(drawn, outlines, -1, color, thickness, cv2.LINE_AA)
+    return drawn

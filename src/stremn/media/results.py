@@ -1,0 +1,500 @@
+"""Results out: palette PNG masks, overlay video, one JSON row a frame; valid at any moment.
+
+In the output folder:
+
+- `masks/NAME.png`: label map of each frame, ids kept, original size.
+- `overlay.mp4`: the video with the objects drawn in. It is encoded in numbered parts of
+  `checkpoint_every` frames in `.resume/` and joined without encoding again, so a run that was
+  continued gives the same file as one that was not interrupted.
+- `memory.json`: a JSON array, one row a line, valid after every frame.
+- `probabilities/NAME.npz` and `objects.json` (COCO) if asked for.
+- `.resume/`: what `existing="resume"` needs to go on; the parts go when the run is finished.
+"""
+
+import io
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TextIO, cast
+
+import av
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from stremn.errors import StremnError
+from stremn.media.files import JsonRows, iterate_rows, make_folder, write_whole, writing
+from stremn.media.masks import Labels, label_map, objects_of, overlay, write_mask
+from stremn.media.rle import encode_rle
+from stremn.media.video import Frame
+
+logger = logging.getLogger(__name__)
+
+Existing = Literal["refuse", "resume", "replace"]
+_OVERLAY_QUALITY: dict[str, object] = {"crf": "18", "preset": "veryfast", "bf": "0"}
+_RATE_IF_UNKNOWN = 25.0
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """What is known about one frame after its step.
+
+    Attributes:
+        frame: the frame as it was read.
+        labels: ids "height width", of the frame's size; 0 is background.
+        memory: the row for `memory.json` (JSON values); index and name are added to it.
+        ids: ids of the objects behind `probabilities`, in their order.
+        probabilities: "o height width", 0..1, one layer per id; None if they are not kept.
+    """
+
+    frame: Frame
+    labels: Labels
+    memory: Mapping[str, Any]
+    ids: tuple[int, ...] = ()
+    probabilities: Float[np.ndarray, "o height width"] | None = None
+
+
+class ResultWriter:
+    """Write the results of a video into a folder, frame by frame.
+
+    Use it as a context manager: leaving it joins the overlay of the frames written so far. Call
+    `finish` when the video is at its end. With threads, `write` is what runs behind; call
+    `checkpoint` only when all frames up to it are written.
+
+    Attributes:
+        out: the output folder.
+        next_frame: index of the first frame that is still to be written (0, or where an
+            interrupted run goes on).
+        read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
+            the overlay that the interruption cut short is drawn again, so that it comes out the
+            same as without an interruption.
+        finished: the folder holds a complete run already.
+        state_path: file with the session's state before `next_frame`; None at frame 0.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        *,
+        fps: float | int | None,
+        settings: Mapping[str, Any] | None = None,
+        existing: Existing = "refuse",
+        checkpoint_every: int = 250,
+        probabilities: bool = False,
+        coco: bool = False,
+    ) -> None:
+        """Open the folder.
+
+        Args:
+            out: output folder; created if it is not there.
+            fps: rate of the overlay; None is taken as 25.
+            settings: JSON values that a resumed run must share with the interrupted one.
+            existing: what to do with an earlier run in `out`: refuse, resume it, or replace it.
+            checkpoint_every: frames between two points that a run can be resumed from.
+            probabilities: write `probabilities/NAME.npz` (float16).
+            coco: write `objects.json` in COCO form with run lengths.
+
+        Raises:
+            StremnError: no permission; an earlier run is in the way; it had other settings.
+        """
+        self.out = out
+        self._every = checkpoint_every
+        self._rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
+        kept = {"probabilities": probabilities, "coco": coco}
+        self._settings = json.loads(json.dumps({**(settings or {}), **kept}))
+        self._keep_probabilities = probabilities
+        self._resume = out / ".resume"
+        made = _read_progress(self._resume)
+        self._check_earlier(existing, made)
+        resumed = made if existing == "resume" else None
+        self.next_frame = resumed.frames if resumed else 0
+        self.finished = bool(resumed and resumed.finished)
+        self.state_path = self._resume / resumed.state if resumed and resumed.state else None
+        self.read_from = self.next_frame - self.next_frame % checkpoint_every
+        if existing == "replace":
+            _remove_run(out)
+        for folder in (out, out / "masks", self._resume):
+            make_folder(folder)
+        if probabilities:
+            make_folder(out / "probabilities")
+        self._memory = JsonRows(out / "memory.json", keep=self.next_frame)
+        self._coco = JsonRows(self._resume / "objects.json", keep=self.next_frame) if coco else None
+        self._overlay: _VideoPart | None = None
+        self._redrawn = self.read_from
+        for part in self._parts():
+            if _part_start(part) >= self.next_frame:
+                part.unlink()
+        if self.next_frame == 0:
+            self._save_progress(Progress(0, False, None, self._settings))
+
+    def _check_earlier(self, existing: Existing, made: "Progress | None") -> None:
+        if existing == "refuse" and (self.out / "memory.json").exists():
+            count = sum(1 for _ in iterate_rows(self.out / "memory.json"))
+            raise StremnError(
+                f"{self.out} holds {count} frames of an earlier run. Add --resume to continue it, "
+                "--overwrite to replace it, or choose another output folder."
+            )
+        if existing == "resume" and made is not None and made.settings != self._settings:
+            keys = sorted(made.settings.keys() | self._settings.keys())
+            other = [key for key in keys if made.settings.get(key) != self._settings.get(key)]
+            key = other[0]
+            raise StremnError(
+                f"The run in {self.out} cannot be continued: it was made with {key} "
+                f"{made.settings.get(key)!r}, now {key} is {self._settings.get(key)!r}. Use the "
+                "same settings, or --overwrite to start again."
+            )
+
+    @property
+    def written(self) -> int:
+        """Frames whose results are complete on disk."""
+        return self._memory.count
+
+    @property
+    def keeps_probabilities(self) -> bool:
+        """Whether results should carry probabilities."""
+        return self._keep_probabilities
+
+    # ------------------------------------------------------------ frame by frame
+
+    def write(self, result: FrameResult) -> None:
+        """Write everything about one frame; frames come in order, without gaps.
+
+        Raises:
+            StremnError: no permission, disk full; the frames before are complete.
+        """
+        frame = result.frame
+        if frame.index != self._memory.count:
+            raise StremnError(
+                f"Frames must be written in order: expected {self._memory.count}, got "
+                f"{frame.index}."
+            )
+        write_mask(self.out / "masks" / f"{frame.name}.png", result.labels)
+        if self._keep_probabilities and result.probabilities is not None:
+            self._write_probabilities(result)
+        self._overlay_part(frame).add(overlay(frame.image, result.labels))
+        if self._coco is not None:
+            self._coco.append(_coco_row(frame, result.labels))
+        self._memory.append({"frame": frame.index, "name": frame.name, **result.memory})
+
+    def _write_probabilities(self, result: FrameResult) -> None:
+        content = io.BytesIO()
+        np.savez_compressed(
+            content,
+            ids=np.asarray(result.ids, dtype=np.int64),
+            probabilities=np.asarray(result.probabilities, dtype=np.float16),
+        )
+        path = self.out / "probabilities" / f"{result.frame.name}.npz"
+        write_whole(path, content.getvalue())
+
+    def redraw(self, frame: Frame) -> None:
+        """Draw a frame between `read_from` and `next_frame` into the overlay again.
+
+        Leaving this out, or giving other frames, only shifts where the overlay's key frames are.
+
+        Raises:
+            StremnError: the frame's mask is gone, or no permission, disk full.
+        """
+        if frame.index != self._redrawn or frame.index >= self.next_frame:
+            return
+        self._redrawn += 1
+        path = self.out / "masks" / f"{frame.name}.png"
+        try:
+            labels = np.asarray(Image.open(path))
+        except OSError as error:
+            raise StremnError(f"The mask {path} of the interrupted run is gone.") from error
+        self._overlay_part(frame).add(overlay(frame.image, labels))
+
+    def _overlay_part(self, frame: Frame) -> "_VideoPart":
+        if self._overlay is None:
+            path = self._resume / f"overlay-{frame.index:09d}.mp4"
+            height, width = frame.image.shape[:2]
+            self._overlay = _VideoPart(path, self._rate, (height, width))
+        return self._overlay
+
+    # ------------------------------------------------------------ resuming
+
+    def checkpoint_due(self, index: int) -> bool:
+        """Whether the run should be made resumable after the frame `index`."""
+        return (index + 1) % self._every == 0
+
+    def checkpoint(self, save_state: Callable[[Path], object]) -> None:
+        """Make the run resumable after the last written frame.
+
+        Args:
+            save_state: writes the session's state, after that same frame, to the path it is given.
+
+        Raises:
+            StremnError: no permission, disk full; the checkpoint before stays in force.
+        """
+        self._close_part()
+        frames = self._memory.count
+        name = f"state-{frames:09d}.safetensors"
+        with writing(self._resume / name):
+            save_state(self._resume / name)
+        self._save_progress(Progress(frames, False, name, self._settings))
+        for old in self._resume.glob("state-*"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+        self.state_path = self._resume / name
+
+    def _save_progress(self, progress: "Progress") -> None:
+        content = json.dumps(progress.__dict__, indent=1)
+        write_whole(self._resume / "progress.json", content.encode())
+
+    # ------------------------------------------------------------ the end
+
+    def finish(self) -> None:
+        """The video is at its end: join the overlay and drop what only resuming needs."""
+        if self.finished:
+            return
+        self.close()
+        frames = self._memory.count
+        self._save_progress(Progress(frames, True, None, self._settings))
+        for pattern in ("state-*", "overlay-*"):
+            for path in self._resume.glob(pattern):
+                path.unlink(missing_ok=True)
+        self.finished = True
+        self.state_path = None
+
+    def close(self) -> None:
+        """Close all files and join the overlay of the frames so far; safe to call twice."""
+        self._memory.close()
+        if self._coco is not None:
+            self._coco.close()
+        if self.finished:
+            return
+        self._close_part()
+        parts = [part for part in self._parts() if _part_start(part) < self._memory.count]
+        if parts:
+            join_videos(parts, self.out / "overlay.mp4")
+        if self._coco is not None:
+            _write_coco(self._resume / "objects.json", self.out / "objects.json")
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._resume.glob("overlay-*.mp4"))
+
+    def _close_part(self) -> None:
+        if self._overlay is not None:
+            part, self._overlay = self._overlay, None
+            part.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except StremnError as late:
+            if error is None:
+                raise
+            logger.warning("%s", late)
+
+
+def _part_start(part: Path) -> int:
+    """Index of the first frame of a part of the overlay."""
+    return int(part.stem.split("-")[1])
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: complete frames, and the session's state after them."""
+
+    frames: int
+    finished: bool
+    state: str | None
+    settings: dict[str, Any]
+
+
+def _read_progress(folder: Path) -> Progress | None:
+    path = folder / "progress.json"
+    if not path.exists():
+        return None
+    try:
+        return Progress(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise StremnError(
+            f"{path} is damaged, so the run cannot be continued: {error}. Use --overwrite to start "
+            "again."
+        ) from error
+
+
+def _remove_run(out: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    if not (out / "memory.json").exists():
+        return
+    with writing(out):
+        for row in iterate_rows(out / "memory.json"):
+            (out / "masks" / f"{row['name']}.png").unlink(missing_ok=True)
+            (out / "probabilities" / f"{row['name']}.npz").unlink(missing_ok=True)
+        for name in ("memory.json", "overlay.mp4", "objects.json"):
+            (out / name).unlink(missing_ok=True)
+        if (out / ".resume").exists():
+            shutil.rmtree(out / ".resume")
+
+
+# ---------------------------------------------------------------- overlay video
+
+
+class _VideoPart:
+    """An H.264 video file that is written frame by frame (MPEG-4 where H.264 is not built in)."""
+
+    def __init__(self, path: Path, rate: Fraction, size: tuple[int, int]) -> None:
+        height, width = size
+        self.path = path
+        self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 wants even sides
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        with writing(path):
+            self._container = av.open(str(path), "w")
+            stream = cast(av.VideoStream, self._container.add_stream(codec, rate=rate))
+            stream.width, stream.height = width + width % 2, height + height % 2
+            stream.pix_fmt = "yuv420p"
+            stream.options = dict(_OVERLAY_QUALITY) if codec == "libx264" else {}
+            self._stream = stream
+
+    def add(self, image: UInt8[np.ndarray, "height width 3"]) -> None:
+        """Encode one more frame."""
+        padded = np.pad(image, self._padding, mode="edge")
+        with writing(self.path):
+            for packet in self._stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")):
+                self._container.mux(packet)
+
+    def close(self) -> None:
+        """Write what the encoder holds and the end of the file."""
+        with writing(self.path):
+            for packet in self._stream.encode():
+                self._container.mux(packet)
+            self._container.close()
+
+
+def write_video(
+    path: Path, images: Iterable[UInt8[np.ndarray, "height width 3"]], fps: float | int
+) -> None:
+    """Write RGB images as one H.264 video.
+
+    Raises:
+        StremnError: no image, no permission, disk full.
+    """
+    part: _VideoPart | None = None
+    for image in images:
+        if part is None:
+            rate = Fraction(fps).limit_denominator(1001)
+            part = _VideoPart(path, rate, (image.shape[0], image.shape[1]))
+        part.add(image)
+    if part is None:
+        raise StremnError(f"There is no image to write to {path}.")
+    part.close()
+
+
+def join_videos(parts: Iterable[Path], path: Path) -> None:
+    """Join videos of one encoder, one after the other, without encoding them again.
+
+    Raises:
+        StremnError: no permission, disk full.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    with writing(path):
+        with av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined:
+            stream: av.VideoStream | None = None
+            offset = 0
+            for part in parts:
+                with av.open(str(part)) as container:
+                    source = container.streams.video[0]
+                    if stream is None:
+                        stream = joined.add_stream_from_template(source)
+                    offset += _copy(container, source, joined, stream, offset)
+        beside.replace(path)
+
+
+def _copy(
+    container: av.container.InputContainer,
+    source: av.VideoStream,
+    joined: av.container.OutputContainer,
+    stream: av.VideoStream,
+    offset: int,
+) -> int:
+    """Copy all packets, `offset` ticks later; returns the length in ticks of the source."""
+    length = 0
+    for packet in container.demux(source):
+        if packet.dts is None or packet.pts is None:  # the mark of the end
+            continue
+        length = max(length, packet.pts + (packet.duration or 0))
+        packet.pts += offset
+        packet.dts += offset
+        packet.stream = stream
+        joined.mux(packet)
+    return length
+
+
+# ---------------------------------------------------------------- COCO
+
+
+def _coco_row(frame: Frame, labels: Labels) -> dict[str, Any]:
+    found = label_map(labels)
+    return {
+        "name": frame.name,
+        "size": list(found.size),
+        "objects": [
+            {
+                "id": item.id,
+                "area": item.pixels,
+                "bbox": list(item.box),
+                "counts": encode_rle(found.labels == item.id),
+            }
+            for item in objects_of(found)
+        ],
+    }
+
+
+def _write_coco(rows: Path, path: Path) -> None:
+    """COCO's form: an image per frame, an annotation per object and frame, a category per id."""
+    beside = path.with_name(f".{path.name}.part")
+    with writing(path):
+        with beside.open("w") as file:
+            file.write('{"images": [')
+            _write_list(file, _coco_images(rows))
+            file.write('], "annotations": [')
+            _write_list(file, _coco_annotations(rows))
+            file.write('], "categories": [')
+            ids = {item["id"] for row in iterate_rows(rows) for item in row["objects"]}
+            _write_list(file, ({"id": item, "name": f"object {item}"} for item in sorted(ids)))
+            file.write("]}\n")
+        beside.replace(path)
+
+
+def _write_list(file: TextIO, values: Iterable[dict[str, Any]]) -> None:
+    for position, value in enumerate(values):
+        file.write(",\n" if position else "\n")
+        file.write(json.dumps(value))
+
+
+def _coco_images(rows: Path) -> Iterator[dict[str, Any]]:
+    for index, row in enumerate(iterate_rows(rows)):
+        height, width = row["size"]
+        yield {"id": index, "file_name": row["name"], "height": height, "width": width}
+
+
+def _coco_annotations(rows: Path) -> Iterator[dict[str, Any]]:
+    number = 0
+    for index, row in enumerate(iterate_rows(rows)):
+        for item in row["objects"]:
+            number += 1
+            yield {
+                "id": number,
+                "image_id": index,
+                "category_id": item["id"],
+                "track_id": item["id"],
+                "segmentation": {"size": row["size"], "counts": item["counts"]},
+                "area": item["area"],
+                "bbox": item["bbox"],
+                "iscrowd": 0,
+            }

@@ -1,0 +1,1 @@
+"""Section 4.2: video prediction with the same memory."""

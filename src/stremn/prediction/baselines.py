@@ -1,0 +1,206 @@
+"""What a predictor must beat: black, the last frame, the mean frame, ConvLSTM, PredRNN.
+
+The recurrent networks are trained by the same `fit`, on the same clips, with the same loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stremn.config import Config
+from stremn.prediction.model import Rollout, check_frames
+
+Predict = Callable[[Float[Tensor, "b t c height width"], int], Float[Tensor, "b n c height width"]]
+"""Observed frames in [0, 1] and a number of frames to the predicted frames."""
+
+
+def predict_zero(
+    observed: Float[Tensor, "b t c height width"], frames: int
+) -> Float[Tensor, "b n c height width"]:
+    """Black frames. On Moving MNIST they beat copying the last one."""
+    return torch.zeros_like(observed[:, :1]).expand(-1, frames, -1, -1, -1)
+
+
+def predict_last(
+    observed: Float[Tensor, "b t c height width"], frames: int
+) -> Float[Tensor, "b n c height width"]:
+    """The last frame again and again."""
+    return observed[:, -1:].expand(-1, frames, -1, -1, -1)
+
+
+def predict_mean(
+    observed: Float[Tensor, "b t c height width"], frames: int
+) -> Float[Tensor, "b n c height width"]:
+    """The mean of the observed frames."""
+    return observed.mean(1, keepdim=True).expand(-1, frames, -1, -1, -1)
+
+
+TRIVIAL: dict[str, Predict] = {
+    "zero": predict_zero,
+    "copy-last": predict_last,
+    "mean": predict_mean,
+}
+"""The baselines without weights, by name."""
+
+
+class RecurrentConfig(Config):
+    """Numbers of a recurrent baseline.
+
+    `patch` x `patch` pixels are folded into channels before the first layer, as is usual.
+    """
+
+    kind: Literal["convlstm", "predrnn"]
+    channels: Literal[1, 3] = 1
+    hidden: int = Field(default=30, gt=0)
+    layers: int = Field(default=2, gt=0)
+    kernel: int = Field(default=5, gt=0)
+    patch: int = Field(default=4, gt=0)
+
+
+class ConvLSTMCell(nn.Module):
+    """Convolutional LSTM (Shi et al. 2015) without peepholes: the four gates in one convolution."""
+
+    def __init__(self, inputs: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        self.gates = nn.Conv2d(inputs + hidden, 4 * hidden, kernel, padding=kernel // 2)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        hidden: Float[Tensor, "b d h w"],
+        cell: Float[Tensor, "b d h w"],
+    ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d h w"]]:
+        """Return the new hidden state and cell."""
+        enter, forget, out, content = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+        cell = torch.sigmoid(forget + 1) * cell + torch.sigmoid(enter) * torch.tanh(content)
+        return torch.sigmoid(out) * torch.tanh(cell), cell
+
+
+class ConvLSTMStack(nn.Module):
+    """Layers of ConvLSTM cells; the features of all layers are read out together."""
+
+    def __init__(self, inputs: int, hidden: int, layers: int, kernel: int) -> None:
+        super().__init__()
+        self.hidden, self.features = hidden, hidden * layers
+        self.cells = nn.ModuleList(
+            ConvLSTMCell(inputs if i == 0 else hidden, hidden, kernel) for i in range(layers)
+        )
+
+    def start(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Return zero states for a batch of inputs like x."""
+        zero = x.new_zeros(x.shape[0], self.hidden, *x.shape[-2:])
+        return [zero] * (2 * len(self.cells))
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], states: list[Tensor]
+    ) -> tuple[Float[Tensor, "b features h w"], list[Tensor]]:
+        """One step: features and new states (hidden, cell of each layer)."""
+        after: list[Tensor] = []
+        for i, layer in enumerate(self.cells):
+            x, cell = layer(x, states[2 * i], states[2 * i + 1])
+            after += [x, cell]
+        return torch.cat(after[::2], dim=1), after
+
+
+class SpatioTemporalCell(nn.Module):
+    """PredRNN's ST-LSTM: a cell carried in time and a memory carried through the layers."""
+
+    def __init__(self, inputs: int, hidden: int, kernel: int) -> None:
+        super().__init__()
+        pad = kernel // 2
+        self.temporal = nn.Conv2d(inputs + hidden, 3 * hidden, kernel, padding=pad)
+        self.spatial = nn.Conv2d(inputs + hidden, 3 * hidden, kernel, padding=pad)
+        self.out = nn.Conv2d(inputs + 3 * hidden, hidden, kernel, padding=pad)
+        self.mix = nn.Conv2d(2 * hidden, hidden, 1)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b c h w"],
+        hidden: Float[Tensor, "b d h w"],
+        cell: Float[Tensor, "b d h w"],
+        memory: Float[Tensor, "b d h w"],
+    ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d h w"], Float[Tensor, "b d h w"]]:
+        """Return the new hidden state, cell and memory."""
+        enter, forget, content = self.temporal(torch.cat([x, hidden], dim=1)).chunk(3, dim=1)
+        cell = torch.sigmoid(forget + 1) * cell + torch.sigmoid(enter) * torch.tanh(content)
+        enter, forget, content = self.spatial(torch.cat([x, memory], dim=1)).chunk(3, dim=1)
+        memory = torch.sigmoid(forget + 1) * memory + torch.sigmoid(enter) * torch.tanh(content)
+        out = torch.sigmoid(self.out(torch.cat([x, hidden, cell, memory], dim=1)))
+        return out * torch.tanh(self.mix(torch.cat([cell, memory], dim=1))), cell, memory
+
+
+class PredRNNStack(nn.Module):
+    """PredRNN (Wang et al. 2017): the memory leaves the top layer and enters the bottom one."""
+
+    def __init__(self, inputs: int, hidden: int, layers: int, kernel: int) -> None:
+        super().__init__()
+        self.hidden, self.features = hidden, hidden
+        self.cells = nn.ModuleList(
+            SpatioTemporalCell(inputs if i == 0 else hidden, hidden, kernel) for i in range(layers)
+        )
+
+    def start(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Return zero states for a batch of inputs like x."""
+        zero = x.new_zeros(x.shape[0], self.hidden, *x.shape[-2:])
+        return [zero] * (2 * len(self.cells) + 1)
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], states: list[Tensor]
+    ) -> tuple[Float[Tensor, "b features h w"], list[Tensor]]:
+        """One step: features and new states (hidden, cell of each layer, then the memory)."""
+        memory = states[-1]
+        after: list[Tensor] = []
+        for i, layer in enumerate(self.cells):
+            x, cell, memory = layer(x, states[2 * i], states[2 * i + 1], memory)
+            after += [x, cell]
+        return x, [*after, memory]
+
+
+class RecurrentPredictor(nn.Module):
+    """Folds patches into channels, runs a recurrent stack, reads out the next frame.
+
+    Args:
+        stack: a `ConvLSTMStack` or `PredRNNStack` over patch*patch*channels inputs.
+        config: the numbers; saved with the weights.
+    """
+
+    def __init__(self, stack: ConvLSTMStack | PredRNNStack, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.stack, self.config = stack, config
+        self.output = nn.Conv2d(stack.features, config.channels * config.patch**2, 1)
+
+    def rollout(
+        self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
+    ) -> Rollout:
+        """See `Forecaster.rollout`; the first frame predicted is the second."""
+        check_frames(frames[:, :observed], 1, self.config.channels)
+        patches = F.pixel_unshuffle(frames[:, :observed], self.config.patch)
+        x = patches[:, 0]
+        states = self.stack.start(x)
+        predictions = []
+        for time in range(observed + future - 1):
+            if time < observed:
+                x = patches[:, time]
+            features, states = self.stack(x, states)
+            x = torch.sigmoid(self.output(features))
+            predictions.append(F.pixel_shuffle(x, self.config.patch))
+        return Rollout(torch.stack(predictions, dim=1), 1)
+
+
+def build_baseline(config: RecurrentConfig) -> RecurrentPredictor:
+    """Build a recurrent baseline with fresh weights."""
+    inputs = config.channels * config.patch**2
+    kinds: dict[str, type[ConvLSTMStack] | type[PredRNNStack]] = {
+        "convlstm": ConvLSTMStack,
+        "predrnn": PredRNNStack,
+    }
+    return RecurrentPredictor(
+        kinds[config.kind](inputs, config.hidden, config.layers, config.kernel), config
+    )

@@ -1,0 +1,224 @@
+"""Prediction from a stream: observe frames as they come, predict the next ones at any time.
+
+    session = PredictionSession(load_memory_predictor("digits"))
+    for frame in frames:
+        session.observe(frame)
+    future = session.predict(20)
+
+The memory never grows, however long the stream is. `predict` leaves the session as it was.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from stremn.checkpoints import write_atomically
+from stremn.errors import StremnError
+from stremn.memory import MemoryState
+from stremn.prediction.model import Encoded, FramePredictor
+
+_KEY = "stremn_prediction_session"
+_FORMAT = 1
+
+
+class PredictionSession:
+    """Streams frames into a predictor's memory.
+
+    Args:
+        model: a predictor with weights; it is put into evaluation mode.
+    """
+
+    def __init__(self, model: FramePredictor) -> None:
+        self.model = model.eval()
+        self._device = next(model.parameters()).device
+        self.frames_seen = 0
+        self._state = self._empty()
+        self._window: list[Float[Tensor, "c size size"]] = []
+        self._last: Encoded | None = None  # the latest stack: read with it before it is written
+        self._shape: tuple[int, int] | None = None
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the memory; the same from the first frame to the last."""
+        return self._state.nbytes
+
+    @property
+    def remembered(self) -> tuple[int, ...]:
+        """Index of the last frame of each stack in memory, oldest first."""
+        return tuple(sorted(t for t in self._state.written_at[0].tolist() if t >= 0))
+
+    @torch.inference_mode()
+    def observe(self, frame: np.ndarray) -> None:
+        """Take in the next frame.
+
+        Args:
+            frame: uint8, or floating point in [0, 1]; "height width", or channels last with 1 or 3
+                of them. It is converted to grey or RGB and resized to the model's size.
+
+        Raises:
+            StremnError: a frame that cannot be used; the session is then as before.
+        """
+        picture = self._prepare(frame)
+        window = [*self._window, picture][-self.model.config.stack :]
+        if self._last is not None:
+            self._state = self.model.memorize(self._state, self._last, self.frames_seen - 1)
+            self._last = None
+        self._window = window
+        self._shape = (frame.shape[0], frame.shape[1])
+        if len(window) == self.model.config.stack:
+            self._last = self.model.encode_query(torch.stack(window)[None])
+        self.frames_seen += 1
+
+    @torch.inference_mode()
+    def predict(self, frames: int) -> UInt8[np.ndarray, "frames size size c"]:
+        """Predict the next `frames` frames, at the model's size; the session does not change.
+
+        Raises:
+            StremnError: fewer frames were observed than a stack has, or no frame is asked for.
+        """
+        size = self.model.config.stack
+        if frames < 1:
+            raise StremnError(f"Ask for at least one frame to predict; got {frames}.")
+        if self._last is None:
+            raise StremnError(
+                f"Prediction starts from a stack of {size} frames, but only {self.frames_seen} "
+                "were observed. Observe more frames first."
+            )
+        state, stack, window = self._state, self._last, list(self._window)
+        if not self.remembered:  # one stack cannot be both memory and query: repeat the first
+            first = self.model.encode_query(torch.stack([window[0], *window[:-1]])[None])
+            state = self.model.memorize(state, first, self.frames_seen - 2)
+        predicted = []
+        for step in range(frames):
+            picture = self.model.recall(state, stack)[0]
+            predicted.append(picture)
+            if step < frames - 1:
+                state = self.model.memorize(state, stack, self.frames_seen - 1 + step)
+                window = [*window[1:], picture]
+                stack = self.model.encode_query(torch.stack(window)[None])
+        pictures = torch.stack(predicted).permute(0, 2, 3, 1)
+        return (pictures * 255).round().to(torch.uint8).cpu().numpy()
+
+    def save(self, path: Path) -> None:
+        """Write the session's state (not the weights) to a file, in one move."""
+        facts = {
+            "format": _FORMAT,
+            "config": self.model.config.model_dump(mode="json"),
+            "frames_seen": self.frames_seen,
+            "filled": self._state.filled,
+            "shape": self._shape,
+        }
+        tensors = {f"memory.{name}": x for name, x in self._state.tensors().items()}
+        tensors |= {f"window.{i}": picture for i, picture in enumerate(self._window)}
+        tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
+        write_atomically(
+            path, lambda file: save_file(tensors, file, metadata={_KEY: json.dumps(facts)})
+        )
+
+    @classmethod
+    def load(cls, path: Path, model: FramePredictor) -> PredictionSession:
+        """Restore a session; it goes on exactly as the saved one would have.
+
+        Raises:
+            StremnError: no session in the file, or one of another model.
+        """
+        device = next(model.parameters()).device
+        try:
+            with safe_open(path, framework="pt") as file:
+                header = (file.metadata() or {}).get(_KEY)
+                tensors = {n: file.get_tensor(n).to(device) for n in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise StremnError(f"Cannot read the session {path}: {error}.") from error
+        if header is None:
+            raise StremnError(f"{path} holds no prediction session.")
+        facts = json.loads(header)
+        if facts["config"] != model.config.model_dump(mode="json"):
+            raise StremnError(
+                f"The session {path} belongs to a model with another configuration. Load the "
+                "weights it was saved with."
+            )
+        session = cls(model)
+        memory = {n.removeprefix("memory."): x for n, x in tensors.items() if "memory." in n}
+        session._state = replace(
+            session._state, **memory, filled=facts["filled"], growth=model.config.growth
+        )
+        session._window = [tensors[name] for name in sorted(tensors) if "window." in name]
+        session.frames_seen = facts["frames_seen"]
+        session._shape = facts["shape"] and (facts["shape"][0], facts["shape"][1])
+        if len(session._window) == model.config.stack:
+            with torch.inference_mode():
+                session._last = model.encode_query(torch.stack(session._window)[None])
+        return session
+
+    def _empty(self) -> MemoryState:
+        size = self.model.config.size
+        return self.model.empty(1, size, size, self._device)
+
+    def _prepare(self, frame: np.ndarray) -> Float[Tensor, "c size size"]:
+        if self._shape is not None and frame.shape[:2] != self._shape:
+            raise StremnError(
+                f"Frames differ in size: the first is {self._shape[1]}x{self._shape[0]}, frame "
+                f"{self.frames_seen} is {frame.shape[1]}x{frame.shape[0]}. A session takes one "
+                "size; resize the frames, or start another session."
+            )
+        config = self.model.config
+        picture = to_channels(as_unit_range(frame), config.channels)
+        size = (config.size, config.size)
+        if picture.shape[:2] != size:
+            shrinking = picture.shape[0] > config.size
+            how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+            picture = cv2.resize(picture, size, interpolation=how).reshape(*size, config.channels)
+        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self._device)
+
+
+def as_unit_range(frame: np.ndarray) -> Float[np.ndarray, "height width *c"]:
+    """Return a frame as float32 in [0, 1]; uint8 is divided by 255.
+
+    Raises:
+        StremnError: other types, or values outside [0, 1].
+    """
+    if frame.dtype == np.uint8:
+        return frame.astype(np.float32) / 255
+    if not np.issubdtype(frame.dtype, np.floating):
+        raise StremnError(
+            f"Frames are uint8, or floating point in [0, 1]; got {frame.dtype}. Convert them first."
+        )
+    low, high = float(frame.min()), float(frame.max())
+    if not (low >= 0 and high <= 1):
+        raise StremnError(
+            f"Floating-point frames must hold values in [0, 1], but these reach from {low:g} to "
+            f"{high:g}. Divide 8-bit values by 255."
+        )
+    return frame.astype(np.float32)
+
+
+def to_channels(
+    frame: Float[np.ndarray, "height width *c"], channels: int
+) -> Float[np.ndarray, "height width channels"]:
+    """Convert between grey and RGB; grey is the usual weighted sum (ITU-R 601).
+
+    Raises:
+        StremnError: no picture of 1 or 3 channels.
+    """
+    if frame.ndim == 2:
+        frame = frame[..., None]
+    if frame.ndim != 3 or frame.shape[2] not in (1, 3) or 0 in frame.shape:
+        raise StremnError(
+            "A frame has the shape (height, width), (height, width, 1) or (height, width, 3); "
+            f"got {frame.shape}."
+        )
+    if frame.shape[2] == channels:
+        return frame
+    if channels == 1:
+        return frame @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    return np.repeat(frame, 3, axis=2)

@@ -1,0 +1,81 @@
+"""Predictors by name or file: weights with the configuration that rebuilds them."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from stremn.config import build
+from stremn.errors import StremnError
+from stremn.prediction.baselines import RecurrentConfig, RecurrentPredictor, build_baseline
+from stremn.prediction.model import FramePredictor, PredictionConfig, build_model
+from stremn.weights import fill, read_weights, save_weights
+
+TASK = "prediction"
+SHIPPED: dict[str, str] = {"digits": "prediction-digits-32.safetensors"}
+"""Weights that come with the package: name -> file."""
+
+Predictor = FramePredictor | RecurrentPredictor
+
+
+def save_predictor(model: Predictor, path: Path) -> None:
+    """Write weights and configuration to one file, in one move."""
+    save_weights(model, TASK, model.config.model_dump_json(), path)
+
+
+def load_predictor(source: str | Path) -> Predictor:
+    """Load any predictor from a file, or shipped weights by their name (see `SHIPPED`).
+
+    Raises:
+        StremnError: no such file, or no weights of a predictor.
+    """
+    path = weights_path(source)
+    config, tensors = read_weights(path, TASK)
+    if config.get("kind") == "stremn":
+        return _memory_predictor(config, tensors, path)
+    model = build_baseline(build(RecurrentConfig, config, str(path)))
+    fill(model, tensors, path)
+    return model.eval()
+
+
+def load_memory_predictor(source: str | Path) -> FramePredictor:
+    """Load a predictor with a space-time memory; refuse recurrent baselines.
+
+    Raises:
+        StremnError: as `load_predictor`, or weights of a baseline.
+    """
+    path = weights_path(source)
+    config, tensors = read_weights(path, TASK)
+    if config.get("kind") != "stremn":
+        raise StremnError(
+            f"{path} holds the baseline {config.get('kind')!r}, which has no space-time memory. "
+            "It can only be evaluated."
+        )
+    return _memory_predictor(config, tensors, path)
+
+
+def weights_path(source: str | Path) -> Path:
+    """File of shipped weights by name, or the path itself if there is a file.
+
+    Raises:
+        StremnError: neither.
+    """
+    if isinstance(source, str) and source in SHIPPED:
+        return Path(str(resources.files("stremn").joinpath("weights", SHIPPED[source])))
+    path = Path(source)
+    if not path.is_file():
+        raise StremnError(
+            f"There are no weights at {path}. Give a file, or one of: {', '.join(SHIPPED)}."
+        )
+    return path
+
+
+def _memory_predictor(
+    config: dict[str, Any], tensors: dict[str, Tensor], path: Path
+) -> FramePredictor:
+    model = build_model(build(PredictionConfig, config, str(path)))
+    fill(model, tensors, path)
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Evaluation and the paper's study: scores, tables, figures, speed."""

@@ -1,0 +1,47 @@
+"""Table 6 (Appendix B): a model with its fusion module, and the same weights without it."""
+
+from __future__ import annotations
+
+from stremn.errors import StremnError
+from stremn.pretrained import Pretrained
+from stremn.sessions import fingerprint
+from stremn.study.evaluation import RunDescription, Session, session_factory
+from stremn.study.tables import Row, Weights
+
+PAPER = 76.7
+"""J&F on DAVIS 2017 test-dev in percent, with and without."""
+
+_FUSED = "+fusion"
+
+
+def fusion_rows(policy: str = "learned", slots: int = 6) -> tuple[Row, Row]:
+    """Table 6: without fusion, and with; the first is the reference."""
+    return (
+        Row("without fusion", policy, slots, PAPER),
+        Row("with fusion", policy + _FUSED, slots, PAPER),
+    )
+
+
+def fusion_weights(
+    name: str, trained: Pretrained, resolution: int = 480, *, device: str = "auto"
+) -> Weights:
+    """Return what makes sessions for both rows from one training.
+
+    As in the paper, "without" takes the module out and trains nothing anew.
+
+    Raises:
+        StremnError: the model has no fusion module.
+    """
+    if trained.config.fusion is None:
+        raise StremnError(
+            f"The model {name!r} has no fusion module to take out. Train one with "
+            "recipes/small-fusion.toml, and give its weights."
+        )
+    plain = trained.with_fusion(None).model
+
+    def make(policy: str, slots: int, seed: int) -> Session:
+        model = trained.model if policy.endswith(_FUSED) else plain
+        run = RunDescription(name, policy.removesuffix(_FUSED), slots, resolution, seed=seed)
+        return session_factory(model, run, device=device)()
+
+    return Weights(name, make, f"{fingerprint(trained.model):08x}")

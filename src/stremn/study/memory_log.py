@@ -1,0 +1,241 @@
+"""What the slots held, frame by frame: read from `memory.json` or recorded in an evaluation.
+
+The numbers of Section 4.3 come from here: the ages of templates, d^K[t], and the frames that are
+still held at a video's end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from stremn.errors import StremnError
+from stremn.media.files import JsonRows, make_folder, read_rows
+from stremn.media.masks import Labels
+from stremn.memory import NEVER
+from stremn.sessions import SegmentationSession, StepResult
+
+MEMORY_FILE = "memory.json"
+
+
+@dataclass(frozen=True)
+class SlotHistory:
+    """What the memory of one object held after each frame.
+
+    Attributes:
+        video: name of the video.
+        object_id: whose memory it is.
+        frames: indices of the frames that were memorized, in order; the first is the one whose
+            true mask was given.
+        held: frame in each slot after each of `frames`; -1 where a slot is empty.
+        written: slot that took the frame's template; -1 if it was not stored.
+        scores: what the rule compared at each frame; NaN where a slot was not open to it.
+    """
+
+    video: str
+    object_id: int
+    frames: Int[np.ndarray, " t"]
+    held: Int[np.ndarray, "t k"]
+    written: Int[np.ndarray, " t"]
+    scores: Float[np.ndarray, "t k"]
+
+    @property
+    def slots(self) -> int:
+        """K, the largest number of slots the memory had."""
+        return self.held.shape[1]
+
+    @property
+    def given(self) -> int:
+        """Frame whose true mask was given."""
+        return int(self.frames[0])
+
+    def retained(self) -> list[int]:
+        """Frames held after the last one, in order of time."""
+        last = self.held[-1]
+        return sorted(int(frame) for frame in last[last != NEVER])
+
+    def evictions(self) -> Int[np.ndarray, " n"]:
+        """Rows (places in `frames`) at which a template gave way to another."""
+        rows = np.arange(1, len(self.frames))
+        before = self.held[rows - 1, self.written[rows]]
+        return rows[(self.written[rows] >= 0) & (before != NEVER)]
+
+
+# Reading --------------------------------------------------------------------------------------
+
+
+def read_histories(source: Path) -> list[SlotHistory]:
+    """Read the memory of every object from a `memory.json`, or from a folder that holds one.
+
+    Raises:
+        StremnError: no such file, no frame in it, or rows of something else.
+    """
+    path = source / MEMORY_FILE if source.is_dir() else source
+    if not path.is_file():
+        raise StremnError(
+            f"There is no {path}. Give the output folder of `stremn segment`, or its {MEMORY_FILE}."
+        )
+    name = path.resolve().parent.name if path.name == MEMORY_FILE else path.stem
+    rows = read_rows(path)
+    try:
+        histories = histories_of(name, rows)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StremnError(
+            f"{path} is no record of a memory ({type(error).__name__}: {error}). It should hold a "
+            f"row for each frame, as {MEMORY_FILE} of `stremn segment` does."
+        ) from error
+    if not histories:
+        raise StremnError(f"{path} holds no object: nothing was segmented yet.")
+    return histories
+
+
+def histories_of(video: str, rows: Sequence[Mapping[str, Any]]) -> list[SlotHistory]:
+    """Return the history of each object from the rows of a `memory.json`."""
+    ids = dict.fromkeys(name for row in rows for name in row["objects"])
+    return [_history(video, name, rows) for name in ids]
+
+
+def _history(video: str, name: str, rows: Sequence[Mapping[str, Any]]) -> SlotHistory:
+    own = [(int(row["frame"]), row["objects"][name]) for row in rows if name in row["objects"]]
+    slots = max(len(entry["slots"]) for _, entry in own)
+    held = np.full((len(own), slots), NEVER, np.int64)
+    scores = np.full((len(own), slots), np.nan)
+    written = np.full(len(own), NEVER, np.int64)
+    for i, (_, entry) in enumerate(own):
+        held[i, : len(entry["slots"])] = [NEVER if f is None else f for f in entry["slots"]]
+        if entry["replaced"] is not None:
+            found = entry["replaced"]["scores"]
+            scores[i, : len(found)] = [np.nan if s is None else s for s in found]
+            written[i] = entry["replaced"]["slot"]
+    frames = np.array([frame for frame, _ in own], np.int64)
+    return SlotHistory(video, int(name), frames, held, written, scores)
+
+
+# Recording ------------------------------------------------------------------------------------
+
+
+class MemoryRecorder:
+    """Writes what the sessions of an evaluation remember to `folder/<sequence>.json`.
+
+    recorder = MemoryRecorder(make_session, folder)
+    evaluate(data, recorder.session, out, run, watch=recorder.watch)
+    """
+
+    def __init__(self, make_session: Callable[[], SegmentationSession], folder: Path) -> None:
+        """Make `folder`, and the sessions to be recorded with `make_session`."""
+        self._make = make_session
+        self._folder = make_folder(folder)
+        self._latest: StepResult | None = None
+        self._rows: list[dict[str, Any]] = []
+
+    def session(self) -> RecordedSession:
+        """Return a fresh session whose steps are recorded."""
+        self._rows, self._latest = [], None
+        return RecordedSession(self._make(), self._take)
+
+    def _take(self, result: StepResult) -> None:
+        self._latest = result
+
+    def watch(self, sequence: str, done: int, total: int) -> None:
+        """Be told that `done` of `total` frames are segmented; writes the file after the last."""
+        if self._latest is not None:
+            self._rows.append(_row(done - 1, self._latest))
+            self._latest = None
+        if done == total:
+            table = JsonRows(self._folder / f"{sequence}.json")
+            for row in self._rows:
+                table.append(row)
+            table.close()
+
+
+class RecordedSession:
+    """A session that shows every result to someone else too."""
+
+    def __init__(self, session: SegmentationSession, take: Callable[[StepResult], None]) -> None:
+        self._session = session
+        self._take = take
+
+    def step(
+        self, frame: UInt8[np.ndarray, "height width 3"], mask: Labels | None = None
+    ) -> StepResult:
+        """Segment the next frame."""
+        result = self._session.step(frame, mask)
+        self._take(result)
+        return result
+
+
+def _row(index: int, result: StepResult) -> dict[str, Any]:
+    """Return a row of `memory.json`; frames are counted as the data set does.
+
+    A session starts to count where the first object is given, which may be later.
+    """
+    late = index - result.frame
+    table = result.memory.to_json()
+    for entry in table["objects"].values():
+        entry["slots"] = [None if f is None else f + late for f in entry["slots"]]
+        if entry["replaced"] is not None and entry["replaced"]["frame"] is not None:
+            entry["replaced"]["frame"] += late
+    return {"frame": index, "name": f"{index:05d}", **table}
+
+
+# Section 4.3, Fig 5 ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AgeHistogram:
+    """d^K[t]: how often a template is t frames older than the frame that reads it.
+
+    Attributes:
+        label: what was counted, such as "6 slots".
+        shares: at index t, the share of all counted templates; sums to one.
+        chance: the same for a memory that holds as many past frames, each with the same chance:
+            what the lengths of the videos alone would give.
+        templates: number of templates counted, over all frames, objects and videos.
+    """
+
+    label: str
+    shares: Float[np.ndarray, " t"]
+    chance: Float[np.ndarray, " t"]
+    templates: int
+
+
+def template_ages(history: SlotHistory) -> list[Int[np.ndarray, " n"]]:
+    """Ages of the templates that each query frame reads, in frames.
+
+    The given frame and the one just before the query are left out, as in Section 4.3: a memory
+    of the paper always holds both.
+    """
+    ages = []
+    for row, before in enumerate(history.frames[:-1]):  # after the last frame nobody reads
+        held = history.held[row]
+        counted = held[(held != NEVER) & (held != history.given) & (held != before)]
+        ages.append(before + 1 - counted)
+    return ages
+
+
+def age_histogram(label: str, histories: Sequence[SlotHistory]) -> AgeHistogram:
+    """Count d^K[t] over videos and objects, normalized to sum to one.
+
+    Raises:
+        StremnError: nothing to count: too few slots or frames.
+    """
+    longest = max(int(h.frames[-1] - h.given) for h in histories)
+    counts, chance = np.zeros(longest + 1), np.zeros(longest + 1)
+    for history in histories:
+        for row, ages in enumerate(template_ages(history)):
+            counts += np.bincount(ages, minlength=len(counts))
+            oldest = int(history.frames[row]) - history.given  # of the frames after the given one
+            if oldest >= 2:
+                chance[2 : oldest + 1] += len(ages) / (oldest - 1)
+    total = counts.sum()
+    if total == 0:
+        raise StremnError(
+            f"{label}: the memory held nothing but the given and the previous frame, so there are "
+            "no ages to count. Use 3 slots or more, and videos of more than 3 frames."
+        )
+    return AgeHistogram(label, counts / total, chance / chance.sum(), int(total))

@@ -1,0 +1,467 @@
+"""The paper's Tables 1 and 2: replacement rules, and numbers of slots, on three suites.
+
+Every cell is a resumable evaluation in a folder of its own. A table gives means with bootstrap
+intervals over sequences and the paired difference of every row from a reference row; a difference
+whose interval holds zero is called a tie.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from stremn.errors import StremnError
+from stremn.media.files import make_folder, write_whole
+from stremn.model import STReMN
+from stremn.sessions import fingerprint
+from stremn.study.evaluation import (
+    Report,
+    RunDescription,
+    Session,
+    Watcher,
+    evaluate,
+    nobody,
+    session_factory,
+)
+from stremn.study.intervals import Interval, mean_interval
+from stremn.study.suites import Suite
+
+CURVE_STEP = 100
+"""Frames in a point of the curve of the long suite."""
+
+RANDOM_POLICIES = frozenset({"random-drop", "random-select"})
+"""Rules whose result depends on the seed; the others run with the first seed alone."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        label: what the table calls it.
+        policy: name of the rule.
+        slots: memory slots K.
+        paper: the paper's J&F on DAVIS 2017 test-dev in percent, None if it has none.
+    """
+
+    label: str
+    policy: str
+    slots: int
+    paper: float | None = None
+
+
+def rule_rows(slots: int = 6) -> tuple[Row, ...]:
+    """Table 1 and the rules beyond it, all with the same number of slots."""
+    return (
+        Row("(A) remove oldest", "oldest", slots, 76.7),
+        Row("(B) remove newest", "newest", slots, 76.0),
+        Row("(C) random drop", "random-drop", slots, 75.5),
+        Row("(D) random select", "random-select", slots, 76.9),
+        Row("(E) keep the first and last frame", "first-and-last", slots, 75.2),
+        Row("(F) drop the most similar", "most-similar", slots, 76.9),
+        Row("learned (the paper's)", "learned", slots, 78.3),
+        Row("learned with evidence of the slots", "evidence", slots),
+        Row("spread", "spread", slots),
+        Row("spread, slots without the object first", "spread-occupied", slots),
+        Row("empty first", "empty-first", slots),
+        Row("upper confidence (as RMem)", "ucb", slots),
+        Row("least used (as AFB-URR, XMem)", "least-used", slots),
+        Row("Gram diversity (as READMem)", "diversity", slots),
+        Row("growing (STM, every 5th frame)", "append", slots),
+    )
+
+
+def slot_rows(
+    policy: str = "learned", slots: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 10, 20)
+) -> tuple[Row, ...]:
+    """Table 2: one rule with several numbers of slots."""
+    paper = {3: 76.3, 4: 76.9, 5: 77.8, 6: 78.3, 7: 77.3}
+    return tuple(Row(f"{k} slots", policy, k, paper.get(k)) for k in slots)
+
+
+def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]:
+    """The rows of the named policies, in the table's order.
+
+    Raises:
+        StremnError: a policy without a row.
+    """
+    known = [row.policy for row in rows]
+    absent = [name for name in policies if name not in known]
+    if absent:
+        raise StremnError(f"The table has no row for {absent[0]!r}. It has: {', '.join(known)}.")
+    return tuple(row for row in rows if row.policy in policies)
+
+
+class SessionMaker(Protocol):
+    """Makes fresh sessions of one set of weights."""
+
+    def __call__(self, policy: str, slots: int, seed: int) -> Session:
+        """A session that has seen nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained model; several trainings of one recipe measure the spread between trainings.
+
+    Attributes:
+        name: of its folders, unique in a table.
+        make_session: makes its sessions.
+        checksum: of the weights.
+    """
+
+    name: str
+    make_session: SessionMaker
+    checksum: str = ""
+
+
+def weights_of(name: str, model: STReMN, resolution: int = 480, *, device: str = "auto") -> Weights:
+    """A model as the tables run it, under the name that its folders and protocol have."""
+
+    def make(policy: str, slots: int, seed: int) -> Session:
+        run = RunDescription(name, policy, slots, resolution, seed=seed)
+        return session_factory(model, run, device=device)()
+
+    return Weights(name, make, f"{fingerprint(model):08x}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one row scored on one suite.
+
+    Attributes:
+        row: the row.
+        j: source sequence -> mean J over its objects, conditions and repetitions.
+        f: the same of F.
+        objects: source sequence -> number of objects and conditions (its weight).
+        repetitions: mean J&F of each repetition (weights and seeds).
+        conditions: condition -> mean J.
+        curve: mean J of each hundred frames, of the long suite.
+        failed: shown sequences that failed in some repetition.
+    """
+
+    row: Row
+    j: Mapping[str, float]
+    f: Mapping[str, float]
+    objects: Mapping[str, int]
+    repetitions: Mapping[str, float]
+    conditions: Mapping[str, float]
+    curve: Sequence[float]
+    failed: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table.
+
+    Attributes:
+        title: heading.
+        reference: label of the row that the others are compared with.
+        protocol: what was shown and scored, for each suite.
+        suites: suite -> rows.
+    """
+
+    title: str
+    reference: str
+    protocol: Mapping[str, Mapping[str, Any]]
+    suites: Mapping[str, tuple[Measured, ...]]
+
+
+def run_table(
+    title: str,
+    rows: Sequence[Row],
+    suites: Sequence[Suite],
+    weights: Sequence[Weights],
+    out: Path,
+    *,
+    seeds: Sequence[int] = (0, 1, 2),
+    resolution: int = 480,
+    reference: str = "learned",
+    watch: Watcher = nobody,
+) -> Table:
+    """Evaluate every row on every suite; go on where an earlier call stopped.
+
+    Args:
+        title: heading.
+        rows: what to compare.
+        suites: what to show.
+        weights: trained models, each evaluated with each row.
+        out: folder; cells go to ``out/<suite>/<weights>/<policy>-<slots>-<seed>``.
+        seeds: of the random rules.
+        resolution: working size of the sessions, for the protocol.
+        reference: policy of the row that the others are compared with; the last row with it, or
+            the last row if none has it.
+        watch: told after every frame; the sequence's name comes with suite and row before it.
+
+    Raises:
+        StremnError: no row or no suite, weights of one name, or all sequences of a row failed.
+    """
+    if not rows or not suites or not weights or not seeds:
+        raise StremnError(
+            "A table needs at least one row, one suite, one set of weights, one seed."
+        )
+    names = [model.name for model in weights]
+    if len(set(names)) < len(names):
+        raise StremnError(f"Weights must have different names, got {', '.join(names)}.")
+    measured: dict[str, tuple[Measured, ...]] = {}
+    protocol: dict[str, Mapping[str, Any]] = {}
+    for suite in suites:
+        cells = []
+        for row in rows:
+            reports = _run_row(row, suite, weights, seeds, out, resolution, watch)
+            protocol.setdefault(suite.name, next(iter(reports.values())).protocol)
+            cells.append(_measure(row, suite, reports))
+        measured[suite.name] = tuple(cells)
+    base = next((row for row in reversed(rows) if row.policy == reference), rows[-1])
+    shown = {name: _shared(p, seeds, weights) for name, p in protocol.items()}
+    return Table(title, base.label, shown, measured)
+
+
+def _run_row(
+    row: Row,
+    suite: Suite,
+    weights: Sequence[Weights],
+    seeds: Sequence[int],
+    out: Path,
+    resolution: int,
+    watch: Watcher,
+) -> dict[str, Report]:
+    """Repetition -> report."""
+    used = seeds if row.policy in RANDOM_POLICIES else seeds[:1]
+    reports = {}
+    for model in weights:
+        for seed in used:
+            name = f"{row.policy}-{row.slots}-{seed}"
+
+            def make(model: Weights = model, seed: int = seed) -> Session:
+                return model.make_session(row.policy, row.slots, seed)
+
+            def tell(sequence: str, done: int, total: int) -> None:
+                watch(f"{suite.name} | {row.label} | {sequence}", done, total)
+
+            reports[f"{model.name}, seed {seed}"] = evaluate(
+                suite.data,
+                make,
+                out / suite.name / model.name / name,
+                RunDescription(
+                    model.name,
+                    row.policy,
+                    row.slots,
+                    resolution,
+                    seed=seed,
+                    weights=model.checksum,
+                ),
+                watch=tell,
+            )
+    return reports
+
+
+def _measure(row: Row, suite: Suite, reports: Mapping[str, Report]) -> Measured:
+    scored = {name: r.plain for name, r in reports.items() if r.plain is not None}
+    if not scored:
+        failure = next(iter(next(iter(reports.values())).failures.values()), "nothing was scored")
+        raise StremnError(f"{row.label}: no sequence of the suite {suite.name} finished: {failure}")
+    samples: dict[str, list[tuple[float, float]]] = {}
+    conditions: dict[str, list[float]] = {}
+    for summary in scored.values():
+        for o in summary.objects:
+            values = (o.scores.j.mean, o.scores.f.mean)
+            samples.setdefault(suite.source_of[o.sequence], []).append(values)
+            conditions.setdefault(suite.condition_of[o.sequence], []).append(values[0])
+    means = {name: np.mean(values, axis=0) for name, values in samples.items()}
+    return Measured(
+        row,
+        {name: float(mean[0]) for name, mean in means.items()},
+        {name: float(mean[1]) for name, mean in means.items()},
+        {name: max(1, round(len(v) / len(scored))) for name, v in samples.items()},
+        {name: summary.mean.j_and_f for name, summary in scored.items()},
+        {name: float(np.mean(v)) for name, v in conditions.items() if name},
+        _curve(reports.values()) if suite.name == "long" else (),
+        sorted({name for r in reports.values() for name in r.failures}),
+    )
+
+
+def _curve(reports: Iterable[Report]) -> tuple[float, ...]:
+    """Mean J over everything scored in each hundred frames."""
+    points: dict[int, list[float]] = {}
+    for report in reports:
+        for record in report.records:
+            for rows in record.plain.values():
+                for score in rows:
+                    points.setdefault(score.frame // CURVE_STEP, []).append(score.j)
+    return tuple(float(np.mean(points[step])) for step in sorted(points))
+
+
+def _shared(
+    protocol: Mapping[str, Any], seeds: Sequence[int], weights: Sequence[Weights]
+) -> dict[str, Any]:
+    own = {"model", "weights", "policy", "slots", "seed", "scored_masks"}
+    kept = {key: value for key, value in protocol.items() if key not in own}
+    return kept | {"weights": [w.name for w in weights], "seeds_of_random_rules": list(seeds)}
+
+
+# Comparing ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Means of a row with intervals, and its paired difference from the reference row."""
+
+    j: Interval
+    f: Interval
+    j_and_f: Interval
+    difference: Interval | None
+
+
+def compare(measured: Measured, reference: Measured) -> Compared:
+    """Intervals over sequences; the difference is of J&F over the sequences that both finished."""
+    names = sorted(measured.j)
+    objects = np.array([measured.objects[n] for n in names])
+    j = np.array([measured.j[n] for n in names])
+    f = np.array([measured.f[n] for n in names])
+    both = sorted(measured.j.keys() & reference.j.keys())
+    difference = None
+    if measured.row != reference.row and both:
+        change = [_j_and_f(measured, n) - _j_and_f(reference, n) for n in both]
+        counts = np.array([measured.objects[n] for n in both])
+        difference = mean_interval(np.array(change), counts)
+    return Compared(
+        mean_interval(j, objects),
+        mean_interval(f, objects),
+        mean_interval((j + f) / 2, objects),
+        difference,
+    )
+
+
+def _j_and_f(measured: Measured, name: str) -> float:
+    return (measured.j[name] + measured.f[name]) / 2
+
+
+def _reference_of(table: Table, suite: str) -> Measured:
+    return next(m for m in table.suites[suite] if m.row.label == table.reference)
+
+
+# Writing --------------------------------------------------------------------------------------
+
+
+def write_table(table: Table, out: Path, name: str) -> tuple[Path, Path]:
+    """Write ``out/<name>.md`` and ``out/<name>.json``; returns both paths."""
+    make_folder(out)
+    markdown, data = out / f"{name}.md", out / f"{name}.json"
+    write_whole(markdown, to_markdown(table).encode())
+    write_whole(data, (json.dumps(to_json(table), indent=1) + "\n").encode())
+    return markdown, data
+
+
+def to_json(table: Table) -> dict[str, Any]:
+    """All numbers of a table, in [0, 1]."""
+    return {
+        "title": table.title,
+        "reference": table.reference,
+        "protocol": dict(table.protocol),
+        "suites": {
+            suite: [_row_json(m, compare(m, _reference_of(table, suite))) for m in rows]
+            for suite, rows in table.suites.items()
+        },
+    }
+
+
+def _row_json(measured: Measured, compared: Compared) -> dict[str, Any]:
+    difference = compared.difference
+    return {
+        **asdict(measured.row),
+        "J": asdict(compared.j),
+        "F": asdict(compared.f),
+        "J&F": asdict(compared.j_and_f),
+        "minus_reference": None
+        if difference is None
+        else {**asdict(difference), "tie": difference.tie},
+        "repetitions": dict(measured.repetitions),
+        "std_of_repetitions": _spread(measured),
+        "conditions": dict(measured.conditions),
+        "curve": list(measured.curve),
+        "sequences": {name: {"J": measured.j[name], "F": measured.f[name]} for name in measured.j},
+        "failed": list(measured.failed),
+    }
+
+
+def _spread(measured: Measured) -> float | None:
+    """Standard deviation between repetitions, None with one."""
+    values = list(measured.repetitions.values())
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def to_markdown(table: Table) -> str:
+    """A table for people, in percent."""
+    parts = [f"# {table.title}\n"]
+    for suite, rows in table.suites.items():
+        parts.append(_suite_markdown(table, suite, rows))
+    return "\n".join(parts)
+
+
+def _suite_markdown(table: Table, suite: str, rows: Sequence[Measured]) -> str:
+    reference = _reference_of(table, suite)
+    compared = [compare(m, reference) for m in rows]
+    head = ["", "J", "F", "J&F", "95 %", f"J&F minus {table.reference}", "std", "paper"]
+    body = [
+        [
+            m.row.label,
+            _percent(c.j.mean),
+            _percent(c.f.mean),
+            _percent(c.j_and_f.mean),
+            f"{_percent(c.j_and_f.low)} to {_percent(c.j_and_f.high)}",
+            _difference(c.difference),
+            "" if (std := _spread(m)) is None else _percent(std),
+            "" if m.row.paper is None else f"{m.row.paper:.1f}",
+        ]
+        for m, c in zip(rows, compared, strict=True)
+    ]
+    lines = [f"## {suite}\n", _protocol_line(table.protocol[suite], rows), ""]
+    lines.append(_grid(head, body))
+    conditions = list(rows[0].conditions)
+    if conditions:
+        cells = [[m.row.label, *(_percent(m.conditions[c]) for c in conditions)] for m in rows]
+        lines += ["\nJ after the return:\n", _grid(["", *conditions], cells)]
+    if rows[0].curve:
+        steps = [f"{n * CURVE_STEP}-{(n + 1) * CURVE_STEP - 1}" for n in range(len(rows[0].curve))]
+        cells = [[m.row.label, *(_percent(p) for p in m.curve)] for m in rows]
+        lines += ["\nJ of each hundred frames:\n", _grid(["", *steps], cells)]
+    failed = sorted({name for m in rows for name in m.failed})
+    if failed:
+        lines.append(f"\nFailed and left out: {', '.join(failed)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _protocol_line(protocol: Mapping[str, Any], rows: Sequence[Measured]) -> str:
+    repetitions = max(len(m.repetitions) for m in rows)
+    return (
+        f"{protocol['data']} {protocol['split']}, {len(rows[0].j)} sequences, shown: "
+        f"{protocol['frames_shown']}, scored: {protocol['frames_scored']}, "
+        f"{protocol['resolution']} px, up to {repetitions} repetitions; without post-processing. "
+        "Intervals are bootstrap percentiles over sequences; a difference whose interval holds "
+        "zero is a tie. The paper's numbers are J&F on DAVIS 2017 test-dev: compare differences, "
+        "not levels."
+    )
+
+
+def _difference(difference: Interval | None) -> str:
+    if difference is None:
+        return "reference"
+    mean, low, high = (
+        f"{100 * v:+.1f}" for v in (difference.mean, difference.low, difference.high)
+    )
+    return f"{mean} ({low} to {high})" + (" tie" if difference.tie else "")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *body))

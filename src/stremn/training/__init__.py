@@ -1,0 +1,1 @@
+"""Training: the loop that knows no task, clip losses, recipes."""

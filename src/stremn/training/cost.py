@@ -1,0 +1,146 @@
+"""What a training will take on this machine, found by two steps on synthetic clips."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stremn.data.clips import Clip, collate
+from stremn.errors import StremnError
+from stremn.hardware import pick_device
+from stremn.model import STReMN
+from stremn.training.recipe_data import (
+    clip_dataset,
+    open_data,
+    used_sources,
+)
+from stremn.training.recipe_format import (
+    Recipe,
+    StageSection,
+    read_recipe,
+)
+from stremn.training.recipe_model import StageLoss, first_model, model_config
+
+__all__ = ["Cost", "StageCost", "estimate_cost", "moving_square"]
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage will take: seconds a step, steps, and milliseconds to make a clip."""
+
+    name: str
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a full run will take on this machine."""
+
+    parameters: int
+    trainable: int
+    stages: tuple[StageCost, ...]
+    peak_bytes: int
+    data: str
+
+    @property
+    def hours(self) -> float:
+        """Whole training without validation."""
+        return sum(stage.seconds * stage.steps for stage in self.stages) / 3600
+
+    def __str__(self) -> str:
+        lines = [f"{self.parameters:,} parameters, {self.trainable:,} of them trained"]
+        lines += [f"{s.name}: {s.steps} steps of {s.seconds:.2f} s" for s in self.stages]
+        lines.append(f"peak memory {self.peak_bytes / 2**30:.2f} GiB")
+        lines.append(self.data)
+        lines.append(f"a full run will take about {self.hours:.1f} hours, validation apart")
+        return "\n".join(lines)
+
+
+def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
+    """Build everything, take two steps of each stage on synthetic clips, and time the second.
+
+    Needs no data. If the recipe's data is there, the time to make clips is measured too.
+    """
+    recipe = read_recipe(path, overrides)
+    device = pick_device(recipe.train.device)
+    config = model_config(recipe.model)
+    model = first_model(recipe, config, None).to(device).train()
+    stages = tuple(
+        StageCost(
+            f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})",
+            last - first,
+            _seconds_a_step(recipe, stage, model, device),
+        )
+        for index, (stage, (first, last)) in enumerate(recipe.spans())
+    )
+    return Cost(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        stages=stages,
+        peak_bytes=_peak_bytes(device),
+        data=_time_of_clips(recipe),
+    )
+
+
+def _seconds_a_step(
+    recipe: Recipe, stage: StageSection, model: STReMN, device: torch.device
+) -> float:
+    """Time the second of two steps on one micro-batch of synthetic clips, scaled to the batch."""
+    micro = min(recipe.train.micro_batch or stage.batch, stage.batch)
+    batch = collate([moving_square(stage, seed) for seed in range(micro)]).to(device)
+    loss = StageLoss(stage, recipe.loss)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    seconds = 0.0
+    for _ in range(2):
+        begin = time.monotonic()
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=recipe.train.precision == "bfloat16"
+        ):
+            report = loss(model, batch, 0.0)
+        report.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.monotonic() - begin
+    return seconds * stage.batch / micro
+
+
+def moving_square(stage: StageSection, seed: int) -> Clip:
+    """A clip of a bright square that moves over noise."""
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 128, (stage.frames, 3, stage.size, stage.size), dtype=np.uint8)
+    labels = np.zeros((stage.frames, stage.size, stage.size), dtype=np.uint8)
+    side = stage.size // 4
+    for t in range(stage.frames):
+        x = t * (stage.size - side) // stage.frames
+        frames[t, :, side : 2 * side, x : x + side] += 100
+        labels[t, side : 2 * side, x : x + side] = 1
+    return Clip(frames, labels, np.array([0]))
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
+    try:
+        data = open_data(recipe.data, used_sources(recipe), check=False)
+        dataset = clip_dataset(recipe, data)
+        begin = time.monotonic()
+        for index in range(0, len(dataset), max(1, len(dataset) // count)):
+            dataset[index]
+        each = (time.monotonic() - begin) / count
+    except StremnError as error:
+        return f"the data is not there, so reading it was not timed: {error}"
+    return f"making a clip takes {each * 1000:.0f} ms on one core"

@@ -1,0 +1,337 @@
+"""`fit`: minimize a clip loss. It knows no task, and any number of processes run it unchanged.
+
+A step is a function of the weights, the optimizer and its own number: the samples of step s are
+given by s alone, and every random generator is seeded with (seed, s, process) before it. So a
+checkpoint needs no generator state and no loader state, only the step, and a run that was killed
+anywhere and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stremn.checkpoints import (
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
+from stremn.errors import MissingExtraError, StremnError
+from stremn.training.config import TrainConfig, refuse_differences
+from stremn.training.loading import Clock, Phase, batches
+from stremn.training.log import Means, TrainingLog
+from stremn.training.losses import LossReport
+from stremn.training.optimization import (
+    NotFiniteError,
+    Run,
+    learning_rate,
+    parameter_groups,
+    seed_step,
+)
+
+__all__ = [
+    "FitResult",
+    "LossReport",
+    "Phase",
+    "TrainConfig",
+    "fit",
+    "learning_rate",
+    "parameter_groups",
+]
+
+logger = logging.getLogger("stremn.training.fit")
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+LAST = "last.safetensors"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training ended. `model` holds the weights to ship: the average where there is one."""
+
+    model: nn.Module
+    step: int
+    best: float | None
+    stopped: Literal["finished", "interrupted", "time budget"]
+    seconds: float
+
+
+def fit(
+    model: nn.Module,
+    phases: Sequence[Phase[Any, Any]],
+    config: TrainConfig,
+    *,
+    out: Path,
+    validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    pictures: Callable[[nn.Module, Path], None] | None = None,
+    export: Callable[[nn.Module, Path], None] | None = None,
+    resume: bool = False,
+    recipe: Mapping[str, Any] | None = None,
+    accept: Collection[str] = (),
+    complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+) -> FitResult:
+    """Train `model` in place through `phases`, one after the other.
+
+    Writes into `out`: `checkpoint.safetensors` (everything needed to go on), `best.safetensors`
+    and `last.safetensors` (weights, written by `export`), `log.csv`, `validation.csv`.
+    `validate` and `pictures` get the weights to ship, in evaluation mode, in the main process.
+
+    With `resume`, goes on from the checkpoint in `out` (from the start where there is none). The
+    `recipe` must then equal the one of the checkpoint, after `complete` has given it the keys that
+    are newer than the checkpoint, except for `FREE_KEYS` and the dotted keys in `accept`.
+
+    Raises `StremnError` on a loss or gradient that is not finite.
+    """
+    _check_phases(phases, config)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    accelerator = _accelerator(config)
+    run = Run(model, config, accelerator)
+    main = accelerator.is_main_process
+    if main:
+        logger.info("%s", _size(model))
+    _prepare_folder(out, resume)
+    if resume and (out / CHECKPOINT).exists():
+        saved = read_checkpoint(out / CHECKPOINT)
+        before = complete(saved.facts["recipe"] or {})
+        # Through the model, so that a newer key has its default here too.
+        before["train"] = TrainConfig(**saved.facts["train"]).model_dump(mode="json")
+        now = {**(recipe or {}), "train": config.model_dump(mode="json")}
+        refuse_differences(before, now, accept)
+        run.restore(saved)
+        logger.info("resumed at step %d of %d", run.step, config.steps)
+    hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
+    log = TrainingLog(out, run.step, config.steps, config.tensorboard) if main else None
+    with log or nullcontext(), _stop_requests() as stop:
+        return _train(run, phases, hooks, log, stop)
+
+
+@dataclass(frozen=True)
+class _Hooks:
+    """Where a run writes and whom it asks."""
+
+    out: Path
+    validate: Callable[[nn.Module], Mapping[str, float]] | None
+    pictures: Callable[[nn.Module, Path], None] | None
+    export: Callable[[nn.Module, Path], None]
+    recipe: Mapping[str, Any] | None
+
+
+def _train(
+    run: Run,
+    phases: Sequence[Phase[Any, Any]],
+    hooks: _Hooks,
+    log: TrainingLog | None,
+    stop: threading.Event,
+) -> FitResult:
+    config, started = run.config, time.monotonic()
+    stopped: Literal["finished", "interrupted", "time budget"] = "finished"
+    means, clock = Means(), Clock()
+    validated = -1
+    for phase, micro_batches in batches(phases, run.step, config, run.accelerator, clock):
+        try:
+            scalars = run.update(phase, micro_batches)
+        except NotFiniteError as error:
+            raise _stop_not_finite(run, hooks.out, micro_batches, error) from None
+        means.add(scalars)
+        clock.step_done()
+        if run.step % config.log_every == 0:
+            row = _log_row(run, means, clock)
+            if log is not None:
+                log.train(run.step, row)
+        if log is not None:
+            log.advance(run.step)
+        if run.step % config.validate_every == 0:
+            _validate(run, hooks, log)
+            validated = run.step
+        elif run.step % config.checkpoint_every == 0:
+            _save(run, hooks)
+        clock.pause_over()
+        request = _agreed(run, _stop_request(config, started, stop))
+        if request and run.step < config.steps:
+            stopped = "interrupted" if request == 1 else "time budget"
+            logger.info("stopped at step %d: %s; go on with --resume", run.step, stopped)
+            break
+    if validated != run.step and stopped != "interrupted":
+        _validate(run, hooks, log)
+    _save(run, hooks)
+    run.accelerator.wait_for_everyone()
+    return FitResult(run.shipped, run.step, run.best, stopped, time.monotonic() - started)
+
+
+def _validate(run: Run, hooks: _Hooks, log: TrainingLog | None) -> None:
+    """Score the weights to ship, keep them if they are the best, and write a checkpoint."""
+    if run.accelerator.is_main_process:
+        seed_step(run.config.seed, run.step, 0)
+        model = run.shipped.eval()
+        with torch.no_grad():
+            scores = hooks.validate(model) if hooks.validate else {}
+            if hooks.pictures:
+                hooks.pictures(model, hooks.out / "pictures" / f"step_{run.step:07d}")
+        if log is not None and scores:
+            log.validation(run.step, scores)
+        if scores and _is_better(run.config, _monitored(run.config, scores), run.best):
+            run.best = scores[run.config.monitor]
+            write_atomically(hooks.out / BEST, lambda path: hooks.export(model, path))
+    _save(run, hooks)
+
+
+def _save(run: Run, hooks: _Hooks) -> None:
+    if run.accelerator.is_main_process:
+        write_atomically(hooks.out / LAST, lambda path: hooks.export(run.shipped, path))
+        write_checkpoint(hooks.out / CHECKPOINT, run.checkpoint(hooks.recipe))
+    run.accelerator.wait_for_everyone()
+
+
+def _monitored(config: TrainConfig, scores: Mapping[str, float]) -> float:
+    if config.monitor not in scores:
+        raise StremnError(
+            f"train.monitor is {config.monitor!r}, but validation reports {', '.join(scores)}."
+        )
+    return scores[config.monitor]
+
+
+def _is_better(config: TrainConfig, score: float, best: float | None) -> bool:
+    if best is None:
+        return True
+    return score > best if config.monitor_mode == "max" else score < best
+
+
+def _log_row(run: Run, means: Means, clock: Clock) -> dict[str, float]:
+    row = means.take()
+    row["loss"] = _mean_over_processes(run, row["loss"])
+    return row | {"lr": learning_rate(run.config, run.step - 1)} | clock.take()
+
+
+def _stop_not_finite(
+    run: Run, out: Path, micro_batches: Sequence[Any], error: NotFiniteError
+) -> StremnError:
+    """Save the batch for inspection and say what happened. The checkpoint is left as it is."""
+    rank = run.accelerator.process_index
+    path = out / f"not_finite_step_{run.step:07d}_process_{rank}.safetensors"
+    tensors = {
+        f"{index}.{name}": tensor.detach().cpu().contiguous()
+        for index, batch in enumerate(micro_batches)
+        for name, tensor in _named_tensors(batch).items()
+    }
+    save_file(tensors, path)
+    kept = out / CHECKPOINT
+    last = f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was due yet"
+    return StremnError(
+        f"Training stopped at step {run.step}: loss {error.scalars['loss']:g}, gradient norm "
+        f"{error.scalars['gradient_norm']:g}. The batch is saved in {path}; {last}. "
+        "A lower train.lr, a train.clip_norm or train.precision=float32 usually helps."
+    )
+
+
+def _named_tensors(batch: Any) -> dict[str, Tensor]:
+    fields = [(field.name, getattr(batch, field.name)) for field in dataclasses.fields(batch)]
+    return {name: value for name, value in fields if isinstance(value, Tensor)}
+
+
+@contextmanager
+def _stop_requests() -> Iterator[threading.Event]:
+    """Turn SIGTERM and the first Ctrl-C into an event; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def request(number: int, _: FrameType | None) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        logger.info("asked to stop: finishing this step")
+        stop.set()
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop_request(config: TrainConfig, started: float, stop: threading.Event) -> int:
+    """0 to go on, 1 after a signal, 2 when the time is up."""
+    if stop.is_set():
+        return 1
+    budget = config.time_budget_minutes
+    return 2 if budget is not None and time.monotonic() - started > budget * 60 else 0
+
+
+def _agreed(run: Run, request: int) -> int:
+    """Let every process take the same decision: the largest request of all."""
+    if run.accelerator.num_processes == 1:
+        return request
+    mine = torch.tensor([request], device=run.accelerator.device)
+    return int(run.accelerator.gather(mine).max())
+
+
+def _mean_over_processes(run: Run, value: float) -> float:
+    if run.accelerator.num_processes == 1:
+        return value
+    mine = torch.tensor([value], dtype=torch.float32, device=run.accelerator.device)
+    return float(run.accelerator.gather(mine).mean())
+
+
+def _prepare_folder(out: Path, resume: bool) -> None:
+    if (out / CHECKPOINT).exists() and not resume:
+        raise StremnError(
+            f"{out} already holds a training. Go on with --resume, or choose another folder."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> None:
+    total = sum(phase.steps for phase in phases)
+    if total != config.steps:
+        raise StremnError(
+            f"The phases have {total} steps together, but train.steps is {config.steps}."
+        )
+
+
+def _size(model: nn.Module) -> str:
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return f"{total:,} parameters, {trained:,} of them trained"
+
+
+def _export_weights(model: nn.Module, path: Path) -> None:
+    state = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    save_file(state, path)
+
+
+def _accelerator(config: TrainConfig) -> Any:
+    try:
+        from accelerate import (
+            Accelerator,
+            DistributedDataParallelKwargs,
+            InitProcessGroupKwargs,
+        )
+    except ImportError as error:
+        raise MissingExtraError("accelerate", "train") from error
+    # A rule that evicts nothing, or a phase that reads no memory, leaves parameters unused.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # The others wait while the main process validates.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
+    # Precision is ours (`_LossModule`), so that one process can run several trainings.
+    return Accelerator(
+        mixed_precision="no", cpu=config.device == "cpu", kwargs_handlers=[unused, patience]
+    )

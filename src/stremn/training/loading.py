@@ -1,0 +1,177 @@
+"""Phases of a training, and each process's share of every batch."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from stremn.errors import StremnError
+from stremn.training.config import TrainConfig
+from stremn.training.losses import LossReport
+
+__all__ = ["Batch", "ClipLoss", "Clock", "Phase", "Place", "batches"]
+
+logger = logging.getLogger("stremn.training.fit")
+
+
+class Batch(Protocol):
+    """A batch can move to a device; its tensors are fields of a dataclass."""
+
+    def to(self, device: torch.device) -> Self:
+        """Copy to a device."""
+        ...
+
+
+SampleT = TypeVar("SampleT")
+BatchT = TypeVar("BatchT", bound=Batch)
+
+ClipLoss = Callable[[nn.Module, BatchT, float], LossReport]
+"""(model, batch, progress in [0, 1]) -> a loss that is a mean over the batch's samples."""
+
+
+@dataclass(frozen=True)
+class Phase(Generic[SampleT, BatchT]):
+    """A stretch of training with its own data and loss.
+
+    `dataset[i]` for i in [0, steps x batch) must depend on i alone; each is used exactly once.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    dataset: Dataset[SampleT]
+    collate: Callable[[list[SampleT]], BatchT]
+    clip_loss: ClipLoss[BatchT]
+
+
+class Place(Protocol):
+    """Where a process stands among all; accelerate's `Accelerator` is one."""
+
+    @property
+    def num_processes(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def process_index(self) -> int:
+        """Which one this is, from 0."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        ...
+
+
+def batches(
+    phases: Sequence[Phase[Any, Any]], done: int, config: TrainConfig, place: Place, clock: Clock
+) -> Iterator[tuple[Phase[Any, Any], list[Any]]]:
+    """Yield each step's phase and this process's micro-batches on its device, after `done` steps.
+
+    Raises `StremnError` if a batch cannot be split evenly.
+    """
+    first = 0
+    for phase in phases:
+        start = max(done - first, 0)
+        first += phase.steps
+        if start >= phase.steps:
+            continue
+        if place.process_index == 0:
+            logger.info("phase %s: %d steps of %d samples", phase.name, phase.steps, phase.batch)
+        shares = _share_of_process(phase, start, config.micro_batch, place)
+        loader = iter(_loader(phase, [indices for step in shares for indices in step], config))
+        for step in shares:
+            with clock.waiting():
+                micro_batches = [next(loader).to(place.device) for _ in step]
+            yield phase, micro_batches
+
+
+def _share_of_process(
+    phase: Phase[Any, Any], start: int, micro_batch: int | None, place: Place
+) -> list[list[list[int]]]:
+    """Sample indices of this process: a list of micro-batches for each step from `start`.
+
+    Sample j of a step belongs to process j mod world: no sample is used twice.
+    """
+    world, rank = place.num_processes, place.process_index
+    own = phase.batch // world
+    micro = min(micro_batch or own, own)
+    if phase.batch % world or own % micro:
+        raise StremnError(
+            f"Phase {phase.name!r}: a batch of {phase.batch} cannot be split evenly over {world} "
+            f"process(es) in micro-batches of {micro}. Change the batch or train.micro_batch."
+        )
+    steps = []
+    for step in range(start, phase.steps):
+        indices = [step * phase.batch + j for j in range(rank, phase.batch, world)]
+        steps.append([indices[i : i + micro] for i in range(0, own, micro)])
+    return steps
+
+
+def _loader(
+    phase: Phase[Any, Any], batches: list[list[int]], config: TrainConfig
+) -> DataLoader[Any]:
+    return DataLoader(
+        phase.dataset,
+        batch_sampler=batches,
+        collate_fn=phase.collate,
+        num_workers=config.workers,
+        prefetch_factor=4 if config.workers else None,
+        worker_init_fn=_leave_signals_to_parent,
+        # Its own generator: drawing the workers' seed must not move the global one.
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def _leave_signals_to_parent(_: int) -> None:
+    """Let the main process finish its step and write a checkpoint.
+
+    Ctrl-C and most job systems signal the whole group; a worker that obeyed would take the main
+    process down in the middle of its step. Workers end when their loader does.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class Clock:
+    """Seconds a step, and the share of them spent waiting for data."""
+
+    def __init__(self) -> None:
+        self._mark = time.monotonic()
+        self._total = self._waited = 0.0
+        self._steps = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as waiting for data."""
+        begin = time.monotonic()
+        yield
+        self._waited += time.monotonic() - begin
+
+    def step_done(self) -> None:
+        """Count the time since the last mark as one step."""
+        now = time.monotonic()
+        self._total += now - self._mark
+        self._mark = now
+        self._steps += 1
+
+    def pause_over(self) -> None:
+        """Leave out what happened since the last step (validation, checkpoints)."""
+        self._mark = time.monotonic()
+
+    def take(self) -> dict[str, float]:
+        """Return the means since the last call."""
+        total, steps = max(self._total, 1e-9), max(self._steps, 1)
+        means = {"seconds_per_step": total / steps, "data_wait": self._waited / total}
+        self._total = self._waited = 0.0
+        self._steps = 0
+        return means

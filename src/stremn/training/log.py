@@ -1,0 +1,170 @@
+"""What a training run says: CSV file, TensorBoard, progress bar or log lines."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+__all__ = ["CsvLog", "Means", "TrainingLog"]
+
+logger = logging.getLogger("stremn.training.fit")
+
+
+class Means:
+    """Running means of named numbers since the last `take`."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, scalars: Mapping[str, float]) -> None:
+        """Count one value of each name."""
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        """Return the means and start again."""
+        means = {name: total / self._counts[name] for name, total in self._sums.items()}
+        self._sums.clear()
+        self._counts.clear()
+        return means
+
+
+class CsvLog:
+    """A CSV table of rows keyed by `step`, which grows a column when a new name appears."""
+
+    def __init__(self, path: Path, keep_until: int) -> None:
+        """Continue the file at `path`; rows after step `keep_until` will be trained again."""
+        self.path = path
+        self._rows: list[dict[str, str]] = []
+        self._columns: list[str] = ["step"]
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                self._rows = [row for row in reader if int(row["step"]) <= keep_until]
+                self._columns = list(reader.fieldnames or ["step"])
+        self._rewrite()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append one row."""
+        row = {"step": str(step)} | {name: f"{value:.6g}" for name, value in values.items()}
+        self._rows.append(row)
+        new = [name for name in row if name not in self._columns]
+        if new:
+            self._columns += new
+            self._rewrite()
+            return
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
+
+    def _rewrite(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+class TrainingLog:
+    """Everything the main process reports; use as a context manager.
+
+    A terminal gets a progress bar, anything else one log line per report.
+    """
+
+    def __init__(self, out: Path, first: int, steps: int, tensorboard: bool) -> None:
+        self._train = CsvLog(out / "log.csv", first)
+        self._validation = CsvLog(out / "validation.csv", first)
+        self._board = _open_board(out / "tensorboard", first) if tensorboard else None
+        self._first, self._steps, self._started = first, steps, time.monotonic()
+        console = Console(stderr=True)
+        self._bar = _progress_bar(console) if console.is_terminal else None
+        self._task = self._bar.add_task("", total=steps, completed=first) if self._bar else None
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def advance(self, step: int) -> None:
+        """Move the progress bar, if there is one, to `step` steps done."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step)
+
+    def train(self, step: int, values: Mapping[str, float]) -> None:
+        """Report the means over the last steps."""
+        self._train.write(step, values)
+        self._to_board("train", step, values)
+        text = " ".join(f"{name} {_short(value)}" for name, value in values.items())
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, description=text)
+            return
+        logger.info("step %d/%d %s left %s", step, self._steps, text, self._remaining(step))
+
+    def validation(self, step: int, values: Mapping[str, float]) -> None:
+        """Report the scores of one validation."""
+        self._validation.write(step, values)
+        self._to_board("validation", step, values)
+        text = " ".join(f"{name} {_short(value)}" for name, value in values.items())
+        logger.info("validation at step %d: %s", step, text)
+
+    def _remaining(self, step: int) -> str:
+        done = max(step - self._first, 1)
+        seconds = (time.monotonic() - self._started) / done * (self._steps - step)
+        return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02d}m"
+
+    def _to_board(self, section: str, step: int, values: Mapping[str, float]) -> None:
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{section}/{name}", value, step)
+
+
+def _short(value: float) -> str:
+    return f"{value:.2e}" if 0 < abs(value) < 1e-3 else f"{value:.4g}"
+
+
+def _progress_bar(console: Console) -> Progress:
+    return Progress(
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+    )
+
+
+def _open_board(folder: Path, first: int) -> Any:
+    """Open a TensorBoard writer, or None where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        logger.info('TensorBoard is not installed (pip install "stremn[train]"): CSV log only.')
+        return None
+    return SummaryWriter(str(folder), purge_step=first + 1 if first else None)

@@ -1,0 +1,175 @@
+"""From the data section of a recipe to clips: sets opened and checked, sources, the data set."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import (
+    TypeAdapter,
+)
+
+from stremn.data.clips import ClipDataset, ClipSource, Stage
+from stremn.data.composed import ComposedClipParameters, ComposedClips
+from stremn.data.segmentation import SequenceSet, read_davis, read_folders, read_youtube_vos
+from stremn.data.still_images import StillClipParameters, StillImageClips
+from stremn.data.still_sets import (
+    StillImages,
+    check_pairing,
+    check_stills,
+    open_stills,
+    refuse,
+    without,
+)
+from stremn.data.video_clips import (
+    GapSchedule,
+    VideoClipParameters,
+    VideoClips,
+    VideoReader,
+    check_videos,
+)
+from stremn.errors import StremnError
+from stremn.training.recipe_format import (
+    DataSection,
+    Recipe,
+    VideosSection,
+)
+
+__all__ = ["OpenData", "clip_dataset", "clip_source", "open_data", "open_videos", "used_sources"]
+
+logger = logging.getLogger("stremn.training.fit")
+
+DATA_VARIABLE = "STREMN_DATA"
+ParametersT = TypeVar("ParametersT")
+
+
+@dataclass(frozen=True)
+class OpenData:
+    """The opened sets by name; each is opened once, so that sources share what is cached."""
+
+    stills: dict[str, StillImages]
+    readers: dict[str, VideoReader]
+
+
+def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> OpenData:
+    """Open what `sources` need; with `check`, read it all and treat problems as the recipe says.
+
+    Raises `StremnError` that lists every problem of every set together.
+    """
+    used = [data.sources[name] for name in sources]
+    stills: dict[str, StillImages] = {
+        name: open_stills(place(section.path), section.kind, section.layout)
+        for name, section in data.stills.items()
+        if any(name in source.stills for source in used)
+    }
+    videos = {
+        name: list(open_videos(section))
+        for name, section in data.videos.items()
+        if any(name in source.videos for source in used)
+    }
+    if check and data.check != "off":
+        problems = [problem for each in stills.values() for problem in check_stills(each)]
+        for name in stills:
+            problems += check_pairing(place(data.stills[name].path), data.stills[name].layout)
+        problems += [problem for each in videos.values() for problem in check_videos(each)]
+        if data.check == "refuse":
+            refuse(problems)
+        for problem in problems:
+            logger.warning("left out: %s: %s", problem.where, problem.reason)
+        bad = {problem.where for problem in problems}
+        stills = {name: without(each, problems) for name, each in stills.items()}
+        videos = {name: [v for v in each if v.name not in bad] for name, each in videos.items()}
+    limit = data.cache * 2**20
+    return OpenData(stills, {name: VideoReader(each, limit) for name, each in videos.items()})
+
+
+def used_sources(recipe: Recipe) -> list[str]:
+    """Names of the sources that some stage draws from, sorted."""
+    return sorted({name for stage in recipe.stages for name in stage.sources})
+
+
+def clip_dataset(recipe: Recipe, data: OpenData) -> ClipDataset:
+    """Return all clips of the training, numbered through its stages."""
+    sources = {name: clip_source(recipe.data, name, data) for name in used_sources(recipe)}
+    stages = [
+        Stage((last - first) * stage.batch, stage.frames, stage.size, stage.sources)
+        for stage, (first, last) in recipe.spans()
+    ]
+    return ClipDataset(sources, {}, stages, recipe.train.seed)
+
+
+def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
+    """Return the clip source `name` of the recipe on sets that are open."""
+    section = data.sources[name]
+    stills = [opened.stills[each] for each in section.stills]
+    given = [data.stills[each].weight for each in section.stills]
+    weights = [float(w) for w in given if w is not None] or None
+    if weights is not None and len(weights) != len(given):
+        raise StremnError(f"data.sources.{name}: give every set of stills a weight, or none.")
+    reader = _joined([opened.readers[each] for each in section.videos])
+    gaps = GapSchedule(section.gaps) if section.gaps is not None else None
+    where = f"data.sources.{name}.parameters"
+    if section.kind == "stills":
+        return StillImageClips(
+            stills, weights, _parameters(StillClipParameters, section.parameters, where)
+        )
+    if section.kind == "composed":
+        parameters = _parameters(ComposedClipParameters, section.parameters, where)
+        return ComposedClips(stills, reader, gaps, parameters, weights)
+    if reader is None:
+        raise StremnError(f"data.sources.{name} makes clips of videos, but names none.")
+    return VideoClips(reader, gaps, _parameters(VideoClipParameters, section.parameters, where))
+
+
+def _joined(readers: Sequence[VideoReader]) -> VideoReader | None:
+    """One reader for several sets; a single one is used as it is, with what it has cached."""
+    if len(readers) <= 1:
+        return readers[0] if readers else None
+    return VideoReader([video for reader in readers for video in reader.videos])
+
+
+def open_videos(section: VideosSection) -> SequenceSet:
+    """Open a data set of videos in its layout."""
+    root = place(section.path)
+    readers: dict[str, Callable[[], SequenceSet]] = {
+        "davis": lambda: read_davis(root, section.split, section.year),
+        "youtube-vos": lambda: read_youtube_vos(root, section.split),
+        "folders": lambda: read_folders(root / "JPEGImages", root / "Annotations"),
+    }
+    return readers[section.layout]()
+
+
+def place(path: str) -> Path:
+    """Resolve a recipe's path: absolute, or below the folder named by STREMN_DATA."""
+    place = Path(path).expanduser()
+    if place.is_absolute() or place.exists():
+        return place
+    root = os.environ.get(DATA_VARIABLE)
+    if root is None:
+        raise StremnError(
+            f"The recipe's path {path!r} is relative: set the variable {DATA_VARIABLE} to the "
+            "folder that holds the data, or give an absolute path with --set."
+        )
+    return Path(root) / path
+
+
+def _parameters(kind: type[ParametersT], values: Mapping[str, Any], where: str) -> ParametersT:
+    """Build the parameters of a clip source; a key that it does not have is an error."""
+    _refuse_unknown(kind, values, where)
+    return TypeAdapter(kind).validate_python(dict(values))
+
+
+def _refuse_unknown(kind: Any, values: Mapping[str, Any], where: str) -> None:
+    known = {field.name for field in fields(kind)}
+    hints = get_type_hints(kind)
+    for key, value in values.items():
+        if key not in known:
+            raise StremnError(
+                f"Unknown key {key!r} in {where}. Known keys: {', '.join(sorted(known))}."
+            )
+        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _refuse_unknown(hints[key], value, f"{where}.{key}")

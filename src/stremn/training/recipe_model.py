@@ -1,0 +1,137 @@
+"""From a recipe to its model before the first step, and to the loss of each stage."""
+
+from __future__ import annotations
+
+import random
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from stremn.config import build, differences
+from stremn.data.clips import ClipBatch, ClipDataset
+from stremn.encoders import build_backbone
+from stremn.errors import StremnError
+from stremn.imagenet import packaged_backbone
+from stremn.memory import UpdatePolicy
+from stremn.model import STReMN
+from stremn.policies import RandomDrop, RandomSelect, build_policy
+from stremn.pretrained import load_model
+from stremn.segmentation import (
+    PRESETS,
+    SegmentationConfig,
+    build_model,
+    frozen_parameters,
+    measure,
+)
+from stremn.training.agreement import Watched
+from stremn.training.imitation import Imitation
+from stremn.training.losses import LossReport
+from stremn.training.recipe_format import (
+    LossSection,
+    ModelSection,
+    Recipe,
+    StageSection,
+)
+from stremn.training.rollout import ClipLoss
+
+__all__ = ["StageLoss", "first_model", "model_config", "training_policy"]
+
+
+WATCHED = ("oldest", "newest", "most-similar", "spread", "empty-first")
+"""Hand-made rules with which a learned rule's choices are compared in the log."""
+
+
+def model_config(section: ModelSection) -> SegmentationConfig:
+    """Return the preset with the recipe's changes."""
+    if section.preset not in PRESETS:
+        raise StremnError(f"Unknown preset {section.preset!r}; known: {', '.join(PRESETS)}.")
+    values = PRESETS[section.preset].model_dump() | section.fields
+    return build(SegmentationConfig, values, "model.fields")
+
+
+def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset | None) -> STReMN:
+    """Return the model before its first step; `dataset` None leaves features unmeasured."""
+    section = recipe.model
+    if section.start is not None:
+        model = _started(section.start, config)
+    else:
+        backbones = {
+            "none": lambda: None,
+            "package": lambda: packaged_backbone(config.backbone),
+            "timm": lambda: build_backbone(config.backbone, pretrained=True),
+        }
+        model = build_model(config, backbones[section.imagenet]())
+        if dataset is not None:
+            count = min(32, len(dataset))
+            frames = np.stack([dataset[index].frames[0] for index in range(count)])
+            measure(model, torch.from_numpy(frames).float() / 255)
+    if section.freeze == "stem-and-depthwise":
+        frozen = set(frozen_parameters(model))
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+    return model
+
+
+def _started(source: str, config: SegmentationConfig) -> STReMN:
+    """Load the weights to start from; they must be of the model that the recipe describes."""
+    found = load_model(source)
+    if found.config.fusion is None and config.fusion is not None:
+        found = found.with_fusion(config.fusion)  # Appendix B: trained on top of a finished model
+    changes = differences(found.config.model_dump(), config.model_dump())
+    if changes:
+        raise StremnError(
+            f"{source} holds another model than the recipe describes: "
+            + "; ".join(str(change) for change in changes)
+            + ". Change model.preset or model.fields."
+        )
+    return found.model
+
+
+class StageLoss:
+    """The clip loss of a stage: draws slots and policy for each batch where there are several."""
+
+    def __init__(self, stage: StageSection, loss: LossSection) -> None:
+        self.stage = stage
+        self.loss = loss
+
+    def __call__(self, model: nn.Module, batch: ClipBatch, progress: float) -> LossReport:
+        """Return the loss of a batch of clips at `progress` in [0, 1] of the training."""
+        # `random` is seeded for each step, so a resumed run draws the same.
+        slots = self.stage.slots
+        chosen = slots if isinstance(slots, int) else random.choice(slots)
+        network = cast(STReMN, model)
+        if self.loss.imitate is not None:
+            teacher = build_policy(self.loss.imitate)
+            return Imitation(slots=chosen, teacher=teacher)(network, batch, progress)
+        name = self._draw_policy()
+        policy = training_policy(network, name)
+        watched = Watched(policy, {rule: build_policy(rule) for rule in WATCHED})
+        learns = name in network.policies
+        loss = ClipLoss(
+            slots=chosen,
+            policy=watched if learns else policy,
+            dice=self.loss.dice,
+            bootstrap=self.loss.bootstrap,
+            ramp=self.loss.ramp,
+        )
+        report = loss(network, batch, progress)
+        return LossReport(report.loss, report.scalars | watched.scalars())
+
+    def _draw_policy(self) -> str:
+        policy = self.stage.policy
+        if isinstance(policy, str):
+            return policy
+        return random.choices(list(policy), list(policy.values()))[0]
+
+
+def training_policy(model: STReMN, name: str) -> UpdatePolicy:
+    """Return a rule for training: the model's own if it has weights, fresh draws if random."""
+    if name in model.policies:
+        return cast(UpdatePolicy, model.policies[name])
+    random_rules: dict[str, UpdatePolicy] = {
+        "random-drop": RandomDrop(seed=None),
+        "random-select": RandomSelect(seed=None),
+    }
+    return random_rules.get(name) or build_policy(name)

@@ -1,0 +1,142 @@
+"""A recipe (TOML) -> model, data, clip loss, validation and `fit`: the place that composes.
+
+    run_recipe(Path("recipes/small-still.toml"), ["train.steps=100"], Path("out/still"))
+    print(train(Path("recipes/small-still.toml"), [], None, resume=False, dry_run=True))
+
+Paths in a recipe are absolute or below the folder named by the variable STREMN_DATA.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.utils.data import Subset
+
+from stremn.config import build
+from stremn.data.clips import Clip, ClipBatch, ClipDataset, Stage, collate
+from stremn.model import STReMN
+from stremn.pretrained import Pretrained
+from stremn.training.cost import estimate_cost
+from stremn.training.fit import FitResult, Phase, fit
+from stremn.training.recipe_data import (
+    OpenData,
+    clip_dataset,
+    clip_source,
+    open_data,
+    open_videos,
+    used_sources,
+)
+from stremn.training.recipe_format import (
+    Recipe,
+    read_recipe,
+)
+from stremn.training.recipe_model import StageLoss, first_model, model_config
+from stremn.training.validation import StreamedValidation
+
+__all__ = ["run_recipe", "train"]
+
+
+def train(
+    path: Path, overrides: Sequence[str], out: Path | None, *, resume: bool, dry_run: bool
+) -> str:
+    """Body of the command `stremn train`: returns the text to print at the end."""
+    if dry_run:
+        return str(estimate_cost(path, overrides))
+    folder = out if out is not None else Path("runs") / path.stem
+    result = run_recipe(path, overrides, folder, resume=resume)
+    best = "" if result.best is None else f", best score {result.best:.4f}"
+    return f"{result.stopped} at step {result.step}{best}; weights and logs are in {folder}"
+
+
+def run_recipe(
+    path: Path, overrides: Sequence[str], out: Path, *, resume: bool = False
+) -> FitResult:
+    """Train as the recipe at `path` says; write everything into `out`.
+
+    Keys given in `overrides` may differ from those of the run that is resumed.
+    """
+    recipe = read_recipe(path, overrides)
+    torch.manual_seed(recipe.train.seed)
+    data = open_data(recipe.data, used_sources(recipe), check=not resume)
+    dataset = clip_dataset(recipe, data)
+    config = model_config(recipe.model)
+    model = first_model(recipe, config, dataset)
+    facts = recipe.model_dump(mode="json")
+    validation = _validation(recipe, data, recipe.train.device)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return fit(
+        model,
+        phases(recipe, dataset),
+        recipe.train,
+        out=out,
+        validate=validation.scores if validation else None,
+        pictures=validation.pictures if validation else None,
+        export=lambda trained, file: Pretrained(cast(STReMN, trained), config).save(file),
+        resume=resume,
+        recipe=_without_train(facts),
+        complete=lambda old: _with_defaults(old, facts),
+        accept=[request.partition("=")[0].strip() for request in overrides],
+    )
+
+
+def _without_train(facts: dict[str, Any]) -> dict[str, Any]:
+    """`fit` keeps the train section itself."""
+    return {key: value for key, value in facts.items() if key != "train"}
+
+
+def _with_defaults(old: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's recipe, whose keys that came later have their defaults."""
+    recipe = build(Recipe, {**old, "train": now["train"]}, "The recipe of the checkpoint")
+    return _without_train(recipe.model_dump(mode="json"))
+
+
+def phases(recipe: Recipe, dataset: ClipDataset) -> list[Phase[Clip, ClipBatch]]:
+    """Return the stages as `fit` wants them."""
+    result, begin = [], 0
+    for index, (stage, (first, last)) in enumerate(recipe.spans()):
+        clips = (last - first) * stage.batch
+        result.append(
+            Phase(
+                name=f"stage {index + 1}",
+                steps=last - first,
+                batch=stage.batch,
+                dataset=Subset(dataset, range(begin, begin + clips)),
+                collate=collate,
+                clip_loss=StageLoss(stage, recipe.loss),
+            )
+        )
+        begin += clips
+    return result
+
+
+def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidation | None:
+    section = recipe.validation
+    if section is None:
+        return None
+    sequences = open_videos(section.videos)
+    clips = _probe_clips(recipe, data, section.probe_clips)
+    return StreamedValidation(
+        sequences.only(section.sequences) if section.sequences else sequences,
+        device=device,
+        short_side=section.short_side,
+        slots=section.slots,
+        policy=section.policy,
+        frames=section.frames,
+        clips=collate(clips) if clips else None,
+    )
+
+
+def _probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
+    """Clips such as the last stage's, with numbers of their own that training never draws."""
+    if count == 0:
+        return []
+    stage = recipe.stages[-1]
+    sources = {name: clip_source(recipe.data, name, data) for name in stage.sources}
+    only = [Stage(count, stage.frames, stage.size)]
+    seed = 2**32 + recipe.train.seed
+    return [ClipDataset(sources, stage.sources, only, seed)[index] for index in range(count)]
