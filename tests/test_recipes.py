@@ -145,7 +145,10 @@ def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: 
     assert result.best is not None
     assert 0 <= result.best <= 1
     header = (tmp_path / "whole" / "validation.csv").read_text().splitlines()[0]
-    assert header == "step,J,J_one,J_two,probe_right,probe_wrong,probe_empty"
+    assert header == (
+        "step,J,J_one,J_two,probe_right,probe_wrong,probe_empty,"
+        "eviction_stake,evictions_that_matter"
+    )
     strips = sorted((tmp_path / "whole" / "pictures" / "step_0000004").iterdir())
     assert [path.name for path in strips] == ["one.jpg", "two.jpg"]
     with Image.open(strips[0]) as strip:

@@ -165,9 +165,14 @@ def memory_scalars(clip: Rollout) -> dict[str, float]:
     return {"evictions": evictions / len(clip.track.video), "policy_entropy": mean}
 
 
-@torch.no_grad()
 def last_frame_j(clip: Rollout, batch: ClipBatch) -> float:
     """Mean J (intersection over union) of all objects in the clips' last frame."""
+    return float(last_frame_scores(clip, batch).nanmean())
+
+
+@torch.no_grad()
+def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
+    """J of every object in each clip's last frame; NaN where a clip has no such object."""
     predicted, truth = clip.log_probabilities[-1].argmax(1), clip.targets[-1]
     predicted = predicted.masked_fill(truth == 255, 255)
     scores = []
@@ -175,8 +180,9 @@ def last_frame_j(clip: Rollout, batch: ClipBatch) -> float:
         ours, theirs = predicted == column + 1, truth == column + 1
         union = (ours | theirs).sum((1, 2))
         j = (ours & theirs).sum((1, 2)) / union.clamp(min=1)
-        scores.append(torch.where(union == 0, 1.0, j)[batch.given[:, column] >= 0])
-    return float(torch.cat(scores).mean())
+        j = torch.where(union == 0, 1.0, j)
+        scores.append(j.masked_fill(batch.given[:, column] < 0, torch.nan))
+    return torch.stack(scores, dim=1)
 
 
 @torch.no_grad()

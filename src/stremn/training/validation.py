@@ -21,6 +21,7 @@ from stremn.sessions import SegmentationSession
 from stremn.study.evaluation import counted, predict
 from stremn.study.metrics import region_similarity
 from stremn.training.rollout import probe
+from stremn.training.stakes import stakes
 
 __all__ = ["StreamedValidation"]
 
@@ -53,7 +54,7 @@ class StreamedValidation:
             slots: K.
             policy: name of the replacement rule.
             frames: only the first so many of each sequence; None: all.
-            clips: for the memory probe; None leaves it out.
+            clips: for the memory probe and the stakes of an eviction; None leaves both out.
         """
         self._sequences = sequences
         self._device, self._short_side = device, short_side
@@ -63,7 +64,8 @@ class StreamedValidation:
         self._strips: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
 
     def scores(self, model: nn.Module) -> dict[str, float]:
-        """Return "J", the mean over all objects, "J_<sequence>", and the probe's three numbers."""
+        """Return "J", the mean over all objects, "J_<sequence>", the probe's three numbers, and how
+        much an eviction matters."""
         # A copy: the session changes the precision of the weights that it is given.
         network = copy.deepcopy(cast(STReMN, model))
         found = {sequence.name: self._score(network, sequence) for sequence in self._sequences}
@@ -75,6 +77,7 @@ class StreamedValidation:
         if self._clips is not None:
             clips = self._clips.to(next(model.parameters()).device)
             result |= probe(cast(STReMN, model), clips, slots=self._slots)
+            result |= stakes(cast(STReMN, model), clips)
         return result
 
     def pictures(self, _: nn.Module, folder: Path) -> None:
