@@ -44,6 +44,9 @@ Labels = Integer[np.ndarray, "height width"]
 SHIPPED_POLICY = "evidence"
 """The rule that the shipped weights do best with; "learned" is the paper's."""
 
+SHIPPED_REACH = 0.5
+"""The reach they do best with (see `SegmentationSession`); the paper has None."""
+
 GROWTH = 8
 """Slots that STM's growing memory ("append") gains when all are taken."""
 
@@ -186,10 +189,11 @@ class SegmentationSession:
     def from_pretrained(cls, source: str | Path = "small", **options: Any) -> Self:
         """Open a session on a preset's name, a weights file, a folder or a hub id.
 
-        `options` are those of `SegmentationSession`; the rule is `SHIPPED_POLICY` unless they
-        name another.
+        `options` are those of `SegmentationSession`; rule and reach are `SHIPPED_POLICY` and
+        `SHIPPED_REACH` unless they say otherwise.
         """
-        return cls(Pretrained.from_pretrained(source).model, **{"policy": SHIPPED_POLICY} | options)
+        shipped: dict[str, Any] = {"policy": SHIPPED_POLICY, "reach": SHIPPED_REACH}
+        return cls(Pretrained.from_pretrained(source).model, **shipped | options)
 
     def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:
         if not isinstance(policy, str):

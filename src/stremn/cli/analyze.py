@@ -59,7 +59,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             "3,4,5,6"
         ),
         model: Model = "small",
-        policy: Policy = "learned",
+        policy: Policy = "evidence",
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = 480,

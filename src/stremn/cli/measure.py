@@ -54,7 +54,7 @@ def export(
     width: Annotated[int, typer.Option(help="Of frames, a multiple of 16.")] = 864,
     objects: Annotated[int, typer.Option(help="Objects the graph follows.")] = 1,
     slots: Annotated[int, typer.Option(help="K, templates kept of each object.")] = 6,
-    policy: Annotated[str, typer.Option(help="Replacement rule.")] = "learned",
+    policy: Annotated[str, typer.Option(help="Replacement rule.")] = "evidence",
 ) -> None:
     """Write a whole step as one graph, with the memory as fixed-size inputs and outputs.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,7 +26,10 @@ Policy = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
 Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16.")]
 Reach = Annotated[
-    float, typer.Option(help="How far from the object, in object sizes, regions may appear.")
+    float,
+    typer.Option(
+        help="How far from the object, in object sizes, regions may appear; inf: anywhere."
+    ),
 ]
 Size = Annotated[int, typer.Option(help="Shorter side in pixels that frames are brought to.")]
 
@@ -99,13 +103,18 @@ def segment(
             memory_slots=slots,
             policy=policy,
             size=size,
-            reach=reach,
+            reach=within(reach),
         )
         _run(open_frames(source, start=writer.read_from), session, mask_of, writer, limit)
 
 
+def within(reach: float) -> float | None:
+    """Return the reach as sessions take it: None if nothing is too far."""
+    return None if math.isinf(reach) else reach
+
+
 def _session(
-    state: Path | None, model: str, *, device: str, **options: float | str
+    state: Path | None, model: str, *, device: str, **options: float | str | None
 ) -> SegmentationSession:
     """Go on from a saved state, or start anew."""
     from stremn.sessions import SegmentationSession

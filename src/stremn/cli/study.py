@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.segment import Device, Model, Policy, Precision, Size, Slots
+from stremn.cli.segment import Device, Model, Policy, Precision, Reach, Size, Slots, within
 from stremn.cli.terminal import console, output
 from stremn.errors import StremnError
 
@@ -27,12 +27,6 @@ Root = Annotated[Path, typer.Option(help="Folder of the data set in its official
 Split = Annotated[str | None, typer.Option(help="Split; default: the one that is usually scored.")]
 Year = Annotated[int, typer.Option(help="Edition of the data set.")]
 Scales = Annotated[str, typer.Option(help="Relative sizes, such as 1.0,1.3 (STReMN-MS).")]
-Reach = Annotated[
-    float | None,
-    typer.Option(
-        help="Remove false positives farther away than this (in object sizes) before memorizing."
-    ),
-]
 SuiteNames = Annotated[str, typer.Option(help="short, long, occlusion, by commas.")]
 LongFrames = Annotated[int, typer.Option(help="long: frames that a sequence is played to.")]
 Gaps = Annotated[str, typer.Option(help="occlusion: numbers of foreign frames, by commas.")]
@@ -94,14 +88,14 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
         model: Model = "small",
         slots: Slots = 6,
-        policy: Policy = "learned",
+        policy: Policy = "evidence",
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = 480,
         scales: Scales = "1.0",
         flip: Annotated[bool, typer.Option(help="Mirrored copies vote too.")] = False,
         seed: Annotated[int, typer.Option(help="Of random rules.")] = 0,
-        reach: Reach = None,
+        reach: Reach = 0.5,
         sequences: Names = None,
         all_frames: Annotated[bool, typer.Option(help="YouTube-VOS: read every frame.")] = False,
         filtered: Annotated[bool, typer.Option(help="Write masks after the filter.")] = False,
@@ -118,7 +112,15 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         sizes = tuple(_numbers(scales))
         network = load_model(model).model
         run = RunDescription(
-            model, policy, slots, size, sizes, flip, seed, reach, f"{fingerprint(network):08x}"
+            model,
+            policy,
+            slots,
+            size,
+            sizes,
+            flip,
+            seed,
+            within(reach),
+            f"{fingerprint(network):08x}",
         )
         report = evaluate(
             data,
