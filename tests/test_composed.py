@@ -199,3 +199,23 @@ def test_real_data_is_composed() -> None:
     for i in range(10):
         clip = source.sample(np.random.default_rng(i), 8, 128, 1.0)
         assert clip.frames.std() > 5
+
+
+def test_a_crowd_is_background_of_the_targets_own_set() -> None:
+    crowded = replace(QUIET, crowd=1.0, crowd_size=(3, 3), share=(0.2, 0.2))
+    more = 0
+    for plain, clip in zip(
+        clips_of(QUIET, 10, videos(BLUE)), clips_of(crowded, 10, videos(BLUE)), strict=True
+    ):
+        assert clip.given.tolist() == plain.given.tolist() == [0]
+        bright = clip.frames.min(axis=1) > 110
+        more += int((bright & (clip.labels == 0)).sum() > 2 * (clip.labels == 1).sum() / 3)
+    assert more >= 8  # three ellipses beside the target; some lie behind one another
+
+
+def test_no_crowd_comes_with_a_filmed_target() -> None:
+    disks = MovingDisks("disks", 40)
+    parameters = replace(QUIET, filmed=1.0, crowd=1.0)
+    source = ComposedClips([Ellipses(6)], VideoReader([disks, disks]), parameters=parameters)
+    clip = source.sample(np.random.default_rng(3), 6, 64, 0.5)
+    assert (clip.frames.min(axis=1) > 110)[clip.labels == 0].mean() < 0.02

@@ -432,3 +432,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert seen[0] | seen[1] == set((tmp_path / "1" / "seen_0").read_text().split())
     losses = [[float(row["loss"]) for row in read_rows(tmp_path / w / "log.csv")] for w in "12"]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_an_accepted_key_may_fill_a_table_that_was_empty() -> None:
+    before, now = {"a": {}, "b": 1}, {"a": {"c": 2}, "b": 1}
+    refuse_differences(before, now, ["a.c"])
+    refuse_differences(now, before, ["a.c"])
+    with pytest.raises(StremnError, match=r"a: \{\} -> None"):
+        refuse_differences(before, now, ["d"])

@@ -76,6 +76,11 @@ class ComposedClipParameters:
     """Chance of a moving object that is background."""
     twin: float = 0.15
     """Chance of a likeness of the target, mirrored and in other colors, that is background."""
+    crowd: float = 0.0
+    """Chance of several things of the target's own set of stills that are background: with a set
+    of people, bystanders."""
+    crowd_size: tuple[int, int] = (2, 5)
+    """How many of them: fewest and most."""
     away: float = 0.3
     """Chance that a moving target leaves the picture and returns."""
     hidden: float = 0.35
@@ -113,6 +118,8 @@ class Actor:
     pictures: Sequence[Picture]
     alphas: Sequence[Mask]
     filmed: bool
+    origin: int | None = None
+    """Number of the set of stills it was cut from."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,8 @@ class ComposedClips:
             twin = number == first and bool(rng.random() < p.twin)
             absent = self._absence(rng, frames, number > 1, twin)
             staged = self._stage(rng, actor, number, frames, size, absent)
+            if number == first and actor.origin is not None and self._is_crowded(rng):
+                layers += self._crowd(rng, actor.origin, frames, size)
             layers.append(staged.layer)
             count = number
             if twin:
@@ -230,8 +239,26 @@ class ComposedClips:
                 if found is not None:
                     used.add(video)
                     return found
-        cut = self._draw.whole_cut_out(rng)
-        return Actor([cut.image], [cut.alpha], False)
+        return self._still_actor(rng, None)
+
+    def _still_actor(self, rng: np.random.Generator, origin: int | None) -> Actor:
+        """An object of a still of one set, of any if `origin` is None."""
+        number = self._draw.any_set(rng) if origin is None else origin
+        cut = self._draw.whole_cut_out(rng, number)
+        return Actor([cut.image], [cut.alpha], False, number)
+
+    def _is_crowded(self, rng: np.random.Generator) -> bool:
+        # Without crowds nothing is drawn, so that seeds give the clips they always gave.
+        return self.parameters.crowd > 0 and bool(rng.random() < self.parameters.crowd)
+
+    def _crowd(self, rng: np.random.Generator, origin: int, frames: int, size: int) -> list[Layer]:
+        """Bystanders: background of the same set as the target, always in the picture."""
+        fewest, most = self.parameters.crowd_size
+        here = np.zeros(frames, dtype=bool)
+        return [
+            self._stage(rng, self._still_actor(rng, origin), 0, frames, size, here).layer
+            for _ in range(int(rng.integers(fewest, most + 1)))
+        ]
 
     def _absence(
         self, rng: np.random.Generator, frames: int, may_enter: bool, has_twin: bool

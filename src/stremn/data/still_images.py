@@ -221,9 +221,13 @@ class StillDraw:
         self._sets = list(sets)
         self._shares = np.array(chosen) / sum(chosen)
 
-    def still(self, rng: np.random.Generator) -> Still:
-        """Any still."""
-        part = self._sets[rng.choice(len(self._sets), p=self._shares)]
+    def any_set(self, rng: np.random.Generator) -> int:
+        """Number of a set, drawn by the weights."""
+        return int(rng.choice(len(self._sets), p=self._shares))
+
+    def still(self, rng: np.random.Generator, number: int | None = None) -> Still:
+        """Any still, of the set `number` if that is given."""
+        part = self._sets[self.any_set(rng) if number is None else number]
         return part.load(int(rng.integers(len(part))))
 
     def targets(
@@ -269,10 +273,13 @@ class StillDraw:
             parts,
         )
 
-    def whole_cut_out(self, rng: np.random.Generator) -> CutOut:
-        """A cut-out of any still that has one. Raises StremnError if none is found."""
+    def whole_cut_out(self, rng: np.random.Generator, number: int | None = None) -> CutOut:
+        """A cut-out of any still that has one, of the set `number` if that is given.
+
+        Raises StremnError if none is found.
+        """
         for _ in range(10 * ATTEMPTS):
-            found = self.cut_out(rng, self.still(rng))
+            found = self.cut_out(rng, self.still(rng, number))
             if found is not None:
                 return found
         raise StremnError("The still images hold no object that lies whole in its picture.")

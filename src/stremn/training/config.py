@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stremn.config import Config, differences
+from stremn.config import Config, Difference, differences
 from stremn.errors import StremnError
 
 __all__ = ["FREE_KEYS", "TrainConfig", "name_starts_with", "refuse_differences"]
@@ -69,14 +69,20 @@ def name_starts_with(name: str, prefix: str) -> bool:
     return prefix == "" or name == prefix or name.startswith(f"{prefix}.")
 
 
+def _is_accepted(difference: Difference, names: Collection[str]) -> bool:
+    """Whether a difference is below one of `names`, or is an empty table that one of them fills."""
+    if any(name_starts_with(difference.key, name) for name in names):
+        return True
+    was_empty = {} in (difference.before, difference.after)
+    return was_empty and any(name_starts_with(name, difference.key) for name in names)
+
+
 def refuse_differences(
     before: Mapping[str, Any], now: Mapping[str, Any], accept: Collection[str]
 ) -> None:
     """Raise `StremnError` if keys differ that are neither free nor below one in `accept`."""
     allowed = (*FREE_KEYS, *accept)
-    found = [
-        d for d in differences(before, now) if not any(name_starts_with(d.key, k) for k in allowed)
-    ]
+    found = [d for d in differences(before, now) if not _is_accepted(d, allowed)]
     if found:
         raise StremnError(
             "Cannot resume with another recipe. Changed: "
