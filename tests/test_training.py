@@ -21,6 +21,7 @@ from torch.utils.data import Dataset
 
 import two_processes
 from stremn.errors import StremnError
+from stremn.training.config import refuse_differences
 from stremn.training.fit import (
     FitResult,
     Phase,
