@@ -269,14 +269,22 @@ def test_a_removed_objects_place_goes_to_the_background(model: STReMN) -> None:
     assert (shown.labels[:20, :20] == 0).all()
 
 
-def test_removing_all_objects_ends_the_following_until_the_next_mask(model: STReMN) -> None:
-    session, frames = open_session(model), noise(3)
+@pytest.mark.parametrize("reach", [None, 0.5])
+def test_after_all_objects_are_removed_all_is_background_until_the_next_mask(
+    model: STReMN, reach: float | None, tmp_path: Path
+) -> None:
+    session, frames = open_session(model, reach=reach), noise(5)
     session.step(frames[0], square((3, 0, 0, 20, 20)))
     session.remove_object(3)
     assert session.memory_bytes == 0
-    with pytest.raises(StremnError, match="nothing to follow"):
-        session.step(frames[1])
-    assert session.step(frames[1], square((4, 0, 0, 20, 20))).ids == (4,)
+    bare = session.step(frames[1])
+    assert (bare.frame, bare.ids, bare.memory.objects) == (1, (), ())
+    assert not bare.labels.any()
+    session.save(tmp_path / "bare.safetensors")
+    session = SegmentationSession.load(tmp_path / "bare.safetensors", model, device="cpu")
+    assert not session.step(frames[2]).labels.any()
+    assert session.step(frames[3], square((4, 0, 0, 20, 20))).ids == (4,)
+    assert session.step(frames[4]).ids == (4,)
 
 
 def test_a_correction_is_shown_and_kept(model: STReMN) -> None:

@@ -184,7 +184,8 @@ class UpdatePolicy(Protocol):
     """Section 3.2: names the slot that makes room for a new template.
 
     `evictable` marks the slots open to the policy: the first empty one alone while there is one,
-    else all that are not pinned.
+    else all that are not pinned. A policy may leave slots empty on purpose, as "first and
+    last" and "append" do, or decline to store (all zero); it must never name a pinned slot.
     """
 
     def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:

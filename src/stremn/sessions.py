@@ -209,7 +209,7 @@ class SegmentationSession:
         """Segment the next frame; with `mask`, take that as the truth for the ids in it.
 
         A new id is a new object, from this frame on; a known one is corrected. Objects that the
-        mask does not show go on as they are.
+        mask does not show go on as they are. Once all objects are removed, all is background.
 
         Args:
             frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
@@ -221,7 +221,7 @@ class SegmentationSession:
         """
         image = as_rgb(frame)
         given = None if mask is None else self._given(mask, image)
-        if self.track is None and given is None:
+        if self.frame < 0 and given is None:
             raise StremnError(
                 "There is nothing to follow yet: give a mask with the first frame, as in "
                 "step(frame, mask)."
@@ -469,13 +469,14 @@ class SegmentationSession:
         )
 
     def _labels(self, shares: Float[np.ndarray, "c height width"]) -> Labels:
-        kind = np.uint16 if max(self.ids) > 255 else np.uint8
+        kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
         if len(shares) == 2:  # one object: a comparison is cheaper than an argmax
             return np.where(shares[1] > shares[0], self.ids[0], 0).astype(kind)
         return np.array([0, *self.ids], dtype=kind)[shares.argmax(0)]
 
     def _report(self) -> MemoryReport:
-        assert self.track is not None  # called with objects only
+        if self.track is None:  # all objects were removed
+            return MemoryReport((), 0)
         state = self.track.state
         frames, pinned = state.written_at.tolist(), state.pinned.tolist()
         rows = [
