@@ -21,7 +21,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stremn.data.segmentation import read_folders
+from stremn.data.layouts import read_folders
 from stremn.media.masks import write_mask
 from stremn.study.evaluation import score_predictions
 from stremn.study.metrics import score_frame

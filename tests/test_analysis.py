@@ -10,21 +10,13 @@ from typer.testing import CliRunner
 
 import tiny_vos
 from stremn.cli.app import app
-from stremn.data.segmentation import read_davis
+from stremn.data.layouts import read_davis
 from stremn.errors import MissingExtraError, StremnError
 from stremn.sessions import SegmentationSession
-from stremn.study.analysis import (
-    Study,
-    _panels,
-    analyze_data,
-    analyze_memory,
-    analyze_training,
-    find_failures,
-    read_log,
-    read_records,
-)
+from stremn.study.analysis import Study, analyze_data
 from stremn.study.evaluation import FrameScore, RunDescription, SequenceRecord
 from stremn.study.figures import Tile, _binned, draw_tiles
+from stremn.study.learning_curves import _by_hours, _panels, analyze_training, read_log
 from stremn.study.memory_log import (
     MemoryRecorder,
     SlotHistory,
@@ -33,6 +25,8 @@ from stremn.study.memory_log import (
     read_histories,
     template_ages,
 )
+from stremn.study.memory_pictures import analyze_memory
+from stremn.study.score_pictures import find_failures, read_records
 from tiny_model import square_clips
 
 
@@ -347,7 +341,9 @@ LOG = """step,loss,dice,evictions,lr,own,agrees_oldest
 20,0.5,0.25,1.5,0.1,,1
 30,0.25,0.125,2,0.05,8,0
 """
-VALIDATION = "step,J,J_bear,probe_right,probe_wrong\n30,0.5,0.5,0.7,0.1\n"
+VALIDATION = (
+    "step,J,J_bear,probe_right,probe_wrong,evictions_that_matter\n30,0.5,0.5,0.7,0.1,0.2\n"
+)
 
 
 def write_logs(run):
@@ -373,6 +369,7 @@ def test_every_column_has_its_panel(tmp_path):
         "bear",
         "right memory",
         "wrong memory",
+        "share with more than a point",
         "loss",
         "dice",
         "evictions",
@@ -380,6 +377,21 @@ def test_every_column_has_its_panel(tmp_path):
         "oldest",
         "own",
     ]
+
+
+def test_stages_follow_one_another_in_hours(tmp_path):
+    for name, seconds in (("one", 360), ("two", 720)):
+        (tmp_path / name).mkdir()
+        rows = f"step,J_last,seconds_per_step\n10,0.5,{seconds}\n20,0.6,{seconds}\n"
+        (tmp_path / name / "log.csv").write_text(rows)
+        (tmp_path / name / "validation.csv").write_text("step,J\n15,0.4\n")
+    last, mean = _by_hours([tmp_path / "one", tmp_path / "two"])
+    assert [hours.tolist() for hours, _ in last.curves.values()] == [[1, 2], [4, 6]]
+    assert [hours.tolist() for hours, _ in mean.curves.values()] == [[1.5], [5]]
+    made = analyze_training([tmp_path / "one", tmp_path / "two"], tmp_path)
+    assert made[-1].name == "training-hours.png"
+    (tmp_path / "two" / "log.csv").write_text("step,J_last\n10,0.5\n")
+    assert _by_hours([tmp_path / "one", tmp_path / "two"]) == []
 
 
 def test_trainings_without_a_log(tmp_path):

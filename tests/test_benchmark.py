@@ -9,7 +9,9 @@ from torch.nn import functional as F
 
 from stremn.errors import StremnError
 from stremn.study import benchmark
-from stremn.study.benchmark import TINY, Cost, Machine, complexity, counted, made_frame, made_labels
+from stremn.study.constancy import Flatness, complexity, measure_flatness, measure_growth
+from stremn.study.machine import Cost, Machine, counted, measure_machine
+from stremn.study.workload import TINY, full_session, made_frame, made_labels
 from tiny_model import tiny_model
 
 MACHINE = Machine("a processor", 1, False, "2", "2026-01-01", {"float32": 1e9}, 1e8)
@@ -52,7 +54,7 @@ def test_made_frames_show_made_labels() -> None:
 
 @pytest.mark.parametrize("objects", [1, 2])
 def test_a_full_session_steps_with_all_slots_taken(objects: int) -> None:
-    session = benchmark.full_session(tiny_model(), made_frame(64, 64), objects, 4, "float32", 64)
+    session = full_session(tiny_model(), made_frame(64, 64), objects, 4, "float32", 64)
     assert session.track is not None
     assert not bool(session.track.state.vacant.any())
     report = session.step(made_frame(64, 64)).memory
@@ -61,28 +63,27 @@ def test_a_full_session_steps_with_all_slots_taken(objects: int) -> None:
 
 def test_a_stream_does_not_grow() -> None:
     """Fails if a step keeps anything: 300 frames with one map kept each would add 20 %."""
-    flat = benchmark.measure_flatness(tiny_model(), 300, 128, "float32")
+    flat = measure_flatness(tiny_model(), 300, 128, "float32")
     assert len(flat.memory_bytes) == 1
     if flat.first_resident:
         assert flat.growth < 0.02
 
 
 def test_flatness_sees_growth() -> None:
-    flat = benchmark.Flatness(10, 64, 2.0, 3.0, 100, 150, (1, 2))
+    flat = Flatness(10, 64, 2.0, 3.0, 100, 150, (1, 2))
     assert flat.slowdown == pytest.approx(0.5)
     assert flat.growth == pytest.approx(0.5)
 
 
 def test_a_growing_memory_grows_and_the_learned_one_does_not() -> None:
-    rows = benchmark.measure_growth(tiny_model(), TINY, "float32")
+    rows = measure_growth(tiny_model(), TINY, "float32")
     assert len({row["memory_bytes"] for row in rows["learned"]}) == 1
     assert rows["growing"][-1]["frame"] == TINY.growth_frames - 1
 
 
 def test_the_report_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "ready_model", lambda name: tiny_model())
-    small = benchmark.measure_machine
-    monkeypatch.setattr(benchmark, "measure_machine", lambda: small(64, 1))
+    monkeypatch.setattr(benchmark, "measure_machine", lambda: measure_machine(64, 1))
     parts = ("stages", "sweeps", "growth", "pipeline", "flat")
     results = benchmark.run(tmp_path, plan=TINY, parts=parts, precision="float32")
     assert json.loads((tmp_path / "speed.json").read_text())["precision"] == "float32"

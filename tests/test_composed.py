@@ -12,7 +12,7 @@ from made_data import Ellipses, MovingDisks
 from stremn.data.augment import ColorRange
 from stremn.data.clips import Clip
 from stremn.data.composed import ComposedClipParameters, ComposedClips
-from stremn.data.segmentation import read_davis
+from stremn.data.layouts import read_davis
 from stremn.data.still_images import StillClipParameters
 from stremn.data.still_sets import open_stills
 from stremn.data.video_clips import VideoClipParameters, VideoReader

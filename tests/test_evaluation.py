@@ -7,14 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stremn.data.segmentation import (
-    AFTER_GIVEN_RULE,
-    DAVIS_RULE,
-    LVOS_RULE,
-    read_davis,
-    read_folders,
-    read_youtube_vos,
-)
+from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
+from stremn.data.sequences import AFTER_GIVEN_RULE, DAVIS_RULE, LVOS_RULE
 from stremn.errors import StremnError
 from stremn.study.evaluation import (
     RunDescription,

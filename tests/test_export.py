@@ -9,7 +9,7 @@ import pytest
 
 from stremn.errors import StremnError
 from stremn.export import POLICIES, OnnxSession, export_step, largest_difference
-from stremn.study.benchmark import made_frame, made_labels
+from stremn.study.workload import made_frame, made_labels
 from tiny_model import tiny_model
 
 SIZE = {"height": 64, "width": 96}

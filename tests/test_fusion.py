@@ -10,7 +10,7 @@ import torch
 
 from memories import KEY, UPDATE, VALUE, empty, remember, templates
 from stremn import memory
-from stremn.data.segmentation import read_davis
+from stremn.data.layouts import read_davis
 from stremn.errors import StremnError
 from stremn.fusion import (
     Fusion,

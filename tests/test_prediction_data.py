@@ -11,23 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from stremn.data.prediction import (
-    HUMAN_SUBJECTS,
-    KTH_PERSONS,
+from stremn.data.digits import HiddenDigit, MovingDigits, bounce, read_digits
+from stremn.data.frame_clips import (
     SPLITS,
-    HiddenDigit,
-    HumanWalking,
-    MovingDigits,
     Span,
     VideoClips,
-    bounce,
     check_disjoint,
-    kth,
-    kth_sequences,
-    read_digits,
     read_frames,
     video_folder,
 )
+from stremn.data.human import HUMAN_SUBJECTS, HumanWalking
+from stremn.data.kth import KTH_PERSONS, kth, kth_sequences
 from stremn.errors import StremnError
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from stremn.cli.app import app
-from stremn.data.prediction import MovingDigits
+from stremn.data.digits import MovingDigits
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero

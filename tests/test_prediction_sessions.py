@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stremn.data.prediction import MovingDigits
+from stremn.data.digits import MovingDigits
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
 from stremn.prediction.files import predict_video

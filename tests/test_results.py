@@ -21,10 +21,12 @@ from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.files import JsonRows, make_folder, read_rows, write_whole, writing
+from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import read_mask
+from stremn.media.overlap import WriteBehind
 from stremn.media.results import FrameResult, ResultWriter, join_videos, write_video
 from stremn.media.rle import decode_rle, encode_rle
-from stremn.media.video import Frame, WriteBehind, frame_name, open_frames
+from stremn.media.video import open_frames
 
 resource = pytest.importorskip("resource", reason="needs POSIX limits")
 HEIGHT, WIDTH = 45, 61  # odd on purpose

@@ -6,16 +6,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stremn.data.segmentation import (
-    label_ids,
+from stremn.data.layouts import (
     read_davis,
     read_folders,
-    read_indices,
     read_long_time_video,
     read_lvos,
     read_mose,
     read_youtube_vos,
 )
+from stremn.data.sequences import label_ids, read_indices
 from stremn.errors import StremnError
 from tiny_vos import (
     SIZE,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stremn.data.segmentation import read_davis, read_youtube_vos
+from stremn.data.layouts import read_davis, read_youtube_vos
 from stremn.errors import StremnError
 from stremn.study.evaluation import evaluate
 from stremn.study.submission import check_submission, write_submission

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stremn.data.segmentation import read_davis, read_folders
+from stremn.data.layouts import read_davis, read_folders
 from stremn.errors import StremnError
 from stremn.study.evaluation import counted, given_mask
 from stremn.study.suites import long_suite, occlusion_suite, short_suite, to_and_fro

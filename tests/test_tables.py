@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from stremn.data.segmentation import read_davis
+from stremn.data.layouts import read_davis
 from stremn.errors import StremnError
 from stremn.policies import POLICIES
 from stremn.study.suites import long_suite, occlusion_suite, short_suite, to_and_fro

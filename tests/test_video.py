@@ -14,15 +14,9 @@ import pytest
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.media.video import (
-    FrameSource,
-    ReadAhead,
-    WriteBehind,
-    _from_capture,
-    natural_order,
-    open_frames,
-    read_image,
-)
+from stremn.media.frames import FrameSource
+from stremn.media.overlap import ReadAhead, WriteBehind
+from stremn.media.video import _from_capture, natural_order, open_frames, read_image
 
 T = TypeVar("T")
 

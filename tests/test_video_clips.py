@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from made_data import MovingDisks
 from stremn.data.augment import ColorRange
 from stremn.data.clips import VOID, Clip
-from stremn.data.segmentation import read_davis
+from stremn.data.layouts import read_davis
 from stremn.data.video_clips import (
     GapSchedule,
     VideoClipParameters,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from stremn.errors import StremnError
+from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import MaskOf
+from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
-from stremn.media.video import Frame, FrameSource, ReadAhead, WriteBehind
 from stremn.sessions import SegmentationSession, StepResult
 from stremn.strip import MemoryStrip
 

@@ -42,7 +42,7 @@ def memory(
 
     Example: stremn analyze memory out -o figures
     """
-    from stremn.study.analysis import analyze_memory
+    from stremn.study.memory_pictures import analyze_memory
 
     _list(analyze_memory(sources, out))
 
@@ -88,7 +88,7 @@ def scores(
     out: Out = Path("figures"),
 ) -> None:
     """Draw what each sequence scored, and J over its frames."""
-    from stremn.study.analysis import draw_scores, read_records
+    from stremn.study.score_pictures import draw_scores, read_records
 
     _list(draw_scores(read_records(folder), out))
 
@@ -98,7 +98,7 @@ def training(
     out: Out = Path("figures"),
 ) -> None:
     """Draw the learning curves of trainings."""
-    from stremn.study.analysis import analyze_training
+    from stremn.study.learning_curves import analyze_training
 
     _list(analyze_training(runs, out))
 

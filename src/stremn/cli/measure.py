@@ -34,12 +34,12 @@ def bench(
 
     Example: stremn bench --quick --out speed
     """
-    from stremn.study import benchmark
+    from stremn.study import benchmark, workload
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     benchmark.run(
         out,
-        plan=benchmark.QUICK if quick else benchmark.Plan(),
+        plan=workload.QUICK if quick else workload.FULL,
         parts=parts.split(",") if parts else benchmark.PARTS,
         precision=precision,
         threads=threads,

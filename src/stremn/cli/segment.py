@@ -12,9 +12,9 @@ from stremn.cli.terminal import console, frame_progress, megabytes, output
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
+    from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.results import Existing, ResultWriter
-    from stremn.media.video import FrameSource
     from stremn.pipeline import Summary
     from stremn.sessions import SegmentationSession
 

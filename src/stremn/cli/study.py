@@ -14,7 +14,7 @@ from stremn.cli.terminal import console, output
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.data.segmentation import SequenceSet
+    from stremn.data.sequences import SequenceSet
     from stremn.study.evaluation import Report
     from stremn.study.metrics import Scores
     from stremn.study.suites import Suite
@@ -61,21 +61,21 @@ def register(app: typer.Typer) -> None:
 
 def read(kind: DataSet, root: Path, split: str | None, year: int, all_frames: bool) -> SequenceSet:
     """Open a data set."""
-    from stremn.data import segmentation as readers
+    from stremn.data import layouts
 
     match kind:
         case DataSet.DAVIS:
-            return readers.read_davis(root, split or "val", year)
+            return layouts.read_davis(root, split or "val", year)
         case DataSet.YOUTUBE_VOS:
-            return readers.read_youtube_vos(root, split or "valid", year, all_frames)
+            return layouts.read_youtube_vos(root, split or "valid", year, all_frames)
         case DataSet.LVOS:
-            return readers.read_lvos(root, split or "valid")
+            return layouts.read_lvos(root, split or "valid")
         case DataSet.MOSE:
-            return readers.read_mose(root, split or "valid")
+            return layouts.read_mose(root, split or "valid")
         case DataSet.LONG_TIME_VIDEO:
-            return readers.read_long_time_video(root)
+            return layouts.read_long_time_video(root)
         case DataSet.FOLDERS:
-            return readers.read_folders(root, None if split is None else Path(split))
+            return layouts.read_folders(root, None if split is None else Path(split))
 
 
 def _evaluate(kind: DataSet) -> Callable[..., None]:

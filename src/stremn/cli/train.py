@@ -40,4 +40,4 @@ def train(
     logging.getLogger("stremn").setLevel(logging.INFO)
     task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes
     text = task.train(recipe, changes or [], out, resume=resume, dry_run=dry_run)
-    output.print(text, markup=False, highlight=False)
+    output.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -9,16 +9,10 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from stremn.config import Config
-from stremn.data.prediction import (
-    FrameClips,
-    HiddenDigit,
-    HumanWalking,
-    MovingDigits,
-    Split,
-    kth,
-    read_digits,
-    video_folder,
-)
+from stremn.data.digits import HiddenDigit, MovingDigits, read_digits
+from stremn.data.frame_clips import FrameClips, Split, video_folder
+from stremn.data.human import HumanWalking
+from stremn.data.kth import kth
 from stremn.errors import StremnError
 
 DATA_VARIABLE = "STREMN_DATA"

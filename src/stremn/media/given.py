@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stremn.errors import StremnError
+from stremn.media.frames import Frame, FrameSource
 from stremn.media.mask_sets import open_masks
 from stremn.media.masks import LabelMap, label_map
 from stremn.media.prompts import box_mask, clicks_mask, parse_box, parse_points
-from stremn.media.video import Frame, FrameSource
 
 MaskOf = Callable[[Frame], LabelMap | None]
 """The mask given for a frame, or None."""

@@ -29,9 +29,9 @@ from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.files import JsonRows, iterate_rows, make_folder, write_whole, writing
+from stremn.media.frames import Frame
 from stremn.media.masks import Labels, label_map, objects_of, overlay, write_mask
 from stremn.media.rle import encode_rle
-from stremn.media.video import Frame
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from stremn.data.prediction import FrameClips, Split
+from stremn.data.frame_clips import FrameClips, Split
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import MissingExtraError, StremnError
 from stremn.prediction.baselines import TRIVIAL, Predict

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from stremn.config import Config, build, override, read_toml
-from stremn.data.prediction import FrameClips, Split, check_disjoint
+from stremn.data.frame_clips import FrameClips, Split, check_disjoint
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline

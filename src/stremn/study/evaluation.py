@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from jaxtyping import UInt8
 
-from stremn.data.segmentation import (
+from stremn.data.sequences import (
     ScoringRule,
     SequenceSet,
     VideoSequence,

@@ -376,8 +376,10 @@ class Panel:
     log: bool = False
 
 
-def draw_training(panels: Sequence[Panel], path: Path, title: str, caption: str) -> Path:
-    """Draw learning curves over the steps of a training."""
+def draw_training(
+    panels: Sequence[Panel], path: Path, title: str, caption: str, along: str = "training step"
+) -> Path:
+    """Draw learning curves; `along` says what their steps are."""
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     with _drawing((5.6 * columns, 2.9 * rows + 1.0), path) as figure:
@@ -387,7 +389,7 @@ def draw_training(panels: Sequence[Panel], path: Path, title: str, caption: str)
         for axes in grid[len(panels) :]:
             axes.set_visible(False)
         for axes in grid[max(0, len(panels) - columns) : len(panels)]:
-            axes.set_xlabel("training step")
+            axes.set_xlabel(along)
             axes.tick_params(labelbottom=True)
         _head(figure, title, caption)
     return path

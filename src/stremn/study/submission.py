@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from stremn.data.segmentation import SequenceSet, VideoSequence, label_ids
+from stremn.data.sequences import SequenceSet, VideoSequence, label_ids
 from stremn.errors import StremnError
 from stremn.media.files import make_folder, writing
 

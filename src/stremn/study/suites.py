@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from stremn.data.segmentation import ScoringRule, SequenceSet, VideoSequence
+from stremn.data.sequences import ScoringRule, SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.media.masks import Labels
 

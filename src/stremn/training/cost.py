@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from stremn.data.clips import Clip, collate
 from stremn.errors import StremnError
 from stremn.hardware import pick_device
 from stremn.model import STReMN
+from stremn.study.machine import measure_machine
 from stremn.training.recipe_data import (
     clip_dataset,
     open_data,
@@ -31,11 +33,24 @@ __all__ = ["Cost", "StageCost", "estimate_cost", "moving_square"]
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage will take: seconds a step, steps, and milliseconds to make a clip."""
+    """What a stage will take: steps, and seconds, clips and arithmetic of one of them."""
 
     name: str
     steps: int
     seconds: float
+    clips: int
+    flops: float
+    """Forward and backward, counted; a multiplication and an addition are two."""
+
+    def describe(self, rate: float | None) -> str:
+        """One line; `rate` is what the machine can do in operations a second, if measured."""
+        line = (
+            f"{self.name}: {self.steps} steps of {self.seconds:.2f} s, "
+            f"{self.clips / self.seconds:.2f} clips/s, {self.flops / 1e12:.2f} TFLOP a step"
+        )
+        if rate is None:
+            return line
+        return f"{line}, {self.flops / rate / self.seconds:.0%} of the machine's matrix rate"
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,8 @@ class Cost:
     stages: tuple[StageCost, ...]
     peak_bytes: int
     data: str
+    rate: float | None = None
+    """Operations a second of the machine's large matrix products in the recipe's precision."""
 
     @property
     def hours(self) -> float:
@@ -55,7 +72,7 @@ class Cost:
 
     def __str__(self) -> str:
         lines = [f"{self.parameters:,} parameters, {self.trainable:,} of them trained"]
-        lines += [f"{s.name}: {s.steps} steps of {s.seconds:.2f} s" for s in self.stages]
+        lines += [stage.describe(self.rate) for stage in self.stages]
         lines.append(f"peak memory {self.peak_bytes / 2**30:.2f} GiB")
         lines.append(self.data)
         lines.append(f"a full run will take about {self.hours:.1f} hours, validation apart")
@@ -71,34 +88,34 @@ def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
     device = pick_device(recipe.train.device)
     config = model_config(recipe.model)
     model = first_model(recipe, config, None).to(device).train()
-    stages = tuple(
-        StageCost(
-            f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})",
-            last - first,
-            _seconds_a_step(recipe, stage, model, device),
-        )
-        for index, (stage, (first, last)) in enumerate(recipe.spans())
-    )
+    stages = []
+    for index, (stage, (first, last)) in enumerate(recipe.spans()):
+        name = f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})"
+        seconds, flops = _cost_of_a_step(recipe, stage, model, device)
+        stages.append(StageCost(name, last - first, seconds, stage.batch, flops))
     return Cost(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        stages=stages,
+        stages=tuple(stages),
         peak_bytes=_peak_bytes(device),
         data=_time_of_clips(recipe),
+        rate=measure_machine().flops[recipe.train.precision] if device.type == "cpu" else None,
     )
 
 
-def _seconds_a_step(
+def _cost_of_a_step(
     recipe: Recipe, stage: StageSection, model: STReMN, device: torch.device
-) -> float:
-    """Time the second of two steps on one micro-batch of synthetic clips, scaled to the batch."""
+) -> tuple[float, float]:
+    """Count the first and time the second of two steps on synthetic clips: seconds, FLOPs.
+
+    One micro-batch of each step is made; both figures are scaled to the batch.
+    """
     micro = min(recipe.train.micro_batch or stage.batch, stage.batch)
     batch = collate([moving_square(stage, seed) for seed in range(micro)]).to(device)
     loss = StageLoss(stage, recipe.loss)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
-    seconds = 0.0
-    for _ in range(2):
-        begin = time.monotonic()
+
+    def step() -> None:
         with torch.autocast(
             device.type, torch.bfloat16, enabled=recipe.train.precision == "bfloat16"
         ):
@@ -108,8 +125,13 @@ def _seconds_a_step(
         optimizer.zero_grad()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        seconds = time.monotonic() - begin
-    return seconds * stage.batch / micro
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    begin = time.monotonic()
+    step()
+    scale = stage.batch / micro
+    return (time.monotonic() - begin) * scale, counter.get_total_flops() * scale
 
 
 def moving_square(stage: StageSection, seed: int) -> Clip:

@@ -15,7 +15,8 @@ from pydantic import (
 
 from stremn.data.clips import ClipDataset, ClipSource, Stage
 from stremn.data.composed import ComposedClipParameters, ComposedClips
-from stremn.data.segmentation import SequenceSet, read_davis, read_folders, read_youtube_vos
+from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
+from stremn.data.sequences import SequenceSet
 from stremn.data.still_images import StillClipParameters, StillImageClips
 from stremn.data.still_sets import (
     StillImages,

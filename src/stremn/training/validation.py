@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from stremn.data.clips import ClipBatch
-from stremn.data.segmentation import SequenceSet, VideoSequence
+from stremn.data.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.media.masks import overlay
 from stremn.model import STReMN

@@ -1,0 +1,227 @@
+"""Clips of moving digits, and of a digit that goes away and returns."""
+
+import gzip
+import hashlib
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from stremn.data.frame_clips import Split, check_index
+from stremn.errors import StremnError
+
+
+def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
+    """Handwritten digits of a split: train and validation from the training digits, test apart.
+
+    Args:
+        root: folder with `train-images-idx3-ubyte[.gz]` (or `digits_train_10k.npz`) and
+            `t10k-images-idx3-ubyte[.gz]`, the files of the MNIST data set.
+        split: "train" is the first nine tenths of the training digits, "val" the rest.
+    """
+    if split == "test":
+        return _read_idx(_first_existing(root, ("t10k-images-idx3-ubyte",), (".gz", "")))
+    packed = root / "digits_train_10k.npz"
+    if packed.exists():
+        with np.load(packed) as arrays:
+            digits = arrays["images"]
+    else:
+        digits = _read_idx(_first_existing(root, ("train-images-idx3-ubyte",), (".gz", "")))
+    border = len(digits) * 9 // 10
+    return digits[:border] if split == "train" else digits[border:]
+
+
+def _first_existing(root: Path, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
+    names = [stem + suffix for stem in stems for suffix in suffixes]
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise StremnError(
+        f"No handwritten digits in {root}: expected {' or '.join(names)}. "
+        "Download the four MNIST files into that folder."
+    )
+
+
+def _read_idx(path: Path) -> UInt8[np.ndarray, "n 28 28"]:
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if len(content) < 16:
+        raise StremnError(f"{path} is no MNIST image file: it has only {len(content)} bytes.")
+    magic, count, height, width = struct.unpack(">IIII", content[:16])
+    if magic != 2051 or len(content) != 16 + count * height * width:
+        raise StremnError(
+            f"{path} is no MNIST image file: magic number {magic} (expected 2051), "
+            f"{len(content)} bytes. Download it again."
+        )
+    return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)
+
+
+def bounce(
+    rng: np.random.Generator, frames: int, step: float = 0.1
+) -> Float[np.ndarray, "frames 2"]:
+    """Positions in [0, 1]^2 of a point that moves straight and reflects at the walls.
+
+    The start and the direction are uniform; `step` is the way per frame as a share of the room.
+    """
+    position = rng.random(2)
+    angle = rng.random() * 2 * np.pi
+    velocity = np.array([np.sin(angle), np.cos(angle)]) * step
+    positions = np.empty((frames, 2))
+    for index in range(frames):
+        position = position + velocity
+        hit = (position <= 0) | (position >= 1)
+        velocity = np.where(hit, -velocity, velocity)
+        position = np.clip(position, 0, 1)
+        positions[index] = position
+    return positions
+
+
+def _resized(digits: UInt8[np.ndarray, "n 28 28"], side: int) -> UInt8[np.ndarray, "n side side"]:
+    if digits.shape[1:] == (side, side):
+        return digits
+    return np.stack(
+        [cv2.resize(digit, (side, side), interpolation=cv2.INTER_AREA) for digit in digits]
+    )
+
+
+def _paste(
+    canvas: UInt8[np.ndarray, "height width"],
+    patch: UInt8[np.ndarray, "h w"],
+    corner: Int[np.ndarray, "2"],
+) -> None:
+    """Lay a patch on the canvas; where two overlap, the brighter shows."""
+    top, left = int(corner[0]), int(corner[1])
+    region = canvas[top : top + patch.shape[0], left : left + patch.shape[1]]
+    np.maximum(region, patch, out=region)
+
+
+class MovingDigits:
+    """Moving MNIST: digits that fly straight through a black square and bounce off its walls.
+
+    The generator of PhyDNet and OpenSTL in law: uniform start and direction, 0.1 of the free room
+    per frame, overlap by maximum. Clips are made on the fly; clip `index` depends on `seed` and
+    `index` alone.
+
+    Args:
+        digits: images to draw from, of one split.
+        length: number of clips.
+        frames: frames in a clip.
+        size: side of the square in pixels.
+        side: side of a digit in pixels.
+        count: digits in a clip.
+        step: way per frame as a share of the free room.
+        seed: of the clips.
+    """
+
+    def __init__(
+        self,
+        digits: UInt8[np.ndarray, "n 28 28"],
+        length: int,
+        frames: int = 20,
+        size: int = 64,
+        side: int = 28,
+        count: int = 2,
+        step: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        if side > size:
+            raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
+        self.digits = _resized(digits, side)
+        self.names = frozenset(_name(digit) for digit in digits)
+        self.length, self.frames, self.size = length, frames, size
+        self.side, self.count, self.step, self.seed = side, count, step, seed
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return self.length
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
+        """The clip at `index`."""
+        check_index(index, self.length)
+        rng = np.random.default_rng((self.seed, index))
+        clip = np.zeros((self.frames, self.size, self.size), np.uint8)
+        for _ in range(self.count):
+            digit = self.digits[rng.integers(len(self.digits))]
+            corners = (bounce(rng, self.frames, self.step) * (self.size - self.side)).astype(int)
+            for frame, corner in zip(clip, corners, strict=True):
+                _paste(frame, digit, corner)
+        return torch.from_numpy(clip[:, None])
+
+    def origins(self) -> frozenset[str]:
+        """A fingerprint of each digit image."""
+        return self.names
+
+
+class HiddenDigit:
+    """Two moving digits, one of which goes away and returns: a task that only memory can solve.
+
+    The second digit is shown for `visible` frames, then replaced for `hidden` frames by a small
+    grey square that follows its way, bright in the last of them, then shown again. Where and when
+    it returns can be read from the last stack of frames; *which* digit it is cannot: a queue of
+    five stacks has forgotten it, so only a memory that kept an early frame draws it.
+
+    Args:
+        digits: images to draw from, of one split.
+        length: number of clips.
+        visible: frames before the digit goes away.
+        hidden: frames without it.
+        returned: frames after its return.
+        size: side of the square in pixels.
+        side: side of a digit in pixels.
+        step: way per frame as a share of the free room.
+        seed: of the clips.
+    """
+
+    def __init__(
+        self,
+        digits: UInt8[np.ndarray, "n 28 28"],
+        length: int,
+        visible: int = 8,
+        hidden: int = 12,
+        returned: int = 6,
+        size: int = 32,
+        side: int = 14,
+        step: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        if side > size:
+            raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
+        self.digits = _resized(digits, side)
+        self.names = frozenset(_name(digit) for digit in digits)
+        self.length, self.size, self.side, self.step, self.seed = length, size, side, step, seed
+        self.visible, self.hidden, self.returned = visible, hidden, returned
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return self.length
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
+        """The clip at `index`; its digit returns at frame `visible + hidden`."""
+        check_index(index, self.length)
+        rng = np.random.default_rng((self.seed, index))
+        frames = self.visible + self.hidden + self.returned
+        room = self.size - self.side
+        clip = np.zeros((frames, self.size, self.size), np.uint8)
+        steady, shy = self.digits[rng.integers(len(self.digits), size=2)]
+        ways = [(bounce(rng, frames, self.step) * room).astype(int) for _ in range(2)]
+        back = self.visible + self.hidden
+        for time, frame in enumerate(clip):
+            _paste(frame, steady, ways[0][time])
+            if self.visible <= time < back:
+                marker = np.full((4, 4), 255 if time == back - 1 else 110, np.uint8)
+                _paste(frame, marker, ways[1][time] + self.side // 2 - 2)
+            else:
+                _paste(frame, shy, ways[1][time])
+        return torch.from_numpy(clip[:, None])
+
+    def origins(self) -> frozenset[str]:
+        """A fingerprint of each digit image."""
+        return self.names
+
+
+def _name(digit: UInt8[np.ndarray, "28 28"]) -> str:
+    return "digit " + hashlib.sha256(digit.tobytes()).hexdigest()[:16]

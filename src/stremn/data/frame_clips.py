@@ -1,0 +1,268 @@
+"""Clips of frames for video prediction: what a source of them is, and clips cut from videos.
+
+The same index gives the same clip, always. Every source names its origins (digits, persons, files),
+so that `check_disjoint` can show that no two splits share one.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import av
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from stremn.errors import StremnError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
+
+
+class FrameClips(Protocol):
+    """A source of clips for prediction."""
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        ...
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "t c height width"]:
+        """The clip at `index`, always the same."""
+        ...
+
+    def origins(self) -> frozenset[str]:
+        """Names of what the clips are made of; two splits must share none."""
+        ...
+
+
+def check_disjoint(splits: Mapping[str, FrameClips]) -> None:
+    """Refuse splits that share an origin (a digit, a person, a file).
+
+    Raises:
+        StremnError: naming both splits and up to three shared origins.
+    """
+    names = list(splits)
+    for position, first in enumerate(names):
+        for second in names[position + 1 :]:
+            shared = sorted(splits[first].origins() & splits[second].origins())
+            if shared:
+                raise StremnError(
+                    f"The splits {first!r} and {second!r} share {len(shared)} origins, for example "
+                    f"{', '.join(shared[:3])}. A score on {second!r} would mean nothing; split the "
+                    "data so that each digit, person or video is in one split only."
+                )
+
+
+def check_index(index: int, length: int) -> None:
+    """Refuse the index of a clip that is not there.
+
+    Raises:
+        IndexError: not our own error, as it is what ends a `for` over a sequence.
+    """
+    if not 0 <= index < length:
+        raise IndexError(f"clip {index} of {length}")
+
+
+# ---------------------------------------------------------------------------------- videos
+
+
+@dataclass(frozen=True)
+class Span:
+    """A clip's place in a video: every `stride`-th frame from `start`, `frames` of them."""
+
+    video: Path
+    start: int
+    frames: int
+    stride: int = 1
+
+
+class VideoClips:
+    """Clips cut from video files or folders of images, all resized to one square size.
+
+    Args:
+        spans: the clips' places.
+        size: side in pixels; the aspect ratio is not kept (the protocols do not keep it).
+        channels: 1 for grey, 3 for RGB.
+        kept: videos held decoded in memory at a time.
+        names: origin of each video; the file's own path by default.
+    """
+
+    def __init__(
+        self,
+        spans: Sequence[Span],
+        size: int,
+        channels: int,
+        kept: int = 8,
+        names: Mapping[Path, str] | None = None,
+    ) -> None:
+        if channels not in (1, 3):
+            raise StremnError(f"Frames have 1 channel (grey) or 3 (RGB); got {channels}.")
+        self.spans, self.size, self.channels, self.kept = tuple(spans), size, channels, kept
+        self._names = dict(names or {})
+        self._decoded: OrderedDict[Path, UInt8[np.ndarray, "t height width c"]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.spans)
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "t c size size"]:
+        """The clip at `index`."""
+        check_index(index, len(self.spans))
+        span = self.spans[index]
+        video = self._video(span.video)
+        last = span.start + (span.frames - 1) * span.stride
+        if last >= len(video):
+            raise StremnError(
+                f"{span.video} has {len(video)} frames, but a clip needs frame {last}. "
+                "Is the file complete, and does its list of sequences belong to it?"
+            )
+        clip = video[span.start : last + 1 : span.stride]
+        return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))
+
+    def origins(self) -> frozenset[str]:
+        """The persons or files the clips come from."""
+        return frozenset(self._names.get(span.video, str(span.video)) for span in self.spans)
+
+    def _video(self, path: Path) -> UInt8[np.ndarray, "t size size c"]:
+        if path not in self._decoded:
+            frames = [resize(frame, self.size) for frame in read_frames(path, self.channels)]
+            self._decoded[path] = np.stack(frames)
+            while len(self._decoded) > self.kept:
+                self._decoded.popitem(last=False)
+        self._decoded.move_to_end(path)
+        return self._decoded[path]
+
+
+def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
+    """Frames of a video file or of a folder of images in the order of their names.
+
+    Args:
+        path: the file or folder.
+        channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        StremnError: nothing readable there, or frames of different sizes.
+    """
+    shape: tuple[int, ...] | None = None
+    for number, frame in enumerate(_raw_frames(path, channels)):
+        if shape is not None and frame.shape != shape:
+            raise StremnError(
+                f"Frames of {path} differ in size: the first is {shape[1]}x{shape[0]}, frame "
+                f"{number} is {frame.shape[1]}x{frame.shape[0]}. Resize them to one size first."
+            )
+        shape = frame.shape
+        yield frame
+    if shape is None:
+        raise StremnError(f"No frames in {path}.")
+
+
+def _raw_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
+    if path.is_dir():
+        for image in sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
+            frame = cv2.imread(
+                str(image), cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+            )
+            if frame is None:
+                raise StremnError(f"{image} cannot be read as an image.")
+            yield frame[..., None] if channels == 1 else cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+        return
+    if not path.exists():
+        raise StremnError(f"There is no video at {path}.")
+    try:
+        with av.open(str(path)) as container:
+            for decoded in container.decode(video=0):
+                array = decoded.to_ndarray(format="gray" if channels == 1 else "rgb24")
+                yield array[..., None] if channels == 1 else array
+    except (av.FFmpegError, IndexError) as error:
+        raise StremnError(f"{path} cannot be decoded as a video: {error}.") from error
+
+
+def resize(
+    frame: UInt8[np.ndarray, "height width c"], size: int
+) -> UInt8[np.ndarray, "size size c"]:
+    """Bilinear resize to a square, channels kept last (as OpenCV's default does in the peers)."""
+    resized = cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(size, size, frame.shape[2])
+
+
+# ------------------------------------------------------------------------ folder of videos
+
+
+def video_folder(
+    root: Path,
+    split: Split,
+    frames: int,
+    size: int,
+    channels: int,
+    stride: int = 1,
+    advance: int | None = None,
+) -> VideoClips:
+    """Clips of any folder of videos (files, or subfolders of images).
+
+    With subfolders `train`, `val` and `test` those are the splits. Otherwise a hash of the file's
+    name puts each video in one: 8 of 10 train, 1 val, 1 test; the same name always in the same.
+
+    Args:
+        root: the folder.
+        split: which part.
+        frames: frames in a clip.
+        size: side of the square in pixels.
+        channels: 1 for grey, 3 for RGB.
+        stride: video frames from one clip frame to the next.
+        advance: video frames from one clip's start to the next; the clip's own length by default.
+    """
+    if not root.is_dir():
+        raise StremnError(f"{root} is not a folder; a folder of videos was expected.")
+    if all((root / name).is_dir() for name in SPLITS):
+        videos = _videos(root / split)
+    else:
+        videos = [video for video in _videos(root) if _split_of(video.name) == split]
+    if not videos:
+        raise StremnError(
+            f"{root} has no videos for the split {split!r}. Put video files or folders of images "
+            "there, or make subfolders train, val and test yourself."
+        )
+    reach = (frames - 1) * stride + 1
+    spans = [
+        Span(video, start, frames, stride)
+        for video in videos
+        for start in range(0, _count_frames(video) - reach + 1, advance or reach)
+    ]
+    if not spans:
+        raise StremnError(
+            f"No video in {root} has the {reach} frames that a clip of {frames} frames at stride "
+            f"{stride} needs. Ask for shorter clips."
+        )
+    return VideoClips(spans, size, channels)
+
+
+def _videos(root: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        or (path.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()))
+    )
+
+
+def _split_of(name: str) -> Split:
+    bucket = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 10
+    return "val" if bucket == 8 else "test" if bucket == 9 else "train"
+
+
+def _count_frames(video: Path) -> int:
+    if video.is_dir():
+        return sum(path.suffix.lower() in IMAGE_SUFFIXES for path in video.iterdir())
+    # Containers lie about their length; the packets do not, and need no decoding.
+    try:
+        with av.open(str(video)) as container:
+            return sum(packet.size > 0 for packet in container.demux(video=0))
+    except (av.FFmpegError, IndexError) as error:
+        raise StremnError(f"{video} cannot be read as a video: {error}.") from error
