@@ -1,9 +1,11 @@
 """The web page: what clicks mean, a whole run, the page through its client and in a browser."""
 
+import gc
 import json
 import os
 import shutil
 import sys
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,6 +178,9 @@ def address() -> Iterator[str]:
     )
     yield url
     blocks.close()
+    with warnings.catch_warnings():  # what the page's own libraries left open, found here and now
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore")  # of the page's own libraries
