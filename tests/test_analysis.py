@@ -341,9 +341,7 @@ LOG = """step,loss,dice,evictions,lr,own,agrees_oldest
 20,0.5,0.25,1.5,0.1,,1
 30,0.25,0.125,2,0.05,8,0
 """
-VALIDATION = (
-    "step,J,J_bear,probe_right,probe_wrong,evictions_that_matter\n30,0.5,0.5,0.7,0.1,0.2\n"
-)
+VALIDATION = "step,J,J_bear,probe_right,probe_wrong,evictions_that_matter\n30,0.5,0.5,0.7,0.1,0.2\n"
 
 
 def write_logs(run):

@@ -1,5 +1,6 @@
 """The command line as users meet it: real verbs, shipped weights, tiny videos."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -13,8 +14,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stremn.cli.app import app
+from stremn.cli.segment import segment
+from stremn.cli.study import evaluate_app
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
+from stremn.sessions import SHIPPED_POLICY, SHIPPED_REACH, SHIPPED_SIZE, SegmentationSession
+from stremn.web import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 
@@ -160,6 +165,17 @@ def test_check_mask_reports_and_repairs(tmp_path):
     assert "repair" in result.output
     run("check-mask", tmp_path / "soft.png", "-o", tmp_path / "hard.png")
     assert set(np.unique(np.asarray(Image.open(tmp_path / "hard.png")))) == {0, 1}
+
+
+def test_every_verb_and_the_page_use_the_shipped_settings():
+    shipped = {"policy": SHIPPED_POLICY, "reach": SHIPPED_REACH, "size": SHIPPED_SIZE}
+    evaluate = next(c.callback for c in evaluate_app.registered_commands if c.name == "davis")
+    for verb in (segment, evaluate):
+        found = {name: inspect.signature(verb).parameters[name].default for name in shipped}
+        assert found == shipped
+    assert (Options().policy, Options().size) == (SHIPPED_POLICY, SHIPPED_SIZE)
+    session = SegmentationSession.from_pretrained("small", device="cpu")
+    assert (session.reach, session.size) == (SHIPPED_REACH, SHIPPED_SIZE)
 
 
 def test_help_comes_without_loading_the_network():

@@ -47,6 +47,9 @@ SHIPPED_POLICY = "evidence"
 SHIPPED_REACH = 0.5
 """The reach they do best with (see `SegmentationSession`); the paper has None."""
 
+SHIPPED_SIZE = 432
+"""The working size they do best with: shorter side in pixels that frames are brought to."""
+
 GROWTH = 8
 """Slots that STM's growing memory ("append") gains when all are taken."""
 
@@ -189,10 +192,14 @@ class SegmentationSession:
     def from_pretrained(cls, source: str | Path = "small", **options: Any) -> Self:
         """Open a session on a preset's name, a weights file, a folder or a hub id.
 
-        `options` are those of `SegmentationSession`; rule and reach are `SHIPPED_POLICY` and
-        `SHIPPED_REACH` unless they say otherwise.
+        `options` are those of `SegmentationSession`; rule, reach and size are `SHIPPED_POLICY`,
+        `SHIPPED_REACH` and `SHIPPED_SIZE` unless they say otherwise.
         """
-        shipped: dict[str, Any] = {"policy": SHIPPED_POLICY, "reach": SHIPPED_REACH}
+        shipped: dict[str, Any] = {
+            "policy": SHIPPED_POLICY,
+            "reach": SHIPPED_REACH,
+            "size": SHIPPED_SIZE,
+        }
         return cls(Pretrained.from_pretrained(source).model, **shipped | options)
 
     def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:

@@ -167,7 +167,7 @@ class Options:
 
     slots: int = 6
     policy: str = "evidence"
-    size: int = 480
+    size: int = 432
     limit: int = 0
 
 
@@ -428,7 +428,7 @@ class _Page:
                 list(POLICIES), value="evidence", label="Rule that says which slot gives way"
             )
             self._size = gr.Slider(
-                128, 720, 480, step=16, label="Working size (shorter side, pixels)"
+                128, 720, 432, step=16, label="Working size (shorter side, pixels)"
             )
             self._limit = gr.Number(0, precision=0, minimum=0, label="Stop after frames (0: all)")
         with gr.Row():

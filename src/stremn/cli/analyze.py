@@ -62,7 +62,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         policy: Policy = "evidence",
         device: Device = "auto",
         precision: Precision = "auto",
-        size: Size = 480,
+        size: Size = 432,
         sequences: Names = None,
     ) -> None:
         from stremn.study.analysis import analyze_data, study_slots

@@ -59,7 +59,7 @@ def segment(
     policy: Policy = "evidence",
     device: Device = "auto",
     precision: Precision = "auto",
-    size: Size = 480,
+    size: Size = 432,
     reach: Reach = 0.5,
     resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run.")] = False,
@@ -174,7 +174,7 @@ def demo(
     mask_of = masks_for(frames, demo_mask())
     writer = ResultWriter(out, fps=frames.fps, existing="replace")
     session = SegmentationSession.from_pretrained(
-        "small", device=device, memory_slots=slots, policy=policy, reach=0.5
+        "small", device=device, memory_slots=slots, policy=policy
     )
     _run(frames, session, mask_of, writer)
 

@@ -91,7 +91,7 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         policy: Policy = "evidence",
         device: Device = "auto",
         precision: Precision = "auto",
-        size: Size = 480,
+        size: Size = 432,
         scales: Scales = "1.0",
         flip: Annotated[bool, typer.Option(help="Mirrored copies vote too.")] = False,
         seed: Annotated[int, typer.Option(help="Of random rules.")] = 0,
@@ -233,7 +233,7 @@ def rules(
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0,1,2",
-    size: Size = 480,
+    size: Size = 432,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -262,7 +262,7 @@ def slots(
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0",
-    size: Size = 480,
+    size: Size = 432,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -288,7 +288,7 @@ def fusion(
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
-    size: Size = 480,
+    size: Size = 432,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
