@@ -212,7 +212,7 @@ def follow(
     """
     from stremn.media.results import ResultWriter
     from stremn.pipeline import STRIP, segment_video
-    from stremn.sessions import SegmentationSession
+    from stremn.sessions import SHIPPED_REACH, SegmentationSession
 
     session = SegmentationSession(
         model,
@@ -220,6 +220,7 @@ def follow(
         memory_slots=options.slots,
         policy=options.policy,
         size=options.size,
+        reach=SHIPPED_REACH,
     )
     note = ""
     with open_frames(Path(video)) as frames:
