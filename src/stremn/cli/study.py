@@ -354,7 +354,7 @@ def _write_table(
         watch=_watch(),
     )
     files = write_table(table, out, name)
-    output.print(to_markdown(table), markup=False, highlight=False)
+    output.print(to_markdown(table), markup=False, highlight=False, soft_wrap=True)
     console.print(f"written to {', '.join(map(str, files))}")
 
 
