@@ -16,7 +16,8 @@ from stremn.policies import Learned, RandomDrop
 from stremn.pretrained import load_model
 from stremn.segmentation import build_model
 from stremn.training.cost import estimate_cost, moving_square
-from stremn.training.recipe_format import ModelSection, StageSection, read_recipe
+from stremn.training.recipe_data import open_videos
+from stremn.training.recipe_format import ModelSection, StageSection, VideosSection, read_recipe
 from stremn.training.recipe_model import StageLoss, model_config, training_policy
 from stremn.training.recipes import run_recipe, train
 from tiny_vos import davis
@@ -354,3 +355,17 @@ def test_the_papers_model_learns() -> None:
         optimizer.step()
         losses.append(report.loss.item())
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_folder_of_ones_own_videos_is_opened_as_the_walk_through_says(tmp_path: Path) -> None:
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind / "walk").mkdir(parents=True)
+    for i in range(3):
+        picture, ids = np.zeros((32, 48, 3), np.uint8), np.full((32, 48), int(i > 0), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "JPEGImages" / "walk" / f"{i}.jpg")
+        Image.fromarray(ids).save(tmp_path / "Annotations" / "walk" / f"{i}.png")
+    (video,) = open_videos(VideosSection(path=str(tmp_path), layout="folders"))
+    assert (video.name, len(video)) == ("walk", 3)
+    label = video.label(2)  # the object enters after the first frame
+    assert label is not None
+    assert label.all()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, PositiveInt
@@ -13,9 +11,9 @@ from stremn.data.digits import HiddenDigit, MovingDigits, read_digits
 from stremn.data.frame_clips import FrameClips, Split, video_folder
 from stremn.data.human import HumanWalking
 from stremn.data.kth import kth
+from stremn.data.places import place
 from stremn.errors import StremnError
 
-DATA_VARIABLE = "STREMN_DATA"
 AWAY = 12
 """Frames for which the hidden digit is away."""
 
@@ -77,17 +75,3 @@ def open_clips(
     if data.kind == "human-walking":
         return HumanWalking(root, split, frames, data.size)
     return video_folder(root, split, frames, data.size, data.channels, data.stride)
-
-
-def place(path: str) -> Path:
-    """Resolve a path: absolute, existing, or below the folder named by STREMN_DATA."""
-    given = Path(path).expanduser()
-    if given.is_absolute() or given.exists():
-        return given
-    root = os.environ.get(DATA_VARIABLE)
-    if root is None:
-        raise StremnError(
-            f"The path {path!r} is relative: set the variable {DATA_VARIABLE} to the folder that "
-            "holds the data, or give an absolute path."
-        )
-    return Path(root) / path

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import (
@@ -16,6 +14,7 @@ from pydantic import (
 from stremn.data.clips import ClipDataset, ClipSource, Stage
 from stremn.data.composed import ComposedClipParameters, ComposedClips
 from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
+from stremn.data.places import place
 from stremn.data.sequences import SequenceSet
 from stremn.data.still_images import StillClipParameters, StillImageClips
 from stremn.data.still_sets import (
@@ -44,7 +43,6 @@ __all__ = ["OpenData", "clip_dataset", "clip_source", "open_data", "open_videos"
 
 logger = logging.getLogger("stremn.training.fit")
 
-DATA_VARIABLE = "STREMN_DATA"
 ParametersT = TypeVar("ParametersT")
 
 
@@ -139,23 +137,9 @@ def open_videos(section: VideosSection) -> SequenceSet:
     readers: dict[str, Callable[[], SequenceSet]] = {
         "davis": lambda: read_davis(root, section.split, section.year),
         "youtube-vos": lambda: read_youtube_vos(root, section.split),
-        "folders": lambda: read_folders(root / "JPEGImages", root / "Annotations"),
+        "folders": lambda: read_folders(root, late_objects=True),
     }
     return readers[section.layout]()
-
-
-def place(path: str) -> Path:
-    """Resolve a recipe's path: absolute, or below the folder named by STREMN_DATA."""
-    place = Path(path).expanduser()
-    if place.is_absolute() or place.exists():
-        return place
-    root = os.environ.get(DATA_VARIABLE)
-    if root is None:
-        raise StremnError(
-            f"The recipe's path {path!r} is relative: set the variable {DATA_VARIABLE} to the "
-            "folder that holds the data, or give an absolute path with --set."
-        )
-    return Path(root) / path
 
 
 def _parameters(kind: type[ParametersT], values: Mapping[str, Any], where: str) -> ParametersT:
