@@ -22,6 +22,7 @@ class Ellipses:
     count: int
     kind: Kind = "binary"
     objects: int = 1
+    color: tuple[int, int, int] | None = None
 
     def __len__(self) -> int:
         return self.count
@@ -35,7 +36,7 @@ class Ellipses:
         ids = np.zeros((150, 200), dtype=np.uint8)
         for number in range(1, self.objects + 1):
             mask = ellipse(150, 200, 55 + 90 * (number - 1), 75, 30, 45)
-            image[mask > 0] = rng.integers(150, 255, 3)
+            image[mask > 0] = rng.integers(150, 255, 3) if self.color is None else self.color
             ids[mask > 0] = number
         return Still(image, ids, self.kind)
 

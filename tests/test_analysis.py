@@ -14,7 +14,6 @@ from stremn.data.layouts import read_davis
 from stremn.errors import MissingExtraError, StremnError
 from stremn.sessions import SegmentationSession
 from stremn.study.analysis import Study, analyze_data
-from stremn.study.evaluation import FrameScore, RunDescription, SequenceRecord
 from stremn.study.figures import Tile, _binned, draw_tiles
 from stremn.study.learning_curves import _by_hours, _panels, analyze_training, read_log
 from stremn.study.memory_log import (
@@ -26,7 +25,9 @@ from stremn.study.memory_log import (
     template_ages,
 )
 from stremn.study.memory_pictures import analyze_memory
+from stremn.study.runs import RunDescription
 from stremn.study.score_pictures import find_failures, read_records
+from stremn.study.scores import FrameScore, SequenceRecord
 from tiny_model import square_clips
 
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from made_data import Ellipses, MovingDisks
+from stremn.data.actors import Actor, carrying
 from stremn.data.augment import ColorRange
 from stremn.data.clips import Clip
 from stremn.data.composed import ComposedClipParameters, ComposedClips
 from stremn.data.layouts import read_davis
-from stremn.data.still_images import StillClipParameters
+from stremn.data.still_images import CutOut, StillClipParameters
 from stremn.data.still_sets import open_stills
 from stremn.data.video_clips import VideoClipParameters, VideoReader
 
@@ -219,3 +220,66 @@ def test_no_crowd_comes_with_a_filmed_target() -> None:
     source = ComposedClips([Ellipses(6)], VideoReader([disks, disks]), parameters=parameters)
     clip = source.sample(np.random.default_rng(3), 6, 64, 0.5)
     assert (clip.frames.min(axis=1) > 110)[clip.labels == 0].mean() < 0.02
+
+
+def test_kin_are_two_targets_of_one_set() -> None:
+    """Of two sets of stills, bright and dark ones, both targets come from the same."""
+    two_sets = [Ellipses(6), Ellipses(6, color=(120, 0, 0))]
+    both = replace(QUIET, second=1.0, kin=1.0, share=(0.2, 0.2))
+    alike = 0
+    for kin in (1.0, 0.0):
+        source = ComposedClips(two_sets, videos(BLUE), parameters=replace(both, kin=kin))
+        for seed in range(20):
+            clip = source.sample(np.random.default_rng(seed), 4, 64, 0.5)
+            if clip.given.size < 2:
+                continue
+            frame, labels = clip.frames[0], clip.labels[0]
+            first, second = (np.median(frame[1][labels == n]) > 100 for n in (1, 2))
+            same = bool(first == second)
+            assert same or not kin
+            alike += same and not kin
+    assert alike < 18  # without kinship the sets are mixed
+
+
+def test_what_is_carried_is_a_target_of_its_own_and_moves_along() -> None:
+    loaded = replace(
+        QUIET, carried=1.0, share=(0.2, 0.2), motion=replace(STEADY, travel=(0.1, 0.2))
+    )
+    moved, turned = [], []
+    for clip in clips_of(loaded, 20, videos(BLUE)):
+        if clip.given.tolist() != [0, 0] or cut_off(clip.labels):
+            continue  # too small at first, or partly out of the picture
+        middles = np.array(
+            [[np.argwhere(labels == n).mean(axis=0) for n in (1, 2)] for labels in clip.labels]
+        )
+        moved.append(np.ptp(middles[:, 0], axis=0).max())
+        turned.append(np.ptp(np.linalg.norm(middles[:, 0] - middles[:, 1], axis=1)))
+    assert len(moved) >= 5
+    assert np.mean(moved) > 5
+    assert max(turned) < 3  # turning and tilting only
+
+
+def cut_off(labels: np.ndarray) -> bool:
+    """Whether an object reaches the edge of a frame."""
+    inner = labels[:, 1:-1, 1:-1]
+    return bool((labels > 0).sum() > (inner > 0).sum())
+
+
+def test_an_actor_that_carries_keeps_its_picture_elsewhere() -> None:
+    rng = np.random.default_rng(0)
+    image = np.full((40, 30, 3), 200, np.uint8)
+    alpha = np.full((40, 30), 255, np.uint8)
+    cut = CutOut(np.full((20, 20, 3), 50, np.uint8), np.full((20, 20), 255, np.uint8), None)
+    plain = Actor([image], [alpha], False, 0)
+    actor = carrying(rng, plain, cut)
+    assert actor.carried is not None
+    inside = actor.carried > 0
+    side = int(inside.sum() ** 0.5)
+    assert inside.sum() == side**2  # a square of a fourth to a half of the carrier's length
+    assert 10 <= side <= 20
+    assert (actor.pictures[0][inside] == 50).all()
+    body = (actor.alphas[0] == 255) & ~inside
+    assert (actor.pictures[0][body] == 200).all()
+    assert (actor.alphas[0] > 0).sum() == (inside | (actor.alphas[0] > 0)).sum()
+    filmed = replace(plain, filmed=True)
+    assert carrying(rng, filmed, cut) is filmed

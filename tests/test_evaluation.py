@@ -10,16 +10,9 @@ from PIL import Image
 from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
 from stremn.data.sequences import AFTER_GIVEN_RULE, DAVIS_RULE, LVOS_RULE
 from stremn.errors import StremnError
-from stremn.study.evaluation import (
-    RunDescription,
-    counted,
-    evaluate,
-    given_mask,
-    predict,
-    score_predictions,
-    session_factory,
-)
+from stremn.study.evaluation import counted, evaluate, given_mask, predict, score_predictions
 from stremn.study.metrics import contour_accuracy, region_similarity
+from stremn.study.runs import RunDescription, session_factory
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 
 RUN = RunDescription(model="copy-last", policy="none", slots=1, resolution=0)

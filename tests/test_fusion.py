@@ -28,7 +28,8 @@ from stremn.segmentation import SegmentationConfig
 from stremn.sessions import SegmentationSession
 from stremn.study.fusion_table import fusion_rows, fusion_weights
 from stremn.study.suites import short_suite
-from stremn.study.tables import run_table, to_markdown
+from stremn.study.table_report import to_markdown
+from stremn.study.tables import run_table
 from stremn.training.optimization import parameter_groups
 from stremn.training.recipes import first_model, model_config, read_recipe
 from stremn.training.rollout import ClipLoss, rollout

@@ -6,7 +6,8 @@ import pytest
 
 from stremn.errors import StremnError
 from stremn.multiscale import MultiScaleSession, View, fused_labels
-from stremn.sessions import MemoryReport, SegmentationSession
+from stremn.reports import MemoryReport
+from stremn.sessions import SegmentationSession
 
 
 @dataclass

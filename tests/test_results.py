@@ -20,11 +20,12 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from stremn.errors import StremnError
+from stremn.media.encoding import join_videos, write_video
 from stremn.media.files import JsonRows, make_folder, read_rows, write_whole, writing
 from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import read_mask
 from stremn.media.overlap import WriteBehind
-from stremn.media.results import FrameResult, ResultWriter, join_videos, write_video
+from stremn.media.results import FrameResult, ResultWriter
 from stremn.media.rle import decode_rle, encode_rle
 from stremn.media.video import open_frames
 

@@ -13,7 +13,8 @@ from stremn.errors import StremnError
 from stremn.hardware import inference_precision, pick_device
 from stremn.model import STReMN
 from stremn.policies import POLICIES, Append, Oldest, build_policy
-from stremn.sessions import SegmentationSession, StepResult
+from stremn.reports import StepResult
+from stremn.sessions import SegmentationSession
 from stremn.training.rollout import rollout
 from tiny_model import square_clips, tiny_model
 

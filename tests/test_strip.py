@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stremn.sessions import MemoryReport, ObjectMemory, StepResult
+from stremn.reports import MemoryReport, ObjectMemory, StepResult
 from stremn.strip import MemoryStrip
 from stremn.working_size import WorkingSize
 

@@ -82,6 +82,24 @@ def test_occlusion_suite(tmp_path):
     assert len(suite.data["dogs+11@0.25"]) == 19
 
 
+def test_several_foreign_sequences_differ_and_the_first_stays(tmp_path):
+    data = read_davis(davis(tmp_path, {n: [1] for n in "abcdef"}, count=2))
+    one = occlusion_suite(data, gaps=(2,)).data
+    two = occlusion_suite(data, gaps=(2,), foreign=2)
+    assert len(two.data) == 2 * len(data)
+    assert len({s.name for s in two.data}) == 2 * len(data)
+    assert set(two.condition_of.values()) == {"2 frames at 0.5"}
+    for sequence in data:
+        parts = [s for s in two.data if two.source_of[s.name] == sequence.name]
+        cut_in = [{shown.sequence.name for shown in part.shown} - {sequence.name} for part in parts]
+        assert [len(names) for names in cut_in] == [1, 1]
+        assert cut_in[0] != cut_in[1]
+        alone = next(s for s in one if s.name == parts[0].name)
+        assert {shown.sequence.name for shown in alone.shown} == cut_in[0] | {sequence.name}
+    with pytest.raises(StremnError, match="cuts 6 other sequence"):
+        occlusion_suite(data, foreign=6)
+
+
 def test_foreign_sequences_depend_on_the_seed_alone(tmp_path):
     data = read_davis(davis(tmp_path, {n: [1] for n in "abcdef"}, count=2))
 
@@ -100,7 +118,7 @@ def test_bad_settings(tmp_path):
     data = read_davis(davis(tmp_path, {"dogs": [1], "cat": [1]}))
     with pytest.raises(StremnError, match="got turn 1"):
         long_suite(data, turn=1.0)
-    with pytest.raises(StremnError, match="needs two sequences"):
+    with pytest.raises(StremnError, match="needs one sequence more"):
         occlusion_suite(data.only(["dogs"]))
     with pytest.raises(StremnError, match="gaps must be positive"):
         occlusion_suite(data, gaps=(0,))

@@ -8,17 +8,8 @@ from stremn.data.layouts import read_davis
 from stremn.errors import StremnError
 from stremn.policies import POLICIES
 from stremn.study.suites import long_suite, occlusion_suite, short_suite, to_and_fro
-from stremn.study.tables import (
-    Weights,
-    choose_rows,
-    compare,
-    rule_rows,
-    run_table,
-    slot_rows,
-    to_json,
-    to_markdown,
-    write_table,
-)
+from stremn.study.table_report import compare, to_json, to_markdown, write_table
+from stremn.study.tables import Weights, choose_rows, rule_rows, run_table, slot_rows
 from tiny_vos import davis
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 import cv2
@@ -344,10 +344,41 @@ _QuietHandler = _quiet_handler()
 
 
 def test_camera_that_is_not_there() -> None:
-    with pytest.raises(StremnError, match="Camera 97 cannot be opened"):
+    with pytest.raises(StremnError, match=r"Camera 97 cannot be opened\. Check that it is connect"):
         open_frames(97)
-    with pytest.raises(StremnError, match="Camera 97 cannot be opened"):
-        open_frames("97")
+    for digits in ("97", "20241231235959"):
+        message = rf"Camera {digits} cannot be opened \(there is no file or folder {digits} either"
+        with pytest.raises(StremnError, match=message):
+            open_frames(digits)
+
+
+def test_a_path_called_by_a_number_comes_before_the_camera(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = str(write_clip(tmp_path / "clip.avi", 6))
+    opened: list[int] = []
+
+    def camera(index: int, play: Any = cv2.VideoCapture) -> cv2.VideoCapture:
+        opened.append(index)
+        return play(clip)
+
+    monkeypatch.setattr(cv2, "VideoCapture", camera)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with open_frames("0") as source:
+        assert source.label == "Camera 0"
+    Path("0").mkdir()
+    Image.fromarray(picture(0)).save("0/00000.png")
+    Path(clip).rename("1")
+    clip = str(Path("1").absolute())
+    assert len(all_frames(open_frames("0"))) == 1
+    assert len(all_frames(open_frames("1"))) == 6
+    assert opened == [0]
+    with open_frames(0) as source:
+        assert source.label == "Camera 0"
+    assert opened == [0, 0]
+    with pytest.raises(StremnError, match="There is no file or folder 2"):
+        open_frames(Path("2"))
 
 
 def test_capture_gives_rgb_and_says_when_it_stops(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from stremn.errors import MissingExtraError, StremnError
+from stremn.media.encoding import write_video
 from stremn.media.masks import read_mask, write_mask
-from stremn.media.results import write_video
 from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.web import Drawing, Options, StoppedError, Tool, build_page, first_frame, follow

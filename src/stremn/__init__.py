@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from stremn.policies import POLICIES, build_policy
     from stremn.prediction.sessions import PredictionSession
     from stremn.pretrained import Pretrained, load_model
+    from stremn.reports import StepResult
     from stremn.segmentation import PRESETS, SegmentationConfig, build_model
-    from stremn.sessions import SegmentationSession, StepResult
+    from stremn.sessions import SegmentationSession
 
 _HOMES = {
     "POLICIES": "stremn.policies",
@@ -32,7 +33,7 @@ _HOMES = {
     "STReMN": "stremn.model",
     "SegmentationConfig": "stremn.segmentation",
     "SegmentationSession": "stremn.sessions",
-    "StepResult": "stremn.sessions",
+    "StepResult": "stremn.reports",
     "StremnError": "stremn.errors",
     "Template": "stremn.memory",
     "build_model": "stremn.segmentation",

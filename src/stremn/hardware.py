@@ -16,7 +16,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 def pick_device(name: str) -> torch.device:
     """Return the device called `name`; "auto" is CUDA, else MPS, else the CPU.
 
-    Raises StremnError for a device that is unknown or not there.
+    Raises StremnError for a device that is unknown, not there, or keeps no numbers.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -30,6 +30,11 @@ def pick_device(name: str) -> torch.device:
         raise StremnError(
             f"The device {name!r} cannot be used ({reason}). Use auto, cpu, cuda or mps."
         ) from error
+    if device.type == "meta":
+        raise StremnError(
+            f"The device {name!r} cannot be used: a model needs a device that computes, and this "
+            "one keeps shapes without numbers. Use auto, cpu, cuda or mps."
+        )
     return device
 
 

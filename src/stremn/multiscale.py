@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 
 from stremn.errors import StremnError
 from stremn.media.masks import Labels
-from stremn.sessions import MemoryReport
+from stremn.reports import MemoryReport
 
 Frame = UInt8[np.ndarray, "height width 3"]
 

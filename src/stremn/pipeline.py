@@ -12,7 +12,8 @@ from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import MaskOf
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
-from stremn.sessions import SegmentationSession, StepResult
+from stremn.reports import StepResult
+from stremn.sessions import SegmentationSession
 from stremn.strip import MemoryStrip
 
 Watcher = Callable[[int, StepResult], None]

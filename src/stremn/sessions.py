@@ -7,39 +7,31 @@ same `memorize` and `recall` that training uses.
 from __future__ import annotations
 
 import copy
-import json
-import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Integer, UInt8
-from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stremn import memory
-from stremn.checkpoints import write_atomically
 from stremn.errors import StremnError
 from stremn.hardware import inference_precision, keep_freed_memory, pick_device
 from stremn.inference import for_inference
-from stremn.media.masks import LabelMap, label_map, read_mask
-from stremn.media.video import as_picture
+from stremn.inputs import FrameInput, MaskInput, as_rgb, label_map_of
+from stremn.media.masks import LabelMap
 from stremn.memory import Choice, MemoryState, UpdatePolicy
 from stremn.model import Query, STReMN
 from stremn.policies import Append, build_policy
 from stremn.postprocess import remove_distant_shares
 from stremn.pretrained import Pretrained
+from stremn.reports import Decision, Labels, StepResult, memory_report
+from stremn.saved_sessions import read_session, write_session
 from stremn.segmentation import Track, memorize, segment, start
+from stremn.weights import fingerprint
 from stremn.working_size import WorkingSize
-
-FrameInput = np.ndarray | Image.Image | Tensor
-MaskInput = np.ndarray | Image.Image | Tensor | str | Path
-Labels = Integer[np.ndarray, "height width"]
 
 SHIPPED_POLICY = "evidence"
 """The rule that the shipped weights do best with; "learned" is the paper's."""
@@ -52,74 +44,6 @@ SHIPPED_SIZE = 432
 
 GROWTH = 8
 """Slots that STM's growing memory ("append") gains when all are taken."""
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """A template that gave way: its slot, the frame it held (None if empty), the slots' scores."""
-
-    slot: int
-    frame: int | None
-    scores: tuple[float | None, ...]
-
-
-@dataclass(frozen=True)
-class ObjectMemory:
-    """What an object's memory holds after a step: the frame in each slot, None if empty."""
-
-    id: int
-    frames: tuple[int | None, ...]
-    pinned: tuple[bool, ...]
-    replaced: Replacement | None
-
-
-@dataclass(frozen=True)
-class MemoryReport:
-    """What the memory holds, object by object, and how many bytes it takes."""
-
-    objects: tuple[ObjectMemory, ...]
-    nbytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values, keyed by object id."""
-        return {
-            "bytes": self.nbytes,
-            "objects": {
-                str(o.id): {
-                    "slots": list(o.frames),
-                    "replaced": None
-                    if o.replaced is None
-                    else {
-                        "slot": o.replaced.slot,
-                        "frame": o.replaced.frame,
-                        "scores": list(o.replaced.scores),
-                    },
-                }
-                for o in self.objects
-            },
-        }
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """What a session answers for one frame.
-
-    labels: ids "height width" at the frame's size, uint8, or uint16 if an id is over 255.
-    ids: the objects followed, in the order of `probabilities`.
-    memory: what the memory holds after this frame.
-    """
-
-    frame: int
-    labels: Labels
-    ids: tuple[int, ...]
-    memory: MemoryReport
-    shares: Float[np.ndarray, "c h w"]
-    size: WorkingSize
-
-    @property
-    def probabilities(self) -> Float[np.ndarray, "o height width"]:
-        """Probability of each object at the frame's size, float32, in the order of `ids`."""
-        return self.size.outward(self.shares)[1:]
 
 
 class SegmentationSession:
@@ -186,7 +110,7 @@ class SegmentationSession:
         self._frame_size: tuple[int, int] | None = None
         self._where: Integer[np.ndarray, "h w"] | None = None
         self._latest: tuple[Query, Tensor, WorkingSize] | None = None
-        self._choices: dict[int, tuple[Tensor, Choice]] = {}
+        self._decisions: dict[int, Decision] = {}
 
     @classmethod
     def from_pretrained(cls, source: str | Path = "small", **options: Any) -> Self:
@@ -238,7 +162,7 @@ class SegmentationSession:
         query = self._fast.encode_query(self.as_tensor(size.inward_image(image)))
         shares = self._recall(query, size)
         self.frame += 1
-        self._choices = {}
+        self._decisions = {}
         self._write(query, shares, given, size)
         return self._result()
 
@@ -278,7 +202,7 @@ class SegmentationSession:
             new_places = np.zeros(len(self.ids) + 2, np.int32)
             new_places[[i + 1 for i in kept]] = range(1, len(kept) + 1)
             self._where = new_places[self._where]
-        self._choices.pop(object_id, None)
+        self._decisions.pop(object_id, None)
         if not kept:
             self.track, self._latest, self._where = None, None, None
             return
@@ -460,17 +384,18 @@ class SegmentationSession:
         """Keep what the policy decided for each object until the report is made."""
         for row, name in enumerate(ids):
             single = Choice(choice.replace[row : row + 1], choice.scores[row : row + 1])
-            self._choices[name] = (held[row], single)
+            self._decisions[name] = Decision(held[row], single)
 
     def _result(self) -> StepResult:
         assert self._latest is not None  # called after a frame
         _, shares, size = self._latest
+        state = None if self.track is None else self.track.state
         arrays = shares[0].float().cpu().numpy()
         return StepResult(
             self.frame,
             self._labels(size.outward(arrays)),
             self.ids,
-            self._report(),
+            memory_report(self.ids, state, self._decisions),
             arrays,
             size,
         )
@@ -480,33 +405,6 @@ class SegmentationSession:
         if len(shares) == 2:  # one object: a comparison is cheaper than an argmax
             return np.where(shares[1] > shares[0], self.ids[0], 0).astype(kind)
         return np.array([0, *self.ids], dtype=kind)[shares.argmax(0)]
-
-    def _report(self) -> MemoryReport:
-        if self.track is None:  # all objects were removed
-            return MemoryReport((), 0)
-        state = self.track.state
-        frames, pinned = state.written_at.tolist(), state.pinned.tolist()
-        rows = [
-            ObjectMemory(
-                name,
-                tuple(None if t == memory.NEVER else t for t in frames[i]),
-                tuple(pinned[i]),
-                self._replacement(name),
-            )
-            for i, name in enumerate(self.ids)
-        ]
-        return MemoryReport(tuple(rows), state.nbytes)
-
-    def _replacement(self, name: int) -> Replacement | None:
-        if name not in self._choices:
-            return None
-        held, choice = self._choices[name]
-        if not bool(choice.replace.any()):
-            return None
-        slot = int(choice.replace[0].argmax())
-        before = int(held[slot]) if slot < len(held) else memory.NEVER
-        scores = tuple(None if s != s else round(s, 6) for s in choice.scores[0].tolist())
-        return Replacement(slot, None if before == memory.NEVER else before, scores)
 
     # ------------------------------------------------------------ saving
 
@@ -534,14 +432,7 @@ class SegmentationSession:
             "filled": 0 if self.track is None else self.track.state.filled,
             "weights": fingerprint(self.model),
         }
-        header = {"stremn_session": json.dumps({"settings": settings, **facts})}
-        tensors = {name: x.cpu().contiguous() for name, x in tensors.items()} or {
-            "none": torch.zeros(0)
-        }
-        try:
-            write_atomically(Path(path), lambda file: save_file(tensors, file, metadata=header))
-        except OSError as error:
-            raise StremnError(f"The session could not be saved to {path}: {error}.") from error
+        write_session(Path(path), {"settings": settings, **facts}, tensors)
 
     @classmethod
     def load(
@@ -563,7 +454,7 @@ class SegmentationSession:
         Raises:
             StremnError: no session in the file, or one of another model.
         """
-        facts, tensors = _read_session(Path(path))
+        facts, tensors = read_session(Path(path))
         if isinstance(model, str | Path):
             model = Pretrained.from_pretrained(model).model
         settings = dict(facts["settings"])
@@ -600,20 +491,6 @@ class SegmentationSession:
             self.track = Track(state, torch.zeros_like(labels), labels)
 
 
-def _read_session(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise StremnError(f"There is no saved session {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get("stremn_session")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise StremnError(f"{path} is damaged or no saved session ({error}).") from error
-    if header is None:
-        raise StremnError(f"{path} holds no saved session.")
-    return json.loads(header), tensors
-
-
 def _in_place(model: STReMN, device: torch.device, precision: torch.dtype) -> STReMN:
     """Return the model ready to run: itself if it is, else a copy, so that the caller's stays."""
     weight = next(model.parameters())
@@ -621,32 +498,3 @@ def _in_place(model: STReMN, device: torch.device, precision: torch.dtype) -> ST
     if same_device and weight.dtype == precision and not model.training:
         return model
     return copy.deepcopy(model).to(device, precision).eval()
-
-
-def fingerprint(model: STReMN) -> int:
-    """A checksum of all weights, to tell models apart."""
-    total = 0
-    for tensor in model.state_dict().values():
-        total = zlib.crc32(tensor.detach().float().cpu().contiguous().numpy().tobytes(), total)
-    return total
-
-
-def as_rgb(frame: FrameInput) -> UInt8[np.ndarray, "height width 3"]:
-    """Return a frame as an array, from an array, an image, or a tensor with channels anywhere."""
-    if isinstance(frame, Tensor):
-        array = frame.detach().cpu()
-        if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
-            array = array.permute(1, 2, 0)
-        if array.is_floating_point():
-            array = (array.clamp(0, 1) * 255).round().to(torch.uint8)
-        return as_picture(np.ascontiguousarray(array.numpy()))
-    return as_picture(frame)
-
-
-def label_map_of(mask: MaskInput) -> LabelMap:
-    """Return a mask given as an array, a tensor, an image or a file as a label map."""
-    if isinstance(mask, Tensor):
-        return label_map(mask.detach().cpu().numpy())
-    if isinstance(mask, np.ndarray) and mask.ndim == 2:
-        return label_map(mask)
-    return read_mask(mask)

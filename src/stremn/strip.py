@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from stremn.media.files import write_whole
 from stremn.media.masks import overlay
-from stremn.sessions import MemoryReport, ObjectMemory, StepResult
+from stremn.reports import MemoryReport, ObjectMemory, StepResult
 
 TILE = 180
 """Height of a frame in the strip, in pixels."""

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from stremn.errors import MissingExtraError, StremnError
+from stremn.media.frames import Picture
 from stremn.media.masks import LabelMap, Labels, label_map, overlay, read_mask
 from stremn.media.prompts import Box, Point, box_mask, clicks_mask
 from stremn.media.video import open_frames
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Picture = UInt8[np.ndarray, "height width 3"]
 
 POLICIES = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
 _MARK_SHARE = 120  # a mark's radius is this part of the frame's longer side

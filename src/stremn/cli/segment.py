@@ -44,7 +44,10 @@ def register(app: typer.Typer) -> None:
 
 def segment(
     source: Annotated[
-        str, typer.Argument(help="Video file, folder or glob of images, camera, URL.")
+        str,
+        typer.Argument(
+            help="Video file, folder or glob of images, camera (0, 1, ..., unless a file has that name), URL."
+        ),
     ],
     mask: Annotated[
         Path | None,

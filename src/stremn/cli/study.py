@@ -15,8 +15,8 @@ from stremn.errors import StremnError
 
 if TYPE_CHECKING:
     from stremn.data.sequences import SequenceSet
-    from stremn.study.evaluation import Report
     from stremn.study.metrics import Scores
+    from stremn.study.scores import Report
     from stremn.study.suites import Suite
     from stremn.study.tables import Row, Weights
 
@@ -30,6 +30,7 @@ Scales = Annotated[str, typer.Option(help="Relative sizes, such as 1.0,1.3 (STRe
 SuiteNames = Annotated[str, typer.Option(help="short, long, occlusion, by commas.")]
 LongFrames = Annotated[int, typer.Option(help="long: frames that a sequence is played to.")]
 Gaps = Annotated[str, typer.Option(help="occlusion: numbers of foreign frames, by commas.")]
+Foreign = Annotated[int, typer.Option(help="occlusion: foreign sequences cut into each.")]
 Positions = Annotated[str, typer.Option(help="occlusion: where, as fractions, by commas.")]
 Names = Annotated[str | None, typer.Option(help="Only these sequences, separated by commas.")]
 
@@ -105,8 +106,9 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         ] = None,
     ) -> None:
         from stremn.pretrained import load_model
-        from stremn.sessions import fingerprint
-        from stremn.study.evaluation import RunDescription, evaluate, session_factory
+        from stremn.study.evaluation import evaluate
+        from stremn.study.runs import RunDescription, session_factory
+        from stremn.weights import fingerprint
 
         data = _only(read(kind, root, split, year, all_frames), sequences)
         sizes = tuple(_numbers(scales))
@@ -232,6 +234,7 @@ def rules(
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
+    foreign: Foreign = 1,
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0,1,2",
     size: Size = 432,
     device: Device = "auto",
@@ -244,7 +247,7 @@ def rules(
     if policies:
         rows = choose_rows(rows, policies.split(","))
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
-    suites = _suites(shown, suite, frames, gaps, positions)
+    suites = _suites(shown, suite, frames, gaps, positions, foreign)
     _table("rules", rows, suites, out, model, seeds, size, device)
 
 
@@ -261,6 +264,7 @@ def slots(
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
+    foreign: Foreign = 1,
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0",
     size: Size = 432,
     device: Device = "auto",
@@ -271,7 +275,7 @@ def slots(
 
     rows = slot_rows(policy, [round(k) for k in _numbers(numbers)])
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
-    suites = _suites(shown, suite, frames, gaps, positions)
+    suites = _suites(shown, suite, frames, gaps, positions, foreign)
     _table("slots", rows, suites, out, model, seeds, size, device)
 
 
@@ -288,6 +292,7 @@ def fusion(
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
+    foreign: Foreign = 1,
     size: Size = 432,
     device: Device = "auto",
     sequences: Names = None,
@@ -301,7 +306,7 @@ def fusion(
 
     weights = [fusion_weights(_name(m), load_model(m), size, device=device) for m in model]
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
-    suites = _suites(shown, suite, frames, gaps, positions)
+    suites = _suites(shown, suite, frames, gaps, positions, foreign)
     rows = fusion_rows(policy, slots)
     _write_table("fusion", rows, suites, out, weights, "0", size, reference=policy)
 
@@ -340,7 +345,8 @@ def _write_table(
     size: int,
     reference: str = "learned",
 ) -> None:
-    from stremn.study.tables import run_table, to_markdown, write_table
+    from stremn.study.table_report import to_markdown, write_table
+    from stremn.study.tables import run_table
 
     table = run_table(
         f"Table: {name}",
@@ -358,14 +364,16 @@ def _write_table(
     console.print(f"written to {', '.join(map(str, files))}")
 
 
-def _suites(data: SequenceSet, names: str, frames: int, gaps: str, positions: str) -> list[Suite]:
+def _suites(
+    data: SequenceSet, names: str, frames: int, gaps: str, positions: str, foreign: int
+) -> list[Suite]:
     from stremn.study.suites import long_suite, occlusion_suite, short_suite
 
     made = {
         "short": lambda: short_suite(data),
         "long": lambda: long_suite(data, frames),
         "occlusion": lambda: occlusion_suite(
-            data, [round(gap) for gap in _numbers(gaps)], _numbers(positions)
+            data, [round(gap) for gap in _numbers(gaps)], _numbers(positions), foreign
         ),
     }
     chosen = names.split(",")

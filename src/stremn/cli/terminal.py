@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 if TYPE_CHECKING:
-    from stremn.sessions import StepResult
+    from stremn.reports import StepResult
 
 console = Console(stderr=True)
 output = Console()

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, UInt8
 
+from stremn.media.frames import Picture
+
 cv2.setNumThreads(0)
 """One clip is made by one worker; OpenCV's own threads would only fight with the others."""
 
-Picture = UInt8[np.ndarray, "height width 3"]
 Mask = UInt8[np.ndarray, "height width"]
 Matrices = Float64[np.ndarray, "t 3 3"]
 

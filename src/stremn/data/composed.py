@@ -11,20 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from stremn.data.actors import Actor, carrying, filmed
 from stremn.data.augment import (
     Layer,
     Mask,
     Motion,
-    Picture,
-    bounding_box,
     channels_first,
     color_matrix,
-    feathered,
     motion_matrices,
     render,
-    touches_border,
 )
-from stremn.data.clips import VOID, Clip, introduce
+from stremn.data.clips import Clip, introduce
 from stremn.data.still_images import (
     ATTEMPTS,
     StillClipParameters,
@@ -47,6 +44,7 @@ from stremn.data.video_clips import (
     draw_stretch,
 )
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 
 PASTED = StillClipParameters(travel=(0.05, 0.5), bend=0.0, tilt=0.08)
 """Motion and colors of what is pasted: it goes further than a still, and is tilted less."""
@@ -76,6 +74,11 @@ class ComposedClipParameters:
     """Chance of a moving object that is background."""
     twin: float = 0.15
     """Chance of a likeness of the target, mirrored and in other colors, that is background."""
+    kin: float = 0.0
+    """Chance that a second target comes from the first one's set of stills: with a set of people,
+    another person, to be told from the first."""
+    carried: float = 0.0
+    """Chance that a target cut from a still carries another target."""
     crowd: float = 0.0
     """Chance of several things of the target's own set of stills that are background: with a set
     of people, bystanders."""
@@ -109,17 +112,6 @@ class ComposedClipParameters:
 
 FILMED_GAP = 3
 """Largest gap between the frames of a filmed object: its shape changes, its size hardly."""
-
-
-@dataclass(frozen=True)
-class Actor:
-    """An object to be moved over a background: one picture and opacity, or one a frame."""
-
-    pictures: Sequence[Picture]
-    alphas: Sequence[Mask]
-    filmed: bool
-    origin: int | None = None
-    """Number of the set of stills it was cut from."""
 
 
 @dataclass(frozen=True)
@@ -171,15 +163,23 @@ class ComposedClips:
         front: list[Layer] = []
         wanted = 1 if rng.random() >= p.second else 2
         first = count + 1
-        for number in range(first, wanted + 1):
-            actor = self._actor(rng, frames, gap, used)
+        origin = None
+        for target in range(first, wanted + 1):
+            number = count + 1
+            if target > first and origin is not None and _happens(rng, p.kin):
+                actor = self._still_actor(rng, origin)
+            else:
+                actor = self._actor(rng, frames, gap, used)
+            if not actor.filmed and _happens(rng, p.carried):
+                actor = carrying(rng, actor, self._draw.whole_cut_out(rng))
             twin = number == first and bool(rng.random() < p.twin)
             absent = self._absence(rng, frames, number > 1, twin)
             staged = self._stage(rng, actor, number, frames, size, absent)
-            if number == first and actor.origin is not None and self._is_crowded(rng):
+            origin = actor.origin if number == first else origin
+            if number == first and actor.origin is not None and _happens(rng, p.crowd):
                 layers += self._crowd(rng, actor.origin, frames, size)
             layers.append(staged.layer)
-            count = number
+            count = number if actor.carried is None else number + 1
             if twin:
                 here = np.zeros(frames, dtype=bool)
                 layers.insert(1, self._stage(rng, actor, 0, frames, size, here).layer)
@@ -235,7 +235,7 @@ class ComposedClips:
             if stretch is not None:
                 video, times = stretch
                 items = [self._reader.read(video, int(time)) for time in times]
-                found = _filmed(items, rng)
+                found = filmed(items, rng)
                 if found is not None:
                     used.add(video)
                     return found
@@ -246,10 +246,6 @@ class ComposedClips:
         number = self._draw.any_set(rng) if origin is None else origin
         cut = self._draw.whole_cut_out(rng, number)
         return Actor([cut.image], [cut.alpha], False, number)
-
-    def _is_crowded(self, rng: np.random.Generator) -> bool:
-        # Without crowds nothing is drawn, so that seeds give the clips they always gave.
-        return self.parameters.crowd > 0 and bool(rng.random() < self.parameters.crowd)
 
     def _crowd(self, rng: np.random.Generator, origin: int, frames: int, size: int) -> list[Layer]:
         """Bystanders: background of the same set as the target, always in the picture."""
@@ -287,7 +283,7 @@ class ComposedClips:
     ) -> Staged:
         """Give an actor a path over the canvas that leaves it in the frames `absent`.
 
-        `number` is its label, 0 for background.
+        `number` is its label, 0 for background; what it carries has the next one.
         """
         p = self.parameters
         height, width = actor.alphas[0].shape
@@ -295,7 +291,7 @@ class ComposedClips:
         share = float(np.exp(rng.uniform(*np.log(p.share))))
         scale = min(share * size / area**0.5, 0.9 * size / max(height, width), 2.0)
         parts = [
-            reduced(picture, alpha, None, scale)
+            reduced(picture, alpha, actor.carried, scale)
             for picture, alpha in zip(actor.pictures, actor.alphas, strict=True)
         ]
         left = parts[0][3]
@@ -309,7 +305,7 @@ class ComposedClips:
         layer = Layer(
             pictures=[part[0] for part in parts],
             alphas=[part[1] for part in parts],
-            ids=[np.full_like(parts[0][1], number)] if number else None,
+            ids=_labels(parts[0][1], parts[0][2], number),
             color=color_matrix(rng, p.motion.color),
             matrices=motion_matrices((columns / 2, rows / 2), motion, bool(rng.random() < 0.5)),
             bends=bends(rng, frames, box, rng.uniform(0.02, 0.10)) if wobble else None,
@@ -368,6 +364,22 @@ class ComposedClips:
         pictures[chosen], labels[chosen] = render([layer], chosen.size, size)
 
 
+def _labels(alpha: Mask, carried: Mask | None, number: int) -> list[Mask] | None:
+    """The id map of an object, and of what it carries; None for background."""
+    if not number:
+        return None
+    ids = np.full_like(alpha, number)
+    return [ids if carried is None else ids + carried]
+
+
+def _happens(rng: np.random.Generator, chance: float) -> bool:
+    """Whether something that may be turned off happens.
+
+    Where it is off nothing is drawn, so that seeds give the clips they gave before it existed.
+    """
+    return chance > 0 and bool(rng.random() < chance)
+
+
 def _run(rng: np.random.Generator, frames: int, length: tuple[int, int]) -> Bool[np.ndarray, " t"]:
     """A run of frames, neither the first nor the last one; empty if the clip is too short."""
     chosen = np.zeros(frames, dtype=bool)
@@ -412,32 +424,3 @@ def _moved_away(
     beside[[0, -1]] = 0
     share = np.maximum(share, rng.uniform(0.2, 0.7) * beside)
     return replace(motion, position=motion.position + share[:, None] * far * ways[side])
-
-
-def _filmed(items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generator) -> Actor | None:
-    """Cut an object out of a stretch of video; None unless it is whole in every frame."""
-    first = items[0][1]
-    if first is None:
-        return None
-    numbers = np.unique(first)
-    numbers = numbers[(numbers > 0) & (numbers != VOID)]
-    if numbers.size == 0:
-        return None
-    number = rng.choice(numbers)
-    masks = []
-    for _, ids in items:
-        if ids is None:
-            return None
-        mask = (ids == number).astype(np.uint8)
-        if np.count_nonzero(mask) < 0.004 * mask.size or touches_border(mask, 0.05):
-            return None
-        masks.append(mask)
-    box = bounding_box(np.maximum.reduce(masks))
-    if box is None:
-        return None
-    x0, y0, x1, y1 = max(0, box[0] - 4), max(0, box[1] - 4), box[2] + 4, box[3] + 4
-    return Actor(
-        [np.ascontiguousarray(picture[y0:y1, x0:x1]) for picture, _ in items],
-        [feathered(np.ascontiguousarray(mask[y0:y1, x0:x1])) for mask in masks],
-        True,
-    )

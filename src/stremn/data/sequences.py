@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
 from stremn.media.masks import Labels
 from stremn.media.video import read_image
@@ -67,7 +67,7 @@ class VideoSequence(Protocol):
 
     def __len__(self) -> int: ...
 
-    def frame(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+    def frame(self, index: int) -> Picture:
         """RGB frame."""
         ...
 
@@ -134,7 +134,7 @@ class StoredSequence:
     def __len__(self) -> int:
         return len(self.frame_paths)
 
-    def frame(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+    def frame(self, index: int) -> Picture:
         """RGB frame.
 
         Raises:

@@ -18,7 +18,6 @@ from stremn.data.augment import (
     Layer,
     Mask,
     Motion,
-    Picture,
     ThinPlate,
     blob,
     bounding_box,
@@ -37,6 +36,7 @@ from stremn.data.augment import (
 from stremn.data.clips import VOID, Clip, introduce
 from stremn.data.still_sets import Still, StillImages
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 
 LAYER_COLOR = ColorRange(0.15, 0.15, 0.2, 0.03, gray=0.05)
 """Change of color of a picture or cut-out."""

@@ -16,9 +16,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from stremn.data.augment import Mask, Picture, shrunk_to
+from stremn.data.augment import Mask, shrunk_to
 from stremn.data.clips import VOID
 from stremn.errors import MissingExtraError, StremnError
+from stremn.media.frames import Picture
 
 Kind = Literal["binary", "instances", "parts"]
 """What a mask's values mean: one object (anything that is not 0); an id for each object; or

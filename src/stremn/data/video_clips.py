@@ -19,7 +19,6 @@ from stremn.data.augment import (
     Mask,
     Matrices,
     Motion,
-    Picture,
     channels_first,
     color_matrix,
     id_counts,
@@ -31,6 +30,7 @@ from stremn.data.augment import (
 from stremn.data.clips import VOID, Clip, introduce
 from stremn.data.still_sets import Problem
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 
 
 class LabelledVideo(Protocol):

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int32, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 
 VOID = 255
 """In palette masks with several ids: pixels without an answer (DAVIS)."""
@@ -140,7 +141,7 @@ def _grey_255(white: int) -> Problem:
     return Problem("binary", f"only the values 0 and {white}: read as one object with id 1")
 
 
-def _from_colors(rgb: UInt8[np.ndarray, "height width 3"], lossy: bool) -> MaskCodes:
+def _from_colors(rgb: Picture, lossy: bool) -> MaskCodes:
     wide = rgb.astype(np.int32)
     if (wide == wide[..., :1]).all():
         return _from_grey(wide[..., 0], 255, lossy)

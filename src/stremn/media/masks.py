@@ -10,11 +10,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from jaxtyping import Integer, UInt8
+from jaxtyping import Integer
 from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.files import write_whole
+from stremn.media.frames import Picture
 from stremn.media.mask_codes import MAX_ID, MaskCodes, codes_of_image, read_codes
 from stremn.media.mask_problems import find_problems
 from stremn.media.palettes import packed_palette, palette, vivid_table
@@ -188,10 +189,10 @@ def write_mask(path: Path, labels: Labels) -> None:
 
 
 def overlay(
-    frame: UInt8[np.ndarray, "height width 3"],
+    frame: Picture,
     labels: Integer[np.ndarray, "h w"],
     alpha: float = 0.45,
-) -> UInt8[np.ndarray, "height width 3"]:
+) -> Picture:
     """The frame with each object filled in its color and outlined.
 
     Args:

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 
-Picture = UInt8[np.ndarray, "height width 3"]
 ObjectMask = Bool[np.ndarray, "height width"]
 Point = tuple[int | float, int | float]  # x, y in pixels
 

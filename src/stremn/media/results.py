@@ -15,28 +15,26 @@ import io
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TextIO, cast
+from typing import Any, Literal, Self
 
-import av
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from PIL import Image
 
 from stremn.errors import StremnError
+from stremn.media.coco import coco_row, write_coco
+from stremn.media.encoding import VideoPart, join_videos
 from stremn.media.files import JsonRows, iterate_rows, make_folder, write_whole, writing
 from stremn.media.frames import Frame
-from stremn.media.masks import Labels, label_map, objects_of, overlay, write_mask
-from stremn.media.rle import encode_rle
+from stremn.media.masks import Labels, overlay, write_mask
 
 logger = logging.getLogger(__name__)
 
 Existing = Literal["refuse", "resume", "replace"]
-_OVERLAY_QUALITY: dict[str, object] = {"crf": "18", "preset": "veryfast", "bf": "0"}
 _RATE_IF_UNKNOWN = 25.0
 
 
@@ -124,7 +122,7 @@ class ResultWriter:
             make_folder(out / "probabilities")
         self._memory = JsonRows(out / "memory.json", keep=self.next_frame)
         self._coco = JsonRows(self._resume / "objects.json", keep=self.next_frame) if coco else None
-        self._overlay: _VideoPart | None = None
+        self._overlay: VideoPart | None = None
         self._redrawn = self.read_from
         for part in self._parts():
             if _part_start(part) >= self.next_frame:
@@ -178,7 +176,7 @@ class ResultWriter:
             self._write_probabilities(result)
         self._overlay_part(frame).add(overlay(frame.image, result.labels))
         if self._coco is not None:
-            self._coco.append(_coco_row(frame, result.labels))
+            self._coco.append(coco_row(frame, result.labels))
         self._memory.append({"frame": frame.index, "name": frame.name, **result.memory})
 
     def _write_probabilities(self, result: FrameResult) -> None:
@@ -209,11 +207,11 @@ class ResultWriter:
             raise StremnError(f"The mask {path} of the interrupted run is gone.") from error
         self._overlay_part(frame).add(overlay(frame.image, labels))
 
-    def _overlay_part(self, frame: Frame) -> "_VideoPart":
+    def _overlay_part(self, frame: Frame) -> VideoPart:
         if self._overlay is None:
             path = self._resume / f"overlay-{frame.index:09d}.mp4"
             height, width = frame.image.shape[:2]
-            self._overlay = _VideoPart(path, self._rate, (height, width))
+            self._overlay = VideoPart(path, self._rate, (height, width))
         return self._overlay
 
     # ------------------------------------------------------------ resuming
@@ -273,7 +271,7 @@ class ResultWriter:
         if parts:
             join_videos(parts, self.out / "overlay.mp4")
         if self._coco is not None:
-            _write_coco(self._resume / "objects.json", self.out / "objects.json")
+            write_coco(self._resume / "objects.json", self.out / "objects.json")
 
     def _parts(self) -> list[Path]:
         return sorted(self._resume.glob("overlay-*.mp4"))
@@ -286,12 +284,7 @@ class ResultWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             self.close()
         except StremnError as late:
@@ -340,161 +333,3 @@ def _remove_run(out: Path) -> None:
             (out / name).unlink(missing_ok=True)
         if (out / ".resume").exists():
             shutil.rmtree(out / ".resume")
-
-
-# ---------------------------------------------------------------- overlay video
-
-
-class _VideoPart:
-    """An H.264 video file that is written frame by frame (MPEG-4 where H.264 is not built in)."""
-
-    def __init__(self, path: Path, rate: Fraction, size: tuple[int, int]) -> None:
-        height, width = size
-        self.path = path
-        self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 wants even sides
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        with writing(path):
-            self._container = av.open(str(path), "w")
-            stream = cast(av.VideoStream, self._container.add_stream(codec, rate=rate))
-            stream.width, stream.height = width + width % 2, height + height % 2
-            stream.pix_fmt = "yuv420p"
-            stream.options = dict(_OVERLAY_QUALITY) if codec == "libx264" else {}
-            self._stream = stream
-
-    def add(self, image: UInt8[np.ndarray, "height width 3"]) -> None:
-        """Encode one more frame."""
-        padded = np.pad(image, self._padding, mode="edge")
-        with writing(self.path):
-            for packet in self._stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")):
-                self._container.mux(packet)
-
-    def close(self) -> None:
-        """Write what the encoder holds and the end of the file."""
-        with writing(self.path):
-            for packet in self._stream.encode():
-                self._container.mux(packet)
-            self._container.close()
-
-
-def write_video(
-    path: Path, images: Iterable[UInt8[np.ndarray, "height width 3"]], fps: float | int
-) -> None:
-    """Write RGB images as one H.264 video.
-
-    Raises:
-        StremnError: no image, no permission, disk full.
-    """
-    part: _VideoPart | None = None
-    for image in images:
-        if part is None:
-            rate = Fraction(fps).limit_denominator(1001)
-            part = _VideoPart(path, rate, (image.shape[0], image.shape[1]))
-        part.add(image)
-    if part is None:
-        raise StremnError(f"There is no image to write to {path}.")
-    part.close()
-
-
-def join_videos(parts: Iterable[Path], path: Path) -> None:
-    """Join videos of one encoder, one after the other, without encoding them again.
-
-    Raises:
-        StremnError: no permission, disk full.
-    """
-    beside = path.with_name(f".{path.name}.part")
-    with writing(path):
-        with av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined:
-            stream: av.VideoStream | None = None
-            offset = 0
-            for part in parts:
-                with av.open(str(part)) as container:
-                    source = container.streams.video[0]
-                    if stream is None:
-                        stream = joined.add_stream_from_template(source)
-                    offset += _copy(container, source, joined, stream, offset)
-        beside.replace(path)
-
-
-def _copy(
-    container: av.container.InputContainer,
-    source: av.VideoStream,
-    joined: av.container.OutputContainer,
-    stream: av.VideoStream,
-    offset: int,
-) -> int:
-    """Copy all packets, `offset` ticks later; returns the length in ticks of the source."""
-    length = 0
-    for packet in container.demux(source):
-        if packet.dts is None or packet.pts is None:  # the mark of the end
-            continue
-        length = max(length, packet.pts + (packet.duration or 0))
-        packet.pts += offset
-        packet.dts += offset
-        packet.stream = stream
-        joined.mux(packet)
-    return length
-
-
-# ---------------------------------------------------------------- COCO
-
-
-def _coco_row(frame: Frame, labels: Labels) -> dict[str, Any]:
-    found = label_map(labels)
-    return {
-        "name": frame.name,
-        "size": list(found.size),
-        "objects": [
-            {
-                "id": item.id,
-                "area": item.pixels,
-                "bbox": list(item.box),
-                "counts": encode_rle(found.labels == item.id),
-            }
-            for item in objects_of(found)
-        ],
-    }
-
-
-def _write_coco(rows: Path, path: Path) -> None:
-    """COCO's form: an image per frame, an annotation per object and frame, a category per id."""
-    beside = path.with_name(f".{path.name}.part")
-    with writing(path):
-        with beside.open("w") as file:
-            file.write('{"images": [')
-            _write_list(file, _coco_images(rows))
-            file.write('], "annotations": [')
-            _write_list(file, _coco_annotations(rows))
-            file.write('], "categories": [')
-            ids = {item["id"] for row in iterate_rows(rows) for item in row["objects"]}
-            _write_list(file, ({"id": item, "name": f"object {item}"} for item in sorted(ids)))
-            file.write("]}\n")
-        beside.replace(path)
-
-
-def _write_list(file: TextIO, values: Iterable[dict[str, Any]]) -> None:
-    for position, value in enumerate(values):
-        file.write(",\n" if position else "\n")
-        file.write(json.dumps(value))
-
-
-def _coco_images(rows: Path) -> Iterator[dict[str, Any]]:
-    for index, row in enumerate(iterate_rows(rows)):
-        height, width = row["size"]
-        yield {"id": index, "file_name": row["name"], "height": height, "width": width}
-
-
-def _coco_annotations(rows: Path) -> Iterator[dict[str, Any]]:
-    number = 0
-    for index, row in enumerate(iterate_rows(rows)):
-        for item in row["objects"]:
-            number += 1
-            yield {
-                "id": number,
-                "image_id": index,
-                "category_id": item["id"],
-                "track_id": item["id"],
-                "segmentation": {"size": row["size"], "counts": item["counts"]},
-                "area": item["area"],
-                "bbox": item["bbox"],
-                "iscrowd": 0,
-            }

@@ -26,8 +26,10 @@ def open_frames(source: Source, *, start: int = 0) -> FrameSource:
     """Open any input as a stream of frames.
 
     Args:
-        source: path of a video or image, folder or glob of images (natural order), camera index
-            (or its digits), URL, array `t height width 3` of uint8 RGB, or iterable of such images.
+        source: path of a video or image, folder or glob of images (natural order), camera index,
+            URL, array `t height width 3` of uint8 RGB, or iterable of such images. Text of digits,
+            such as "0", is the file or folder of that name where there is one, else a camera;
+            an int is always a camera, a `Path` always a file or folder.
         start: frames to leave out at the front; videos are decoded up to there, so the count is
             exact.
 
@@ -49,10 +51,10 @@ def _open_text(source: str, start: int) -> FrameSource:
     path = Path(source).expanduser()
     if "://" in source:
         return open_video(source, source, start, live=True)
-    if path.exists():
+    if path.exists():  # before cameras: a folder of frames may be called "0"
         return _open_path(path, start)
     if source.isdecimal():
-        return _open_camera(int(source), start)
+        return _open_camera(int(source), start, f" (there is no file or folder {path} either)")
     if any(letter in source for letter in "*?["):
         return _open_glob(str(path), start)
     return _open_path(path, start)
@@ -199,15 +201,22 @@ def as_picture(image: np.ndarray | Image.Image, what: str = "The frame") -> Pict
 # ---------------------------------------------------------------- camera
 
 
-def _open_camera(index: int, start: int) -> FrameSource:
-    capture = cv2.VideoCapture(index)
+def _open_camera(index: int, start: int, hint: str = "") -> FrameSource:
+    try:
+        capture = cv2.VideoCapture(index)
+    except cv2.error as error:  # no 32-bit number: a mistyped name of digits
+        raise _no_camera(index, hint) from error
     if not capture.isOpened():
         capture.release()
-        raise StremnError(
-            f"Camera {index} cannot be opened. Check that it is connected and not in use, or try "
-            "another index."
-        )
+        raise _no_camera(index, hint)
     return _from_capture(capture, f"Camera {index}", start)
+
+
+def _no_camera(index: int, hint: str) -> StremnError:
+    return StremnError(
+        f"Camera {index} cannot be opened{hint}. Check that it is connected and not in use, or try "
+        "another index."
+    )
 
 
 def _from_capture(capture: cv2.VideoCapture, label: str, start: int) -> FrameSource:

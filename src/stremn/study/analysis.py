@@ -14,13 +14,15 @@ from pathlib import Path
 
 from stremn.data.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 from stremn.model import STReMN
 from stremn.pretrained import load_model
-from stremn.sessions import SegmentationSession, fingerprint
-from stremn.study.evaluation import RunDescription, Watcher, evaluate, nobody
-from stremn.study.figures import Picture, draw_ages
+from stremn.sessions import SegmentationSession
+from stremn.study.evaluation import Watcher, evaluate, nobody
+from stremn.study.figures import draw_ages
 from stremn.study.memory_log import MemoryRecorder, SlotHistory, read_histories
 from stremn.study.memory_pictures import FrameOf, draw_history, draw_retained, histograms
+from stremn.study.runs import RunDescription
 from stremn.study.score_pictures import (
     draw_failures,
     draw_scores,
@@ -29,6 +31,7 @@ from stremn.study.score_pictures import (
     segmented,
 )
 from stremn.study.tiles import small
+from stremn.weights import fingerprint
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,10 @@ import torch
 from stremn.errors import StremnError
 from stremn.hardware import has_fast_bfloat16
 from stremn.inference import for_inference
+from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
 from stremn.media.frames import Frame
-from stremn.media.results import ResultWriter, write_video
+from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.pipeline import segment_video

@@ -10,18 +10,14 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import UInt8
 
 from stremn.data.sequences import (
     ScoringRule,
@@ -34,108 +30,23 @@ from stremn.data.sequences import (
 from stremn.errors import StremnError
 from stremn.media.files import make_folder, write_whole
 from stremn.media.masks import Labels, write_mask
-from stremn.model import STReMN
-from stremn.multiscale import MultiScaleSession
 from stremn.postprocess import REACH, DistantRegionFilter
-from stremn.sessions import SegmentationSession
-from stremn.study.metrics import (
-    Scores,
-    Statistics,
-    mean_scores,
-    object_scores,
-    score_frame,
-    seen_unseen_mean,
+from stremn.study.metrics import Scores, object_scores, score_frame
+from stremn.study.runs import RunDescription, Session
+from stremn.study.scores import (
+    FrameScore,
+    Json,
+    Report,
+    Rows,
+    ScoredObject,
+    SequenceRecord,
+    Summary,
 )
 
 logger = logging.getLogger(__name__)
 
-Json = dict[str, Any]
-
 RECORDS = ".scores"
 """Folder inside the output folder that keeps what each finished sequence scored."""
-
-
-class Step(Protocol):
-    """What a session answers for a frame."""
-
-    @property
-    def labels(self) -> Labels:
-        """Label map of the size of the frame."""
-        ...
-
-
-class Session(Protocol):
-    """Something that segments a video frame by frame, given masks of some frames."""
-
-    def step(self, frame: UInt8[np.ndarray, "height width 3"], mask: Labels | None = None) -> Step:
-        """Segment the next frame. ``mask`` gives objects (pixels of new ids only)."""
-        ...
-
-
-@dataclass(frozen=True)
-class RunDescription:
-    """What was run: the part of the protocol that the data set does not know.
-
-    :func:`session_factory` makes the sessions that a description describes.
-
-    Attributes:
-        model: preset or file of the weights.
-        policy: name of the replacement rule.
-        slots: memory slots K.
-        resolution: shorter side in pixels that frames are reduced to.
-        scales: test-time scales; several make STReMN-MS.
-        flip: whether horizontally flipped copies vote too.
-        seed: seed of random rules.
-        reach: far false positives are removed before a frame is memorized, within this reach of
-            :func:`stremn.postprocess.near_regions`; None = they are not.
-        weights: checksum of the weights, so that a file trained further is another run.
-    """
-
-    model: str
-    policy: str
-    slots: int
-    resolution: int
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    seed: int = 0
-    reach: float | None = None
-    weights: str = ""
-
-    def to_json(self) -> Json:
-        """As a table for score files."""
-        return {**asdict(self), "scales": list(self.scales)}
-
-
-def session_factory(
-    model: STReMN, run: RunDescription, *, device: str = "auto", precision: str = "auto"
-) -> Callable[[], Session]:
-    """Fresh sessions as a run's description says: single, or multi-scale (STReMN-MS).
-
-    Args:
-        model: the network, shared by all sessions.
-        run: policy, slots, resolution, scales, flip, seed and reach.
-        device: as for :class:`stremn.sessions.SegmentationSession`.
-        precision: likewise.
-    """
-
-    def single(size: int) -> SegmentationSession:
-        return SegmentationSession(
-            model,
-            device=device,
-            precision=precision,
-            memory_slots=run.slots,
-            policy=run.policy,
-            size=size,
-            seed=run.seed,
-            reach=run.reach,
-        )
-
-    def several() -> MultiScaleSession:
-        return MultiScaleSession(single, size=run.resolution, scales=run.scales, flip=run.flip)
-
-    plain = run.scales == (1.0,) and not run.flip
-    return partial(single, run.resolution) if plain else several
-
 
 Watcher = Callable[[str, int, int], None]
 """Told (sequence, frames done, frames in all) after every frame."""
@@ -143,154 +54,6 @@ Watcher = Callable[[str, int, int], None]
 
 def nobody(sequence: str, done: int, total: int) -> None:
     """A watcher that does nothing."""
-
-
-# Scores ---------------------------------------------------------------------------------------
-
-
-class FrameScore(NamedTuple):
-    """J and F of one object in one frame (index within the sequence)."""
-
-    frame: int
-    j: float
-    f: float
-
-
-Rows = dict[int, list[FrameScore]]
-"""Object id -> score of each scored frame in time order."""
-
-
-@dataclass(frozen=True)
-class SequenceRecord:
-    """What one finished sequence scored, kept so that an interrupted run can go on.
-
-    Attributes:
-        sequence: name.
-        frames: number of frames shown to the session.
-        seconds: time the session took.
-        plain: scores of the label maps as segmented.
-        filtered: scores after the far-false-positive filter.
-    """
-
-    sequence: str
-    frames: int
-    seconds: float
-    plain: Rows
-    filtered: Rows
-
-    def to_json(self) -> Json:
-        """As a table; keys are strings."""
-        return {
-            "sequence": self.sequence,
-            "frames": self.frames,
-            "seconds": self.seconds,
-            "plain": {str(i): [list(row) for row in rows] for i, rows in self.plain.items()},
-            "filtered": {str(i): [list(row) for row in rows] for i, rows in self.filtered.items()},
-        }
-
-    @staticmethod
-    def from_json(table: Json) -> SequenceRecord:
-        """Inverse of :meth:`to_json`."""
-        plain, filtered = (
-            {int(i): [FrameScore(*row) for row in rows] for i, rows in table[kind].items()}
-            for kind in ("plain", "filtered")
-        )
-        return SequenceRecord(table["sequence"], table["frames"], table["seconds"], plain, filtered)
-
-
-class ScoredObject(NamedTuple):
-    """Scores of one object; ``group`` is "seen", "unseen" or None."""
-
-    sequence: str
-    object_id: int
-    group: str | None
-    scores: Scores
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Scores of all objects of a run."""
-
-    objects: tuple[ScoredObject, ...]
-
-    @property
-    def mean(self) -> Scores:
-        """Average over objects, as DAVIS does."""
-        return mean_scores(row.scores for row in self.objects)
-
-    def by_sequence(self) -> dict[str, Scores]:
-        """Average over the objects of each sequence."""
-        return self._means(lambda row: row.sequence)
-
-    def by_group(self) -> dict[str, Scores]:
-        """Average over seen and over unseen objects; empty where the data set has no groups."""
-        return {} if any(row.group is None for row in self.objects) else self._means(_group_name)
-
-    def _means(self, key: Callable[[ScoredObject], str]) -> dict[str, Scores]:
-        keys = dict.fromkeys(key(row) for row in self.objects)
-        return {k: mean_scores(r.scores for r in self.objects if key(r) == k) for k in keys}
-
-    def to_json(self) -> Json:
-        """Means, groups, and each sequence with its objects."""
-        by_sequence, groups = self.by_sequence(), self.by_group()
-        table: Json = {**_scores_json(self.mean)}
-        if groups:
-            table["groups"] = {name: _scores_json(scores) for name, scores in groups.items()}
-            table["seen_unseen_mean"] = seen_unseen_mean(groups)
-        table["sequences"] = {
-            name: {
-                **_scores_json(scores),
-                "objects": {
-                    str(row.object_id): _scores_json(row.scores)
-                    for row in self.objects
-                    if row.sequence == name
-                },
-            }
-            for name, scores in by_sequence.items()
-        }
-        return table
-
-
-def _group_name(row: ScoredObject) -> str:
-    return row.group or ""
-
-
-def _scores_json(scores: Scores) -> Json:
-    return {"J&F": scores.j_and_f, "J": _json(scores.j), "F": _json(scores.f)}
-
-
-def _json(row: Statistics) -> Json:
-    # JSON has no NaN; only the toolkit's overflowing decay can be one.
-    return {k: None if math.isnan(v) else v for k, v in asdict(row).items()}
-
-
-@dataclass(frozen=True)
-class Report:
-    """Result of an evaluation.
-
-    Attributes:
-        protocol: what was run on what and scored how.
-        plain: scores without post-processing, None if nothing could be scored.
-        filtered: scores with the far-false-positive filter, None if it was not applied.
-        failures: sequence -> error, for sequences that failed.
-        records: what each finished sequence scored.
-    """
-
-    protocol: Json
-    plain: Summary | None
-    filtered: Summary | None
-    failures: Mapping[str, str] = field(default_factory=dict)
-    records: tuple[SequenceRecord, ...] = ()
-
-    def to_json(self) -> Json:
-        """The contents of ``scores.json``."""
-        return {
-            "protocol": self.protocol,
-            "without_postprocessing": None if self.plain is None else self.plain.to_json(),
-            "with_postprocessing": None if self.filtered is None else self.filtered.to_json(),
-            "frames_per_second": {r.sequence: r.frames / r.seconds for r in self.records},
-            "failed": dict(self.failures),
-        }
 
 
 def summarize(

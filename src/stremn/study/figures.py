@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from stremn.errors import MissingExtraError
 from stremn.media.files import make_folder, writing
+from stremn.media.frames import Picture
 from stremn.memory import NEVER
 from stremn.study.memory_log import AgeHistogram, SlotHistory
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-Picture = UInt8[np.ndarray, "height width 3"]
 
 INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
 ACCENT, SECOND = "#c8452c", "#2b6ca3"

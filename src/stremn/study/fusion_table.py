@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from stremn.errors import StremnError
 from stremn.pretrained import Pretrained
-from stremn.sessions import fingerprint
-from stremn.study.evaluation import RunDescription, Session, session_factory
+from stremn.study.runs import RunDescription, Session, session_factory
 from stremn.study.tables import Row, Weights
+from stremn.weights import fingerprint
 
 PAPER = 76.7
 """J&F on DAVIS 2017 test-dev in percent, with and without."""

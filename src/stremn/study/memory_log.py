@@ -18,7 +18,8 @@ from stremn.errors import StremnError
 from stremn.media.files import JsonRows, make_folder, read_rows
 from stremn.media.masks import Labels
 from stremn.memory import NEVER
-from stremn.sessions import SegmentationSession, StepResult
+from stremn.reports import StepResult
+from stremn.sessions import SegmentationSession
 
 MEMORY_FILE = "memory.json"
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from stremn.media.frames import Picture
 from stremn.media.video import open_frames
-from stremn.study.figures import Picture, Tile, draw_ages, draw_tiles, draw_time_line
+from stremn.study.figures import Tile, draw_ages, draw_tiles, draw_time_line
 from stremn.study.memory_log import AgeHistogram, SlotHistory, age_histogram, read_histories
 from stremn.study.tiles import evenly, small
 

@@ -11,9 +11,11 @@ import numpy as np
 
 from stremn.data.sequences import SequenceSet, VideoSequence, read_indices
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 from stremn.media.masks import Labels, overlay
-from stremn.study.evaluation import RECORDS, SequenceRecord
-from stremn.study.figures import Picture, Tile, draw_bars, draw_score_lines, draw_tiles
+from stremn.study.evaluation import RECORDS
+from stremn.study.figures import Tile, draw_bars, draw_score_lines, draw_tiles
+from stremn.study.scores import SequenceRecord
 from stremn.study.tiles import evenly, small
 
 

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from stremn import memory, segmentation
 from stremn.inference import for_inference
-from stremn.media.frames import Frame
-from stremn.media.results import FrameResult, ResultWriter, write_video
+from stremn.media.encoding import write_video
+from stremn.media.frames import Frame, Picture
+from stremn.media.results import FrameResult, ResultWriter
 from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.postprocess import remove_distant_regions
 from stremn.sessions import SegmentationSession
 from stremn.study.machine import Cost, Machine, counted, times
-from stremn.study.workload import Picture, Plan, full_session, made_frame
+from stremn.study.workload import Plan, full_session, made_frame
 from stremn.working_size import WorkingSize
 
 

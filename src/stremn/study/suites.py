@@ -177,24 +177,26 @@ def occlusion_suite(
     data: SequenceSet,
     gaps: Sequence[int] = (15, 40),
     positions: Sequence[float] = (0.5,),
+    foreign: int = 1,
     seed: int = 0,
 ) -> Suite:
-    """Every sequence with frames of another one cut in, for each gap and position.
+    """Every sequence with frames of others cut in, for each gap, position and foreign sequence.
 
     Args:
-        data: at least two sequences; the foreign one is drawn from them.
+        data: at least two sequences; the foreign ones are drawn from them.
         gaps: number of foreign frames. A shorter foreign sequence is played to and fro.
         positions: where they are cut in, as fractions of the sequence.
+        foreign: how many other sequences are cut into each, one at a time.
         seed: of the draw of foreign sequences.
 
     Raises:
-        StremnError: fewer than two sequences, a gap that is not positive, or a position that is
-            not a fraction.
+        StremnError: too few sequences, a gap or `foreign` that is not positive, or a position that
+            is not a fraction.
     """
-    if len(data) < 2:
+    if foreign < 1 or len(data) <= foreign:
         raise StremnError(
-            f"The occlusion suite needs two sequences, to cut one into another; {data.name} "
-            f"{data.split} has {len(data)}."
+            f"The occlusion suite cuts {foreign} other sequence(s) into each, at least 1, and so "
+            f"needs one sequence more; {data.name} {data.split} has {len(data)}."
         )
     if any(gap < 1 for gap in gaps) or not all(0 < p < 1 for p in positions):
         raise StremnError(
@@ -202,9 +204,13 @@ def occlusion_suite(
             "must be positive and positions between 0 and 1."
         )
     rng = np.random.default_rng(seed)
-    foreign = {s.name: _other(data, n, rng) for n, s in enumerate(data)}
+    others = [_others(data, n, foreign, rng) for n in range(len(data))]
     cut = {
-        (gap, position): [_cut_in(s, foreign[s.name], gap, position) for s in data]
+        (gap, position): [
+            _cut_in(s, other, number, gap, position)
+            for number in range(foreign)
+            for s, other in zip(data, [drawn[number] for drawn in others], strict=True)
+        ]
         for gap in gaps
         for position in positions
     }
@@ -218,20 +224,24 @@ def occlusion_suite(
     return Suite("occlusion", shown, {s.name: s.source.name for s in sequences}, condition_of)
 
 
-def _other(data: SequenceSet, own: int, rng: np.random.Generator) -> VideoSequence:
-    choice = int(rng.integers(0, len(data) - 1))
-    return data.sequences[choice + (choice >= own)]
+def _others(
+    data: SequenceSet, own: int, count: int, rng: np.random.Generator
+) -> list[VideoSequence]:
+    """Draw `count` sequences but the own; the first one is the same whatever the count."""
+    choices = rng.permutation(len(data) - 1)[:count]
+    return [data.sequences[int(choice) + int(choice >= own)] for choice in choices]
 
 
 def _cut_in(
-    sequence: VideoSequence, foreign: VideoSequence, gap: int, position: float
+    sequence: VideoSequence, foreign: VideoSequence, number: int, gap: int, position: float
 ) -> RearrangedSequence:
+    """Cut `gap` frames of the `number`th foreign sequence in; names tell the numbers apart."""
     at = min(max(round(position * len(sequence)), 1), len(sequence) - 1)
     before = [Shown(sequence, i) for i in range(at)]
     hidden = [Shown(foreign, i) for i in to_and_fro(len(foreign), gap, 0)]
     after = [Shown(sequence, i) for i in range(at, len(sequence))]
     return RearrangedSequence(
-        f"{sequence.name}+{gap}@{position:g}",
+        f"{sequence.name}+{gap}@{position:g}" + (f"-{number + 1}" if number else ""),
         sequence,
         (*before, *hidden, *after),
         scored_from=at + gap,

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from stremn.media.frames import Picture
 from stremn.memory import MemoryState
 from stremn.model import STReMN
 from stremn.pretrained import SHIPPED, load_model
 from stremn.segmentation import PRESETS, build_model
 from stremn.sessions import SegmentationSession
 
-Picture = UInt8[np.ndarray, "height width 3"]
 Labels = UInt8[np.ndarray, "height width"]
 SIZES = {"240p": (240, 427), "480p": (480, 854), "1080p": (1080, 1920)}
 
