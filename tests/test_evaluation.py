@@ -67,6 +67,29 @@ def test_scores_are_those_of_hand_made_loops(tmp_path):
     assert region_similarity(truth[0] == 1, truth[1] == 1) == pytest.approx(9 / 11)
 
 
+@dataclass
+class Exchanges(CopyLast):
+    """Gives object 1's place to object 2 and the other way round from its fourth frame on."""
+
+    def step(self, frame, mask=None):
+        labels = super().step(frame, mask).labels
+        late = len(self.masks) > 3 and labels.max() == 2
+        return Answer(np.array([0, 2, 1], np.uint8)[labels] if late else labels)
+
+
+def test_swaps_are_counted_where_there_are_several_objects(tmp_path):
+    data = read_davis(davis(tmp_path / "D", {"dogs": [1, 2], "cat": [1]}, count=8))
+    assert evaluate(data, CopyLast, tmp_path / "a", RUN).plain.swapped() == {"dogs": 0.0}
+    report = evaluate(data, Exchanges, tmp_path / "b", RUN)
+    assert report.plain.swapped() == {"dogs": 4 / 6}  # frames 3 to 6 of those scored, 1 to 6
+    again = score_predictions(data, tmp_path / "b")
+    assert again.plain.swapped() == report.plain.swapped()
+    resumed = evaluate(data, Exchanges, tmp_path / "b", RUN)
+    assert resumed.plain.swapped() == report.plain.swapped()
+    objects = report.to_json()["without_postprocessing"]["sequences"]["dogs"]["objects"]
+    assert [objects[i]["swapped"] for i in "12"] == [4 / 6, 4 / 6]
+
+
 def test_files_and_protocol(tmp_path):
     data = read_davis(davis(tmp_path / "D", {"dogs": [1, 2]}))
     out = tmp_path / "out"

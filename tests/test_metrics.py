@@ -20,6 +20,7 @@ from stremn.study.metrics import (
     score_frame,
     seen_unseen_mean,
     statistics,
+    swapped,
 )
 
 MASKS = st.integers(1, 12).flatmap(
@@ -214,3 +215,27 @@ def test_seen_and_unseen_classes_weigh_the_same():
     # The paper's Table 4: 79.6 / 83.8 seen, 76.1 / 84.1 unseen give 80.9.
     overall = seen_unseen_mean({"seen": flat(0.796, 0.838), "unseen": flat(0.761, 0.841)})
     assert overall == pytest.approx(0.809, abs=1e-3)
+
+
+@given(
+    arrays(np.uint8, (5, 6), elements=st.integers(0, 3)),
+    arrays(np.uint8, (5, 6), elements=st.integers(0, 3)),
+)
+def test_swapped_counts_pixels(predicted, truth):
+    expected = []
+    for i in (1, 2, 3):
+        own = sum((p, t) == (i, i) for p, t in zip(predicted.flat, truth.flat, strict=True))
+        others = [
+            sum((p, t) == (i, k) for p, t in zip(predicted.flat, truth.flat, strict=True))
+            for k in (1, 2, 3)
+            if k != i
+        ]
+        expected.append(max(others) > own)
+    assert swapped(predicted, truth, [1, 2, 3]).tolist() == expected
+
+
+def test_swapped_needs_another_object():
+    ones = np.ones((2, 2), np.uint8)
+    assert swapped(ones, 2 * ones, [1]).tolist() == [False]  # 2 is not asked for
+    assert swapped(ones, 2 * ones, [1, 2]).tolist() == [True, False]
+    assert swapped(ones, ones, []).tolist() == []

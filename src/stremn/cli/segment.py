@@ -46,7 +46,8 @@ def segment(
     source: Annotated[
         str,
         typer.Argument(
-            help="Video file, folder or glob of images, camera (0, 1, ..., unless a file has that name), URL."
+            help="Video file, folder or glob of images, URL, camera (0, 1, ..., unless a file "
+            "has that name)."
         ),
     ],
     mask: Annotated[

@@ -213,6 +213,13 @@ def _print_report(report: Report) -> None:
         if report.filtered is not None:
             table.add_row("the same, far false positives removed", *_percent(report.filtered.mean))
         output.print(table)
+        several = report.plain.swapped()
+        if several:
+            free = sum(share == 0 for share in several.values())
+            output.print(
+                f"{free} of {len(several)} sequences with several objects are free of swaps: no "
+                "mask lies more on another object than on its own."
+            )
     for name, reason in report.failures.items():
         console.print(f"failed: {name}: {reason}", markup=False)
 

@@ -31,7 +31,7 @@ from stremn.errors import StremnError
 from stremn.media.files import make_folder, write_whole
 from stremn.media.masks import Labels, write_mask
 from stremn.postprocess import REACH, DistantRegionFilter
-from stremn.study.metrics import Scores, object_scores, score_frame
+from stremn.study.metrics import Scores, object_scores, score_frame, swapped
 from stremn.study.runs import RunDescription, Session
 from stremn.study.scores import (
     FrameScore,
@@ -67,7 +67,13 @@ def summarize(
         compat_decay: see :func:`stremn.study.metrics.statistics`.
     """
     objects = [
-        ScoredObject(name, i, data.group(data[name], i), _object_scores(scores, compat_decay))
+        ScoredObject(
+            name,
+            i,
+            data.group(data[name], i),
+            _object_scores(scores, compat_decay),
+            sum(row.swapped for row in scores) / len(scores),
+        )
         for name, by_object in rows.items()
         for i, scores in by_object.items()
         if scores
@@ -234,11 +240,19 @@ def _score(
     if truth is None:
         return
     labels, near = label_maps
-    scores = score_frame(labels, truth, ids)
-    again = scores if np.array_equal(labels, near) else score_frame(near, truth, ids)
-    for table, values in zip(rows, (scores, again), strict=True):
-        for i, (j, f) in zip(ids, values.tolist(), strict=True):
-            table[i].append(FrameScore(index, j, f))
+    scores = _frame_scores(index, labels, truth, ids)
+    again = scores if np.array_equal(labels, near) else _frame_scores(index, near, truth, ids)
+    for table, found in zip(rows, (scores, again), strict=True):
+        for i, score in zip(ids, found, strict=True):
+            table[i].append(score)
+
+
+def _frame_scores(
+    index: int, labels: Labels, truth: Labels, ids: Sequence[int]
+) -> list[FrameScore]:
+    """Everything that is scored of a frame, one entry for each of `ids`."""
+    values, places = score_frame(labels, truth, ids).tolist(), swapped(labels, truth, ids).tolist()
+    return [FrameScore(index, j, f, s) for (j, f), s in zip(values, places, strict=True)]
 
 
 # Predictions on disk --------------------------------------------------------------------------
@@ -271,8 +285,8 @@ def score_predictions(
     rows: dict[str, Rows] = {}
     for task, values in zip(tasks, scores, strict=True):
         table = rows.setdefault(task.sequence.name, {i: [] for i in task.sequence.objects})
-        for i, (j, f) in zip(task.ids, values, strict=True):
-            table[i].append(FrameScore(task.frame, j, f))
+        for i, score in zip(task.ids, values, strict=True):
+            table[i].append(score)
     protocol = _data_protocol(data) | {
         "predictions": folder.name,
         "decay": "DAVIS toolkit" if compat_decay else "mended",
@@ -321,7 +335,7 @@ def _wrong_size(task: _Task) -> StremnError | None:
     )
 
 
-def _score_task(task: _Task) -> list[tuple[float, float]]:
+def _score_task(task: _Task) -> list[FrameScore]:
     labels, truth = read_indices(task.path), task.sequence.label(task.frame)
     other = sorted(set(label_ids(labels)) - set(task.sequence.objects))
     if other:
@@ -331,7 +345,7 @@ def _score_task(task: _Task) -> list[tuple[float, float]]:
         )
     if truth is None:
         return []
-    return [(j, f) for j, f in score_frame(labels, truth, task.ids).tolist()]
+    return _frame_scores(task.frame, labels, truth, task.ids)
 
 
 # Files ----------------------------------------------------------------------------------------

@@ -146,6 +146,28 @@ def score_frame(
     ).reshape(-1, 2)
 
 
+def swapped(
+    predicted: Integer[np.ndarray, "height width"],
+    truth: Integer[np.ndarray, "height width"],
+    ids: Sequence[int],
+) -> Bool[np.ndarray, " o"]:
+    """Whether each object's mask covers more of some other object than of its own.
+
+    Then the object took another's place. No benchmark's measure, but what a user sees at once.
+
+    Args:
+        predicted: label map.
+        truth: label map of the same size.
+        ids: the objects; pixels of all other ids count as background.
+    """
+    overlaps = np.array(
+        [[np.count_nonzero(truth[predicted == i] == k) for k in ids] for i in ids], np.int64
+    ).reshape(len(ids), len(ids))
+    own = overlaps.diagonal().copy()
+    np.fill_diagonal(overlaps, 0)
+    return overlaps.max(axis=1, initial=0) > own
+
+
 def _score_object(
     predicted: Bool[np.ndarray, "height width"],
     truth: Bool[np.ndarray, "height width"],

@@ -13,11 +13,15 @@ Json = dict[str, Any]
 
 
 class FrameScore(NamedTuple):
-    """J and F of one object in one frame (index within the sequence)."""
+    """J and F of one object in one frame (index within the sequence).
+
+    `swapped`: its mask covers more of another object than of itself.
+    """
 
     frame: int
     j: float
     f: float
+    swapped: bool = False
 
 
 Rows = dict[int, list[FrameScore]]
@@ -63,12 +67,16 @@ class SequenceRecord:
 
 
 class ScoredObject(NamedTuple):
-    """Scores of one object; ``group`` is "seen", "unseen" or None."""
+    """Scores of one object; ``group`` is "seen", "unseen" or None.
+
+    ``swapped`` is the share of its scored frames in which it took another object's place.
+    """
 
     sequence: str
     object_id: int
     group: str | None
     scores: Scores
+    swapped: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,13 @@ class Summary:
         """Average over seen and over unseen objects; empty where the data set has no groups."""
         return {} if any(row.group is None for row in self.objects) else self._means(_group_name)
 
+    def swapped(self) -> dict[str, float]:
+        """Share of masks that lie on another object, of each sequence with several objects."""
+        shares: dict[str, list[float]] = {}
+        for row in self.objects:
+            shares.setdefault(row.sequence, []).append(row.swapped)
+        return {name: sum(s) / len(s) for name, s in shares.items() if len(s) > 1}
+
     def _means(self, key: Callable[[ScoredObject], str]) -> dict[str, Scores]:
         keys = dict.fromkeys(key(row) for row in self.objects)
         return {k: mean_scores(r.scores for r in self.objects if key(r) == k) for k in keys}
@@ -105,7 +120,7 @@ class Summary:
             name: {
                 **_scores_json(scores),
                 "objects": {
-                    str(row.object_id): _scores_json(row.scores)
+                    str(row.object_id): {**_scores_json(row.scores), "swapped": row.swapped}
                     for row in self.objects
                     if row.sequence == name
                 },
