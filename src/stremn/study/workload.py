@@ -19,7 +19,7 @@ from stremn.segmentation import PRESETS, build_model
 from stremn.sessions import SegmentationSession
 
 Labels = UInt8[np.ndarray, "height width"]
-SIZES = {"240p": (240, 427), "480p": (480, 854), "1080p": (1080, 1920)}
+SIZES = {"240p": (240, 427), "432p": (432, 768), "480p": (480, 854), "1080p": (1080, 1920)}
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Plan:
     seconds: float = 2.0
     objects: tuple[int, ...] = (1, 2, 5, 10)
     slots: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16, 20)
-    sizes: tuple[str, ...] = ("240p", "480p", "1080p")
+    sizes: tuple[str, ...] = ("240p", "432p", "480p", "1080p")
     models: tuple[str, ...] = ("small", "resnet50")
     growth_frames: int = 200
     flat_frames: int = 10_000
