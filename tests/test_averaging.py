@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from stremn.errors import StremnError
-from stremn.training.averaging import Candidate, average_weights, greedy_soup, uniform_soup
+from stremn.pretrained import Pretrained, load_model
+from stremn.segmentation import PRESETS, build_model
+from stremn.training.averaging import (
+    Candidate,
+    average_models,
+    average_weights,
+    greedy_soup,
+    uniform_soup,
+)
 
 
 def weights(value, count=1):
@@ -61,3 +69,39 @@ def test_soups_of_nothing_or_of_different_models_are_refused():
         greedy_soup([], closeness_to_two)
     with pytest.raises(StremnError, match="different models cannot be averaged"):
         average_weights([weights(1.0), {"w": torch.zeros(3)}])
+
+
+def test_models_are_averaged_tensor_by_tensor(tmp_path):
+    shipped = load_model("small")
+    other = load_model("small")
+    with torch.no_grad():
+        for tensor in other.model.parameters():
+            tensor += 0.5
+    other.save(tmp_path / "other.safetensors")
+    mean = average_models(["small", tmp_path / "other.safetensors"])
+    assert mean.config == shipped.config
+    for name, tensor in shipped.model.named_parameters():
+        found = mean.model.get_parameter(name)
+        torch.testing.assert_close(found, tensor + 0.25)
+
+
+def test_other_models_are_not_averaged(tmp_path):
+    config = PRESETS["small"].model_copy(update={"key": 32})
+    Pretrained(build_model(config), config).save(tmp_path / "narrow.safetensors")
+    with pytest.raises(StremnError, match="configurations differ"):
+        average_models(["small", tmp_path / "narrow.safetensors"])
+    with pytest.raises(StremnError, match="at least two models, got 1"):
+        average_models(["small"])
+
+
+def test_the_command_writes_a_model_that_loads(tmp_path):
+    from typer.testing import CliRunner
+
+    from stremn.cli.app import app
+
+    out = tmp_path / "mean.safetensors"
+    result = CliRunner().invoke(app, ["average", "small", "small", "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    weights = load_model("small").model.state_dict()
+    for name, tensor in load_model(out).model.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name])

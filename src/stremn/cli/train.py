@@ -1,4 +1,4 @@
-"""`stremn train`, `export`: for people with data of their own, or another runtime."""
+"""`stremn train` and `stremn average`: for people with data of their own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from stremn.cli.terminal import output
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     app.command()(train)
+    app.command()(average)
 
 
 def train(
@@ -41,3 +42,19 @@ def train(
     task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes
     text = task.train(recipe, changes or [], out, resume=resume, dry_run=dry_run)
     output.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def average(
+    models: Annotated[list[str], typer.Argument(help="Weights files, folders or presets.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write.")],
+) -> None:
+    """Average the weights of segmentation models that come from one another.
+
+    The mean of a training stage's start and end is often steadier than either.
+
+    Example: stremn average small runs/mine/last.safetensors -o mine.safetensors
+    """
+    from stremn.training.averaging import average_models
+
+    average_models(models).save(out)
+    output.print(f"The mean of {len(models)} models is in {out}.", markup=False, soft_wrap=True)

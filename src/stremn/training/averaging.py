@@ -1,19 +1,22 @@
 """Averaging of checkpoints (Sec 4.2): "weights at different time steps having high SSIM scores".
 
 A *soup* of one trajectory: uniform over the best few, or greedy, which adds a checkpoint only if
-the average scores better on validation. Report the best single checkpoint beside either.
+the average scores better on validation. Report the best single checkpoint beside either. The start
+of a training stage and its end can be averaged as well: the mean is often steadier than both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from stremn.errors import StremnError
+from stremn.pretrained import Pretrained, load_model
 
 Weights = Mapping[str, Tensor]
 
@@ -56,6 +59,30 @@ def average_weights(several: Sequence[Weights]) -> dict[str, Tensor]:
         else tensor.clone()
         for name, tensor in first.items()
     }
+
+
+def average_models(sources: Sequence[str | Path]) -> Pretrained:
+    """Return the segmentation model whose weights are the mean of several models' weights.
+
+    Args:
+        sources: presets, weights files, folders or hub ids (see `load_model`); models of one
+            configuration, of which one was trained from the other or all from the same.
+
+    Raises:
+        StremnError: fewer than two, a source that cannot be loaded, or different models.
+    """
+    if len(sources) < 2:
+        raise StremnError(f"Averaging needs at least two models, got {len(sources)}.")
+    models = [load_model(source) for source in sources]
+    for source, other in zip(sources[1:], models[1:], strict=True):
+        if other.config != models[0].config:
+            raise StremnError(
+                f"{source} is another model than {sources[0]}: their configurations differ. Only "
+                "weights of one model can be averaged."
+            )
+    weights = average_weights([each.model.state_dict() for each in models])
+    models[0].model.load_state_dict(weights)
+    return models[0]
 
 
 def uniform_soup(
