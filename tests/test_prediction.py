@@ -25,6 +25,8 @@ from stremn.prediction.model import (
     clip_loss,
     collate,
     frame_loss,
+    moved_output,
+    moved_taps,
     residual_output,
     sigmoid_output,
 )
@@ -155,6 +157,29 @@ def test_residual_output_copies_at_zero_and_stays_in_range():
     assert tiny(output="residual").rollout(clip(), 5, 3).frames.shape == (2, 4, 1, 16, 16)
 
 
+def test_moved_output_carries_a_pixel_from_where_the_weights_say():
+    last = torch.rand(2, 3, 6, 7)
+    logits = torch.zeros(2, moved_taps(1) + 3, 6, 7)
+    logits[:, 1] = 60  # of the 3 x 3 places around a pixel, the one above it
+    above = moved_output(logits, last, reach=1)
+    torch.testing.assert_close(above[:, :, 1:], last[:, :, :-1])
+    assert float(above[:, :, 0].abs().max()) < 1e-6  # black beyond the border
+    logits[:, moved_taps(1) - 1] = 120  # now the pixel drawn anew
+    logits[:, -3:] = torch.randn(2, 3, 6, 7)
+    torch.testing.assert_close(
+        moved_output(logits, last, reach=1), torch.sigmoid(logits[:, -3:]), rtol=1e-4, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_predictor_with_moved_output_stays_in_range(channels):
+    model = tiny(output="moved", reach=1, channels=channels)
+    frames = model.rollout(clip(c=channels), 5, 3).frames
+    assert frames.shape == (2, 4, channels, 16, 16)
+    assert float(frames.detach().min()) >= 0
+    assert float(frames.detach().max()) <= 1 + 1e-6
+
+
 def test_presets_take_frames_of_their_size():
     for name, config in PRESETS.items():
         if name.endswith("small"):
@@ -267,6 +292,33 @@ def test_clip_loss_scores_every_predicted_frame_of_any_predictor(kind):
         error = predicted.frames - frames[:, predicted.first :] / 255
         expected = float((error.abs().mean() + error.square().mean()).detach())
         assert float(report.loss.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_weight_of_future_frames_needs_no_observed_frame_that_was_predicted():
+    """4 -> 4: the first frame predicted is the first of the future, so all weigh the same."""
+    frames = (clip(2, 8) * 255).to(torch.uint8)
+    horizon = HorizonConfig(observed=4, future=4, full_at=0)
+    plain = LossConfig(pixel="squared", gradient_weight=0)
+    losses = [
+        float(clip_loss(tiny(), FrameBatch(frames), 1.0, horizon=horizon, loss=loss).loss.detach())
+        for loss in (plain, plain.model_copy(update={"future_weight": 4.0}))
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("progress", [0.0, 1.0])
+def test_future_frames_may_weigh_more_whether_predicted_freely_or_not(progress):
+    model, frames = tiny(), (clip(2, 8) * 255).to(torch.uint8)
+    horizon = HorizonConfig(observed=5, future=3)
+    loss = LossConfig(pixel="squared", gradient_weight=0, future_weight=4.0)
+    report = clip_loss(model, FrameBatch(frames), progress, horizon=horizon, loss=loss)
+    predicted = model.rollout(frames / 255, 8 - horizon.free(progress), horizon.free(progress))
+    target = frames[:, predicted.first :] / 255
+    error = (predicted.frames - target).square().mean((0, 2, 3, 4)).detach()
+    weights = torch.tensor([1.0, 4, 4, 4])  # frame 4 of 5 observed, then the future
+    expected = float((error * weights).sum() / weights.sum())
+    assert float(report.loss.detach()) == pytest.approx(expected, rel=1e-4)
+    assert report.scalars["l2"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_training_on_a_few_clips_drives_the_error_down():

@@ -121,6 +121,14 @@ def test_digit_splits_share_no_digit(tmp_path):
     check_disjoint({split: MovingDigits(digits[split], 1) for split in SPLITS})
 
 
+def test_digits_sorted_by_class_are_all_in_training_and_in_validation(tmp_path):
+    by_class = np.repeat(np.arange(10, dtype=np.uint8), 20)
+    write_idx(tmp_path / "train-images-idx3-ubyte", np.tile(by_class[:, None, None], (1, 28, 28)))
+    for split, each in (("train", 18), ("val", 2)):
+        classes = read_digits(tmp_path, split)[:, 0, 0]
+        assert np.bincount(classes, minlength=10).tolist() == [each] * 10
+
+
 def test_shared_digits_are_found():
     digits = some_digits(4)
     with pytest.raises(StremnError, match="'train' and 'test' share 1 origins"):
@@ -307,6 +315,13 @@ def test_subfolders_named_like_splits_are_the_splits(tmp_path):
     clips = video_folder(tmp_path, "val", frames=4, size=8, channels=1)
     assert clips.origins() == {str(tmp_path / "val" / "walk")}
     assert clips[0].float().mean((1, 2, 3)).tolist() == [0, 50, 100, 150]
+
+
+def test_images_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
+    for index in (2, 10, 1):
+        cv2.imwrite(str(tmp_path / f"frame{index}.tiff"), np.full((8, 8), index, np.uint8))
+    (tmp_path / ".frame0.png").write_bytes(b"left by a file browser")
+    assert [int(frame[0, 0, 0]) for frame in read_frames(tmp_path, 1)] == [1, 2, 10]
 
 
 def test_bad_folders_and_frames_are_named(tmp_path):

@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from stremn.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from stremn.cli.app import app
 from stremn.data.digits import MovingDigits
 from stremn.data.prediction_sets import ClipsSection, open_clips
@@ -238,6 +239,19 @@ def test_a_recipe_trains_validates_averages_and_resumes(tmp_path, recipe):
     header = (tmp_path / "whole" / "validation.csv").read_text().splitlines()[0]
     for column in ("ssim", "mse", "mse_first", "mse_last"):
         assert column in header
+
+
+def test_a_checkpoint_older_than_a_key_of_the_recipe_resumes(tmp_path, recipe):
+    run_recipe(recipe, ["train.steps=3"], tmp_path)
+    saved = read_checkpoint(tmp_path / "checkpoint.safetensors")
+    facts = json.loads(json.dumps(saved.facts))
+    del facts["recipe"]["loss"]["future_weight"]
+    write_checkpoint(tmp_path / "checkpoint.safetensors", Checkpoint(saved.tensors, facts))
+    result = run_recipe(recipe, ["train.steps=4"], tmp_path, resume=True)
+    assert (result.stopped, result.step) == ("finished", 4)
+    recipe.write_text(recipe.read_text() + "\n[loss]\nfuture_weight = 2.0\n")
+    with pytest.raises(StremnError, match=r"loss\.future_weight"):
+        run_recipe(recipe, ["train.steps=5"], tmp_path, resume=True)
 
 
 def test_a_baseline_trains_from_the_same_recipe(tmp_path, recipe):

@@ -18,6 +18,7 @@ from stremn.prediction.metrics import (
     mse,
     psnr,
     read_alexnet,
+    read_heads,
     ssim,
     ssim_range2,
     ssim_uint8,
@@ -163,6 +164,20 @@ def test_lpips_without_its_package_or_weights_says_what_to_do(monkeypatch, tmp_p
     monkeypatch.setattr("stremn.prediction.metrics.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"stremn\[study\]"):
         lpips_metrics()
+
+
+def test_lpips_heads_that_are_missing_or_unreadable_are_named(tmp_path):
+    path = tmp_path / "alex.pth"
+    heads = {f"lin{i}.model.1.weight": torch.rand(1, 4, 1, 1) for i in range(5)}
+    torch.save(heads, path)
+    assert [head.shape for head in read_heads(path)] == [(4,)] * 5
+    del heads["lin3.model.1.weight"]
+    torch.save(heads, path)
+    with pytest.raises(StremnError, match=r"lacks lin3\.model\.1\.weight; .*force-reinstall lpips"):
+        read_heads(path)
+    path.write_bytes(b"no weights")
+    with pytest.raises(StremnError, match=r"alex\.pth cannot be read .*force-reinstall lpips"):
+        read_heads(path)
 
 
 def test_lpips_metrics_differ_by_range_and_repeat_grey(tmp_path, monkeypatch):

@@ -22,7 +22,8 @@ def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
     Args:
         root: folder with `train-images-idx3-ubyte[.gz]` (or `digits_train_10k.npz`) and
             `t10k-images-idx3-ubyte[.gz]`, the files of the MNIST data set.
-        split: "train" is the first nine tenths of the training digits, "val" the rest.
+        split: "val" is every tenth of the training digits, "train" the rest. Not the last tenth:
+            a file may be sorted by class, and then one split lacks a digit that another is made of.
     """
     if split == "test":
         return _read_idx(_first_existing(root, ("t10k-images-idx3-ubyte",), (".gz", "")))
@@ -32,8 +33,8 @@ def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
             digits = arrays["images"]
     else:
         digits = _read_idx(_first_existing(root, ("train-images-idx3-ubyte",), (".gz", "")))
-    border = len(digits) * 9 // 10
-    return digits[:border] if split == "train" else digits[border:]
+    held_out = np.arange(len(digits)) % 10 == 9
+    return digits[~held_out] if split == "train" else digits[held_out]
 
 
 def _first_existing(root: Path, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
@@ -99,7 +100,61 @@ def _paste(
     np.maximum(region, patch, out=region)
 
 
-class MovingDigits:
+class _FlyingDigits:
+    """What both kinds of clips share: digits that fly straight through a black square.
+
+    Clip `index` is made from a generator seeded with (seed, index), so it is always the same.
+
+    Args:
+        digits: images to draw from, of one split.
+        length: number of clips.
+        size: side of the square in pixels.
+        side: side of a digit in pixels.
+        step: way per frame as a share of the free room.
+        seed: of the clips.
+    """
+
+    def __init__(
+        self,
+        digits: UInt8[np.ndarray, "n 28 28"],
+        length: int,
+        size: int,
+        side: int,
+        step: float,
+        seed: int,
+    ) -> None:
+        if side > size:
+            raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
+        self.digits = _resized(digits, side)
+        self.names = frozenset(_name(digit) for digit in digits)
+        self.length, self.size, self.side, self.step, self.seed = length, size, side, step, seed
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return self.length
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
+        """The clip at `index`."""
+        check_index(index, self.length)
+        clip = self._clip(np.random.default_rng((self.seed, index)))
+        return torch.from_numpy(clip[:, None])
+
+    def origins(self) -> frozenset[str]:
+        """A fingerprint of each digit image."""
+        return self.names
+
+    def _clip(self, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
+        raise NotImplementedError
+
+    def _black(self, frames: int) -> UInt8[np.ndarray, "frames size size"]:
+        return np.zeros((frames, self.size, self.size), np.uint8)
+
+    def _way(self, rng: np.random.Generator, frames: int) -> Int[np.ndarray, "frames 2"]:
+        """Top left corners of a digit that flies and bounces off the walls."""
+        return (bounce(rng, frames, self.step) * (self.size - self.side)).astype(int)
+
+
+class MovingDigits(_FlyingDigits):
     """Moving MNIST: digits that fly straight through a black square and bounce off its walls.
 
     The generator of PhyDNet and OpenSTL in law: uniform start and direction, 0.1 of the free room
@@ -128,35 +183,19 @@ class MovingDigits:
         step: float = 0.1,
         seed: int = 0,
     ) -> None:
-        if side > size:
-            raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
-        self.digits = _resized(digits, side)
-        self.names = frozenset(_name(digit) for digit in digits)
-        self.length, self.frames, self.size = length, frames, size
-        self.side, self.count, self.step, self.seed = side, count, step, seed
+        super().__init__(digits, length, size, side, step, seed)
+        self.frames, self.count = frames, count
 
-    def __len__(self) -> int:
-        """Number of clips."""
-        return self.length
-
-    def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
-        """The clip at `index`."""
-        check_index(index, self.length)
-        rng = np.random.default_rng((self.seed, index))
-        clip = np.zeros((self.frames, self.size, self.size), np.uint8)
+    def _clip(self, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
+        clip = self._black(self.frames)
         for _ in range(self.count):
             digit = self.digits[rng.integers(len(self.digits))]
-            corners = (bounce(rng, self.frames, self.step) * (self.size - self.side)).astype(int)
-            for frame, corner in zip(clip, corners, strict=True):
+            for frame, corner in zip(clip, self._way(rng, self.frames), strict=True):
                 _paste(frame, digit, corner)
-        return torch.from_numpy(clip[:, None])
-
-    def origins(self) -> frozenset[str]:
-        """A fingerprint of each digit image."""
-        return self.names
+        return clip
 
 
-class HiddenDigit:
+class HiddenDigit(_FlyingDigits):
     """Two moving digits, one of which goes away and returns: a task that only memory can solve.
 
     The second digit is shown for `visible` frames, then replaced for `hidden` frames by a small
@@ -168,7 +207,7 @@ class HiddenDigit:
         digits: images to draw from, of one split.
         length: number of clips.
         visible: frames before the digit goes away.
-        hidden: frames without it.
+        hidden: frames without it; it returns at frame `visible + hidden`.
         returned: frames after its return.
         size: side of the square in pixels.
         side: side of a digit in pixels.
@@ -188,27 +227,14 @@ class HiddenDigit:
         step: float = 0.1,
         seed: int = 0,
     ) -> None:
-        if side > size:
-            raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
-        self.digits = _resized(digits, side)
-        self.names = frozenset(_name(digit) for digit in digits)
-        self.length, self.size, self.side, self.step, self.seed = length, size, side, step, seed
+        super().__init__(digits, length, size, side, step, seed)
         self.visible, self.hidden, self.returned = visible, hidden, returned
 
-    def __len__(self) -> int:
-        """Number of clips."""
-        return self.length
-
-    def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
-        """The clip at `index`; its digit returns at frame `visible + hidden`."""
-        check_index(index, self.length)
-        rng = np.random.default_rng((self.seed, index))
-        frames = self.visible + self.hidden + self.returned
-        room = self.size - self.side
-        clip = np.zeros((frames, self.size, self.size), np.uint8)
-        steady, shy = self.digits[rng.integers(len(self.digits), size=2)]
-        ways = [(bounce(rng, frames, self.step) * room).astype(int) for _ in range(2)]
+    def _clip(self, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
         back = self.visible + self.hidden
+        clip = self._black(back + self.returned)
+        steady, shy = self.digits[rng.integers(len(self.digits), size=2)]
+        ways = [self._way(rng, len(clip)) for _ in range(2)]
         for time, frame in enumerate(clip):
             _paste(frame, steady, ways[0][time])
             if self.visible <= time < back:
@@ -216,11 +242,7 @@ class HiddenDigit:
                 _paste(frame, marker, ways[1][time] + self.side // 2 - 2)
             else:
                 _paste(frame, shy, ways[1][time])
-        return torch.from_numpy(clip[:, None])
-
-    def origins(self) -> frozenset[str]:
-        """A fingerprint of each digit image."""
-        return self.names
+        return clip
 
 
 def _name(digit: UInt8[np.ndarray, "28 28"]) -> str:

@@ -19,11 +19,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from stremn.errors import StremnError
+from stremn.media.video import IMAGE_SUFFIXES, natural_order
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 
 
 class FrameClips(Protocol):
@@ -141,7 +141,7 @@ class VideoClips:
 
 
 def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
-    """Frames of a video file or of a folder of images in the order of their names.
+    """Frames of a video file or of a folder of images, `frame2` before `frame10`.
 
     Args:
         path: the file or folder.
@@ -165,7 +165,7 @@ def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height
 
 def _raw_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
     if path.is_dir():
-        for image in sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
+        for image in _images(path):
             frame = cv2.imread(
                 str(image), cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
             )
@@ -247,9 +247,18 @@ def _videos(root: Path) -> list[Path]:
     return sorted(
         path
         for path in root.iterdir()
-        if path.suffix.lower() in VIDEO_SUFFIXES
-        or (path.is_dir() and any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()))
+        if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _images(path))
     )
+
+
+def _images(folder: Path) -> list[Path]:
+    """Images in a folder, hidden files left out, in natural order."""
+    images = (
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    return sorted(images, key=lambda path: natural_order(path.name))
 
 
 def _split_of(name: str) -> Split:
@@ -259,7 +268,7 @@ def _split_of(name: str) -> Split:
 
 def _count_frames(video: Path) -> int:
     if video.is_dir():
-        return sum(path.suffix.lower() in IMAGE_SUFFIXES for path in video.iterdir())
+        return len(_images(video))
     # Containers lie about their length; the packets do not, and need no decoding.
     try:
         with av.open(str(video)) as container:

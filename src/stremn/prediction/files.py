@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from stremn.errors import StremnError
+from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
-from stremn.media.results import write_video
 from stremn.media.video import Source, open_frames
 from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
 from stremn.prediction.weights import load_memory_predictor

@@ -52,7 +52,7 @@ class FrameDecoder(nn.Module):
 
     Args:
         inputs: channels of the feature map that comes in.
-        channels: channels of the frame that goes out.
+        channels: channels of what goes out: of a frame, or more for outputs that need more.
         widths: the encoder's widths; the decoder uses them in reverse.
         strides: the encoder's strides; the decoder undoes them in reverse.
         groups: groups of every GroupNorm.
@@ -90,7 +90,7 @@ class FrameDecoder(nn.Module):
     def forward(
         self, features: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, "b channels height width"]:
-        """Decode feature maps to logits of frames (their sigmoid lies in [0, 1])."""
+        """Decode feature maps to logits, of which an output makes frames."""
         return self.output(self.blocks(features))
 
 

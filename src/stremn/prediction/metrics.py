@@ -154,6 +154,7 @@ H36M_SCALES = {"mse": 10.0, "mae": 100.0}
 _ALEXNET = ((64, 3, 11, 4, 2), (192, 64, 5, 1, 2), (384, 192, 3, 1, 1), (256, 384, 3, 1, 1),
             (256, 256, 3, 1, 1))  # fmt: skip
 _TORCHVISION_LAYERS = (0, 3, 6, 8, 10)
+_REINSTALL = "Install the package `lpips` anew: pip install --force-reinstall lpips."
 _SHIFT, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
@@ -243,11 +244,33 @@ def _load_lpips(weights: Path | None) -> Lpips:
         raise MissingExtraError("lpips", "study")
     file = resources.files("lpips").joinpath("weights/v0.1/alex.pth")
     with resources.as_file(file) as path:
-        heads = torch.load(path, map_location="cpu", weights_only=True)
-    return Lpips(
-        read_alexnet(_alexnet_file(weights)),
-        [heads[f"lin{i}.model.1.weight"].flatten() for i in range(5)],
-    )
+        heads = read_heads(path)
+    return Lpips(read_alexnet(_alexnet_file(weights)), heads)
+
+
+def read_heads(path: Path) -> list[Float[Tensor, " c"]]:
+    """LPIPS v0.1's weight over the channels of each of AlexNet's five feature maps.
+
+    Raises:
+        StremnError: the file holds none, or some are missing.
+    """
+    names = [f"lin{i}.model.1.weight" for i in range(len(_ALEXNET))]
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        held = frozenset(found)
+    except (OSError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]  # PyTorch adds a page of advice
+        raise StremnError(
+            f"LPIPS' weights {path} cannot be read ({reason}). {_REINSTALL}"
+        ) from error
+    missing = [name for name in names if name not in held]
+    if missing:
+        raise StremnError(
+            f"LPIPS needs a weight for each of AlexNet's {len(names)} feature maps, {names[0]} to "
+            f"{names[-1]}, but {path} lacks {', '.join(missing)}; it holds "
+            f"{', '.join(sorted(map(str, held))) or 'nothing'}. {_REINSTALL}"
+        )
+    return [found[name].flatten() for name in names]
 
 
 def _alexnet_file(weights: Path | None) -> Path:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, cast
 
 import torch
 from jaxtyping import Float, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stremn.config import Config
 from stremn.errors import StremnError
@@ -43,7 +45,9 @@ class PredictionConfig(Config):
     growth: int = Field(default=0, ge=0)
     """Slots added whenever all are taken; for the rule "growing" only."""
     scale: Scale = "sqrt"
-    output: Literal["sigmoid", "residual"] = "sigmoid"
+    output: Literal["sigmoid", "residual", "moved"] = "sigmoid"
+    reach: int = Field(default=2, gt=0)
+    """Of the output "moved" only: pixels that a thing may go from one frame to the next."""
     groups: int = Field(default=8, gt=0)
     slope: float = Field(default=0.2, ge=0)
 
@@ -135,11 +139,11 @@ class Forecaster(Protocol):
 
 
 class Output(Protocol):
-    """How the decoder's logits become a frame."""
+    """How the decoder's last channels become a frame."""
 
     def __call__(
         self,
-        logits: Float[Tensor, "b c height width"],
+        logits: Float[Tensor, "b n height width"],
         last: Float[Tensor, "b c height width"],
     ) -> Float[Tensor, "b c height width"]:
         """Return frames in [0, 1]; `last` is the stack's last frame."""
@@ -163,7 +167,42 @@ def residual_output(
     return torch.sigmoid(logits + torch.logit(last, eps=0.01))
 
 
-OUTPUTS: dict[str, Output] = {"sigmoid": sigmoid_output, "residual": residual_output}
+def moved_output(
+    logits: Float[Tensor, "b n height width"],
+    last: Float[Tensor, "b c height width"],
+    *,
+    reach: int,
+) -> Float[Tensor, "b c height width"]:
+    """Each pixel is a weighted mean of the last frame's pixels near it and of one drawn anew.
+
+    Not in the paper: an extension, after the dynamic filters of DFN (Jia et al. 2016). What was
+    seen is carried over rather than drawn again from features, so a roll-out loses less of it.
+
+    Args:
+        logits: (2 reach + 1)^2 + 1 for the softmax of the weights, then one per drawn channel.
+        last: the stack's last frame; black is assumed around it.
+        reach: how far a pixel may come from, along each axis.
+    """
+    weights, drawn = logits.tensor_split([moved_taps(reach)], dim=1)
+    weights = weights.softmax(1)
+    near = F.unfold(last, 2 * reach + 1, padding=reach)  # b (c taps) (height width)
+    near = near.unflatten(1, (last.shape[1], -1)).unflatten(-1, last.shape[-2:])
+    carried = (near * weights[:, None, :-1]).sum(2)
+    return carried + weights[:, -1:] * torch.sigmoid(drawn)
+
+
+def moved_taps(reach: int) -> int:
+    """Weights per pixel of `moved_output`: one for every place to come from, one for drawing."""
+    return (2 * reach + 1) ** 2 + 1
+
+
+def build_output(config: PredictionConfig) -> tuple[Output, int]:
+    """Return the output a configuration names, and how many channels it needs."""
+    if config.output == "moved":
+        moved = partial(moved_output, reach=config.reach)
+        return moved, moved_taps(config.reach) + config.channels
+    plain: dict[str, Output] = {"sigmoid": sigmoid_output, "residual": residual_output}
+    return plain[config.output], config.channels
 
 
 class FramePredictor(nn.Module):
@@ -194,7 +233,7 @@ class FramePredictor(nn.Module):
         self.to_key, self.to_value, self.to_update_key = to_key, to_value, to_update_key
         self.policy = policy
         self.config = config
-        self.output = OUTPUTS[config.output]
+        self.output, _ = build_output(config)
 
     def under(self, rule: str, slots: int | None = None) -> FramePredictor:
         """Return a predictor with the same weights (shared) and the memory rule of a name.
@@ -350,7 +389,7 @@ def build_model(config: PredictionConfig, *, training: bool = False) -> FramePre
         nn.Conv2d(features, config.value, 3, padding=1),
         nn.Conv2d(features, config.update_key, 3, padding=1),
         FrameDecoder(
-            2 * config.value, config.channels, widths, strides, config.groups, config.slope
+            2 * config.value, build_output(config)[1], widths, strides, config.groups, config.slope
         ),
         memory_rule(config.policy, training=training),
         config,
@@ -382,11 +421,15 @@ class LossConfig(Config):
     `pixel` is the paper's "shrinkage" on L1 and L2, or as controls "plain" L1 + L2, or "squared",
     L2 alone, which does not pull uncertain pixels to black early in training. The gradient's
     weight rises from 0 over the first `gradient_ramp` of training.
+
+    `future_weight`, not in the paper, is how much more one of the clip's last `future` frames
+    counts than one of the observed frames, which are predicted one step ahead.
     """
 
     pixel: Literal["shrinkage", "plain", "squared"] = "shrinkage"
     gradient_weight: float = Field(default=0.1, ge=0)
     gradient_ramp: float = Field(default=0.3, ge=0, le=1)
+    future_weight: float = Field(default=1.0, gt=0)
 
 
 class HorizonConfig(Config):
@@ -450,5 +493,24 @@ def clip_loss(
     free = horizon.free(progress)
     observed = horizon.observed + horizon.future - free
     predicted = cast(Forecaster, model).rollout(frames, observed, free)
+    prediction = predicted.frames.float()
     target = frames[:, predicted.first : horizon.observed + horizon.future]
-    return frame_loss(predicted.frames.float(), target, loss, progress)
+    early = horizon.observed - predicted.first
+    if loss.future_weight == 1 or early == 0:
+        return frame_loss(prediction, target, loss, progress)
+    reports = [
+        frame_loss(prediction[:, part], target[:, part], loss, progress)
+        for part in (slice(early), slice(early, None))
+    ]
+    return weighted_mean(reports, (early, loss.future_weight * horizon.future))
+
+
+def weighted_mean(reports: Sequence[LossReport], weights: Sequence[float]) -> LossReport:
+    """Mean of losses with equal terms, and of each term; `weights` need not sum to 1."""
+    shares = [weight / sum(weights) for weight in weights]
+    total = torch.stack([s * r.loss for s, r in zip(shares, reports, strict=True)]).sum()
+    names = reports[0].scalars
+    return LossReport(
+        total,
+        {n: sum(s * r.scalars[n] for s, r in zip(shares, reports, strict=True)) for n in names},
+    )

@@ -108,7 +108,6 @@ def run_recipe(
     clips, held_out = clips_of(recipe, "train"), clips_of(recipe, "val")
     check_disjoint({"train": clips, "val": held_out})
     model = first_model(recipe)
-    logger.info("%s parameters", f"{count_parameters(model):,}")
     facts = recipe.model_dump(mode="json")
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -129,12 +128,25 @@ def run_recipe(
         validate=validation,
         export=lambda trained, file: save_predictor(cast(Predictor, trained), file),
         resume=resume,
-        recipe={key: value for key, value in facts.items() if key != "train"},
+        recipe=_without_train(facts),
+        complete=lambda old: _with_defaults(old, facts),
         accept=[request.partition("=")[0].strip() for request in overrides],
     )
     if result.stopped == "finished" and recipe.validation.average:
         validation.average(cast(Predictor, result.model))
     return result
+
+
+def _without_train(facts: dict[str, Any]) -> dict[str, Any]:
+    """`fit` keeps the train section itself."""
+    return {key: value for key, value in facts.items() if key != "train"}
+
+
+def _with_defaults(old: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's recipe, whose keys that came later have their defaults."""
+    values = {**old, "train": now["train"]}
+    recipe = build(PredictionRecipe, values, "The recipe of the checkpoint")
+    return _without_train(recipe.model_dump(mode="json"))
 
 
 # ------------------------------------------------------------------------------------------ parts
