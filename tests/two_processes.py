@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from stremn.training.fit import fit
+from stremn.training.fit import fit, leave_processes
 
 
 def run(out: Path, rank: int) -> None:
@@ -24,3 +24,4 @@ def run(out: Path, rank: int) -> None:
 
 if __name__ == "__main__":
     run(Path(sys.argv[1]), int(os.environ["RANK"]))
+    leave_processes()

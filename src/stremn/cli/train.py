@@ -37,11 +37,13 @@ def train(
     """
     from stremn.prediction import recipes as prediction_recipes
     from stremn.training import recipes
+    from stremn.training.fit import leave_processes
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes
     text = task.train(recipe, changes or [], out, resume=resume, dry_run=dry_run)
     output.print(text, markup=False, highlight=False, soft_wrap=True)
+    leave_processes()
 
 
 def average(

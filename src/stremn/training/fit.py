@@ -335,3 +335,12 @@ def _accelerator(config: TrainConfig) -> Any:
     return Accelerator(
         mixed_precision="no", cpu=config.device == "cpu", kwargs_handlers=[unused, patience]
     )
+
+
+def leave_processes() -> None:
+    """End this process's part in a training of several; to be called last.
+
+    A process that exits without it may abort, since threads of the connection still run.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
