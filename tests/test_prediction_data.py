@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from stremn.data.digits import HiddenDigit, MovingDigits, bounce, read_digits
+from stremn.data.digits import bounce, hidden_digit, moving_digits, read_digits
 from stremn.data.frame_clips import (
     SPLITS,
     Span,
@@ -67,18 +67,18 @@ def test_a_point_bounces_inside_its_room_at_constant_speed():
 
 
 def test_moving_digits_repeat_by_index_and_differ_between_indices_and_seeds():
-    clips = MovingDigits(some_digits(), 4, frames=5)
+    clips = moving_digits(some_digits(), 4, frames=5)
     assert clips[1].shape == (5, 1, 64, 64)
     assert clips[1].dtype == torch.uint8
-    assert torch.equal(clips[1], MovingDigits(some_digits(), 4, frames=5)[1])
+    assert torch.equal(clips[1], moving_digits(some_digits(), 4, frames=5)[1])
     assert not torch.equal(clips[1], clips[2])
-    assert not torch.equal(clips[1], MovingDigits(some_digits(), 4, frames=5, seed=1)[1])
+    assert not torch.equal(clips[1], moving_digits(some_digits(), 4, frames=5, seed=1)[1])
     assert len(list(clips)) == 4
 
 
 def test_one_moving_digit_is_the_digit_itself_in_every_frame():
     digits = some_digits(1)
-    clip = MovingDigits(digits, 1, frames=20, count=1)[0]
+    clip = moving_digits(digits, 1, frames=20, count=1)[0]
     for frame in clip[:, 0].numpy():
         rows, columns = np.nonzero(frame)
         top, left = rows.min() - 6, columns.min() - 6
@@ -88,12 +88,12 @@ def test_one_moving_digit_is_the_digit_itself_in_every_frame():
 
 def test_overlapping_digits_show_the_brighter():
     digits = np.full((1, 28, 28), 200, np.uint8)
-    clip = MovingDigits(digits, 1, frames=30, size=40)[0]
+    clip = moving_digits(digits, 1, frames=30, size=40)[0]
     assert set(clip.unique().tolist()) == {0, 200}
 
 
 def test_the_hidden_digit_goes_and_returns():
-    task = HiddenDigit(some_digits(), 8, visible=4, hidden=6, returned=3)
+    task = hidden_digit(some_digits(), 8, visible=4, hidden=6, returned=3)
     light = torch.stack([clip.float().mean((1, 2, 3)) for clip in task])  # clips t
     mean = light.mean(0)
     assert task[0].shape == (13, 1, 32, 32)
@@ -103,8 +103,8 @@ def test_the_hidden_digit_goes_and_returns():
 
 def test_the_hidden_digit_cannot_be_told_from_the_frames_of_its_absence():
     black = np.zeros((1, 28, 28), np.uint8)  # the steady digit is black: only the shy one shows
-    bright = HiddenDigit(np.full((1, 28, 28), 255, np.uint8), 1, visible=3, hidden=5)
-    nothing = HiddenDigit(black, 1, visible=3, hidden=5)
+    bright = hidden_digit(np.full((1, 28, 28), 255, np.uint8), 1, visible=3, hidden=5)
+    nothing = hidden_digit(black, 1, visible=3, hidden=5)
     away, truth = nothing[0][3:8], bright[0]
     assert (away.amax((1, 2, 3)) == torch.tensor([110, 110, 110, 110, 255])).all()
     assert (away > 0).sum((1, 2, 3)).tolist() == [16] * 5
@@ -118,7 +118,7 @@ def test_digit_splits_share_no_digit(tmp_path):
     write_idx(tmp_path / "t10k-images-idx3-ubyte", some_digits(7, seed=1))
     digits = {split: read_digits(tmp_path, split) for split in SPLITS}
     assert [len(digits[split]) for split in SPLITS] == [18, 2, 7]
-    check_disjoint({split: MovingDigits(digits[split], 1) for split in SPLITS})
+    check_disjoint({split: moving_digits(digits[split], 1) for split in SPLITS})
 
 
 def test_digits_sorted_by_class_are_all_in_training_and_in_validation(tmp_path):
@@ -132,7 +132,7 @@ def test_digits_sorted_by_class_are_all_in_training_and_in_validation(tmp_path):
 def test_shared_digits_are_found():
     digits = some_digits(4)
     with pytest.raises(StremnError, match="'train' and 'test' share 1 origins"):
-        check_disjoint({"train": MovingDigits(digits, 1), "test": MovingDigits(digits[3:], 1)})
+        check_disjoint({"train": moving_digits(digits, 1), "test": moving_digits(digits[3:], 1)})
 
 
 @pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs the real digits")
@@ -140,7 +140,7 @@ def test_real_digit_splits_share_no_digit():
     root = Path(os.environ["STREMN_DATA"]) / "prediction" / "mnist"
     digits = {split: read_digits(root, split) for split in SPLITS}
     assert [len(digits[split]) for split in SPLITS] == [9000, 1000, 10000]
-    check_disjoint({split: MovingDigits(digits[split], 1) for split in SPLITS})
+    check_disjoint({split: moving_digits(digits[split], 1) for split in SPLITS})
 
 
 def test_missing_or_broken_digit_files_are_named(tmp_path):
@@ -154,7 +154,7 @@ def test_missing_or_broken_digit_files_are_named(tmp_path):
         read_digits(tmp_path, "test")
 
 
-@pytest.mark.parametrize("kind", [MovingDigits, HiddenDigit])
+@pytest.mark.parametrize("kind", [moving_digits, hidden_digit])
 def test_a_digit_must_fit_its_square(kind):
     with pytest.raises(StremnError, match="digit of 30 pixels does not fit a square of 20"):
         kind(some_digits(), 1, size=20, side=30)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from stremn.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from stremn.cli.app import app
-from stremn.data.digits import MovingDigits
+from stremn.data.digits import moving_digits
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
@@ -48,7 +48,7 @@ def some_digits(count, seed=0):
 
 
 def clips(length=5, frames=8):
-    return MovingDigits(some_digits(4), length, frames, size=16, side=8)
+    return moving_digits(some_digits(4), length, frames, size=16, side=8)
 
 
 def test_scores_equal_a_loop_over_clips_and_frames():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from stremn.data.digits import MovingDigits
+from stremn.data.digits import moving_digits
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
 from stremn.prediction.files import predict_video
@@ -218,7 +218,7 @@ def test_the_shipped_weights_know_moving_digits():
     cv2.ellipse(digit[0], (14, 14), (6, 9), 0, 0, 360, 255, 3)  # a zero
     model = load_memory_predictor("digits")
     side = model.config.size
-    clips = torch.stack(list(MovingDigits(digit, 8, 11, side, side * 28 // 64, count=1)))
+    clips = torch.stack(list(moving_digits(digit, 8, 11, side, side * 28 // 64, count=1)))
     frames = clips.float() / 255
     with torch.inference_mode():
         predicted = model.rollout(frames, 10, 1).frames[:, -1]

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -100,34 +100,50 @@ def _paste(
     np.maximum(region, patch, out=region)
 
 
-class _FlyingDigits:
-    """What both kinds of clips share: digits that fly straight through a black square.
-
-    Clip `index` is made from a generator seeded with (seed, index), so it is always the same.
+class FlyingDigits:
+    """Digits of one size, and how they fly straight through a black square.
 
     Args:
         digits: images to draw from, of one split.
-        length: number of clips.
         size: side of the square in pixels.
         side: side of a digit in pixels.
         step: way per frame as a share of the free room.
-        seed: of the clips.
     """
 
     def __init__(
-        self,
-        digits: UInt8[np.ndarray, "n 28 28"],
-        length: int,
-        size: int,
-        side: int,
-        step: float,
-        seed: int,
+        self, digits: UInt8[np.ndarray, "n 28 28"], size: int, side: int, step: float
     ) -> None:
         if side > size:
             raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
         self.digits = _resized(digits, side)
         self.names = frozenset(_name(digit) for digit in digits)
-        self.length, self.size, self.side, self.step, self.seed = length, size, side, step, seed
+        self.size, self.side, self.step = size, side, step
+
+    def black(self, frames: int) -> UInt8[np.ndarray, "frames size size"]:
+        """A clip without anything in it."""
+        return np.zeros((frames, self.size, self.size), np.uint8)
+
+    def way(self, rng: np.random.Generator, frames: int) -> Int[np.ndarray, "frames 2"]:
+        """Top left corners of a digit that flies and bounces off the walls."""
+        return (bounce(rng, frames, self.step) * (self.size - self.side)).astype(int)
+
+
+DrawClip = Callable[[FlyingDigits, np.random.Generator], UInt8[np.ndarray, "t size size"]]
+"""Draws a clip of digits."""
+
+
+class DigitClips:
+    """Clips of digits, made on the fly; clip `index` depends on `seed` and `index` alone.
+
+    Args:
+        flying: the digits.
+        draw: what happens in a clip.
+        length: number of clips.
+        seed: of the clips.
+    """
+
+    def __init__(self, flying: FlyingDigits, draw: DrawClip, length: int, seed: int) -> None:
+        self.flying, self.draw, self.length, self.seed = flying, draw, length, seed
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -136,113 +152,76 @@ class _FlyingDigits:
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
         """The clip at `index`."""
         check_index(index, self.length)
-        clip = self._clip(np.random.default_rng((self.seed, index)))
+        clip = self.draw(self.flying, np.random.default_rng((self.seed, index)))
         return torch.from_numpy(clip[:, None])
 
     def origins(self) -> frozenset[str]:
         """A fingerprint of each digit image."""
-        return self.names
-
-    def _clip(self, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
-        raise NotImplementedError
-
-    def _black(self, frames: int) -> UInt8[np.ndarray, "frames size size"]:
-        return np.zeros((frames, self.size, self.size), np.uint8)
-
-    def _way(self, rng: np.random.Generator, frames: int) -> Int[np.ndarray, "frames 2"]:
-        """Top left corners of a digit that flies and bounces off the walls."""
-        return (bounce(rng, frames, self.step) * (self.size - self.side)).astype(int)
+        return self.flying.names
 
 
-class MovingDigits(_FlyingDigits):
-    """Moving MNIST: digits that fly straight through a black square and bounce off its walls.
+def moving_digits(
+    digits: UInt8[np.ndarray, "n 28 28"],
+    length: int,
+    frames: int = 20,
+    size: int = 64,
+    side: int = 28,
+    count: int = 2,
+    step: float = 0.1,
+    seed: int = 0,
+) -> DigitClips:
+    """Moving MNIST: `count` digits that bounce off the walls for `frames` frames.
 
     The generator of PhyDNet and OpenSTL in law: uniform start and direction, 0.1 of the free room
-    per frame, overlap by maximum. Clips are made on the fly; clip `index` depends on `seed` and
-    `index` alone.
-
-    Args:
-        digits: images to draw from, of one split.
-        length: number of clips.
-        frames: frames in a clip.
-        size: side of the square in pixels.
-        side: side of a digit in pixels.
-        count: digits in a clip.
-        step: way per frame as a share of the free room.
-        seed: of the clips.
+    per frame, overlap by maximum. Other arguments are those of `FlyingDigits` and `DigitClips`.
     """
 
-    def __init__(
-        self,
-        digits: UInt8[np.ndarray, "n 28 28"],
-        length: int,
-        frames: int = 20,
-        size: int = 64,
-        side: int = 28,
-        count: int = 2,
-        step: float = 0.1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(digits, length, size, side, step, seed)
-        self.frames, self.count = frames, count
-
-    def _clip(self, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
-        clip = self._black(self.frames)
-        for _ in range(self.count):
-            digit = self.digits[rng.integers(len(self.digits))]
-            for frame, corner in zip(clip, self._way(rng, self.frames), strict=True):
+    def draw(flying: FlyingDigits, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
+        clip = flying.black(frames)
+        for _ in range(count):
+            digit = flying.digits[rng.integers(len(flying.digits))]
+            for frame, corner in zip(clip, flying.way(rng, frames), strict=True):
                 _paste(frame, digit, corner)
         return clip
 
+    return DigitClips(FlyingDigits(digits, size, side, step), draw, length, seed)
 
-class HiddenDigit(_FlyingDigits):
+
+def hidden_digit(
+    digits: UInt8[np.ndarray, "n 28 28"],
+    length: int,
+    visible: int = 8,
+    hidden: int = 12,
+    returned: int = 6,
+    size: int = 32,
+    side: int = 14,
+    step: float = 0.1,
+    seed: int = 0,
+) -> DigitClips:
     """Two moving digits, one of which goes away and returns: a task that only memory can solve.
 
     The second digit is shown for `visible` frames, then replaced for `hidden` frames by a small
-    grey square that follows its way, bright in the last of them, then shown again. Where and when
-    it returns can be read from the last stack of frames; *which* digit it is cannot: a queue of
-    five stacks has forgotten it, so only a memory that kept an early frame draws it.
-
-    Args:
-        digits: images to draw from, of one split.
-        length: number of clips.
-        visible: frames before the digit goes away.
-        hidden: frames without it; it returns at frame `visible + hidden`.
-        returned: frames after its return.
-        size: side of the square in pixels.
-        side: side of a digit in pixels.
-        step: way per frame as a share of the free room.
-        seed: of the clips.
+    grey square that follows its way, bright in the last of them, then shown again for `returned`
+    frames. Where and when it returns can be read from the last stack of frames; *which* digit it is
+    cannot: a queue of five stacks has forgotten it, so only a memory that kept an early frame
+    draws it. Other arguments are those of `FlyingDigits` and `DigitClips`.
     """
+    back = visible + hidden
 
-    def __init__(
-        self,
-        digits: UInt8[np.ndarray, "n 28 28"],
-        length: int,
-        visible: int = 8,
-        hidden: int = 12,
-        returned: int = 6,
-        size: int = 32,
-        side: int = 14,
-        step: float = 0.1,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(digits, length, size, side, step, seed)
-        self.visible, self.hidden, self.returned = visible, hidden, returned
-
-    def _clip(self, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
-        back = self.visible + self.hidden
-        clip = self._black(back + self.returned)
-        steady, shy = self.digits[rng.integers(len(self.digits), size=2)]
-        ways = [self._way(rng, len(clip)) for _ in range(2)]
+    def draw(flying: FlyingDigits, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
+        clip = flying.black(back + returned)
+        steady, shy = flying.digits[rng.integers(len(flying.digits), size=2)]
+        ways = [flying.way(rng, len(clip)) for _ in range(2)]
         for time, frame in enumerate(clip):
             _paste(frame, steady, ways[0][time])
-            if self.visible <= time < back:
+            if visible <= time < back:
                 marker = np.full((4, 4), 255 if time == back - 1 else 110, np.uint8)
-                _paste(frame, marker, ways[1][time] + self.side // 2 - 2)
+                _paste(frame, marker, ways[1][time] + flying.side // 2 - 2)
             else:
                 _paste(frame, shy, ways[1][time])
         return clip
+
+    return DigitClips(FlyingDigits(digits, size, side, step), draw, length, seed)
 
 
 def _name(digit: UInt8[np.ndarray, "28 28"]) -> str:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, PositiveInt
 
 from stremn.config import Config
-from stremn.data.digits import HiddenDigit, MovingDigits, read_digits
+from stremn.data.digits import hidden_digit, moving_digits, read_digits
 from stremn.data.frame_clips import FrameClips, Split, video_folder
 from stremn.data.human import HumanWalking
 from stremn.data.kth import kth
@@ -52,14 +52,14 @@ def open_clips(
     start = {"train": 1_000 + seed, "val": 1, "test": 2}[split]
     if data.kind == "moving-digits":
         digits = read_digits(root, split)
-        return MovingDigits(digits, length, frames, data.size, data.side, 2, data.step, start)
+        return moving_digits(digits, length, frames, data.size, data.side, 2, data.step, start)
     if data.kind == "hidden-digit":
         if observed <= AWAY:
             raise StremnError(
                 f"The hidden digit is away for {AWAY} frames, so more must be observed; got "
                 f"observed={observed}."
             )
-        return HiddenDigit(
+        return hidden_digit(
             read_digits(root, split),
             length,
             observed - AWAY,
