@@ -1,7 +1,6 @@
 """Results out: what is written, valid at any moment, and the same when resumed."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -431,9 +430,11 @@ def test_output_folder_that_cannot_be(tmp_path: Path) -> None:
         writer(tmp_path / "file" / "out")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_no_permission(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)  # as root, no folder refuses
     with pytest.raises(StremnError, match="no permission to write"):
         make_folder(tmp_path / "out")
 
