@@ -110,14 +110,19 @@ def test_the_plain_loss_is_the_mean_cross_entropy_of_all_frames_but_the_first(
     assert "dice" not in report.scalars
 
 
-def test_dice_and_the_hardest_pixels_add_to_the_loss(model: STReMN) -> None:
+def test_overlap_and_the_hardest_pixels_add_to_the_loss(model: STReMN) -> None:
     batch = square_clips([[0]], frames=3)
     with torch.no_grad():
         plain = ClipLoss(slots=2, policy=Oldest())(model, batch, 1.0)
         dice = ClipLoss(slots=2, policy=Oldest(), dice=2.0)(model, batch, 1.0)
+        lovasz = ClipLoss(slots=2, policy=Oldest(), lovasz=3.0)(model, batch, 1.0)
         hard = ClipLoss(slots=2, policy=Oldest(), bootstrap=0.2)(model, batch, 1.0)
         early = ClipLoss(slots=2, policy=Oldest(), bootstrap=0.2)(model, batch, 0.0)
     assert float(dice.loss) == pytest.approx(float(plain.loss) + 2 * dice.scalars["dice"], rel=1e-5)
+    assert lovasz.scalars["lovasz"] > 0
+    assert float(lovasz.loss) == pytest.approx(
+        float(plain.loss) + 3 * lovasz.scalars["lovasz"], rel=1e-5
+    )
     assert float(hard.loss) > float(plain.loss)
     assert float(early.loss) == pytest.approx(float(plain.loss), rel=1e-6)
 

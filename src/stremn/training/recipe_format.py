@@ -101,9 +101,13 @@ class StageSection(Config):
 
 
 class LossSection(Config):
-    """Cross entropy; `bootstrap` below 1 keeps that share of the pixels from `ramp[1]` on."""
+    """Cross entropy; `bootstrap` below 1 keeps that share of the pixels from `ramp[1]` on.
+
+    `dice` and `lovasz` are weights of losses that are added to it.
+    """
 
     dice: NonNegativeFloat = 0.0
+    lovasz: NonNegativeFloat = 0.0
     bootstrap: float = Field(default=1.0, gt=0, le=1)
     ramp: tuple[float, float] = (0.2, 0.7)
     imitate: str | None = None

@@ -113,6 +113,7 @@ class StageLoss:
             slots=chosen,
             policy=watched if learns else policy,
             dice=self.loss.dice,
+            lovasz=self.loss.lovasz,
             bootstrap=self.loss.bootstrap,
             ramp=self.loss.ramp,
         )

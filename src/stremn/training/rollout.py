@@ -19,6 +19,7 @@ from stremn.training.losses import (
     bootstrap_fraction,
     bootstrapped_cross_entropy,
     dice_loss,
+    lovasz_softmax,
 )
 
 
@@ -113,7 +114,9 @@ def _insert(
 
 @dataclass(frozen=True)
 class ClipLoss:
-    """Cross entropy on merged log-probabilities over all frames but the first, plus Dice.
+    """Cross entropy on merged log-probabilities over all frames but the first, plus overlap.
+
+    `dice` and `lovasz` are the weights of two losses on the overlap of regions (not the paper's).
 
     `slots` and `policy` are those of the memory during training; `policy` None is the model's
     learned rule. `bootstrap` is the share of hardest pixels kept at the end (1 keeps all, the
@@ -124,6 +127,7 @@ class ClipLoss:
     policy: UpdatePolicy | None = None
     growth: int = 0
     dice: float = 0.0
+    lovasz: float = 0.0
     bootstrap: float = 1.0
     ramp: tuple[float, float] = (0.2, 0.7)
 
@@ -140,6 +144,10 @@ class ClipLoss:
             overlap = torch.stack([dice_loss(p, y, batch.given >= 0) for p, y in frames]).mean()
             loss = loss + self.dice * overlap
             scalars["dice"] = float(overlap.detach())
+        if self.lovasz:
+            hinge = torch.stack([lovasz_softmax(p, y) for p, y in frames]).mean()
+            loss = loss + self.lovasz * hinge
+            scalars["lovasz"] = float(hinge.detach())
         scalars["J_last"] = last_frame_j(clip, batch)
         return LossReport(loss, scalars)
 
