@@ -130,3 +130,14 @@ def frames_held(rule, slots: int, frames: int) -> list[int]:
         else:
             held[rule(held, frame)] = frame
     return held
+
+
+def given_up(shares: np.ndarray, layers: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Pixel by pixel: the share of the pixel's layer added to the background's, then none."""
+    result = shares.copy()
+    for row, column in np.ndindex(*where.shape):
+        layer = layers[row, column]
+        if where[row, column] and layer:
+            result[0, row, column] += result[layer, row, column]
+            result[layer, row, column] = 0
+    return result

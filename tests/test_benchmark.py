@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -50,6 +51,11 @@ def test_made_frames_show_made_labels() -> None:
     assert set(labels.flat) == {0, 1, 2, 3}
     assert made_frame(60, 90).shape == (60, 90, 3)
     assert (made_frame(60, 90) != made_frame(60, 90, 50)).any()
+    picture = made_frame(120, 180, 7).astype(int)
+    for i in (1, 2, 3):  # each of one color, whatever the number of objects asked for
+        inside = made_labels(120, 180, i, 7) == i
+        assert np.array_equal(inside & (made_labels(120, 180, 10, 7) == i), inside)
+        assert picture[inside].std(0).max() < 12
 
 
 @pytest.mark.parametrize("objects", [1, 2])
@@ -90,6 +96,9 @@ def test_the_report_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     text = (tmp_path / "speed.md").read_text()
     for word in ("read (Eq 5)", "write (Eq 1-4)", "whole step", "frames/s", "App. A", "pipeline"):
         assert word in text
+    assert "within reach 0.5" in text
+    reaches = [row["reach"] for row in results["sweeps"]["small"]]
+    assert {None, 0.5} == set(reaches)
     for stage in ("query encoder", "decoder", "memory encoder", "read (Eq 5)"):
         row = next(s for s in results["stages"]["small 240p"] if s["name"] == stage)
         assert row["cost"]["flops"] > 0

@@ -207,9 +207,9 @@ def test_scale_log_keeps_the_entropy_of_a_larger_memory() -> None:
         entropies = []
         for side in (16, 48):
             keys, query = torch.randn(1, 3 * side**2, 64), torch.randn(1, 8, 8, 64) * 2
-            factor = memory.sharpness(
-                query.new_zeros(1, side, side, 64), torch.zeros(1, 3, dtype=torch.bool), scale
-            )
+            empty = MemoryState.empty(1, 3, (side, side), key=64, value=1, update_key=1)
+            taken = replace(empty, written_at=torch.zeros(1, 3, dtype=torch.int64))
+            factor = memory.sharpness(taken, scale)
             weights = memory.affinity((query * factor).flatten(1, 2), keys, None)
             entropies.append(float(-(weights * weights.log()).sum(-1).mean()))
         relative[scale] = entropies[1] / entropies[0]

@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 import oracles
+from stremn import memory, segmentation
 from stremn.model import STReMN
 from stremn.policies import Oldest
 from stremn.segmentation import (
@@ -15,6 +16,10 @@ from stremn.segmentation import (
     aggregate,
     build_model,
     frozen_parameters,
+    given_up,
+    likeliest,
+    logits_within,
+    look,
     memorize,
     object_logits,
     object_masks,
@@ -25,6 +30,7 @@ from stremn.segmentation import (
     shares,
     start,
 )
+from stremn.windows import Window, whole
 from tiny_model import tiny_backbone, tiny_config, tiny_model
 
 SIZE = (32, 48)
@@ -138,6 +144,71 @@ def test_a_session_merges_as_training_does(model: STReMN) -> None:
             track, query = given_track(model, [0] * len(label), label, 1)
             merged = recall(model, track, query, 1, len(label)).exp()
             torch.testing.assert_close(segment(model, track, query), merged, rtol=0, atol=2e-6)
+
+
+def test_an_entry_is_read_in_its_window_alone(model: STReMN) -> None:
+    windows = [Window(0, 2, 1, 3), Window(0, 1, 0, 2)]
+    with torch.no_grad():
+        track, query = given_track(model, [0, 0], [1, 2], 1)
+        found = logits_within(model, track, query, windows)[:, 0]
+        everywhere = model.recall(track.state, query.take(track.video))[:, 0]
+        whole_frame = logits_within(model, track, query, [whole((2, 3))] * 2)[:, 0]
+        state = track.state.entry(1)
+        read_within = memory.read(state, query.within(windows[1]).key)
+        read_all = memory.read(state, query.key)
+    torch.testing.assert_close(whole_frame, everywhere, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(read_within, read_all[:, 0:1, 0:2], rtol=1e-5, atol=1e-6)
+    inside = torch.zeros(2, 8, 12, dtype=torch.bool)
+    inside[0, :, 4:], inside[1, :4, :8] = True, True
+    assert (found[~inside] == found.min()).all()
+    assert found[inside].min() > found.min()
+    assert segment(model, track, query, windows)[0, 1, :, 0].max() < 1e-6
+
+
+def test_a_lost_object_is_looked_for_everywhere(model: STReMN, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    track, query = given_track(model, [0, 0], [1, 2], 1)
+    asked = []
+
+    def answers(model, track, query, windows):  # type: ignore[no-untyped-def]
+        asked.append(list(windows))
+        logits = torch.full((2, 1, 8, 12), -5.0)
+        logits[0, :, :, :2] = 5.0
+        if windows[1] == whole((2, 3)):
+            logits[1, :, :, 10:] = 5.0
+        return logits
+
+    monkeypatch.setattr(segmentation, "logits_within", answers)
+    previous = np.zeros(SIZE, np.int32)
+    previous[:4, :4], previous[-2:, -2:] = 1, 2
+    monkeypatch.setattr("stremn.windows.CONTEXT", 0)
+    shares, where = look(model, track, query, previous, 0.1)
+    near = [Window(0, 2, 0, 2), Window(0, 2, 2, 3)]
+    assert asked == [near, [near[0], whole((2, 3))]]
+    assert np.array_equal(np.unique(where[:, -8:-2]), [2])
+    assert np.array_equal(where, shares[0].argmax(0).numpy())
+
+
+def test_an_object_in_its_window_is_read_once(model: STReMN) -> None:
+    track, query = given_track(model, [0], [1], 1)
+    previous = np.zeros(SIZE, np.int32)  # absent: may be anywhere
+    with torch.no_grad():
+        found, where = look(model, track, query, previous, 0.5)
+        expected = segment(model, track, query)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert np.array_equal(where, expected[0].argmax(0).numpy())
+
+
+def test_pixels_that_are_given_up_go_to_the_background() -> None:
+    found = torch.rand(1, 3, 4, 5).softmax(1)
+    layers = likeliest(found[0])
+    assert np.array_equal(layers, found[0].argmax(0).numpy())
+    where = np.zeros((4, 5), bool)
+    where[1:3, 2:] = True
+    after = given_up(found, layers, where)
+    torch.testing.assert_close(after.sum(1), torch.ones(1, 4, 5))
+    assert torch.equal(after[:, :, ~where], found[:, :, ~where])
+    expected = oracles.given_up(found[0].numpy(), layers, where)
+    np.testing.assert_allclose(after[0].numpy(), expected, rtol=1e-6)
 
 
 def test_logits_are_brought_to_the_frames_size(model: STReMN) -> None:

@@ -90,7 +90,7 @@ class Step(nn.Module):
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
         """`memory.read` without a look at the values, which a graph cannot take."""
-        factor = memory.sharpness(query.key, state.vacant, self.model.scale)
+        factor = memory.sharpness(state, self.model.scale)
         weights = memory.affinity(
             (query.key * factor).flatten(1, 2), state.keys.flatten(1, 3), state.vacant
         )

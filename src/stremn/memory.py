@@ -138,6 +138,11 @@ class MemoryState:
         chosen: dict[str, Any] = {name: x[entries] for name, x in self.tensors().items()}
         return replace(self, **chosen)
 
+    def entry(self, index: int) -> MemoryState:
+        """Return the memory of one batch entry: views, not copies."""
+        own: dict[str, Any] = {name: x[index : index + 1] for name, x in self.tensors().items()}
+        return replace(self, **own)
+
     def grown(self, slots: int) -> MemoryState:
         """Return the same memory with `slots` more empty slots."""
         extra = MemoryState.empty(
@@ -299,13 +304,14 @@ def read(
 ) -> Float[Tensor, "b h w cv"]:
     """Eq 5, left half: softmax over all positions of all slots, then the weighted sum of values.
 
-    `scale`: see `sharpness`. An entry without any template reads zeros; sessions and rollouts
+    The query may be of a part of the frame: every position is read by itself. `scale`: see
+    `sharpness`. An entry without any template reads zeros; sessions and rollouts
     refuse to get there.
     """
     h, w = query_key.shape[1:3]
     used = max(state.filled, 1)
     vacant = state.vacant[:, :used]
-    query = (query_key * sharpness(query_key, vacant, scale)).flatten(1, 2)  # b (h w) ck
+    query = (query_key * sharpness(state, scale)).flatten(1, 2)  # b (h w) ck
     query = query.to(state.keys.dtype)
     partly = vacant.any(1).tolist()
     found = [  # entry by entry, so that slices of the memory are never copied
@@ -320,9 +326,7 @@ def read(
     return torch.stack(found).unflatten(1, (h, w))
 
 
-def sharpness(
-    query_key: Float[Tensor, "b h w ck"], vacant: Bool[Tensor, "b k"], scale: Scale
-) -> Float[Tensor, "b 1 1 1"]:
+def sharpness(state: MemoryState, scale: Scale) -> Float[Tensor, "b 1 1 1"]:
     """What the products of query and keys are multiplied with before the softmax of Eq 5.
 
     "none" is 1, Eq 5 to the letter; "sqrt" is 1 / sqrt(ck), as in STM. "log" is
@@ -330,13 +334,13 @@ def sharpness(
     positions is flatter: a network trained with a small memory of small frames reads a blur from
     a large one. Multiplied by log n its entropy stays about the same (Chiang and Cholak, ACL 2022).
     """
-    b, h, w, ck = query_key.shape
-    dtype = torch.promote_types(query_key.dtype, torch.float32)
+    b, _, h, w, ck = state.keys.shape
+    dtype = torch.promote_types(state.keys.dtype, torch.float32)
     factor = torch.full(
-        (b,), 1.0 if scale == "none" else ck**-0.5, dtype=dtype, device=vacant.device
+        (b,), 1.0 if scale == "none" else ck**-0.5, dtype=dtype, device=state.keys.device
     )
     if scale == "log":
-        held = (~vacant).sum(1).clamp(min=1) * (h * w)
+        held = (~state.vacant).sum(1).clamp(min=1) * (h * w)
         factor = factor * held.to(dtype).log() / math.log(REFERENCE)
     return factor[:, None, None, None]
 

@@ -18,6 +18,7 @@ from stremn import memory
 from stremn.decoders import MaskDecoder
 from stremn.encoders import STRIDE, MemoryEncoder, QueryEncoder
 from stremn.memory import Choice, MemoryState, Scale, Template, UpdatePolicy, Write
+from stremn.windows import Window
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,21 @@ class Query:
             ),
             self.frames[videos],
             self.stem[videos],
+        )
+
+    def within(self, window: Window) -> Query:
+        """Return the query of a part of the frame."""
+        rows, columns = window.at(STRIDE)
+        skip8, skip4 = self.skips
+        return Query(
+            self.key[:, rows, columns],
+            self.value[:, rows, columns],
+            (
+                None if skip8 is None else window.cut(skip8, 8),
+                None if skip4 is None else window.cut(skip4, 4),
+            ),
+            window.cut(self.frames, 1),
+            window.cut(self.stem, 4),
         )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Integer
+from jaxtyping import Bool, Integer
 
 REACH = 1.0
 """How far a region may lie from the previous object, in units of the square root of its area."""
@@ -51,6 +51,28 @@ def near_regions(
     return mask if kept.size in (0, regions - 1) else np.isin(region_of, kept)
 
 
+def distant_regions(
+    labels: Integer[np.ndarray, "height width"],
+    previous: Integer[np.ndarray, "height width"],
+    reach: float = REACH,
+) -> Bool[np.ndarray, "height width"]:
+    """The pixels of all regions that are far from where their object was.
+
+    Args:
+        labels: label map of the new frame, or the likeliest layer of each pixel; 0 is background.
+        previous: the same of the previous frame, filtered.
+        reach: see :func:`near_regions`.
+    """
+    far = np.zeros(labels.shape, dtype=bool)
+    for i in np.flatnonzero(np.bincount(labels.ravel())):
+        if i != 0:
+            mask = labels == i
+            near = near_regions(mask, previous == i, reach)
+            if near is not mask:
+                far |= mask & ~near
+    return far
+
+
 def remove_distant_regions(
     labels: Integer[np.ndarray, "height width"],
     previous: Integer[np.ndarray, "height width"] | None,
@@ -69,40 +91,7 @@ def remove_distant_regions(
     if previous is None:
         return labels
     result = labels.copy()
-    for i in np.unique(labels):
-        if i != 0:
-            mask = labels == i
-            result[mask & ~near_regions(mask, previous == i, reach)] = 0
-    return result
-
-
-def remove_distant_shares(
-    shares: Float[np.ndarray, "c h w"],
-    previous: Integer[np.ndarray, "h w"],
-    reach: float = REACH,
-) -> Float[np.ndarray, "c h w"]:
-    """The filter on probabilities, for use before a frame is memorized.
-
-    Where a region of an object (pixels at which it is the likeliest) is far from where the object
-    was, its probability goes to the background.
-
-    Args:
-        shares: probabilities of background and objects, which sum to one in each pixel.
-        previous: the likeliest layer of each pixel in the previous frame, filtered.
-        reach: see :func:`near_regions`.
-
-    Returns:
-        New probabilities, which sum to one; ``shares`` itself where nothing is far.
-    """
-    now = shares.argmax(0)
-    result = shares
-    for layer in range(1, len(shares)):
-        mask = now == layer
-        far = mask & ~near_regions(mask, previous == layer, reach)
-        if far.any():
-            result = result.copy() if result is shares else result
-            result[0][far] += result[layer][far]
-            result[layer][far] = 0
+    result[distant_regions(labels, previous, reach)] = 0
     return result
 
 

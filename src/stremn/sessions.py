@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer, UInt8
+from jaxtyping import Bool, Float, Int32, UInt8
 from torch import Tensor
 
 from stremn.errors import StremnError
@@ -25,11 +25,11 @@ from stremn.media.masks import LabelMap
 from stremn.memory import Choice, MemoryState, UpdatePolicy
 from stremn.model import Query, STReMN
 from stremn.policies import Append, build_policy
-from stremn.postprocess import remove_distant_shares
+from stremn.postprocess import distant_regions
 from stremn.pretrained import Pretrained
 from stremn.reports import Decision, Labels, StepResult, memory_report
 from stremn.saved_sessions import read_session, write_session
-from stremn.segmentation import Track, memorize, segment, start
+from stremn.segmentation import Track, given_up, likeliest, look, memorize, segment, start
 from stremn.weights import fingerprint
 from stremn.working_size import WorkingSize
 
@@ -79,9 +79,11 @@ class SegmentationSession:
             policy: name of a replacement rule, or the rule itself.
             size: shorter side in pixels that frames are brought to; small ones at most doubled.
             seed: of the random rules.
-            reach: remove false positives farther from the previous frame's object than this, in
-                units of its size (square root of its area), before the frame is memorized
-                (Sec 4.1.1); None removes nothing.
+            reach: how far an object may be from where it was in the previous frame, in units of
+                its size (square root of its area). False positives that are farther away are
+                removed before the frame is memorized (Sec 4.1.1), and what is farther is not even
+                read, which saves time; an object that is lost is looked for everywhere. None
+                removes nothing and always reads the whole frame.
 
         Raises:
             StremnError: K below 1, size below 64, an unknown device, precision or rule.
@@ -108,7 +110,7 @@ class SegmentationSession:
         self.ids: tuple[int, ...] = ()
         self.track: Track | None = None
         self._frame_size: tuple[int, int] | None = None
-        self._where: Integer[np.ndarray, "h w"] | None = None
+        self._where: Int32[np.ndarray, "h w"] | None = None
         self._latest: tuple[Query, Tensor, WorkingSize] | None = None
         self._decisions: dict[int, Decision] = {}
 
@@ -160,10 +162,10 @@ class SegmentationSession:
         self._check_size(image)
         size = WorkingSize.of(image.shape[0], image.shape[1], self.size)
         query = self._fast.encode_query(self.as_tensor(size.inward_image(image)))
-        shares = self._recall(query, size)
+        shares, where = self._recall(query, size)
         self.frame += 1
         self._decisions = {}
-        self._write(query, shares, given, size)
+        self._write(query, shares, given, size, where)
         return self._result()
 
     def add_object(self, mask: MaskInput) -> StepResult:
@@ -274,16 +276,23 @@ class SegmentationSession:
             )
         self._frame_size = size
 
-    def _recall(self, query: Query, size: WorkingSize) -> Float[Tensor, "1 c h w"]:
-        """Segment the frame; before there are objects, all is background."""
+    def _recall(
+        self, query: Query, size: WorkingSize
+    ) -> tuple[Float[Tensor, "1 c h w"], Int32[np.ndarray, "h w"] | None]:
+        """Segment the frame; before there are objects, all is background.
+
+        With a reach also returns the likeliest layer of each pixel.
+        """
         if self.track is None:
-            return torch.ones(1, 1, *size.padded, device=self.device)
-        shares = segment(self._fast, self.track, query)
+            return torch.ones(1, 1, *size.padded, device=self.device), None
         if self.reach is None or self._where is None:
-            return shares
-        array = shares[0].float().cpu().numpy()
-        near = remove_distant_shares(array, self._where, self.reach)
-        return shares if near is array else torch.from_numpy(near)[None].to(shares)
+            return segment(self._fast, self.track, query), None
+        shares, where = look(self._fast, self.track, query, self._where, self.reach)
+        far = distant_regions(where, self._where, self.reach)
+        if far.any():
+            shares = given_up(shares, where, far)
+            where[far] = 0
+        return shares, where
 
     def _write(
         self,
@@ -291,9 +300,13 @@ class SegmentationSession:
         shares: Float[Tensor, "1 c h w"],
         given: LabelMap | None,
         size: WorkingSize,
+        where: Int32[np.ndarray, "h w"] | None = None,
         only: set[int] | None = None,
     ) -> None:
-        """Memorize a frame: objects followed (or `only` some), then the new ones."""
+        """Memorize a frame: objects followed (or `only` some), then the new ones.
+
+        `where` is the likeliest layer of each pixel, if that is known.
+        """
         old = self.ids
         corrected: set[int] = set()
         if given is not None:
@@ -314,7 +327,8 @@ class SegmentationSession:
             self.track = fresh if self.track is None else self.track.join(fresh)
         self._latest = (query, shares, size)
         if self.reach is not None:
-            self._where = shares[0].argmax(0).to(torch.int32).cpu().numpy()
+            known = given is None and where is not None
+            self._where = where if known else likeliest(shares[0])
 
     def _memorize_known(
         self,
@@ -404,7 +418,7 @@ class SegmentationSession:
         kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
         if len(shares) == 2:  # one object: a comparison is cheaper than an argmax
             return np.where(shares[1] > shares[0], self.ids[0], 0).astype(kind)
-        return np.array([0, *self.ids], dtype=kind)[shares.argmax(0)]
+        return np.array([0, *self.ids], dtype=kind)[likeliest(torch.from_numpy(shares))]
 
     # ------------------------------------------------------------ saving
 

@@ -30,7 +30,7 @@ from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.pipeline import segment_video
-from stremn.sessions import SegmentationSession
+from stremn.sessions import SHIPPED_REACH, SegmentationSession
 from stremn.study.constancy import measure_flatness, measure_growth
 from stremn.study.machine import Machine, measure_machine, times
 from stremn.study.stages import measure_stages
@@ -63,17 +63,19 @@ def measure_step(
     slots: int = 6,
     precision: str = "bfloat16",
     size: str = "480p",
+    reach: float | None = None,
 ) -> dict[str, Any]:
-    """Measure a whole step with a full memory."""
+    """Measure a whole step with a full memory, reading the whole frame or within `reach`."""
     height, width = SIZES[size]
     frame = made_frame(height, width)
-    session = full_session(model, frame, objects, slots, precision, height)
+    session = full_session(model, frame, objects, slots, precision, height, reach)
     taken = times(lambda: session.step(frame), plan.seconds, 3)
     return {
         "size": size,
         "objects": objects,
         "slots": slots,
         "precision": precision,
+        "reach": reach,
         "ms": statistics.median(taken) * 1e3,
         "best_ms": min(taken) * 1e3,
         "memory_bytes": session.memory_bytes,
@@ -84,9 +86,10 @@ def measure_sweeps(model: STReMN, plan: Plan, precision: str) -> list[dict[str, 
     """Measure steps against objects, slots, frame size and precision, one at a time."""
     step = partial(measure_step, model, plan)
     other = "float32" if precision == "bfloat16" else "bfloat16"
-    rows = [step(objects=n, precision=precision) for n in plan.objects]
+    looks = (None, SHIPPED_REACH)
+    rows = [step(objects=n, precision=precision, reach=r) for r in looks for n in plan.objects]
     rows += [step(slots=k, precision=precision) for k in plan.slots]
-    rows += [step(size=size, precision=precision) for size in plan.sizes]
+    rows += [step(size=size, precision=precision, reach=r) for r in looks for size in plan.sizes]
     return [*rows, step(precision=other)]
 
 
@@ -94,15 +97,15 @@ def measure_sweeps(model: STReMN, plan: Plan, precision: str) -> list[dict[str, 
 
 
 def measure_pipeline(
-    model: STReMN, plan: Plan, precision: str, size: str = "480p"
-) -> dict[str, float]:
+    model: STReMN, plan: Plan, precision: str, reach: float | None, size: str = "480p"
+) -> dict[str, Any]:
     """Frames a second from a video file to masks and overlay, beside the model's own rate."""
     height, width = SIZES[size]
     frames = [made_frame(height, width, i) for i in range(plan.pipeline_frames)]
     labels = made_labels(height, width, 1)
 
     def session() -> SegmentationSession:
-        return SegmentationSession(model, device="cpu", precision=precision, size=height)
+        return SegmentationSession(model, device="cpu", precision=precision, size=height, reach=reach)
 
     alone = session()
     alone.step(frames[0], labels)
@@ -116,7 +119,7 @@ def measure_pipeline(
         with open_frames(path) as source, ResultWriter(Path(folder) / "out", fps=25) as writer:
             summary = segment_video(source, session(), _first(labels), writer)
     rate = summary.frames_per_second
-    return {"model_fps": own, "pipeline_fps": rate, "share": rate / own}
+    return {"reach": reach, "model_fps": own, "pipeline_fps": rate, "share": rate / own}
 
 
 def _first(labels: Labels) -> Callable[[Frame], Any]:
@@ -217,7 +220,8 @@ def _measured(
     if "growth" in parts:
         yield "growth", measure_growth(small, plan, precision)
     if "pipeline" in parts:
-        yield "pipeline", measure_pipeline(small, plan, precision)
+        looks = (None, SHIPPED_REACH)
+        yield "pipeline", [measure_pipeline(small, plan, precision, reach) for reach in looks]
     if "flat" in parts:
         yield "flat", asdict(measure_flatness(small, plan.flat_frames, plan.flat_side, precision))
     if "compile" in parts:

@@ -29,12 +29,12 @@ def markdown(results: dict[str, Any]) -> str:
         parts.append("## Against the frame index (240p)\n")
         parts.append(_growth_table(results["growth"]))
     if "pipeline" in results:
-        row = results["pipeline"]
-        parts.append(
-            "## Whole pipeline\n\n"
-            f"Model alone {row['model_fps']:.1f} frames/s; from video file to masks and overlay "
-            f"{row['pipeline_fps']:.1f} frames/s: {row['share']:.0%}.\n"
-        )
+        parts.append("## Whole pipeline\n")
+        parts += [
+            f"Reading {_looks_at(row)}: model alone {row['model_fps']:.1f} frames/s; from video "
+            f"file to masks and overlay {row['pipeline_fps']:.1f} frames/s: {row['share']:.0%}.\n"
+            for row in results["pipeline"]
+        ]
     if "flat" in results:
         parts.append(_flat_text(results["flat"]))
     if "compile" in results:
@@ -45,7 +45,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 STAGE_HEADER = ["stage", "ms", "best", "GFLOP", "MB", "floor ms", "x floor", "note"]
-SWEEP_HEADER = ["size", "objects", "K", "precision", "ms", "best", "frames/s", "memory MB"]
+SWEEP_HEADER = ["size", "objects", "K", "precision", "reads", "ms", "best", "frames/s", "memory MB"]
 
 
 def _stage_row(stage: dict[str, Any]) -> list[str]:
@@ -68,11 +68,16 @@ def _sweep_row(row: dict[str, Any]) -> list[str]:
         str(row["objects"]),
         str(row["slots"]),
         row["precision"],
+        _looks_at(row),
         f"{row['ms']:.1f}",
         f"{row['best_ms']:.1f}",
         f"{1e3 / row['ms']:.1f}",
         f"{row['memory_bytes'] / 1e6:.1f}",
     ]
+
+
+def _looks_at(row: dict[str, Any]) -> str:
+    return "whole frames" if row["reach"] is None else f"within reach {row['reach']:g}"
 
 
 def _growth_table(growth: dict[str, list[dict[str, float]]]) -> str:

@@ -21,6 +21,11 @@ from stremn.sessions import SegmentationSession
 Labels = UInt8[np.ndarray, "height width"]
 SIZES = {"240p": (240, 427), "432p": (432, 768), "480p": (480, 854), "1080p": (1080, 1920)}
 
+COLORS = cv2.cvtColor(
+    np.array([[[18 * i, 255, 255] for i in range(10)]], np.uint8), cv2.COLOR_HSV2RGB
+)[0]
+"""Of the drawn objects: ten hues."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -52,18 +57,19 @@ TINY = Plan(0.02, (1, 2), (1, 2), ("240p",), ("small",), 8, 30, 64, 4)
 
 
 def made_frame(height: int, width: int, index: int = 0) -> Picture:
-    """Return a frame of a drawn video: discs that move over a fixed texture."""
-    texture = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3))
+    """Return a frame of a drawn video: ten discs, each of its own color, move over a texture."""
+    texture = np.random.default_rng(0).integers(60, 160, (height // 8 + 1, width // 8 + 1, 3))
     image = cv2.resize(texture.astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-    shown = made_labels(height, width, 10, index) > 0
-    return np.where(shown[..., None], image // 2, image).astype(np.uint8)
+    labels = made_labels(height, width, len(COLORS), index)
+    painted = np.concatenate([np.zeros((1, 3), np.uint8), COLORS])[labels]
+    return np.where(labels[..., None] > 0, image // 4 + painted // 4 * 3, image).astype(np.uint8)
 
 
 def made_labels(height: int, width: int, objects: int, index: int = 0) -> Labels:
-    """Return the label map of `made_frame`: `objects` discs, the first the largest."""
+    """Return the label map of the first `objects` discs of `made_frame`, the first the largest."""
     labels = np.zeros((height, width), np.uint8)
     for i in range(objects, 0, -1):
-        angle = 2 * math.pi * (i / objects + index / 400)
+        angle = 2 * math.pi * (3 * i / len(COLORS) + index / 400)  # neighbors in number: apart
         x = round(width * (0.5 + 0.3 * math.cos(angle)))
         y = round(height * (0.5 + 0.3 * math.sin(angle)))
         cv2.circle(labels, (x, y), max(2, height // (5 + i)), i, -1)
@@ -80,11 +86,20 @@ def ready_model(name: str) -> STReMN:
 
 
 def full_session(
-    model: STReMN, frame: Picture, objects: int, slots: int, precision: str, size: int
+    model: STReMN,
+    frame: Picture,
+    objects: int,
+    slots: int,
+    precision: str,
+    size: int,
+    reach: float | None = None,
 ) -> SegmentationSession:
-    """Return a session whose memory is full: what a step costs from then on."""
+    """Return a session whose memory is full: what a step costs from then on.
+
+    With `reach` None every step reads the whole frame for every object.
+    """
     session = SegmentationSession(
-        model, device="cpu", precision=precision, memory_slots=slots, size=size
+        model, device="cpu", precision=precision, memory_slots=slots, size=size, reach=reach
     )
     session.step(frame, made_labels(frame.shape[0], frame.shape[1], objects))
     assert session.track is not None  # it has just been given objects

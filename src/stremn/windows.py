@@ -1,0 +1,80 @@
+"""Where in a frame an object is looked for.
+
+Not in the paper: where the filter of Sec 4.1.1 would remove an object, nothing need be read or
+decoded for it. A window is the rectangle round the object's last place, wider on every side by the
+filter's reach and by what the decoder wants to see round a position.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool
+from torch import Tensor
+
+from stremn.encoders import STRIDE
+
+CONTEXT = 2
+"""Positions beyond the reach that are decoded too, so that edges are decided by what is there."""
+
+STEP = 2
+"""Windows begin and end at multiples of so many positions: a convolution is prepared anew for
+every size it meets, which costs as much as running it."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows and columns of positions at stride 16; `bottom` and `right` are left out."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    def cut(self, x: Tensor, stride: int) -> Tensor:
+        """Return the window's part (a view) of a map "b c height width" at `stride`."""
+        rows, columns = self.at(stride)
+        return x[:, :, rows, columns]
+
+    def at(self, stride: int) -> tuple[slice, slice]:
+        """Return rows and columns of a map at `stride`."""
+        times = STRIDE // stride
+        return (
+            slice(self.top * times, self.bottom * times),
+            slice(self.left * times, self.right * times),
+        )
+
+
+def whole(grid: tuple[int, int]) -> Window:
+    """Return the window that is the whole grid of (rows, columns)."""
+    return Window(0, grid[0], 0, grid[1])
+
+
+def window_round(
+    previous: Bool[np.ndarray, "height width"], reach: float, grid: tuple[int, int]
+) -> Window:
+    """Return where to look for an object.
+
+    Args:
+        previous: where it was in the previous frame, at the size that the network sees.
+        reach: how far it may go, in units of the square root of its area.
+        grid: rows and columns of positions.
+
+    Returns:
+        The window; the whole grid for an object that was absent, which may appear anywhere.
+    """
+    left, top, width, height = cv2.boundingRect(previous.view(np.uint8))
+    if width == 0:
+        return whole(grid)
+    margin = reach * math.sqrt(cv2.countNonZero(previous.view(np.uint8))) + CONTEXT * STRIDE
+
+    def bounds(start: int, length: int, end: int) -> tuple[int, int]:
+        unit = STEP * STRIDE
+        first = math.floor((start - margin) / unit) * STEP
+        last = math.ceil((start + length + margin) / unit) * STEP
+        return max(0, first), min(end, last)
+
+    return Window(*bounds(top, height, grid[0]), *bounds(left, width, grid[1]))
