@@ -19,7 +19,7 @@ from stremn.cli.study import evaluate_app
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.sessions import SHIPPED_POLICY, SHIPPED_REACH, SHIPPED_SIZE, SegmentationSession
-from stremn.web import Options
+from stremn.web.runs import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 

@@ -19,7 +19,9 @@ from stremn.media.encoding import write_video
 from stremn.media.masks import read_mask, write_mask
 from stremn.media.video import open_frames
 from stremn.model import STReMN
-from stremn.web import Drawing, Options, StoppedError, Tool, build_page, first_frame, follow
+from stremn.web.drawing import Drawing, Tool
+from stremn.web.page import build_page
+from stremn.web.runs import Options, StoppedError, first_frame, follow
 
 HEIGHT, WIDTH = 96, 128
 FRAMES = 7
@@ -170,7 +172,7 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 def address() -> Iterator[str]:
     """A page that runs, with the shipped weights."""
     gradio = pytest.importorskip("gradio")
-    from stremn.web import page_style
+    from stremn.web.page import page_style
 
     blocks = build_page("small", device="cpu")
     _, url, _ = blocks.launch(

@@ -217,6 +217,6 @@ def web(
     device: Device = "auto",
 ) -> None:
     """Open a web page that does what `segment` does."""
-    from stremn.web import serve
+    from stremn.web.page import serve
 
     serve(model=model, device=device, host=host, port=port)

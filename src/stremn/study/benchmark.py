@@ -105,7 +105,9 @@ def measure_pipeline(
     labels = made_labels(height, width, 1)
 
     def session() -> SegmentationSession:
-        return SegmentationSession(model, device="cpu", precision=precision, size=height, reach=reach)
+        return SegmentationSession(
+            model, device="cpu", precision=precision, size=height, reach=reach
+        )
 
     alone = session()
     alone.step(frames[0], labels)

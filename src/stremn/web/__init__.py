@@ -1,0 +1,1 @@
+"""A web page that follows objects through a video: upload, point, run, watch, download."""
