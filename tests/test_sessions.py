@@ -62,6 +62,29 @@ def noise(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[n
     return [rng.integers(0, 255, (*size, 3), dtype=np.uint8) for _ in range(count)]
 
 
+# ------------------------------------------------------------------- where it looks
+
+
+def test_a_wide_reach_is_no_reach(model: STReMN) -> None:
+    batch = square_clips([[0, 1]], frames=6)
+    wide = run(open_session(model, reach=50.0), batch)
+    everywhere = run(open_session(model, reach=None), batch)
+    for a, b in zip(wide, everywhere, strict=True):
+        assert np.array_equal(a.labels, b.labels)
+        np.testing.assert_allclose(a.shares, b.shares, atol=1e-4)
+
+
+def test_an_object_is_found_in_its_window_alone(model: STReMN) -> None:
+    frames, mask = noise(2, (64, 160)), square((1, 8, 8, 10, 10), size=(64, 160))
+    session = open_session(model, reach=0.5)
+    session.step(frames[0], mask)
+    with torch.no_grad():
+        model.decoder.logit.bias.fill_(99)  # type: ignore[union-attr]
+    result = session.step(frames[1])  # everything decoded is object
+    assert (result.labels[:, :96] == 1).all()  # 18 + 5 + 4 positions, up to the next two
+    assert (result.labels[:, 98:] == 0).all()
+
+
 # ------------------------------------------------------------------- as in training
 
 

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from stremn.encoders import STRIDE
 
-CONTEXT = 2
-"""Positions beyond the reach that are decoded too, so that edges are decided by what is there."""
+CONTEXT = 4
+"""Positions beyond the reach that are decoded too: the decoder wants to see what is round a place,
+and small objects are lost where it sees too little (two positions were too few)."""
 
 STEP = 2
 """Windows begin and end at multiples of so many positions: a convolution is prepared anew for
