@@ -86,11 +86,13 @@ def test_tables_slots_on_another_layout_and_suite(run, root, tmp_path):
         (root / kind / "480p").rename(plain / kind)
     options = ("--root", plain, "--data", "folders", "--size", 64, "--device", "cpu")
     chosen = ("--policy", "oldest", "--numbers", "2,3", "--suite", "long,occlusion")
-    small = ("--frames", 12, "--gaps", "3", "--positions", "0.4")
+    small = ("--frames", 12, "--gaps", "3", "--positions", "0.4", "--reach", 0.75)
     result = run("tables", "slots", *options, *chosen, *small, "-o", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "3 frames at 0.4" in result.output
     assert "J of each hundred frames" in result.output
+    table = json.loads((tmp_path / "out/slots.json").read_text())
+    assert {protocol["reach"] for protocol in table["protocol"].values()} == {0.75}
 
 
 def test_mistakes_end_in_a_sentence(run, root, tmp_path):

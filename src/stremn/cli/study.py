@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -244,6 +245,7 @@ def rules(
     foreign: Foreign = 1,
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0,1,2",
     size: Size = 432,
+    reach: Reach = math.inf,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -255,7 +257,7 @@ def rules(
         rows = choose_rows(rows, policies.split(","))
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
     suites = _suites(shown, suite, frames, gaps, positions, foreign)
-    _table("rules", rows, suites, out, model, seeds, size, device)
+    _table("rules", rows, suites, out, model, seeds, size, reach, device)
 
 
 def slots(
@@ -274,6 +276,7 @@ def slots(
     foreign: Foreign = 1,
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0",
     size: Size = 432,
+    reach: Reach = math.inf,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -283,7 +286,7 @@ def slots(
     rows = slot_rows(policy, [round(k) for k in _numbers(numbers)])
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
     suites = _suites(shown, suite, frames, gaps, positions, foreign)
-    _table("slots", rows, suites, out, model, seeds, size, device)
+    _table("slots", rows, suites, out, model, seeds, size, reach, device)
 
 
 def fusion(
@@ -301,6 +304,7 @@ def fusion(
     positions: Positions = "0.5",
     foreign: Foreign = 1,
     size: Size = 432,
+    reach: Reach = math.inf,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -311,11 +315,13 @@ def fusion(
     from stremn.pretrained import load_model
     from stremn.study.fusion_table import fusion_rows, fusion_weights
 
-    weights = [fusion_weights(_name(m), load_model(m), size, device=device) for m in model]
+    weights = [
+        fusion_weights(_name(m), load_model(m), size, within(reach), device=device) for m in model
+    ]
     shown = _only(read(data, root, split, year, all_frames=False), sequences)
     suites = _suites(shown, suite, frames, gaps, positions, foreign)
     rows = fusion_rows(policy, slots)
-    _write_table("fusion", rows, suites, out, weights, "0", size, reference=policy)
+    _write_table("fusion", rows, suites, out, weights, "0", reference=policy)
 
 
 def _table(
@@ -326,15 +332,17 @@ def _table(
     models: list[str] | None,
     seeds: str,
     size: int,
+    reach: float,
     device: str,
 ) -> None:
     from stremn.pretrained import load_model
     from stremn.study.tables import weights_of
 
     weights = [
-        weights_of(_name(m), load_model(m).model, size, device=device) for m in models or ["small"]
+        weights_of(_name(m), load_model(m).model, size, within(reach), device=device)
+        for m in models or ["small"]
     ]
-    _write_table(name, rows, suites, out, weights, seeds, size)
+    _write_table(name, rows, suites, out, weights, seeds)
 
 
 def _name(model: str) -> str:
@@ -349,7 +357,6 @@ def _write_table(
     out: Path,
     weights: list[Weights],
     seeds: str,
-    size: int,
     reference: str = "learned",
 ) -> None:
     from stremn.study.table_report import to_markdown, write_table
@@ -362,7 +369,6 @@ def _write_table(
         weights,
         out,
         seeds=[round(seed) for seed in _numbers(seeds)],
-        resolution=size,
         reference=reference,
         watch=_watch(),
     )

@@ -23,7 +23,12 @@ def fusion_rows(policy: str = "learned", slots: int = 6) -> tuple[Row, Row]:
 
 
 def fusion_weights(
-    name: str, trained: Pretrained, resolution: int = 480, *, device: str = "auto"
+    name: str,
+    trained: Pretrained,
+    resolution: int = 480,
+    reach: float | None = None,
+    *,
+    device: str = "auto",
 ) -> Weights:
     """Return what makes sessions for both rows from one training.
 
@@ -41,7 +46,8 @@ def fusion_weights(
 
     def make(policy: str, slots: int, seed: int) -> Session:
         model = trained.model if policy.endswith(_FUSED) else plain
-        run = RunDescription(name, policy.removesuffix(_FUSED), slots, resolution, seed=seed)
+        rule = policy.removesuffix(_FUSED)
+        run = RunDescription(name, rule, slots, resolution, seed=seed, reach=reach)
         return session_factory(model, run, device=device)()
 
-    return Weights(name, make, f"{fingerprint(trained.model):08x}")
+    return Weights(name, make, f"{fingerprint(trained.model):08x}", resolution, reach)

@@ -103,21 +103,32 @@ class Weights:
         name: of its folders, unique in a table.
         make_session: makes its sessions.
         checksum: of the weights.
+        resolution: working size of the sessions.
+        reach: how far from its last place an object may be in them; None = anywhere.
     """
 
     name: str
     make_session: SessionMaker
     checksum: str = ""
+    resolution: int = 480
+    reach: float | None = None
 
 
-def weights_of(name: str, model: STReMN, resolution: int = 480, *, device: str = "auto") -> Weights:
+def weights_of(
+    name: str,
+    model: STReMN,
+    resolution: int = 480,
+    reach: float | None = None,
+    *,
+    device: str = "auto",
+) -> Weights:
     """A model as the tables run it, under the name that its folders and protocol have."""
 
     def make(policy: str, slots: int, seed: int) -> Session:
-        run = RunDescription(name, policy, slots, resolution, seed=seed)
+        run = RunDescription(name, policy, slots, resolution, seed=seed, reach=reach)
         return session_factory(model, run, device=device)()
 
-    return Weights(name, make, f"{fingerprint(model):08x}")
+    return Weights(name, make, f"{fingerprint(model):08x}", resolution, reach)
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,6 @@ def run_table(
     out: Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    resolution: int = 480,
     reference: str = "learned",
     watch: Watcher = nobody,
 ) -> Table:
@@ -183,7 +193,6 @@ def run_table(
         weights: trained models, each evaluated with each row.
         out: folder; cells go to ``out/<suite>/<weights>/<policy>-<slots>-<seed>``.
         seeds: of the random rules.
-        resolution: working size of the sessions, for the protocol.
         reference: policy of the row that the others are compared with; the last row with it, or
             the last row if none has it.
         watch: told after every frame; the sequence's name comes with suite and row before it.
@@ -203,7 +212,7 @@ def run_table(
     for suite in suites:
         cells = []
         for row in rows:
-            reports = _run_row(row, suite, weights, seeds, out, resolution, watch)
+            reports = _run_row(row, suite, weights, seeds, out, watch)
             protocol.setdefault(suite.name, next(iter(reports.values())).protocol)
             cells.append(_measure(row, suite, reports))
         measured[suite.name] = tuple(cells)
@@ -218,7 +227,6 @@ def _run_row(
     weights: Sequence[Weights],
     seeds: Sequence[int],
     out: Path,
-    resolution: int,
     watch: Watcher,
 ) -> dict[str, Report]:
     """Repetition -> report."""
@@ -242,8 +250,9 @@ def _run_row(
                     model.name,
                     row.policy,
                     row.slots,
-                    resolution,
+                    model.resolution,
                     seed=seed,
+                    reach=model.reach,
                     weights=model.checksum,
                 ),
                 watch=tell,
