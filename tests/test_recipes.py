@@ -18,7 +18,7 @@ from stremn.segmentation import build_model
 from stremn.training.cost import estimate_cost, moving_square
 from stremn.training.recipe_data import open_videos
 from stremn.training.recipe_format import ModelSection, StageSection, VideosSection, read_recipe
-from stremn.training.recipe_model import StageLoss, model_config, training_policy
+from stremn.training.recipe_model import StageLoss, first_model, model_config, training_policy
 from stremn.training.recipes import run_recipe, train
 from tiny_vos import davis
 
@@ -220,6 +220,12 @@ def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_p
         torch.testing.assert_close(after[name], tensor, rtol=1e-5, atol=1e-6)
     with pytest.raises(StremnError, match=r"another model than the recipe describes: key: 8 -> 9"):
         run_recipe(recipe, [start, "model.fields.key=9"], tmp_path / "c")
+
+
+def test_tau_is_the_recipes_whatever_the_start_was_trained_with() -> None:
+    recipe = read_recipe(RECIPES / "small-policy.toml", ["model.fields.tau=0.25"])
+    model = first_model(recipe, model_config(recipe.model), None)
+    assert [policy.tau for policy in model.policies.values()] == [0.25, 0.25]
 
 
 def test_cost_needs_no_data_and_says_so(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from stremn.errors import StremnError
 from stremn.imagenet import packaged_backbone
 from stremn.memory import UpdatePolicy
 from stremn.model import STReMN
-from stremn.policies import RandomDrop, RandomSelect, build_policy
+from stremn.policies import Evidence, Learned, RandomDrop, RandomSelect, build_policy
 from stremn.pretrained import load_model
 from stremn.segmentation import (
     PRESETS,
@@ -75,17 +75,23 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
 
 
 def _started(source: str, config: SegmentationConfig) -> STReMN:
-    """Load the weights to start from; they must be of the model that the recipe describes."""
+    """Load the weights to start from; they must be of the model that the recipe describes.
+
+    But for tau (Eq 3), which is no part of them: training alone uses it, so the recipe says it.
+    """
     found = load_model(source)
     if found.config.fusion is None and config.fusion is not None:
         found = found.with_fusion(config.fusion)  # Appendix B: trained on top of a finished model
-    changes = differences(found.config.model_dump(), config.model_dump())
+    theirs, ours = (c.model_dump(exclude={"tau"}) for c in (found.config, config))
+    changes = differences(theirs, ours)
     if changes:
         raise StremnError(
             f"{source} holds another model than the recipe describes: "
             + "; ".join(str(change) for change in changes)
             + ". Change model.preset or model.fields."
         )
+    for policy in found.model.policies.values():
+        cast(Learned | Evidence, policy).tau = config.tau
     return found.model
 
 
