@@ -181,7 +181,7 @@ def last_frame_j(clip: Rollout, batch: ClipBatch) -> float:
 @torch.no_grad()
 def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
     """J of every object in each clip's last frame; NaN where a clip has no such object."""
-    predicted, truth = clip.log_probabilities[-1].argmax(1), clip.targets[-1]
+    predicted, truth = clip.log_probabilities[-1].max(1).indices, clip.targets[-1]
     predicted = predicted.masked_fill(truth == 255, 255)
     scores = []
     for column in range(batch.given.shape[1]):
