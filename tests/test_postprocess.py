@@ -104,4 +104,3 @@ def test_far_pixels_are_those_that_the_filter_removes():
         assert np.array_equal(far, remove_distant_regions(labels, previous) != labels)
         some += far.any()
     assert 0 < some < 20
-

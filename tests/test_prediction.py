@@ -1,4 +1,4 @@
-"""The predictor, its roll-out, the losses over a clip, the baselines."""
+"""The predictor, its outputs, its roll-out, the baselines."""
 
 import pytest
 import torch
@@ -16,33 +16,18 @@ from stremn.prediction.baselines import (
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.model import (
     PRESETS,
-    FrameBatch,
-    HorizonConfig,
-    LossConfig,
     PredictionConfig,
     build_model,
     check_frames,
-    clip_loss,
-    collate,
-    frame_loss,
+)
+from stremn.prediction.outputs import (
+    moved_by_axis_output,
     moved_output,
     moved_taps,
     residual_output,
     sigmoid_output,
 )
-
-TINY = PredictionConfig(
-    size=16, widths=(8,) * 6, strides=(2, 1, 2, 1, 1, 1), key=6, value=8, update_key=6
-)
-
-
-def tiny(seed=0, **changes):
-    torch.manual_seed(seed)
-    return build_model(TINY.model_copy(update=changes)).eval()
-
-
-def clip(b=2, t=12, c=1, size=16, seed=0):
-    return torch.rand(b, t, c, size, size, generator=torch.Generator().manual_seed(seed))
+from tiny_predictor import clip, tiny
 
 
 def step_by_step(model, frames, observed, future):
@@ -171,9 +156,36 @@ def test_moved_output_carries_a_pixel_from_where_the_weights_say():
     )
 
 
+def test_moved_by_axis_equals_moved_where_all_pixels_have_one_filter():
+    """Two passes with the same weights everywhere are one pass with the products of both."""
+    last = torch.rand(2, 3, 6, 7)
+    down, across, drawn = torch.randn(2, 3), torch.randn(2, 3), torch.randn(2, 3)
+    products = (down[:, :, None] + across[:, None]).flatten(1)
+    taken = products.logsumexp(1, keepdim=True)  # as much weight for the pixel drawn anew
+    square = torch.cat([products, taken, drawn], dim=1)[..., None, None].expand(-1, -1, 6, 7)
+    crossed = torch.cat([down, across, torch.zeros(2, 1), drawn], dim=1)
+    crossed = crossed[..., None, None].expand(-1, -1, 6, 7)
+    torch.testing.assert_close(
+        moved_by_axis_output(crossed, last, reach=1), moved_output(square, last, reach=1)
+    )
+
+
+def test_moved_by_axis_carries_a_pixel_from_where_the_weights_say():
+    last = torch.rand(1, 1, 6, 7)
+    logits = torch.zeros(1, 12, 6, 7)
+    logits[:, 0] = 60  # of 5 rows, the one two above
+    logits[:, 5 + 3] = 60  # of 5 columns, the one to the right
+    logits[:, 10] = 60  # carried over, not drawn
+    moved = moved_by_axis_output(logits, last, reach=2)
+    torch.testing.assert_close(moved[..., 2:, :-1], last[..., :-2, 1:])
+    assert float(moved[..., :2, :].abs().max()) < 1e-6  # black beyond the border
+    assert float(moved[..., -1].abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("output", ["moved", "moved-by-axis"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_predictor_with_moved_output_stays_in_range(channels):
-    model = tiny(output="moved", reach=1, channels=channels)
+def test_a_predictor_with_moved_output_stays_in_range(channels, output):
+    model = tiny(output=output, reach=1, channels=channels)
     frames = model.rollout(clip(c=channels), 5, 3).frames
     assert frames.shape == (2, 4, channels, 16, 16)
     assert float(frames.detach().min()) >= 0
@@ -191,6 +203,24 @@ def test_presets_take_frames_of_their_size():
         assert len(config.widths) == len(config.strides) == 6
     assert PRESETS["64"].size // PRESETS["64"].feature_stride == 16
     assert PRESETS["128"].size // PRESETS["128"].feature_stride == 16
+
+
+def test_folded_patches_go_in_and_come_out():
+    model = tiny(patch=2, strides=(1, 1, 2, 1, 1, 1))
+    assert model.config.feature_stride == 4
+    assert model.encoder.blocks[0][0].in_channels == 3 * 2**2
+    assert model.decoder.output.out_channels == 2**2
+    assert model.rollout(clip(), 5, 3).frames.shape == (2, 4, 1, 16, 16)
+
+
+def test_shortcuts_add_the_input_where_shapes_agree_and_need_no_weights():
+    plain, short = tiny(), tiny(shortcuts=True)
+    short.load_state_dict(plain.state_dict())
+    x = torch.rand(1, 8, 4, 4)
+    for index, agrees in enumerate((False, True, False, True, True, True)):
+        given = clip(1, 1, 3)[:, 0] if index == 0 else x
+        before, after = plain.encoder.blocks[index](given), short.encoder.blocks[index](given)
+        torch.testing.assert_close(after, before + given if agrees else before)
 
 
 def test_coders_are_mirrors_of_six_blocks_of_two_convolutions():
@@ -221,7 +251,7 @@ def test_impossible_coders_are_refused(widths, strides, message):
 
 
 def test_a_size_that_the_strides_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match="size 30 must be a multiple of the strides' product 4"):
+    with pytest.raises(ValueError, match="size 30 must be a multiple of 4, the product"):
         PredictionConfig(size=30)
 
 
@@ -247,101 +277,6 @@ def test_frames_that_prediction_cannot_start_from_are_named(frames, message):
         check_frames(frames, 3, 1)
     with pytest.raises(StremnError, match=message):
         tiny().rollout(frames, frames.shape[1], 2)
-
-
-# --- training
-
-
-def test_the_free_part_grows_from_one_frame_to_all():
-    horizon = HorizonConfig(observed=10, future=20, full_at=0.5)
-    free = [horizon.free(p / 100) for p in range(101)]
-    assert free[0] == 1
-    assert free[50] == free[100] == 20
-    assert free == sorted(free)
-    assert HorizonConfig(observed=10, future=20, full_at=0).free(0.0) == 20
-
-
-def test_gradient_loss_is_eased_in():
-    x, y = clip(1, 2, seed=1), clip(1, 2)
-    config = LossConfig(gradient_weight=0.5, gradient_ramp=0.4)
-    losses = [float(frame_loss(x, y, config, p).loss) for p in (0.0, 0.2, 0.4, 1.0)]
-    assert losses[1] - losses[0] == pytest.approx((losses[2] - losses[0]) / 2, rel=1e-4)
-    assert losses[2] == losses[3] > losses[0]
-    plain = frame_loss(x, y, LossConfig(pixel="plain", gradient_weight=0), 0.0)
-    assert float(plain.loss) == pytest.approx(
-        float((x - y).abs().mean() + (x - y).square().mean()), rel=1e-6
-    )
-    assert plain.scalars["l1"] == pytest.approx(float((x - y).abs().mean()), rel=1e-6)
-
-
-@pytest.mark.parametrize("kind", ["stremn", "convlstm", "predrnn"])
-def test_clip_loss_scores_every_predicted_frame_of_any_predictor(kind):
-    torch.manual_seed(0)
-    model = (
-        tiny()
-        if kind == "stremn"
-        else build_baseline(RecurrentConfig(kind=kind, hidden=5, kernel=3, layers=2))
-    )
-    frames = (clip(2, 8) * 255).to(torch.uint8)
-    batch = collate(list(frames)).to(torch.device("cpu"))
-    horizon = HorizonConfig(observed=5, future=3)
-    loss = LossConfig(pixel="plain", gradient_weight=0)
-    for progress, free in ((0.0, 1), (1.0, 3)):
-        report = clip_loss(model, batch, progress, horizon=horizon, loss=loss)
-        predicted = model.rollout(frames / 255, 8 - free, free)
-        error = predicted.frames - frames[:, predicted.first :] / 255
-        expected = float((error.abs().mean() + error.square().mean()).detach())
-        assert float(report.loss.detach()) == pytest.approx(expected, rel=1e-4)
-
-
-def test_a_weight_of_future_frames_needs_no_observed_frame_that_was_predicted():
-    """4 -> 4: the first frame predicted is the first of the future, so all weigh the same."""
-    frames = (clip(2, 8) * 255).to(torch.uint8)
-    horizon = HorizonConfig(observed=4, future=4, full_at=0)
-    plain = LossConfig(pixel="squared", gradient_weight=0)
-    losses = [
-        float(clip_loss(tiny(), FrameBatch(frames), 1.0, horizon=horizon, loss=loss).loss.detach())
-        for loss in (plain, plain.model_copy(update={"future_weight": 4.0}))
-    ]
-    assert losses[0] == losses[1]
-
-
-@pytest.mark.parametrize("progress", [0.0, 1.0])
-def test_future_frames_may_weigh_more_whether_predicted_freely_or_not(progress):
-    model, frames = tiny(), (clip(2, 8) * 255).to(torch.uint8)
-    horizon = HorizonConfig(observed=5, future=3)
-    loss = LossConfig(pixel="squared", gradient_weight=0, future_weight=4.0)
-    report = clip_loss(model, FrameBatch(frames), progress, horizon=horizon, loss=loss)
-    predicted = model.rollout(frames / 255, 8 - horizon.free(progress), horizon.free(progress))
-    target = frames[:, predicted.first :] / 255
-    error = (predicted.frames - target).square().mean((0, 2, 3, 4)).detach()
-    weights = torch.tensor([1.0, 4, 4, 4])  # frame 4 of 5 observed, then the future
-    expected = float((error * weights).sum() / weights.sum())
-    assert float(report.loss.detach()) == pytest.approx(expected, rel=1e-4)
-    assert report.scalars["l2"] == pytest.approx(expected, rel=1e-4)
-
-
-def test_training_on_a_few_clips_drives_the_error_down():
-    """Squares that move at constant speed: a predictor that learns must beat copying the last."""
-    frames = torch.zeros(4, 7, 1, 16, 16, dtype=torch.uint8)
-    for index in range(4):
-        for time in range(7):
-            frames[index, time, 0, 3 * index : 3 * index + 4, time * 2 : time * 2 + 4] = 255
-    model = tiny().train()
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    horizon, loss = HorizonConfig(observed=5, future=2, full_at=0), LossConfig(pixel="plain")
-    torch.manual_seed(0)
-    for _ in range(80):
-        optimizer.zero_grad()
-        clip_loss(model, FrameBatch(frames), 0.0, horizon=horizon, loss=loss).loss.backward()
-        optimizer.step()
-    truth = frames[:, 5:] / 255
-    errors = {
-        "model": model.eval().rollout(frames / 255, 5, 2).frames[:, -2:],
-        "last": TRIVIAL["copy-last"](frames[:, :5] / 255, 2),
-    }
-    mse = {name: float((x - truth).square().mean().detach()) for name, x in errors.items()}
-    assert mse["model"] < 0.25 * mse["last"]
 
 
 # --- baselines

@@ -26,7 +26,13 @@ from stremn.prediction.evaluation import (
 )
 from stremn.prediction.metrics import METRICS
 from stremn.prediction.model import PredictionConfig, build_model
-from stremn.prediction.recipes import is_prediction_recipe, read_recipe, run_recipe, train
+from stremn.prediction.recipes import (
+    first_model,
+    is_prediction_recipe,
+    read_recipe,
+    run_recipe,
+    train,
+)
 from stremn.prediction.weights import load_predictor, save_predictor
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -258,6 +264,28 @@ def test_a_baseline_trains_from_the_same_recipe(tmp_path, recipe):
     sets = ["model.kind=convlstm", "model.fields={ hidden = 4 }", "train.steps=2"]
     assert run_recipe(recipe, sets, tmp_path / "lstm").step == 2
     assert load_predictor(tmp_path / "lstm" / "last.safetensors").config.kind == "convlstm"
+
+
+def test_a_training_starts_from_weights_under_another_rule(tmp_path, recipe):
+    run_recipe(recipe, ["train.steps=2"], tmp_path / "first")
+    weights = tmp_path / "first" / "last.safetensors"
+    sets = [f'model.start="{weights.as_posix()}"', 'model.fields={ policy = "oldest" }']
+    model = first_model(read_recipe(recipe, sets))
+    before = load_predictor(weights)
+    assert (before.config.policy, model.config.policy) == ("learned", "oldest")
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor)
+    with pytest.raises(StremnError, match="does not fit"):
+        first_model(read_recipe(recipe, [sets[0], "model.fields={ key = 5 }"]))
+
+
+def test_a_training_starts_from_a_baseline_as_it_is(tmp_path, recipe):
+    weights = tmp_path / "lstm.safetensors"
+    save_predictor(build_baseline(RecurrentConfig(kind="convlstm", hidden=4)), weights)
+    start = f'model.start="{weights.as_posix()}"'
+    assert first_model(read_recipe(recipe, [start, "model.fields={}"])).config.hidden == 4
+    with pytest.raises(StremnError, match=r"model\.fields cannot change it"):
+        first_model(read_recipe(recipe, [start, "model.fields={ hidden = 5 }"]))
 
 
 def test_the_cost_of_a_recipe_is_told_without_training(tmp_path, recipe):

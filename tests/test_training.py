@@ -86,7 +86,7 @@ def make_phases(steps: int, loss=noisy_error, batch: int = 4, bad: int | None = 
 
 def make_config(steps: int, **changes) -> TrainConfig:
     values = {"lr": 1e-2, "warmup_steps": 3, "ema": 0.9, "clip_norm": 1.0, "log_every": 5}
-    return TrainConfig(steps=steps, device="cpu", **(values | changes))
+    return TrainConfig(steps=steps, **({"device": "cpu"} | values | changes))
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from stremn.training.fit import fit, leave_processes
@@ -17,7 +18,9 @@ def run(out: Path, rank: int) -> None:
     model[2] = nn.Identity()
     model[0].unused = nn.Linear(2, 2)  # as an update key that no eviction needed
     phases = setup.make_phases(12, setup.squared_error)
-    fit(model, phases, setup.make_config(12, micro_batch=2, validate_every=6), out=out)
+    device = "cpu" if torch.cuda.is_available() else "auto"  # as recipes have it
+    config = setup.make_config(12, micro_batch=2, validate_every=6, device=device)
+    fit(model, phases, config, out=out)
     seen = [f"{phase.name}{index}" for phase in phases for index in phase.dataset.seen]
     (out / f"seen_{rank}").write_text(" ".join(seen))
 

@@ -8,6 +8,19 @@ from torch import Tensor, nn
 from stremn.errors import StremnError
 
 
+class Block(nn.Sequential):
+    """Layers one after the other; with a shortcut, their input is added where shapes agree."""
+
+    def __init__(self, *layers: nn.Module, shortcut: bool) -> None:
+        super().__init__(*layers)
+        self.shortcut = shortcut
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c2 h2 w2"]:
+        """Apply the layers."""
+        y: Tensor = super().forward(x)
+        return x + y if self.shortcut and x.shape == y.shape else y
+
+
 class FrameEncoder(nn.Module):
     """A stack of frames to a feature map; each block is conv, conv, GroupNorm, leaky ReLU.
 
@@ -17,6 +30,7 @@ class FrameEncoder(nn.Module):
         strides: stride of each block's first convolution; their product is the feature stride.
         groups: groups of every GroupNorm.
         slope: negative slope of the leaky ReLU.
+        shortcuts: of each `Block`.
     """
 
     def __init__(
@@ -26,17 +40,20 @@ class FrameEncoder(nn.Module):
         strides: Sequence[int],
         groups: int = 8,
         slope: float = 0.2,
+        *,
+        shortcuts: bool = False,
     ) -> None:
         super().__init__()
         _check(widths, strides, groups)
         inputs = (channels, *widths[:-1])
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(
+                Block(
                     nn.Conv2d(before, width, 3, stride, 1),
                     nn.Conv2d(width, width, 3, 1, 1, bias=False),
                     nn.GroupNorm(groups, width),
                     nn.LeakyReLU(slope),
+                    shortcut=shortcuts,
                 )
                 for before, width, stride in zip(inputs, widths, strides, strict=True)
             )
@@ -57,6 +74,9 @@ class FrameDecoder(nn.Module):
         strides: the encoder's strides; the decoder undoes them in reverse.
         groups: groups of every GroupNorm.
         slope: negative slope of the leaky ReLU.
+        head: kernel of the last convolution. What makes whole patches of pixels from one position
+            needs none wider than 1.
+        shortcuts: of each `Block`.
     """
 
     def __init__(
@@ -67,25 +87,29 @@ class FrameDecoder(nn.Module):
         strides: Sequence[int],
         groups: int = 8,
         slope: float = 0.2,
+        *,
+        head: int = 3,
+        shortcuts: bool = False,
     ) -> None:
         super().__init__()
         _check(widths, strides, groups)
         outputs = tuple(reversed(widths))
         self.blocks = nn.Sequential(
             *(
-                nn.Sequential(
+                Block(
                     nn.ConvTranspose2d(before, width, 3, 1, 1),
                     # With the stride on the second, both work at the lower resolution.
                     nn.ConvTranspose2d(width, width, 3, stride, 1, stride - 1, bias=False),
                     nn.GroupNorm(groups, width),
                     nn.LeakyReLU(slope),
+                    shortcut=shortcuts,
                 )
                 for before, width, stride in zip(
                     (inputs, *outputs[:-1]), outputs, reversed(strides), strict=True
                 )
             )
         )
-        self.output = nn.Conv2d(outputs[-1], channels, 3, 1, 1)
+        self.output = nn.Conv2d(outputs[-1], channels, head, 1, head // 2)
 
     def forward(
         self, features: Float[Tensor, "b c h w"]

@@ -8,13 +8,11 @@ is never read empty.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,8 +22,7 @@ from stremn.errors import StremnError
 from stremn.memory import EVIDENCE, MemoryState, Scale, Template, UpdatePolicy, read, write
 from stremn.policies import Append, RandomDrop, RandomSelect, build_policy
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
-from stremn.prediction.losses import l1, l2, scale_invariant_gradient, shrinkage_l1, shrinkage_l2
-from stremn.training.losses import LossReport
+from stremn.prediction.outputs import OutputName, build_output
 
 
 class PredictionConfig(Config):
@@ -45,9 +42,15 @@ class PredictionConfig(Config):
     growth: int = Field(default=0, ge=0)
     """Slots added whenever all are taken; for the rule "growing" only."""
     scale: Scale = "sqrt"
-    output: Literal["sigmoid", "residual", "moved"] = "sigmoid"
+    patch: int = Field(default=1, gt=0)
+    """patch x patch pixels are folded into channels before the encoder and unfolded behind the
+    decoder, as is usual for ConvLSTM. 1, nothing folded, is the paper's."""
+    shortcuts: bool = False
+    """A block's input is added to its output where shapes agree: not in the paper, whose blocks
+    learn more slowly."""
+    output: OutputName = "sigmoid"
     reach: int = Field(default=2, gt=0)
-    """Of the output "moved" only: pixels that a thing may go from one frame to the next."""
+    """Of the outputs "moved" only: pixels that a thing may go from one frame to the next."""
     groups: int = Field(default=8, gt=0)
     slope: float = Field(default=0.2, ge=0)
 
@@ -55,7 +58,8 @@ class PredictionConfig(Config):
     def _size_fits_strides(self) -> PredictionConfig:
         if self.size % self.feature_stride:
             raise ValueError(
-                f"size {self.size} must be a multiple of the strides' product {self.feature_stride}"
+                f"size {self.size} must be a multiple of {self.feature_stride}, the product of the "
+                "patch and the strides"
             )
         return self
 
@@ -71,7 +75,7 @@ class PredictionConfig(Config):
     @property
     def feature_stride(self) -> int:
         """Pixels from one feature to the next."""
-        product = 1
+        product = self.patch
         for stride in self.strides:
             product *= stride
         return product
@@ -86,10 +90,11 @@ PRESETS: dict[str, PredictionConfig] = {
     ),
     "64-small": PredictionConfig(
         size=64,
-        widths=(16, 32, 48, 64, 64, 64),
-        strides=(2, 2, 2, 1, 1, 1),
+        patch=4,
+        widths=(32, 32, 48, 48, 48, 48),
+        strides=(1, 1, 2, 1, 1, 1),
         key=32,
-        value=64,
+        value=48,
         update_key=32,
     ),
 }
@@ -138,73 +143,6 @@ class Forecaster(Protocol):
         ...
 
 
-class Output(Protocol):
-    """How the decoder's last channels become a frame."""
-
-    def __call__(
-        self,
-        logits: Float[Tensor, "b n height width"],
-        last: Float[Tensor, "b c height width"],
-    ) -> Float[Tensor, "b c height width"]:
-        """Return frames in [0, 1]; `last` is the stack's last frame."""
-        ...
-
-
-def sigmoid_output(
-    logits: Float[Tensor, "b c height width"], last: Float[Tensor, "b c height width"]
-) -> Float[Tensor, "b c height width"]:
-    """The frame is drawn anew: the sigmoid of the logits."""
-    return torch.sigmoid(logits)
-
-
-def residual_output(
-    logits: Float[Tensor, "b c height width"], last: Float[Tensor, "b c height width"]
-) -> Float[Tensor, "b c height width"]:
-    """The frame is a change of the last one, in logits; zero logits copy it (to within 0.01).
-
-    Not in the paper: an extension for scenes whose background stands still.
-    """
-    return torch.sigmoid(logits + torch.logit(last, eps=0.01))
-
-
-def moved_output(
-    logits: Float[Tensor, "b n height width"],
-    last: Float[Tensor, "b c height width"],
-    *,
-    reach: int,
-) -> Float[Tensor, "b c height width"]:
-    """Each pixel is a weighted mean of the last frame's pixels near it and of one drawn anew.
-
-    Not in the paper: an extension, after the dynamic filters of DFN (Jia et al. 2016). What was
-    seen is carried over rather than drawn again from features, so a roll-out loses less of it.
-
-    Args:
-        logits: (2 reach + 1)^2 + 1 for the softmax of the weights, then one per drawn channel.
-        last: the stack's last frame; black is assumed around it.
-        reach: how far a pixel may come from, along each axis.
-    """
-    weights, drawn = logits.tensor_split([moved_taps(reach)], dim=1)
-    weights = weights.softmax(1)
-    near = F.unfold(last, 2 * reach + 1, padding=reach)  # b (c taps) (height width)
-    near = near.unflatten(1, (last.shape[1], -1)).unflatten(-1, last.shape[-2:])
-    carried = (near * weights[:, None, :-1]).sum(2)
-    return carried + weights[:, -1:] * torch.sigmoid(drawn)
-
-
-def moved_taps(reach: int) -> int:
-    """Weights per pixel of `moved_output`: one for every place to come from, one for drawing."""
-    return (2 * reach + 1) ** 2 + 1
-
-
-def build_output(config: PredictionConfig) -> tuple[Output, int]:
-    """Return the output a configuration names, and how many channels it needs."""
-    if config.output == "moved":
-        moved = partial(moved_output, reach=config.reach)
-        return moved, moved_taps(config.reach) + config.channels
-    plain: dict[str, Output] = {"sigmoid": sigmoid_output, "residual": residual_output}
-    return plain[config.output], config.channels
-
-
 class FramePredictor(nn.Module):
     """STReMN for video prediction: encoder, three projections, memory, decoder.
 
@@ -233,7 +171,7 @@ class FramePredictor(nn.Module):
         self.to_key, self.to_value, self.to_update_key = to_key, to_value, to_update_key
         self.policy = policy
         self.config = config
-        self.output, _ = build_output(config)
+        self.output = build_output(config.output, config.channels, config.reach).apply
 
     def under(self, rule: str, slots: int | None = None) -> FramePredictor:
         """Return a predictor with the same weights (shared) and the memory rule of a name.
@@ -278,7 +216,8 @@ class FramePredictor(nn.Module):
 
     def encode_query(self, stack: Float[Tensor, "b s c height width"]) -> Encoded:
         """Encode and project stacks of consecutive frames in [0, 1]."""
-        features = self.encoder(stack.flatten(1, 2))  # b (s c) height width
+        folded = F.pixel_unshuffle(stack.flatten(1, 2), self.config.patch)
+        features = self.encoder(folded)  # b c h w
         return Encoded(
             self.to_key(features).permute(0, 2, 3, 1),
             self.to_value(features).permute(0, 2, 3, 1),
@@ -294,14 +233,20 @@ class FramePredictor(nn.Module):
 
     def recall(self, state: MemoryState, encoded: Encoded) -> Float[Tensor, "b c height width"]:
         """Eq 5: read the memory with a stack, decode the frame that follows it."""
-        return self.decode(read(state, encoded.key, scale=self.config.scale), encoded)
+        return self.decode(self.retrieve(state, encoded), encoded)
+
+    def retrieve(self, state: MemoryState, encoded: Encoded) -> Float[Tensor, "b h w cv"]:
+        """Eq 5's left side, always in float32: bfloat16 loses the order of large products."""
+        with torch.autocast(encoded.key.device.type, enabled=False):
+            return read(state, encoded.key.float(), scale=self.config.scale)
 
     def decode(
         self, retrieved: Float[Tensor, "b h w cv"], encoded: Encoded
     ) -> Float[Tensor, "b c height width"]:
         """Eq 5's right side: decode [what was read, the query's own value] into a frame."""
         joined = torch.cat([retrieved, encoded.value], dim=-1).permute(0, 3, 1, 2)
-        return self.output(self.decoder(joined), encoded.last)
+        logits = F.pixel_shuffle(self.decoder(joined), self.config.patch)
+        return self.output(logits, encoded.last)
 
     def rollout(
         self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
@@ -326,7 +271,7 @@ class FramePredictor(nn.Module):
         state = self.memorize(state, first, size - 1 - shift)
         retrieved = []
         for i, stack in enumerate(others):
-            retrieved.append(read(state, stack.key, scale=self.config.scale))
+            retrieved.append(self.retrieve(state, stack))
             state = self.memorize(state, stack, size + i - shift)
         decoded = self.decode(torch.cat(retrieved), encoded.after(b))
         predictions = list(decoded.chunk(count - 1))
@@ -382,135 +327,31 @@ def memory_rule(name: str, *, training: bool = False) -> UpdatePolicy:
 def build_model(config: PredictionConfig, *, training: bool = False) -> FramePredictor:
     """Build a predictor with fresh weights; `training` as in `memory_rule`."""
     widths, strides = config.widths, config.strides
-    features = widths[-1]
+    features, area = widths[-1], config.patch**2
+    inputs = config.stack * config.channels
+    outputs = build_output(config.output, config.channels, config.reach).logits
     return FramePredictor(
-        FrameEncoder(config.stack * config.channels, widths, strides, config.groups, config.slope),
+        FrameEncoder(
+            inputs * area,
+            widths,
+            strides,
+            config.groups,
+            config.slope,
+            shortcuts=config.shortcuts,
+        ),
         nn.Conv2d(features, config.key, 3, padding=1),
         nn.Conv2d(features, config.value, 3, padding=1),
         nn.Conv2d(features, config.update_key, 3, padding=1),
         FrameDecoder(
-            2 * config.value, build_output(config)[1], widths, strides, config.groups, config.slope
+            2 * config.value,
+            outputs * area,
+            widths,
+            strides,
+            config.groups,
+            config.slope,
+            head=3 if config.patch == 1 else 1,
+            shortcuts=config.shortcuts,
         ),
         memory_rule(config.policy, training=training),
         config,
-    )
-
-
-# -------------------------------------------------------------------------------- training
-
-
-@dataclass(frozen=True)
-class FrameBatch:
-    """Clips for training: uint8 frames, grey or RGB."""
-
-    frames: UInt8[Tensor, "b t c height width"]
-
-    def to(self, device: torch.device) -> FrameBatch:
-        """Copy to a device."""
-        return FrameBatch(self.frames.to(device))
-
-
-def collate(clips: Sequence[UInt8[Tensor, "t c height width"]]) -> FrameBatch:
-    """Join clips of equal shape into a batch."""
-    return FrameBatch(torch.stack(list(clips)))
-
-
-class LossConfig(Config):
-    """Weights of the loss: pixel loss + gradient_weight x scale-invariant gradient (Sec 4.2).
-
-    `pixel` is the paper's "shrinkage" on L1 and L2, or as controls "plain" L1 + L2, or "squared",
-    L2 alone, which does not pull uncertain pixels to black early in training. The gradient's
-    weight rises from 0 over the first `gradient_ramp` of training.
-
-    `future_weight`, not in the paper, is how much more one of the clip's last `future` frames
-    counts than one of the observed frames, which are predicted one step ahead.
-    """
-
-    pixel: Literal["shrinkage", "plain", "squared"] = "shrinkage"
-    gradient_weight: float = Field(default=0.1, ge=0)
-    gradient_ramp: float = Field(default=0.3, ge=0, le=1)
-    future_weight: float = Field(default=1.0, gt=0)
-
-
-class HorizonConfig(Config):
-    """What a training clip is: `observed` frames, then `future` frames.
-
-    Roll-out in training: the last frames of the clip are predicted freely, from own predictions;
-    the frames before are predicted one step ahead from true ones. The free part grows from one
-    frame to `future` frames over the first `full_at` of training. So every frame is supervised
-    always, and the share of true input falls as in scheduled sampling.
-    """
-
-    observed: int = Field(default=10, gt=0)
-    future: int = Field(default=10, gt=0)
-    full_at: float = Field(default=0.5, ge=0, le=1)
-
-    def free(self, progress: float) -> int:
-        """Frames predicted freely at a progress in [0, 1]."""
-        share = 1.0 if self.full_at == 0 else min(progress / self.full_at, 1.0)
-        return 1 + round((self.future - 1) * share)
-
-
-PIXEL_LOSSES = {
-    "shrinkage": (shrinkage_l1, shrinkage_l2),
-    "plain": (l1, l2),
-    "squared": (l2,),
-}
-
-
-def frame_loss(
-    prediction: Float[Tensor, "b n c height width"],
-    target: Float[Tensor, "b n c height width"],
-    config: LossConfig,
-    progress: float,
-) -> LossReport:
-    """Pixel losses plus the weighted scale-invariant gradient, as means over all frames."""
-    terms = {loss.__name__: loss(prediction, target) for loss in PIXEL_LOSSES[config.pixel]}
-    scalars = {name: float(term.detach()) for name, term in terms.items()}
-    total = torch.stack(list(terms.values())).sum()
-    ramp = 1.0 if config.gradient_ramp == 0 else min(progress / config.gradient_ramp, 1.0)
-    weight = config.gradient_weight * ramp
-    if weight > 0:
-        gradient = scale_invariant_gradient(prediction, target)
-        scalars["gradient"] = float(gradient.detach())
-        total = total + weight * gradient
-    return LossReport(total, scalars)
-
-
-def clip_loss(
-    model: nn.Module,
-    batch: FrameBatch,
-    progress: float,
-    *,
-    horizon: HorizonConfig,
-    loss: LossConfig,
-) -> LossReport:
-    """Roll a predictor out over a batch of clips and score every frame it predicted.
-
-    `model` must be a `Forecaster`.
-    """
-    frames = batch.frames.float() / 255
-    free = horizon.free(progress)
-    observed = horizon.observed + horizon.future - free
-    predicted = cast(Forecaster, model).rollout(frames, observed, free)
-    prediction = predicted.frames.float()
-    target = frames[:, predicted.first : horizon.observed + horizon.future]
-    early = horizon.observed - predicted.first
-    if loss.future_weight == 1 or early == 0:
-        return frame_loss(prediction, target, loss, progress)
-    reports = [
-        frame_loss(prediction[:, part], target[:, part], loss, progress)
-        for part in (slice(early), slice(early, None))
-    ]
-    return weighted_mean(reports, (early, loss.future_weight * horizon.future))
-
-
-def weighted_mean(reports: Sequence[LossReport], weights: Sequence[float]) -> LossReport:
-    """Mean of losses with equal terms, and of each term; `weights` need not sum to 1."""
-    shares = [weight / sum(weights) for weight in weights]
-    total = torch.stack([s * r.loss for s, r in zip(shares, reports, strict=True)]).sum()
-    names = reports[0].scalars
-    return LossReport(
-        total,
-        {n: sum(s * r.scalars[n] for s, r in zip(shares, reports, strict=True)) for n in names},
     )

@@ -28,19 +28,19 @@ from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
 from stremn.prediction.evaluation import Scores, as_predict, score
 from stremn.prediction.metrics import METRICS
-from stremn.prediction.model import (
-    PRESETS,
+from stremn.prediction.model import PRESETS, FramePredictor, PredictionConfig, build_model
+from stremn.prediction.training import (
     FrameBatch,
     HorizonConfig,
     LossConfig,
-    PredictionConfig,
-    build_model,
     clip_loss,
     collate,
 )
 from stremn.prediction.weights import Predictor, load_predictor, save_predictor
 from stremn.training.averaging import Candidate, Soup, greedy_soup, uniform_soup
-from stremn.training.fit import FitResult, Phase, TrainConfig, fit
+from stremn.training.config import TrainingRecipe, name_starts_with, overridden
+from stremn.training.fit import FitResult, Phase, fit
+from stremn.weights import fill
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -53,7 +53,8 @@ class PredictorSection(Config):
     """Of ours; a baseline has none."""
     fields: dict[str, Any] = Field(default_factory=dict)
     start: Path | None = None
-    """Weights of an earlier training to start from."""
+    """Weights of an earlier training to start from; then `fields` change its numbers, such as the
+    policy, not the preset's."""
 
 
 class ValidationSection(Config):
@@ -64,7 +65,7 @@ class ValidationSection(Config):
     """Checkpoints with the best SSIM that are averaged at the end; 0 averages none."""
 
 
-class PredictionRecipe(Config):
+class PredictionRecipe(TrainingRecipe):
     """Everything that decides a training."""
 
     task: Literal["prediction"]
@@ -73,7 +74,6 @@ class PredictionRecipe(Config):
     horizon: HorizonConfig = HorizonConfig()
     loss: LossConfig = LossConfig()
     batch: PositiveInt = 8
-    train: TrainConfig
     validation: ValidationSection = ValidationSection()
 
 
@@ -95,8 +95,7 @@ def train(
         return estimate_cost(path, overrides)
     folder = out if out is not None else Path("runs") / path.stem
     result = run_recipe(path, overrides, folder, resume=resume)
-    best = "" if result.best is None else f", best validation score {result.best:.4g}"
-    return f"{result.stopped} at step {result.step}{best}; weights and logs are in {folder}"
+    return f"{result}; weights and logs are in {folder}"
 
 
 def run_recipe(
@@ -108,9 +107,7 @@ def run_recipe(
     clips, held_out = clips_of(recipe, "train"), clips_of(recipe, "val")
     check_disjoint({"train": clips, "val": held_out})
     model = first_model(recipe)
-    facts = recipe.model_dump(mode="json")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    recipe.write(out)
     validation = _Validation(recipe, held_out, out)
     phase = Phase(
         "clips",
@@ -128,25 +125,13 @@ def run_recipe(
         validate=validation,
         export=lambda trained, file: save_predictor(cast(Predictor, trained), file),
         resume=resume,
-        recipe=_without_train(facts),
-        complete=lambda old: _with_defaults(old, facts),
-        accept=[request.partition("=")[0].strip() for request in overrides],
+        recipe=recipe.facts(),
+        complete=recipe.completed,
+        accept=overridden(overrides),
     )
     if result.stopped == "finished" and recipe.validation.average:
         validation.average(cast(Predictor, result.model))
     return result
-
-
-def _without_train(facts: dict[str, Any]) -> dict[str, Any]:
-    """`fit` keeps the train section itself."""
-    return {key: value for key, value in facts.items() if key != "train"}
-
-
-def _with_defaults(old: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's recipe, whose keys that came later have their defaults."""
-    values = {**old, "train": now["train"]}
-    recipe = build(PredictionRecipe, values, "The recipe of the checkpoint")
-    return _without_train(recipe.model_dump(mode="json"))
 
 
 # ------------------------------------------------------------------------------------------ parts
@@ -156,7 +141,7 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
     """Return the model before its first step."""
     section = recipe.model
     if section.start is not None:
-        return load_predictor(section.start)
+        return _started(section.start, section.fields)
     if section.kind != "stremn":
         values = {"kind": section.kind, "channels": recipe.data.channels} | section.fields
         return build_baseline(build(RecurrentConfig, values, "model.fields"))
@@ -171,6 +156,26 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
             "Choose another preset, or set model.fields or data to fit."
         )
     return build_model(config, training=True)
+
+
+def _started(path: Path, fields: dict[str, Any]) -> Predictor:
+    """A trained predictor, with other numbers where its weights fit them all the same."""
+    start = load_predictor(path)
+    if not isinstance(start, FramePredictor):
+        if fields:
+            raise StremnError(f"{path} holds a baseline; model.fields cannot change it.")
+        return start
+    config = build(PredictionConfig, start.config.model_dump() | fields, "model.fields")
+    model = build_model(config, training=True)
+    same_rule = config.policy == start.config.policy
+    carried = {n: x for n, x in start.state_dict().items() if same_rule or not _of_rule(n)}
+    fresh = {n: x for n, x in model.state_dict().items() if _of_rule(n)}
+    fill(model, fresh | carried, path)
+    return model
+
+
+def _of_rule(weight: str) -> bool:
+    return name_starts_with(weight, "policy")
 
 
 def count_parameters(model: nn.Module) -> int:

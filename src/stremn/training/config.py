@@ -1,16 +1,25 @@
-"""How a training optimizes, and which of its keys a resumed run may change."""
+"""How a training optimizes, what every recipe has, and which keys a resumed run may change."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stremn.config import Config, Difference, differences
+from stremn.config import Config, Difference, build, differences
 from stremn.errors import StremnError
 
-__all__ = ["FREE_KEYS", "TrainConfig", "name_starts_with", "refuse_differences"]
+__all__ = [
+    "FREE_KEYS",
+    "TrainConfig",
+    "TrainingRecipe",
+    "name_starts_with",
+    "overridden",
+    "refuse_differences",
+]
 
 # Keys that touch the weights by rounding at most: a resumed run may change them unasked.
 FREE_KEYS = (
@@ -62,6 +71,32 @@ class TrainConfig(Config):
     time_budget_minutes: PositiveFloat | None = None
     """Stop cleanly after this long, counted from the start of this call."""
     tensorboard: bool = False
+
+
+class TrainingRecipe(Config):
+    """What every task's recipe has, and how it is kept beside the weights."""
+
+    train: TrainConfig
+
+    def write(self, folder: Path) -> None:
+        """Write the whole recipe into `folder` as `recipe.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.model_dump(mode="json"), indent=2)
+        (folder / "recipe.json").write_text(text + "\n", encoding="utf-8")
+
+    def facts(self) -> dict[str, Any]:
+        """All but the section `train`, which `fit` keeps itself."""
+        return self.model_dump(mode="json", exclude={"train"})
+
+    def completed(self, old: Mapping[str, Any]) -> dict[str, Any]:
+        """A checkpoint's facts, whose keys that came later have their defaults."""
+        values = {**old, "train": self.train.model_dump(mode="json")}
+        return build(type(self), values, "The recipe of the checkpoint").facts()
+
+
+def overridden(overrides: Sequence[str]) -> list[str]:
+    """Dotted keys that requests such as "train.lr=1e-4" name."""
+    return [request.partition("=")[0].strip() for request in overrides]
 
 
 def name_starts_with(name: str, prefix: str) -> bool:

@@ -9,6 +9,7 @@ anywhere and resumed ends with the same weights as one that was not.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import signal
 import threading
@@ -31,6 +32,7 @@ from stremn.checkpoints import (
     write_checkpoint,
 )
 from stremn.errors import MissingExtraError, StremnError
+from stremn.hardware import keep_freed_memory, pick_device
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.loading import Clock, Phase, batches
 from stremn.training.log import Means, TrainingLog
@@ -70,6 +72,10 @@ class FitResult:
     stopped: Literal["finished", "interrupted", "time budget"]
     seconds: float
 
+    def __str__(self) -> str:
+        best = "" if self.best is None else f", best validation score {self.best:.4g}"
+        return f"{self.stopped} at step {self.step}{best}"
+
 
 def fit(
     model: nn.Module,
@@ -100,6 +106,7 @@ def fit(
     _check_phases(phases, config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()
     accelerator = _accelerator(config)
     run = Run(model, config, accelerator)
     main = accelerator.is_main_process
@@ -331,10 +338,10 @@ def _accelerator(config: TrainConfig) -> Any:
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     # The others wait while the main process validates.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
+    # Processes on CPUs find each other only if accelerate is told that it is CPUs they run on.
+    on_cpu = pick_device(config.device).type == "cpu"
     # Precision is ours (`_LossModule`), so that one process can run several trainings.
-    return Accelerator(
-        mixed_precision="no", cpu=config.device == "cpu", kwargs_handlers=[unused, patience]
-    )
+    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[unused, patience])
 
 
 def leave_processes() -> None:
@@ -343,4 +350,6 @@ def leave_processes() -> None:
     A process that exits without it may abort, since threads of the connection still run.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # a network that is wrapped for several processes holds the connection
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from stremn.config import Config, build, override, read_toml
-from stremn.training.fit import TrainConfig
+from stremn.training.config import TrainingRecipe
 
 __all__ = [
     "DataSection",
@@ -129,7 +129,7 @@ class ValidationSection(Config):
     probe_clips: int = Field(default=16, ge=0)
 
 
-class Recipe(Config):
+class Recipe(TrainingRecipe):
     """Everything that decides a training."""
 
     task: Literal["segmentation"] = "segmentation"
@@ -137,7 +137,6 @@ class Recipe(Config):
     data: DataSection
     stages: tuple[StageSection, ...] = Field(min_length=1)
     loss: LossSection = LossSection()
-    train: TrainConfig
     validation: ValidationSection | None = None
 
     @model_validator(mode="after")

@@ -8,18 +8,17 @@ Paths in a recipe are absolute or below the folder named by the variable STREMN_
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch.utils.data import Subset
 
-from stremn.config import build
 from stremn.data.clips import Clip, ClipBatch, ClipDataset, Stage, collate
 from stremn.model import STReMN
 from stremn.pretrained import Pretrained
+from stremn.training.config import overridden
 from stremn.training.cost import estimate_cost
 from stremn.training.fit import FitResult, Phase, fit
 from stremn.training.recipe_data import (
@@ -48,8 +47,7 @@ def train(
         return str(estimate_cost(path, overrides))
     folder = out if out is not None else Path("runs") / path.stem
     result = run_recipe(path, overrides, folder, resume=resume)
-    best = "" if result.best is None else f", best score {result.best:.4f}"
-    return f"{result.stopped} at step {result.step}{best}; weights and logs are in {folder}"
+    return f"{result}; weights and logs are in {folder}"
 
 
 def run_recipe(
@@ -65,10 +63,8 @@ def run_recipe(
     dataset = clip_dataset(recipe, data)
     config = model_config(recipe.model)
     model = first_model(recipe, config, dataset)
-    facts = recipe.model_dump(mode="json")
     validation = _validation(recipe, data, recipe.train.device)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "recipe.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    recipe.write(out)
     return fit(
         model,
         phases(recipe, dataset),
@@ -78,21 +74,10 @@ def run_recipe(
         pictures=validation.pictures if validation else None,
         export=lambda trained, file: Pretrained(cast(STReMN, trained), config).save(file),
         resume=resume,
-        recipe=_without_train(facts),
-        complete=lambda old: _with_defaults(old, facts),
-        accept=[request.partition("=")[0].strip() for request in overrides],
+        recipe=recipe.facts(),
+        complete=recipe.completed,
+        accept=overridden(overrides),
     )
-
-
-def _without_train(facts: dict[str, Any]) -> dict[str, Any]:
-    """`fit` keeps the train section itself."""
-    return {key: value for key, value in facts.items() if key != "train"}
-
-
-def _with_defaults(old: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's recipe, whose keys that came later have their defaults."""
-    recipe = build(Recipe, {**old, "train": now["train"]}, "The recipe of the checkpoint")
-    return _without_train(recipe.model_dump(mode="json"))
 
 
 def phases(recipe: Recipe, dataset: ClipDataset) -> list[Phase[Clip, ClipBatch]]:

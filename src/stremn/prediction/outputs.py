@@ -1,0 +1,133 @@
+"""How the decoder's last channels become a frame: drawn anew, as a change, or moved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis"]
+
+
+class Output(Protocol):
+    """How the decoder's last channels become a frame."""
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "b n height width"],
+        last: Float[Tensor, "b c height width"],
+    ) -> Float[Tensor, "b c height width"]:
+        """Return frames in [0, 1]; `last` is the stack's last frame."""
+        ...
+
+
+def sigmoid_output(
+    logits: Float[Tensor, "b c height width"], last: Float[Tensor, "b c height width"]
+) -> Float[Tensor, "b c height width"]:
+    """The frame is drawn anew: the sigmoid of the logits."""
+    return torch.sigmoid(logits)
+
+
+def residual_output(
+    logits: Float[Tensor, "b c height width"], last: Float[Tensor, "b c height width"]
+) -> Float[Tensor, "b c height width"]:
+    """The frame is a change of the last one, in logits; zero logits copy it (to within 0.01).
+
+    Not in the paper: an extension for scenes whose background stands still.
+    """
+    return torch.sigmoid(logits + torch.logit(last, eps=0.01))
+
+
+def moved_output(
+    logits: Float[Tensor, "b n height width"],
+    last: Float[Tensor, "b c height width"],
+    *,
+    reach: int,
+) -> Float[Tensor, "b c height width"]:
+    """Each pixel is a weighted mean of the last frame's pixels near it and of one drawn anew.
+
+    Not in the paper: an extension, after the dynamic filters of DFN (Jia et al. 2016). What was
+    seen is carried over rather than drawn again from features, so a roll-out loses less of it.
+
+    Args:
+        logits: (2 reach + 1)^2 + 1 for the softmax of the weights, then one per drawn channel.
+        last: the stack's last frame; black is assumed around it.
+        reach: how far a pixel may come from, along each axis.
+    """
+    weights, drawn = logits.tensor_split([moved_taps(reach)], dim=1)
+    weights = weights.softmax(1)
+    near = F.unfold(last, 2 * reach + 1, padding=reach)  # b (c taps) (height width)
+    near = near.unflatten(1, (last.shape[1], -1)).unflatten(-1, last.shape[-2:])
+    carried = (near * weights[:, None, :-1]).sum(2)
+    return carried + weights[:, -1:] * torch.sigmoid(drawn)
+
+
+def moved_by_axis_output(
+    logits: Float[Tensor, "b n height width"],
+    last: Float[Tensor, "b c height width"],
+    *,
+    reach: int,
+) -> Float[Tensor, "b c height width"]:
+    """`moved_output` in two passes: along the rows, then along the columns.
+
+    Not in the paper: an extension, after the separable filters of SepConv (Niklaus et al. 2017).
+    A pixel has 2 (2 reach + 1) weights, not (2 reach + 1)^2, so that a wide reach is cheap.
+
+    Args:
+        logits: 2 reach + 1 for the weights along the columns, as many along the rows, one for the
+            share of what is carried over, then one per drawn channel.
+        last: the stack's last frame; black is assumed around it.
+        reach: how far a pixel may come from, along each axis.
+    """
+    taps = 2 * reach + 1
+    down, across, share, drawn = logits.float().split([taps, taps, 1, last.shape[1]], dim=1)
+    carried = weighted_shifts(last, across.softmax(1), axis=-1)
+    carried = weighted_shifts(carried, down.softmax(1), axis=-2)
+    share = torch.sigmoid(share)
+    return share * carried + (1 - share) * torch.sigmoid(drawn)
+
+
+def weighted_shifts(
+    frame: Float[Tensor, "b c height width"],
+    weights: Float[Tensor, "b taps height width"],
+    *,
+    axis: Literal[-1, -2],
+) -> Float[Tensor, "b c height width"]:
+    """Each pixel becomes a weighted sum of those round it on one axis; black is assumed outside."""
+    taps, length = weights.shape[1], frame.shape[axis]
+    reach = taps // 2
+    wide = F.pad(frame, (reach, reach) if axis == -1 else (0, 0, reach, reach))
+    terms = [wide.narrow(axis, i, length) * weights[:, i : i + 1] for i in range(taps)]
+    return torch.stack(terms).sum(0)
+
+
+def moved_taps(reach: int) -> int:
+    """Weights per pixel of `moved_output`: one for every place to come from, one for drawing."""
+    return (2 * reach + 1) ** 2 + 1
+
+
+@dataclass(frozen=True)
+class BuiltOutput:
+    """An output, and how many channels of logits it needs."""
+
+    apply: Output
+    logits: int
+
+
+def build_output(name: OutputName, channels: int, reach: int) -> BuiltOutput:
+    """Return the output of a name for frames of `channels`; `reach` is that of the moved ones."""
+    taps = 2 * reach + 1
+    built: dict[OutputName, BuiltOutput] = {
+        "sigmoid": BuiltOutput(sigmoid_output, channels),
+        "residual": BuiltOutput(residual_output, channels),
+        "moved": BuiltOutput(partial(moved_output, reach=reach), moved_taps(reach) + channels),
+        "moved-by-axis": BuiltOutput(
+            partial(moved_by_axis_output, reach=reach), 2 * taps + 1 + channels
+        ),
+    }
+    return built[name]

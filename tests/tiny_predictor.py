@@ -1,0 +1,18 @@
+"""A predictor that is built at once, and clips for it."""
+
+import torch
+
+from stremn.prediction.model import PredictionConfig, build_model
+
+TINY = PredictionConfig(
+    size=16, widths=(8,) * 6, strides=(2, 1, 2, 1, 1, 1), key=6, value=8, update_key=6
+)
+
+
+def tiny(seed=0, **changes):
+    torch.manual_seed(seed)
+    return build_model(TINY.model_copy(update=changes)).eval()
+
+
+def clip(b=2, t=12, c=1, size=16, seed=0):
+    return torch.rand(b, t, c, size, size, generator=torch.Generator().manual_seed(seed))
