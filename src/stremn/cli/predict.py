@@ -27,7 +27,7 @@ def predict(
     """Predict what a video shows next.
 
     Writes OUT/frames/*.png, OUT/side_by_side.mp4 and OUT/strip.png. The shipped weights know
-    moving digits at 32x32 and nothing else: train your own for other videos.
+    moving digits at 64x64 and nothing else: train your own for other videos.
     """
     from stremn.prediction.files import predict_video
 

@@ -15,7 +15,7 @@ from stremn.prediction.model import FramePredictor, PredictionConfig, build_mode
 from stremn.weights import fill, read_weights, save_weights
 
 TASK = "prediction"
-SHIPPED: dict[str, str] = {"digits": "prediction-digits-32.safetensors"}
+SHIPPED: dict[str, str] = {"digits": "prediction-digits-64.safetensors"}
 """Weights that come with the package: name -> file."""
 
 Predictor = FramePredictor | RecurrentPredictor
