@@ -234,7 +234,7 @@ def test_the_whole_path_in_a_browser(address: str, clip: Path) -> None:
     with playwright.sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1400})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)  # a loaded machine takes its time
         page.goto(address)
         page.set_input_files("#video input[type=file]", str(clip))
         image = page.locator("#drawing img")
