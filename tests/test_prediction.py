@@ -27,7 +27,7 @@ from stremn.prediction.outputs import (
     residual_output,
     sigmoid_output,
 )
-from tiny_predictor import clip, tiny
+from tiny_predictor import clip, tiny, tiny_of
 
 
 def step_by_step(model, frames, observed, future):
@@ -60,12 +60,7 @@ def test_rollout_equals_the_step_by_step_loop(policy, observed, future):
 
 @pytest.mark.parametrize("kind", ["stremn", "convlstm", "predrnn"])
 def test_rollout_looks_at_observed_frames_only_and_keeps_clips_apart(kind):
-    torch.manual_seed(0)
-    model = (
-        tiny()
-        if kind == "stremn"
-        else build_baseline(RecurrentConfig(kind=kind, hidden=5, kernel=3, layers=2))
-    )
+    model = tiny_of(kind)
     frames = clip(b=3)
     whole = model.rollout(frames, 6, 4)
     later = frames.clone()

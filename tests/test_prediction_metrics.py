@@ -168,9 +168,13 @@ def test_lpips_without_its_package_or_weights_says_what_to_do(monkeypatch, tmp_p
 
 def test_lpips_heads_that_are_missing_or_unreadable_are_named(tmp_path):
     path = tmp_path / "alex.pth"
-    heads = {f"lin{i}.model.1.weight": torch.rand(1, 4, 1, 1) for i in range(5)}
+    channels = (64, 192, 384, 256, 256)
+    heads = {f"lin{i}.model.1.weight": torch.rand(1, c, 1, 1) for i, c in enumerate(channels)}
     torch.save(heads, path)
-    assert [head.shape for head in read_heads(path)] == [(4,)] * 5
+    assert [head.shape for head in read_heads(path)] == [(c,) for c in channels]
+    torch.save(heads | {"lin2.model.1.weight": torch.rand(1, 1, 1, 1)}, path)
+    with pytest.raises(StremnError, match=r"for \[64, 192, 1, 256, 256\] channels"):
+        read_heads(path)
     del heads["lin3.model.1.weight"]
     torch.save(heads, path)
     with pytest.raises(StremnError, match=r"lacks lin3\.model\.1\.weight; .*force-reinstall lpips"):
@@ -178,6 +182,17 @@ def test_lpips_heads_that_are_missing_or_unreadable_are_named(tmp_path):
     path.write_bytes(b"no weights")
     with pytest.raises(StremnError, match=r"alex\.pth cannot be read .*force-reinstall lpips"):
         read_heads(path)
+
+
+def test_alexnet_weights_of_another_network_are_refused(tmp_path):
+    layers, _ = random_network()
+    state = {}
+    for index, (weight, bias) in zip((0, 3, 6, 8, 10), layers, strict=True):
+        state |= {f"features.{index}.weight": weight, f"features.{index}.bias": bias}
+    state["features.8.weight"] = torch.rand(256, 384, 1, 1)
+    torch.save(state, tmp_path / "alexnet.pth")
+    with pytest.raises(StremnError, match=r"\(256, 384, 1, 1\).*AlexNet's are"):
+        read_alexnet(tmp_path / "alexnet.pth")
 
 
 def test_lpips_metrics_differ_by_range_and_repeat_grey(tmp_path, monkeypatch):

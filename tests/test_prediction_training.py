@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stremn.prediction.baselines import TRIVIAL, RecurrentConfig, build_baseline
+from stremn.prediction.baselines import TRIVIAL
 from stremn.prediction.training import (
     FrameBatch,
     HorizonConfig,
@@ -12,7 +12,7 @@ from stremn.prediction.training import (
     collate,
     frame_loss,
 )
-from tiny_predictor import clip, tiny
+from tiny_predictor import clip, tiny, tiny_of
 
 
 def test_the_free_part_grows_from_one_frame_to_all():
@@ -48,12 +48,7 @@ def test_gradient_loss_is_eased_in():
 
 @pytest.mark.parametrize("kind", ["stremn", "convlstm", "predrnn"])
 def test_clip_loss_scores_every_predicted_frame_of_any_predictor(kind):
-    torch.manual_seed(0)
-    model = (
-        tiny()
-        if kind == "stremn"
-        else build_baseline(RecurrentConfig(kind=kind, hidden=5, kernel=3, layers=2))
-    )
+    model = tiny_of(kind)
     frames = (clip(2, 8) * 255).to(torch.uint8)
     batch = collate(list(frames)).to(torch.device("cpu"))
     horizon = HorizonConfig(observed=5, future=3)

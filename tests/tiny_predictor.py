@@ -2,6 +2,7 @@
 
 import torch
 
+from stremn.prediction.baselines import RecurrentConfig, build_baseline
 from stremn.prediction.model import PredictionConfig, build_model
 
 TINY = PredictionConfig(
@@ -12,6 +13,14 @@ TINY = PredictionConfig(
 def tiny(seed=0, **changes):
     torch.manual_seed(seed)
     return build_model(TINY.model_copy(update=changes)).eval()
+
+
+def tiny_of(kind):
+    """A small predictor of a kind: "stremn", "convlstm" or "predrnn"."""
+    torch.manual_seed(0)
+    if kind == "stremn":
+        return tiny()
+    return build_baseline(RecurrentConfig(kind=kind, hidden=5, kernel=3, layers=2))
 
 
 def clip(b=2, t=12, c=1, size=16, seed=0):

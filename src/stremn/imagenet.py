@@ -42,7 +42,10 @@ def packaged_backbone(name: str) -> Backbone:
 def _copy_by_position(model: nn.Module, theirs: dict[str, torch.Tensor]) -> None:
     """Load tensors in order, checking that every pair has the same shape and kind."""
     ours = model.state_dict()
-    kinds = [name.rpartition(".")[2] for name in ours]
-    if kinds != [name.rpartition(".")[2] for name in theirs]:
+
+    def described(tensors: dict[str, torch.Tensor]) -> list[tuple[str, torch.Size]]:
+        return [(name.rpartition(".")[2], tensor.shape) for name, tensor in tensors.items()]
+
+    if described(ours) != described(theirs):
         raise StremnError("The packaged ImageNet weights do not have this backbone's tensors.")
     model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)), strict=True)

@@ -155,6 +155,7 @@ _ALEXNET = ((64, 3, 11, 4, 2), (192, 64, 5, 1, 2), (384, 192, 3, 1, 1), (256, 38
             (256, 256, 3, 1, 1))  # fmt: skip
 _TORCHVISION_LAYERS = (0, 3, 6, 8, 10)
 _REINSTALL = "Install the package `lpips` anew: pip install --force-reinstall lpips."
+_OFFICIAL = "Use torchvision's alexnet-owt-7be5be79.pth."
 _SHIFT, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
@@ -270,7 +271,14 @@ def read_heads(path: Path) -> list[Float[Tensor, " c"]]:
             f"{names[-1]}, but {path} lacks {', '.join(missing)}; it holds "
             f"{', '.join(sorted(map(str, held))) or 'nothing'}. {_REINSTALL}"
         )
-    return [found[name].flatten() for name in names]
+    heads = [found[name].flatten() for name in names]
+    channels = [layer[0] for layer in _ALEXNET]
+    if [len(head) for head in heads] != channels:  # a head of one number would fit anything
+        raise StremnError(
+            f"LPIPS' weights {path} are for {[len(head) for head in heads]} channels, AlexNet's "
+            f"feature maps have {channels}. {_REINSTALL}"
+        )
+    return heads
 
 
 def _alexnet_file(weights: Path | None) -> Path:
@@ -299,27 +307,39 @@ def read_alexnet(path: Path) -> list[tuple[Tensor, Tensor]]:
         StremnError: the file is neither.
     """
     try:
-        if path.suffix == ".pth":
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            return [
-                (state[f"features.{i}.weight"], state[f"features.{i}.bias"])
-                for i in _TORCHVISION_LAYERS
-            ]
-        with path.open("rb") as file:
-            arrays = _ArrayUnpickler(io.BytesIO(file.read())).load()["AlexNet_0"]
-        return [
-            (
-                # Kernels are stored "k k in out".
-                torch.from_numpy(np.array(arrays[f"Conv_{i}"]["kernel"])).permute(3, 2, 0, 1),
-                torch.from_numpy(np.array(arrays[f"Conv_{i}"]["bias"])),
-            )
-            for i in range(5)
-        ]
-    except (KeyError, TypeError, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        found = _torchvision(path) if path.suffix == ".pth" else _arrays(path)
+    except (
+        OSError, KeyError, TypeError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError
+    ) as error:  # fmt: skip
         raise StremnError(
-            f"{path} holds no AlexNet weights that can be read ({error}). Use torchvision's "
-            "alexnet-owt-7be5be79.pth."
+            f"{path} holds no AlexNet weights that can be read ({error}). {_OFFICIAL}"
         ) from error
+    shapes = [(tuple(weight.shape), tuple(bias.shape)) for weight, bias in found]
+    wanted = [((o, i, kernel, kernel), (o,)) for o, i, kernel, _, _ in _ALEXNET]
+    if shapes != wanted:
+        raise StremnError(
+            f"{path} holds weights of the shapes {shapes}, AlexNet's are {wanted}. {_OFFICIAL}"
+        )
+    return found
+
+
+def _torchvision(path: Path) -> list[tuple[Tensor, Tensor]]:
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return [
+        (state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in _TORCHVISION_LAYERS
+    ]
+
+
+def _arrays(path: Path) -> list[tuple[Tensor, Tensor]]:
+    arrays = _ArrayUnpickler(io.BytesIO(path.read_bytes())).load()["AlexNet_0"]
+    return [
+        (
+            # Kernels are stored "k k in out".
+            torch.from_numpy(np.array(arrays[f"Conv_{i}"]["kernel"])).permute(3, 2, 0, 1),
+            torch.from_numpy(np.array(arrays[f"Conv_{i}"]["bias"])),
+        )
+        for i in range(5)
+    ]
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from stremn.errors import StremnError
+from stremn.model import STReMN
 from stremn.pretrained import Pretrained
-from stremn.study.runs import RunDescription, Session, session_factory
-from stremn.study.tables import Row, Weights
-from stremn.weights import fingerprint
+from stremn.study.tables import Row, Weights, weights_of
 
 PAPER = 76.7
 """J&F on DAVIS 2017 test-dev in percent, with and without."""
@@ -44,10 +43,8 @@ def fusion_weights(
         )
     plain = trained.with_fusion(None).model
 
-    def make(policy: str, slots: int, seed: int) -> Session:
+    def choose(policy: str) -> tuple[STReMN, str]:
         model = trained.model if policy.endswith(_FUSED) else plain
-        rule = policy.removesuffix(_FUSED)
-        run = RunDescription(name, rule, slots, resolution, seed=seed, reach=reach)
-        return session_factory(model, run, device=device)()
+        return model, policy.removesuffix(_FUSED)
 
-    return Weights(name, make, f"{fingerprint(trained.model):08x}", resolution, reach)
+    return weights_of(name, trained.model, resolution, reach, device=device, choose=choose)

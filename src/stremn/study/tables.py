@@ -6,7 +6,7 @@ Every cell is a resumable evaluation in a folder of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -121,12 +121,17 @@ def weights_of(
     reach: float | None = None,
     *,
     device: str = "auto",
+    choose: Callable[[str], tuple[STReMN, str]] | None = None,
 ) -> Weights:
-    """A model as the tables run it, under the name that its folders and protocol have."""
+    """A model as the tables run it, under the name that its folders and protocol have.
+
+    `choose`, where a row's policy says more than the rule, returns the network and the rule.
+    """
 
     def make(policy: str, slots: int, seed: int) -> Session:
-        run = RunDescription(name, policy, slots, resolution, seed=seed, reach=reach)
-        return session_factory(model, run, device=device)()
+        network, rule = (model, policy) if choose is None else choose(policy)
+        run = RunDescription(name, rule, slots, resolution, seed=seed, reach=reach)
+        return session_factory(network, run, device=device)()
 
     return Weights(name, make, f"{fingerprint(model):08x}", resolution, reach)
 
