@@ -31,6 +31,7 @@ from stremn.policies import (
     attention_mass,
     build_policy,
     gumbel_choice,
+    largest,
     similarity,
     slot_features,
     time_gap,
@@ -74,6 +75,22 @@ def test_similarity_does_not_depend_on_length_or_place() -> None:
     new = torch.randn(1, 3, 3, UPDATE, dtype=torch.float64)
     moved = 7 * new.flip(1).roll(1, dims=2)
     assert float(similarity(new, moved[:, None])) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["any", "negative", "one row negative", "zero", "nan"])
+def test_the_largest_of_a_row_is_found_by_its_bits(kind: str) -> None:
+    rows = torch.randn(40, 300).bfloat16()
+    if kind == "negative":
+        rows = -rows.abs() - 0.01
+    elif kind == "one row negative":
+        rows[7] = -rows[7].abs() - 0.01
+    elif kind == "zero":
+        rows[3], rows[4] = -0.0, -rows[4].abs()
+        rows[4, 5] = 0.0
+    elif kind == "nan":
+        rows[2, 9] = torch.nan
+    assert torch.equal(largest(rows).nan_to_num(9), rows.amax(-1).nan_to_num(9))
+    assert torch.equal(largest(rows.float()).nan_to_num(9), rows.float().amax(-1).nan_to_num(9))
 
 
 def test_similarity_is_differentiable() -> None:

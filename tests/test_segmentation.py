@@ -165,6 +165,42 @@ def test_an_entry_is_read_in_its_window_alone(model: STReMN) -> None:
     assert segment(model, track, query, windows)[0, 1, :, 0].max() < 1e-6
 
 
+def test_objects_in_windows_are_memorized_as_in_the_whole_frame(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """The tiny network sees two positions far, so with edges of two nothing may differ."""
+    monkeypatch.setattr("stremn.windows.EDGE", 2)
+    model = tiny_model().double()
+    query = model.encode_query(torch.rand(1, 3, 256, 256, dtype=torch.float64))
+    labels = torch.zeros(1, 256, 256, dtype=torch.int64)
+    labels[0, :40, 50:70], labels[0, 200:210, 180:200] = 1, 2
+    track = start(model, torch.tensor([0, 0]), torch.tensor([1, 2]), 2, (256, 256))
+    masks = object_masks(one_hot(labels, 2).double() * 0.9, track)
+    windows = [Window(0, 8, 0, 10), Window(8, 16, 6, 16)]
+    with torch.no_grad():
+        each = query.take(track.video)
+        found = model.encode_memory_within(each, masks, 3, windows)
+        expected = model.encode_memory(each, masks, 3)
+        without = model.encode_memory(each, masks * 0, 3)
+    for one, other, far in zip(found.maps, expected.maps, without.maps, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+        assert (other - far).abs().max() > 0.1  # masks are seen
+    torch.testing.assert_close(found.evidence, expected.evidence)
+    assert found.frame == 3
+    assert found.query_key is each.key
+
+
+def test_memorizing_in_windows_goes_through_the_same_write(model: STReMN) -> None:
+    windows = [whole((2, 3))] * 2
+    with torch.no_grad():
+        track, query = given_track(model, [0, 0], [1, 2], 1)
+        shares = segment(model, track, query)
+        settings = {"frame": 1, "policy": Oldest()}
+        one, choice = memorize(model, track, query, shares, **settings)
+        other, same = memorize(model, track, query, shares, **settings, windows=windows)
+    assert torch.equal(choice.replace, same.replace)
+    for name, tensor in one.state.tensors().items():
+        torch.testing.assert_close(other.state.tensors()[name], tensor, rtol=1e-4, atol=1e-4)
+
+
 def test_a_lost_object_is_looked_for_everywhere(model: STReMN, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     track, query = given_track(model, [0, 0], [1, 2], 1)
     asked = []

@@ -15,7 +15,9 @@ from stremn.model import STReMN
 from stremn.policies import POLICIES, Append, Oldest, build_policy
 from stremn.reports import StepResult
 from stremn.sessions import SegmentationSession
+from stremn.study.workload import made_frame, made_labels, ready_model
 from stremn.training.rollout import rollout
+from stremn.windows import Window, windows_that_pay
 from tiny_model import square_clips, tiny_model
 
 ALL_RULES = sorted(POLICIES)
@@ -63,6 +65,29 @@ def noise(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[n
 
 
 # ------------------------------------------------------------------- where it looks
+
+
+def test_many_small_objects_are_memorized_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far from an object the frame is encoded once for all; what is found stays what it was."""
+    asked = []
+
+    def counted(*arguments) -> list[Window] | None:  # type: ignore[no-untyped-def]
+        asked.append(windows_that_pay(*arguments) if windows else None)
+        return asked[-1]
+
+    monkeypatch.setattr("stremn.sessions.windows_that_pay", counted)
+    model, found = ready_model("small"), {}
+    for windows in (True, False):
+        session = SegmentationSession(
+            model, precision="float32", device="cpu", size=240, memory_slots=2, reach=0.5
+        )
+        session.step(made_frame(240, 426), made_labels(240, 426, 5))
+        found[windows] = [session.step(made_frame(240, 426, 4 * i)).labels for i in range(1, 5)]
+    assert all(asked[:4])
+    assert not any(asked[4:])
+    for one, other in zip(found[True], found[False], strict=True):
+        assert set(np.unique(one)) == {0, 1, 2, 3, 4, 5}
+        assert np.mean(one != other) < 0.002
 
 
 def test_a_wide_reach_is_no_reach(model: STReMN) -> None:

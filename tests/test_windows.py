@@ -6,7 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stremn.windows import CONTEXT, STEP, Window, whole, window_round
+from stremn.windows import (
+    CONTEXT,
+    EDGE,
+    STEP,
+    Window,
+    whole,
+    window_round,
+    windows_round,
+    windows_that_pay,
+)
 
 GRID = (10, 13)
 SIZE = (160, 208)
@@ -58,3 +67,33 @@ def test_cutting_is_the_same_place_at_every_stride(stride: int) -> None:
     assert part[0, 0, 0, 0] == 32
     assert part[0, 0, -1, 0] == 80 - stride
     assert part.data_ptr() == full[:, :, 32 // stride :, 16 // stride :].data_ptr()  # a view
+
+
+def test_the_inside_leaves_out_what_is_not_at_the_border_of_the_frame() -> None:
+    assert whole(GRID).inside(GRID) == whole(GRID)
+    inside = Window(2, 10, 0, 6).inside(GRID)
+    assert inside == Window(2 + EDGE, 10, 0, 6 - EDGE)
+    assert inside.seen_from(Window(2, 10, 0, 6)) == Window(EDGE, 8, 0, 6 - EDGE)
+    assert inside.positions == (8 - EDGE) * (6 - EDGE)
+
+
+def test_every_layer_has_its_window() -> None:
+    where = np.zeros(SIZE, np.int32)
+    where[:10, :10], where[100:120, 150:160] = 1, 3
+    found = windows_round(where, 3, 0.5, GRID)
+    assert found == [
+        window_round(where == 1, 0.5, GRID),
+        whole(GRID),  # absent
+        window_round(where == 3, 0.5, GRID),
+    ]
+
+
+def test_windows_are_taken_where_they_save_work() -> None:
+    grid, where = (30, 54), np.zeros((480, 864), np.int32)
+    for layer in range(1, 6):
+        where[200:210, 100 * layer : 100 * layer + 10] = layer
+    found = windows_that_pay(where, 5, grid)
+    assert found == windows_round(where, 5, 0.0, grid)
+    assert windows_that_pay(where, 1, grid) is None  # the frame is encoded once anyway
+    where[where > 2] = 0  # absent objects take a whole frame each
+    assert windows_that_pay(where, 5, grid) is None

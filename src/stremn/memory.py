@@ -54,6 +54,11 @@ class Template:
     frame: int
     query_key: Float[Tensor, "b h w ck"] | None = None
 
+    @property
+    def maps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Key, value and update key."""
+        return self.key, self.value, self.update_key
+
 
 @dataclass(frozen=True)
 class MemoryState:

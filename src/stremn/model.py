@@ -8,6 +8,7 @@ State goes in and comes out; the model remembers nothing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,17 @@ class Query:
             ),
             self.frames[videos],
             self.stem[videos],
+        )
+
+    def first(self) -> Query:
+        """Return the query of the first entry: views, not copies."""
+        skip8, skip4 = self.skips
+        return Query(
+            self.key[:1],
+            self.value[:1],
+            (None if skip8 is None else skip8[:1], None if skip4 is None else skip4[:1]),
+            self.frames[:1],
+            self.stem[:1],
         )
 
     def within(self, window: Window) -> Query:
@@ -163,6 +175,33 @@ class STReMN(nn.Module):
             query_key=query.key,
         )
 
+    def encode_memory_within(
+        self,
+        query: Query,
+        masks: Float[Tensor, "b 2 height width"],
+        frame: int,
+        windows: Sequence[Window],
+    ) -> Template:
+        """`encode_memory` of several objects of one frame, each of which lies in its window.
+
+        Far from an object the frame is the same for all: no object here, the others there. That
+        is encoded once; each entry is encoded by itself in its window alone.
+        """
+        grid = (query.key.shape[1], query.key.shape[2])
+        common = query.first()
+        everything = torch.stack([torch.zeros_like(masks[:1, 0]), masks[:1].sum(1)], 1)
+        far = self.encode_memory(common, everything, frame)
+        maps = [x.repeat(len(windows), 1, 1, 1) for x in far.maps]
+        for entry, window in enumerate(windows):
+            own = masks[entry : entry + 1]
+            part = self.encode_memory(common.within(window), window.cut(own, 1), frame)
+            kept = window.inside(grid)
+            rows, columns = kept.at(STRIDE)
+            there = kept.seen_from(window).at(STRIDE)
+            for whole_map, part_map in zip(maps, part.maps, strict=True):
+                whole_map[entry, rows, columns] = part_map[0, *there]
+        return Template(*maps, evidence=evidence(masks[:, 0]), frame=frame, query_key=query.key)
+
     def memorize(
         self,
         state: MemoryState,
@@ -173,9 +212,16 @@ class STReMN(nn.Module):
         policy: UpdatePolicy,
         pin: bool | Bool[Tensor, " b"] = False,
         reuse: bool = False,
+        windows: Sequence[Window] | None = None,
     ) -> tuple[MemoryState, Choice]:
-        """Section 3.2: write the frame under its masks (this object's, the others' union)."""
-        template = self.encode_memory(query, masks, frame)
+        """Section 3.2: write the frame under its masks (this object's, the others' union).
+
+        `windows`: see `encode_memory_within`; without them every entry sees its whole frame.
+        """
+        if windows is None:
+            template = self.encode_memory(query, masks, frame)
+        else:
+            template = self.encode_memory_within(query, masks, frame, windows)
         return self.write(state, template, policy, pin=pin, reuse=reuse)
 
     def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:

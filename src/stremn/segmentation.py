@@ -26,7 +26,7 @@ from stremn.fusion import FusionConfig, build_fusion
 from stremn.memory import Choice, MemoryState, Scale, UpdatePolicy, Write
 from stremn.model import Query, STReMN
 from stremn.policies import Evidence, Learned
-from stremn.windows import Window, whole, window_round
+from stremn.windows import Window, whole, windows_round
 
 ABSENT = -1e4
 """Logit of an object that is not there, so that its share is zero."""
@@ -181,14 +181,12 @@ def look(
         Probabilities of background and each entry; the likeliest layer of each pixel.
     """
     grid = (query.key.shape[1], query.key.shape[2])
-    layers = range(1, len(track.video) + 1)
-    windows = [window_round(previous == layer, reach, grid) for layer in layers]
+    windows = windows_round(previous, len(track.video), reach, grid)
     found = segment(model, track, query, windows)
     where = likeliest(found[0])
-    pixels = np.bincount(where.ravel(), minlength=len(layers) + 1)
+    pixels = np.bincount(where.ravel(), minlength=len(windows) + 1)
     wider = [
-        window if pixels[layer] else whole(grid)
-        for layer, window in zip(layers, windows, strict=True)
+        window if pixels[layer] else whole(grid) for layer, window in enumerate(windows, start=1)
     ]
     if wider == windows:
         return found, where
@@ -298,10 +296,12 @@ def memorize(
     policy: UpdatePolicy,
     pin: bool | Bool[Tensor, " n"] = False,
     reuse: bool = False,
+    windows: Sequence[Window] | None = None,
 ) -> tuple[Track, Choice]:
     """Write the frame under its soft label map into every entry's memory.
 
-    `reuse` overwrites the track's memory in place (see `stremn.memory.write`).
+    `reuse` overwrites the track's memory in place (see `stremn.memory.write`). `windows`, for
+    entries of one frame, say where each object is (see `STReMN.encode_memory_within`).
     """
     masks = object_masks(probabilities, track).to(query.stem.dtype)
     state, choice = model.memorize(
@@ -312,6 +312,7 @@ def memorize(
         policy=policy,
         pin=pin,
         reuse=reuse,
+        windows=windows,
     )
     return replace(track, state=state), choice
 

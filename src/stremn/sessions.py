@@ -31,6 +31,7 @@ from stremn.reports import Decision, Labels, StepResult, memory_report
 from stremn.saved_sessions import read_session, write_session
 from stremn.segmentation import Track, given_up, likeliest, look, memorize, segment, start
 from stremn.weights import fingerprint
+from stremn.windows import Window, windows_that_pay
 from stremn.working_size import WorkingSize
 
 SHIPPED_POLICY = "evidence"
@@ -310,12 +311,13 @@ class SegmentationSession:
         old = self.ids
         corrected: set[int] = set()
         if given is not None:
+            where = None  # the mask may put objects anywhere
             new = [i for i in given.ids if i not in old]
             corrected = set(given.ids) - set(new)
             self.ids = (*old, *new)
             shares = self._insert(shares, given, size)
         if self.track is not None and (only is None or only & set(old)):
-            self._memorize_known(query, shares, old, corrected, only)
+            self._memorize_known(query, shares, old, corrected, only, where)
         if len(self.ids) > len(old):
             labels = torch.arange(len(old) + 1, len(self.ids) + 1, device=self.device)
             grid = (query.frames.shape[-2], query.frames.shape[-1])
@@ -327,8 +329,7 @@ class SegmentationSession:
             self.track = fresh if self.track is None else self.track.join(fresh)
         self._latest = (query, shares, size)
         if self.reach is not None:
-            known = given is None and where is not None
-            self._where = where if known else likeliest(shares[0])
+            self._where = likeliest(shares[0]) if where is None else where
 
     def _memorize_known(
         self,
@@ -337,6 +338,7 @@ class SegmentationSession:
         old: Sequence[int],
         corrected: set[int],
         only: set[int] | None,
+        where: Int32[np.ndarray, "h w"] | None,
     ) -> None:
         assert self.track is not None  # called with objects only
         places = [i for i, name in enumerate(old) if only is None or name in only]
@@ -346,7 +348,9 @@ class SegmentationSession:
         # The latest frame needs a slot too, so that not all may be pinned.
         room = track.state.pinned.sum(1) < track.state.slots - 1
         held = track.state.written_at
-        track, choice = self._memorize(track, query, shares, pin=wanted & room)
+        grid = (query.key.shape[1], query.key.shape[2])
+        windows = None if where is None else windows_that_pay(where, len(old), grid)
+        track, choice = self._memorize(track, query, shares, pin=wanted & room, windows=windows)
         self._note([old[i] for i in places], held, choice)
         if len(places) < len(old):
             others = [i for i in range(len(old)) if i not in places]
@@ -357,7 +361,12 @@ class SegmentationSession:
         self.track = track
 
     def _memorize(
-        self, track: Track, query: Query, shares: Tensor, pin: bool | Bool[Tensor, " n"]
+        self,
+        track: Track,
+        query: Query,
+        shares: Tensor,
+        pin: bool | Bool[Tensor, " n"],
+        windows: Sequence[Window] | None = None,
     ) -> tuple[Track, Choice]:
         return memorize(
             self._fast,
@@ -368,6 +377,7 @@ class SegmentationSession:
             policy=self.policy,
             pin=pin,
             reuse=True,  # nobody else holds the session's memory
+            windows=windows,
         )
 
     def _insert(

@@ -1,8 +1,9 @@
-"""Where in a frame an object is looked for.
+"""Where in a frame an object is looked for, and where its mask is told to the memory.
 
 Not in the paper: where the filter of Sec 4.1.1 would remove an object, nothing need be read or
-decoded for it. A window is the rectangle round the object's last place, wider on every side by the
-filter's reach and by what the decoder wants to see round a position.
+decoded for it; and far from all of it, what is memorized of a frame is the same for every object.
+A window is the rectangle round the object's place, wider on every side by the filter's reach and by
+what a network wants to see round a position.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int32
 from torch import Tensor
 
 from stremn.encoders import STRIDE
@@ -25,6 +26,13 @@ STEP = 2
 """Windows begin and end at multiples of so many positions: a convolution is prepared anew for
 every size it meets, which costs as much as running it."""
 
+EDGE = 1
+"""Outermost positions of a window whose features are not kept: its border is not the frame's."""
+
+WORTH = 0.8
+"""Windows are taken where they promise less than this share of the work: small ones are slower
+by the position."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -34,6 +42,29 @@ class Window:
     bottom: int
     left: int
     right: int
+
+    @property
+    def positions(self) -> int:
+        """How many positions it has."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def inside(self, grid: tuple[int, int]) -> Window:
+        """Return it without its outermost positions, but for those at the borders of the grid."""
+        return Window(
+            self.top + EDGE * (self.top > 0),
+            self.bottom - EDGE * (self.bottom < grid[0]),
+            self.left + EDGE * (self.left > 0),
+            self.right - EDGE * (self.right < grid[1]),
+        )
+
+    def seen_from(self, other: Window) -> Window:
+        """Return the same positions as counted from the first one of `other`."""
+        return Window(
+            self.top - other.top,
+            self.bottom - other.top,
+            self.left - other.left,
+            self.right - other.left,
+        )
 
     def cut(self, x: Tensor, stride: int) -> Tensor:
         """Return the window's part (a view) of a map "b c height width" at `stride`."""
@@ -79,3 +110,24 @@ def window_round(
         return max(0, first), min(end, last)
 
     return Window(*bounds(top, height, grid[0]), *bounds(left, width, grid[1]))
+
+
+def windows_round(
+    where: Int32[np.ndarray, "height width"], objects: int, reach: float, grid: tuple[int, int]
+) -> list[Window]:
+    """Return the window of each of the layers 1..objects of `where` (see `window_round`)."""
+    return [window_round(where == layer, reach, grid) for layer in range(1, objects + 1)]
+
+
+def windows_that_pay(
+    where: Int32[np.ndarray, "height width"], objects: int, grid: tuple[int, int]
+) -> list[Window] | None:
+    """Return the windows of the layers 1..objects, to memorize them in.
+
+    None where one whole frame and all windows are not clearly less work than a whole frame for
+    each object: then a whole frame for each it shall be.
+    """
+    windows = windows_round(where, objects, 0.0, grid)
+    frame = whole(grid).positions
+    work = frame + sum(window.positions for window in windows)
+    return windows if work < WORTH * objects * frame else None
