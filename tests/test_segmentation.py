@@ -29,6 +29,7 @@ from stremn.segmentation import (
     segment,
     shares,
     start,
+    with_given,
 )
 from stremn.windows import Window, whole
 from tiny_model import tiny_backbone, tiny_config, tiny_model
@@ -163,6 +164,21 @@ def test_an_entry_is_read_in_its_window_alone(model: STReMN) -> None:
     assert (found[~inside] == found.min()).all()
     assert found[inside].min() > found.min()
     assert segment(model, track, query, windows)[0, 1, :, 0].max() < 1e-6
+
+
+def test_a_given_mask_is_taken_for_the_truth() -> None:
+    shares = torch.rand(2, 4, 3, 5, dtype=torch.float64)
+    shares /= shares.sum(1, keepdim=True)
+    truth = one_hot(torch.randint(0, 4, (2, 3, 5)), 3)[:, 1:].double()
+    truth[0, 0, 0, :2] = 0.25  # soft at an outline
+    given = torch.tensor([[True, False, True], [False, False, False]])
+    found = with_given(shares, truth, given)
+    assert torch.equal(found[1], shares[1])  # nothing given there
+    for y, x in np.ndindex(3, 5):
+        old, true = shares[0, :, y, x].tolist(), truth[0, :, y, x].tolist()
+        left = 1 - true[0] - true[2]  # the second object's mask is not looked at
+        expected = [(old[0] + old[1] + old[3]) * left, true[0], old[2] * left, true[2]]
+        np.testing.assert_allclose(found[0, :, y, x].tolist(), expected, atol=1e-12)
 
 
 def test_objects_in_windows_are_memorized_as_in_the_whole_frame(monkeypatch) -> None:  # type: ignore[no-untyped-def]

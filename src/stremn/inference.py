@@ -48,6 +48,15 @@ def for_inference(model: STReMN) -> STReMN:
     return fast
 
 
+def placed(model: STReMN, device: torch.device, precision: torch.dtype) -> STReMN:
+    """Return the model ready to run: itself if it is, else a copy, so that the caller's stays."""
+    weight = next(model.parameters())
+    same_device = torch.empty(0, device=device).device == weight.device
+    if same_device and weight.dtype == precision and not model.training:
+        return model
+    return copy.deepcopy(model).to(device, precision).eval()
+
+
 def can_fuse() -> bool:
     """Whether this build of PyTorch has oneDNN's fused convolution."""
     try:

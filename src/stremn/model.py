@@ -200,7 +200,8 @@ class STReMN(nn.Module):
             there = kept.seen_from(window).at(STRIDE)
             for whole_map, part_map in zip(maps, part.maps, strict=True):
                 whole_map[entry, rows, columns] = part_map[0, *there]
-        return Template(*maps, evidence=evidence(masks[:, 0]), frame=frame, query_key=query.key)
+        key, value, update_key = maps
+        return Template(key, value, update_key, evidence(masks[:, 0]), frame, query.key)
 
     def memorize(
         self,

@@ -263,6 +263,26 @@ def likeliest(shares: Float[Tensor, "c height width"]) -> Int32[np.ndarray, "hei
     return shares.max(0).indices.to(torch.int32).cpu().numpy()
 
 
+def with_given(
+    shares: Float[Tensor, "b c height width"],
+    truth: Float[Tensor, "b o height width"],
+    given: Bool[Tensor, "b o"],
+) -> Float[Tensor, "b c height width"]:
+    """Put true masks over what was segmented: objects `given` are there and nowhere else.
+
+    Args:
+        shares: probabilities of background and objects, c = 1 + o.
+        truth: true masks in [0, 1]; those of objects not `given` are not looked at.
+        given: which objects of each video have a true mask in this frame.
+    """
+    mask = given[:, :, None, None]
+    truth = truth * mask
+    own = shares[:, 1:] * mask
+    background = shares[:, :1] + own.sum(1, keepdim=True)
+    rest = torch.cat([background, shares[:, 1:] - own], 1)
+    return rest * (1 - truth.sum(1, keepdim=True).clamp(0, 1)) + F.pad(truth, (0, 0, 0, 0, 1, 0))
+
+
 def given_up(
     shares: Float[Tensor, "1 c height width"],
     layers: Int32[np.ndarray, "height width"],

@@ -6,8 +6,7 @@ same `memorize` and `recall` that training uses.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -16,20 +15,30 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int32, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from stremn.errors import StremnError
 from stremn.hardware import inference_precision, keep_freed_memory, pick_device
-from stremn.inference import for_inference
+from stremn.inference import for_inference, placed
 from stremn.inputs import FrameInput, MaskInput, as_rgb, label_map_of
 from stremn.media.masks import LabelMap
-from stremn.memory import Choice, MemoryState, UpdatePolicy
+from stremn.memory import Choice, UpdatePolicy
 from stremn.model import Query, STReMN
 from stremn.policies import Append, build_policy
 from stremn.postprocess import distant_regions
 from stremn.pretrained import Pretrained
 from stremn.reports import Decision, Labels, StepResult, memory_report
-from stremn.saved_sessions import read_session, write_session
-from stremn.segmentation import Track, given_up, likeliest, look, memorize, segment, start
+from stremn.saved_sessions import SavedSession, read_session, write_session
+from stremn.segmentation import (
+    Track,
+    given_up,
+    likeliest,
+    look,
+    memorize,
+    segment,
+    start,
+    with_given,
+)
 from stremn.weights import fingerprint
 from stremn.windows import Window, windows_that_pay
 from stremn.working_size import WorkingSize
@@ -97,7 +106,7 @@ class SegmentationSession:
             raise StremnError(f"size must be at least 64 pixels, got {size}. 480 is usual.")
         self.device = pick_device(device)
         self.dtype = inference_precision(precision, self.device)
-        self.model = _in_place(model, self.device, self.dtype)
+        self.model = placed(model, self.device, self.dtype)
         self._fast = for_inference(self.model)
         keep_freed_memory()
         self.memory_slots = memory_slots
@@ -315,7 +324,7 @@ class SegmentationSession:
             new = [i for i in given.ids if i not in old]
             corrected = set(given.ids) - set(new)
             self.ids = (*old, *new)
-            shares = self._insert(shares, given, size)
+            shares = self._with_given(shares, given, size)
         if self.track is not None and (only is None or only & set(old)):
             self._memorize_known(query, shares, old, corrected, only, where)
         if len(self.ids) > len(old):
@@ -380,21 +389,18 @@ class SegmentationSession:
             windows=windows,
         )
 
-    def _insert(
+    def _with_given(
         self, shares: Float[Tensor, "1 c h w"], given: LabelMap, size: WorkingSize
     ) -> Float[Tensor, "1 c2 h w"]:
         """Put the given masks over what was segmented; `c2` counts the new objects too."""
         layers = np.stack([(given.labels == i).astype(np.float32) for i in given.ids])
-        truth = torch.from_numpy(size.inward_shares(layers)).to(self.device)[None]
+        truth = shares.new_zeros(1, len(self.ids), *shares.shape[2:])
+        places = [self.ids.index(i) for i in given.ids]
+        truth[:, places] = torch.from_numpy(size.inward_shares(layers)).to(truth)
+        known = torch.zeros(1, len(self.ids), dtype=torch.bool, device=self.device)
+        known[:, places] = True
         new = len(self.ids) + 1 - shares.shape[1]
-        shares = torch.cat([shares, shares.new_zeros(1, new, *shares.shape[2:])], 1)
-        places = [self.ids.index(i) + 1 for i in given.ids]
-        known = shares.clone()
-        known[:, places] = 0  # a corrected object is nowhere but where the mask says
-        known[:, 0] += shares[:, places].sum(1)
-        result = known * (1 - truth.sum(1, keepdim=True).clamp(0, 1))
-        result[:, places] += truth
-        return result
+        return with_given(F.pad(shares, (0, 0, 0, 0, 0, new)), truth, known)
 
     def _place(self, object_id: int) -> int:
         if object_id not in self.ids:
@@ -438,9 +444,6 @@ class SegmentationSession:
         Raises:
             StremnError: the file cannot be written.
         """
-        tensors = {} if self.track is None else self.track.state.tensors()
-        if self._where is not None:
-            tensors["where"] = torch.from_numpy(self._where)
         settings = {
             "memory_slots": self.memory_slots,
             "policy": self.policy_name,
@@ -449,14 +452,19 @@ class SegmentationSession:
             "reach": self.reach,
             "precision": str(self.dtype).removeprefix("torch."),
         }
-        facts = {
-            "frame": self.frame,
-            "ids": list(self.ids),
-            "frame_size": self._frame_size,
-            "filled": 0 if self.track is None else self.track.state.filled,
-            "weights": fingerprint(self.model),
-        }
-        write_session(Path(path), {"settings": settings, **facts}, tensors)
+        state = None if self.track is None else self.track.state
+        write_session(
+            Path(path),
+            SavedSession(
+                settings,
+                fingerprint(self.model),
+                self.frame,
+                self.ids,
+                self._frame_size,
+                state,
+                self._where,
+            ),
+        )
 
     @classmethod
     def load(
@@ -478,47 +486,23 @@ class SegmentationSession:
         Raises:
             StremnError: no session in the file, or one of another model.
         """
-        facts, tensors = read_session(Path(path))
+        saved = read_session(Path(path), pick_device(device))
         if isinstance(model, str | Path):
             model = Pretrained.from_pretrained(model).model
-        settings = dict(facts["settings"])
-        session = cls(
-            model,
-            device=device,
-            precision=settings["precision"],
-            memory_slots=settings["memory_slots"],
-            policy=settings["policy"] if policy is None else policy,
-            size=settings["size"],
-            seed=settings["seed"],
-            reach=settings["reach"],
-        )
-        if fingerprint(session.model) != facts["weights"]:
+        own_policy = {} if policy is None else {"policy": policy}
+        session = cls(model, device=device, **saved.settings | own_policy)
+        if fingerprint(session.model) != saved.weights:
             raise StremnError(
                 f"{path} was saved with other weights than those given now. Load it with the model "
                 "it was made with."
             )
-        session._restore(facts, tensors)
+        session._restore(saved)
         return session
 
-    def _restore(self, facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        self.frame = facts["frame"]
-        self.ids = tuple(facts["ids"])
-        size = facts["frame_size"]
-        self._frame_size = None if size is None else (size[0], size[1])
-        if "where" in tensors:
-            self._where = tensors["where"].numpy()
-        if self.ids:
-            held = {name: x for name, x in tensors.items() if name != "where"}
-            on_device = {name: x.to(self.device) for name, x in held.items()}
-            state = MemoryState(**on_device, filled=facts["filled"], growth=self.growth)
+    def _restore(self, saved: SavedSession) -> None:
+        self.frame, self.ids = saved.frame, saved.ids
+        self._frame_size, self._where = saved.frame_size, saved.where
+        if saved.state is not None:
             labels = torch.arange(1, len(self.ids) + 1, device=self.device)
+            state = replace(saved.state, growth=self.growth)
             self.track = Track(state, torch.zeros_like(labels), labels)
-
-
-def _in_place(model: STReMN, device: torch.device, precision: torch.dtype) -> STReMN:
-    """Return the model ready to run: itself if it is, else a copy, so that the caller's stays."""
-    weight = next(model.parameters())
-    same_device = torch.empty(0, device=device).device == weight.device
-    if same_device and weight.dtype == precision and not model.training:
-        return model
-    return copy.deepcopy(model).to(device, precision).eval()

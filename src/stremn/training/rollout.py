@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from stremn.data.clips import ClipBatch
 from stremn.memory import Choice, UpdatePolicy
 from stremn.model import Query, STReMN
 from stremn.policies import Learned
-from stremn.segmentation import Track, memorize, one_hot, recall, start
+from stremn.segmentation import Track, memorize, one_hot, recall, start, with_given
 from stremn.training.losses import (
     LossReport,
     bootstrap_fraction,
@@ -63,7 +62,8 @@ def rollout(
             targets.append(_known(batch, t, before=True))
             if t == length - 1:  # nothing will read what would be written now
                 break
-            current = _insert(logp.exp(), truth, batch.given == t)
+            given = batch.given == t
+            current = with_given(logp.exp(), truth[:, 1:], given) if given.any() else logp.exp()
             track, choice = memorize(model, track, query, current, frame=t, policy=policy)
             choices.append(choice)
         video, column = torch.nonzero(batch.given == t, as_tuple=True)
@@ -97,19 +97,6 @@ def _known(batch: ClipBatch, t: int, *, before: bool = False) -> Int[Tensor, "b 
         later = (given >= t if before else given > t) | (given < 0)
         labels = labels.masked_fill((labels == column + 1) & later[:, None, None], 0)
     return labels
-
-
-def _insert(
-    probabilities: Float[Tensor, "b c height width"],
-    truth: Float[Tensor, "b c height width"],
-    given: Tensor,
-) -> Float[Tensor, "b c height width"]:
-    """Overwrite predictions where a newly given object's true mask lies."""
-    if not bool(given.any()):
-        return probabilities
-    new = (truth[:, 1:] * given[:, :, None, None]).sum(1, keepdim=True)
-    fresh = F.pad(truth[:, 1:] * given[:, :, None, None], (0, 0, 0, 0, 1, 0))
-    return probabilities * (1 - new) + fresh
 
 
 @dataclass(frozen=True)
