@@ -39,7 +39,7 @@ class Plan:
     growth_frames: int = 200
     flat_frames: int = 10_000
     flat_side: int = 128
-    pipeline_frames: int = 60
+    pipeline_frames: int = 200
 
 
 FULL = Plan()
