@@ -6,13 +6,34 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stremn.data.still_sets import Kind, Still, StillImages, open_stills
+from stremn.data.still_sets import open_stills
+from stremn.data.stills import Kind, Still, StillImages
+from stremn.data.warps import Motion
 
 
 def ellipse(height: int, width: int, x: float, y: float, a: float, b: float) -> np.ndarray:
     """Mask (0 or 1) of an ellipse about (x, y)."""
     rows, columns = np.mgrid[:height, :width]
     return (((columns - x) / a) ** 2 + ((rows - y) / b) ** 2 < 1).astype(np.uint8)
+
+
+def disk(height: int, width: int, radius: float) -> np.ndarray:
+    """Mask (0 or 1) of a disk in the middle."""
+    y, x = np.mgrid[:height, :width]
+    inside = (x - width / 2) ** 2 + (y - height / 2) ** 2 < radius**2
+    return inside.astype(np.uint8)
+
+
+def any_motion(frames: int, size: int, seed: int) -> Motion:
+    """A motion in which everything changes at random from frame to frame."""
+    r = np.random.default_rng(seed)
+    return Motion(
+        position=size / 2 + r.uniform(-0.2, 0.2, (frames, 2)) * size,
+        scale=r.uniform(0.6, 1.6, frames),
+        angle=r.uniform(-1, 1, frames),
+        shear=r.uniform(-0.2, 0.2, frames),
+        tilt=r.uniform(-0.002, 0.002, (frames, 2)),
+    )
 
 
 @dataclass(frozen=True)

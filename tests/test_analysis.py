@@ -10,12 +10,12 @@ from typer.testing import CliRunner
 
 import tiny_vos
 from stremn.cli.app import app
-from stremn.data.layouts import read_davis
+from stremn.data.layouts import read_davis, read_folders
 from stremn.errors import MissingExtraError, StremnError
 from stremn.sessions import SegmentationSession
 from stremn.study.analysis import Study, analyze_data
-from stremn.study.figures import Tile, _binned, draw_tiles
-from stremn.study.learning_curves import _by_hours, _panels, analyze_training, read_log
+from stremn.study.figures import Tile, draw_tiles
+from stremn.study.learning_curves import analyze_training, by_hours, panels_of, read_log
 from stremn.study.memory_log import (
     MemoryRecorder,
     SlotHistory,
@@ -24,9 +24,10 @@ from stremn.study.memory_log import (
     read_histories,
     template_ages,
 )
-from stremn.study.memory_pictures import analyze_memory
+from stremn.study.memory_pictures import analyze_memory, binned
+from stremn.study.records import read_records
 from stremn.study.runs import RunDescription
-from stremn.study.score_pictures import find_failures, read_records
+from stremn.study.score_pictures import draw_scores, find_failures
 from stremn.study.scores import FrameScore, SequenceRecord
 from tiny_model import square_clips
 
@@ -212,10 +213,10 @@ def test_two_slots_have_no_ages():
 
 def test_bins_lose_nothing():
     shares = np.r_[0, 0, np.full(11, 1 / 11)]
-    binned, edges = _binned(shares, 3, 13)
-    assert binned.sum() == pytest.approx(1)
+    sums, edges = binned(shares, 3, 13)
+    assert sums.sum() == pytest.approx(1)
     assert edges.tolist() == [2, 5, 8, 11, 14]
-    np.testing.assert_allclose(binned, np.array([3, 3, 3, 2]) / 11)
+    np.testing.assert_allclose(sums, np.array([3, 3, 3, 2]) / 11)
 
 
 # Recording -----------------------------------------------------------------------------------
@@ -261,6 +262,19 @@ def test_the_worst_objects_come_first_with_a_typical_bad_frame():
     assert len(find_failures(records, count=2)) == 2
 
 
+def test_means_are_over_objects_as_in_scores_json(tmp_path, monkeypatch):
+    """The second object of a sequence has a quarter of the frames, and counts as much."""
+    told = {}
+    monkeypatch.setattr(
+        "stremn.study.score_pictures._draw_bars",
+        lambda means, path, title, caption: told.update(means=means, title=title) or path,
+    )
+    records = [record("two", o1=[0.8] * 16, o2=[0.4] * 4), record("one", o1=[0.9] * 8)]
+    draw_scores(records, tmp_path)
+    assert told["means"] == {"two": pytest.approx((0.6, 0.6)), "one": pytest.approx((0.9, 0.9))}
+    assert "mean J 70.0, mean F 70.0" in told["title"]
+
+
 def test_a_folder_without_scores(tmp_path):
     with pytest.raises(StremnError, match=r"holds no scores\. Give the output folder"):
         read_records(tmp_path)
@@ -300,8 +314,8 @@ def test_pictures_of_a_run(model, tmp_path):
 def test_pictures_of_a_data_set(model, tmp_path):
     root = tiny_vos.davis(tmp_path / "davis", {"cow": [1, 2]}, count=7)
     data = read_davis(root, "val", 2017)
-    runs = tuple(RunDescription("tiny", "oldest", k, 64) for k in (2, 3))
-    study = Study(data, model, runs, device="cpu", precision="float32")
+    runs = tuple(RunDescription("tiny", "oldest", k, 64, precision="float32") for k in (2, 3))
+    study = Study(data, model, runs, device="cpu")
     told = []
     drawn = analyze_data(study, tmp_path / "out", watch=lambda *args: told.append(args))
     names = {path.name for path in drawn}
@@ -320,6 +334,33 @@ def test_pictures_of_a_data_set(model, tmp_path):
     for path in drawn:
         check_picture(path)
     assert len(told) == 2 * 7
+
+
+def test_a_sequence_without_scored_frames_has_no_strip(model, tmp_path):
+    """DAVIS scores neither the first annotated frame nor the last, and one has just these."""
+    names = tiny_vos.names_of(7)
+    for animal, annotated in (("cow", names), ("pig", [names[0], names[-1]])):
+        tiny_vos.write_sequence(
+            tmp_path / "JPEGImages" / animal,
+            tmp_path / "Annotations" / animal,
+            names,
+            [1],
+            annotated,
+        )
+    run = RunDescription("tiny", "oldest", 3, 64)
+    study = Study(read_folders(tmp_path), model, (run,), "cpu")
+    names = {path.name for path in analyze_data(study, tmp_path / "out")}
+    assert "strip-cow.png" in names
+    assert "strip-pig.png" not in names
+    assert "timeline-pig-object-1-3-slots.png" in names
+
+
+def test_a_study_runs_what_it_describes(model, tmp_path):
+    run = RunDescription("tiny", "oldest", 3, 64, reach=0.5, precision="float32")
+    data = read_davis(tiny_vos.davis(tmp_path, {"cow": [1]}), "val", 2017)
+    session = Study(data, model, (run,), "cpu").session(run)
+    assert (session.memory_slots, session.policy_name, session.size) == (3, "oldest", 64)
+    assert (session.reach, str(session.dtype)) == (0.5, "torch.float32")
 
 
 def test_a_study_needs_a_run(model, tmp_path):
@@ -361,7 +402,7 @@ def test_logs_are_read_by_column(tmp_path):
 
 def test_every_column_has_its_panel(tmp_path):
     run = write_logs(tmp_path / "run")
-    panels = _panels(read_log(run / "log.csv"), read_log(run / "validation.csv"))
+    panels = panels_of(read_log(run / "log.csv"), read_log(run / "validation.csv"))
     shown = [name for panel in panels for name in panel.curves]
     assert shown == [
         "mean J",
@@ -384,13 +425,13 @@ def test_stages_follow_one_another_in_hours(tmp_path):
         rows = f"step,J_last,seconds_per_step\n10,0.5,{seconds}\n20,0.6,{seconds}\n"
         (tmp_path / name / "log.csv").write_text(rows)
         (tmp_path / name / "validation.csv").write_text("step,J\n15,0.4\n")
-    last, mean = _by_hours([tmp_path / "one", tmp_path / "two"])
+    last, mean = by_hours([tmp_path / "one", tmp_path / "two"])
     assert [hours.tolist() for hours, _ in last.curves.values()] == [[1, 2], [4, 6]]
     assert [hours.tolist() for hours, _ in mean.curves.values()] == [[1.5], [5]]
     made = analyze_training([tmp_path / "one", tmp_path / "two"], tmp_path)
     assert made[-1].name == "training-hours.png"
     (tmp_path / "two" / "log.csv").write_text("step,J_last\n10,0.5\n")
-    assert _by_hours([tmp_path / "one", tmp_path / "two"]) == []
+    assert by_hours([tmp_path / "one", tmp_path / "two"]) == []
 
 
 def test_trainings_without_a_log(tmp_path):

@@ -2,6 +2,8 @@
 
 import inspect
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from stremn.cli.app import app
+from stremn.cli.app import app, main
 from stremn.cli.segment import segment
 from stremn.cli.study import evaluate_app
 from stremn.errors import StremnError
@@ -123,7 +125,11 @@ def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
     ("options", "message"),
     [
         (["--mask", "nowhere.png"], "no mask file"),
-        ([], "in one way"),
+        ([], "Say which object to follow: --mask FILE"),
+        (["--box", "1,2,30,40", "--click", "4,5"], "got --box and --click together"),
+        (["--reach", "-1"], "0 or more, or inf; got -1"),
+        (["--reach", "nan"], "0 or more, or inf; got nan"),
+        (["--exclude", "4,5"], "--exclude goes with --box or --click"),
         (["--box", "1,2,3"], "four numbers"),
         (["--slots", "0"], "at least 1, got 0"),
         (["--policy", "clever"], "no policy 'clever'"),
@@ -138,6 +144,54 @@ def test_bad_options_get_one_sentence(clip, mask, tmp_path, options, message):
     )
     with pytest.raises(StremnError, match=message):
         run("segment", clip, *given, "-o", tmp_path / "out")
+
+
+def test_a_mistake_in_the_mask_comes_before_any_work(clip, mask, tmp_path):
+    out = tmp_path / "out"
+    Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(tmp_path / "empty.png")
+    for wrong in (
+        ["--mask", tmp_path / "empty.png"],
+        ["--click", "1000,4"],
+        ["--box", "500,500,9,9"],
+    ):
+        with pytest.raises(StremnError, match=r"holds no object|outside the frame|no part inside"):
+            run("segment", clip, *wrong, "-o", out)
+    assert not out.exists()
+
+
+def test_an_inverted_mask_is_followed_with_a_warning(clip, mask, tmp_path, caplog):
+    inverted = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    cv2.circle(inverted, (40, 50), 18, 0, -1)
+    Image.fromarray(inverted).save(tmp_path / "inverted.png")
+    run("segment", clip, "--mask", mask, "-o", tmp_path / "a", "--limit", 1)
+    assert "swapped" not in caplog.text
+    run("segment", clip, "--mask", tmp_path / "inverted.png", "-o", tmp_path / "b", "--limit", 1)
+    assert "are object and background swapped?" in caplog.text
+
+
+def test_used_up_memory_and_a_polite_kill_end_in_one_sentence(monkeypatch, capsys):
+    def main_with(error: BaseException) -> tuple[object, str]:
+        def fails() -> None:
+            raise error
+
+        monkeypatch.setattr("stremn.cli.app.app", fails)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code, capsys.readouterr().err
+
+    code, said = main_with(RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"))
+    assert (code, "memory is used up" in said) == (2, True)
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        main_with(RuntimeError("a mistake of ours"))
+
+    def killed() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    monkeypatch.setattr("stremn.cli.app.app", killed)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
 
 
 def test_missing_input_names_the_path(mask, tmp_path):
@@ -165,6 +219,19 @@ def test_check_mask_reports_and_repairs(tmp_path):
     assert "repair" in result.output
     run("check-mask", tmp_path / "soft.png", "-o", tmp_path / "hard.png")
     assert set(np.unique(np.asarray(Image.open(tmp_path / "hard.png")))) == {0, 1}
+
+
+def test_check_mask_resizes_to_a_video(clip, tmp_path):
+    small = np.zeros((HEIGHT // 2, WIDTH // 2), np.uint8)
+    small[5:20, 5:20] = 255
+    Image.fromarray(small).save(tmp_path / "small.png")
+    result = CliRunner().invoke(
+        app, ["check-mask", str(tmp_path / "small.png"), "--frame", str(clip)]
+    )
+    assert result.exit_code == 1
+    assert f"--frame {clip} -o repaired.png" in result.output.replace("\n", "")
+    run("check-mask", tmp_path / "small.png", "--frame", clip, "-o", tmp_path / "right.png")
+    assert np.asarray(Image.open(tmp_path / "right.png")).shape == (HEIGHT, WIDTH)
 
 
 def test_every_verb_and_the_page_use_the_shipped_settings():
@@ -196,3 +263,8 @@ def test_help_comes_without_loading_the_network():
 )  # fmt: skip
 def test_every_verb_explains_itself(verb):
     assert "Usage" in run(verb, "--help")
+
+
+def test_help_says_what_is_in_brackets():
+    assert 'pip install "stremn[demo]"' in run("demo", "--help")
+    assert "<sequence>/<frame>.png" in " ".join(run("score", "--help").replace("│", " ").split())

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from stremn import memory
+from stremn.errors import StremnError
 from stremn.memory import Choice
 from stremn.model import STReMN
 from stremn.policies import Learned, Oldest
@@ -78,7 +79,7 @@ def test_objects_enter_when_they_are_given(model: STReMN) -> None:
 
 def test_a_clip_without_an_object_at_the_start_is_refused(model: STReMN) -> None:
     batch = square_clips([[0], [1]], frames=3)
-    with pytest.raises(ValueError, match="object given at its first frame"):
+    with pytest.raises(StremnError, match=r"given at its first frame; `given` is \[\[0\], \[1\]\]"):
         rollout(model, batch, slots=2, policy=Oldest())
 
 
@@ -212,6 +213,14 @@ def test_the_probe_tells_a_memory_that_is_read_from_one_that_is_not(model: STReM
     model.decoder = Deaf(model.decoder, model.widths["value"])  # type: ignore[assignment]
     deaf = probe(model, batch, slots=3)
     assert deaf["probe_right"] == deaf["probe_wrong"] == deaf["probe_empty"]
+
+
+def test_the_probe_looks_for_an_object_that_is_given_at_the_start(model: STReMN) -> None:
+    early = square_clips([[0, 2], [0, 2]], frames=4)
+    numbers = torch.tensor([0, 2, 1], dtype=torch.uint8)  # the same clips, ids 1 and 2 exchanged
+    late = type(early)(early.frames, numbers[early.labels.long()], early.given.flip(1))
+    assert late.given[:, 0].tolist() == [2, 2]
+    assert probe(model, late, slots=3) == probe(model, early, slots=3)
 
 
 def test_a_growing_memory_can_be_trained(model: STReMN) -> None:

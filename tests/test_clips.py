@@ -5,19 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from stremn.data.clips import (
-    VOID,
-    Clip,
-    ClipBatch,
-    ClipDataset,
-    ClipSampler,
-    Stage,
-    collate,
-    introduce,
-)
+from stremn.data.clips import Clip, ClipBatch, ClipDataset, Stage, collate, introduce
 from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 
 
 @dataclass(frozen=True)
@@ -34,13 +25,11 @@ class Noise:
         return Clip(pixels, labels, np.zeros(self.objects, dtype=np.int64))
 
 
-def dataset(seed: int = 0, batch: int = 1) -> ClipDataset:
+def dataset(seed: int = 0) -> ClipDataset:
     return ClipDataset(
         {"one": Noise(1), "two": Noise(2)},
-        {"one": 3.0, "two": 1.0},
-        [Stage(40, 3, 8), Stage(60, 5, 16, {"two": 1.0})],
+        [Stage(40, 3, 8, {"one": 3.0, "two": 1.0}), Stage(60, 5, 16, {"two": 1.0})],
         seed,
-        batch,
     )
 
 
@@ -55,48 +44,11 @@ def test_a_clip_depends_on_seed_and_number_alone() -> None:
     assert not np.array_equal(clips[3].frames, dataset(seed=1)[3].frames)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_neither_repeat_nor_change_clips(workers: int) -> None:
-    clips = dataset(batch=4)
-    here = [collate([clips[i] for i in range(k, k + 4)]) for k in range(0, 100, 4)]
-    loader = DataLoader(
-        clips, batch_size=4, sampler=ClipSampler(100), num_workers=workers, collate_fn=collate
-    )
-    there = list(loader)
-    assert len(there) == len(here)
-    for a, b in zip(here, there, strict=True):
-        assert torch.equal(a.frames, b.frames)
-        assert torch.equal(a.labels, b.labels)
-        assert torch.equal(a.given, b.given)
-
-
-def test_every_rank_has_its_own_clips_and_together_they_have_all() -> None:
-    numbers = [list(ClipSampler(25, start=7, rank=r, world=3)) for r in range(3)]
-    assert sorted(number for rank in numbers for number in rank) == list(range(7, 25))
-    assert all(number % 3 == (7 + rank) % 3 for rank in range(3) for number in numbers[rank])
-    assert [len(ClipSampler(25, 7, r, 3)) for r in range(3)] == [len(n) for n in numbers]
-
-
-def test_a_run_resumed_in_the_middle_sees_what_it_would_have_seen() -> None:
-    clips = dataset(batch=4)
-    whole = list(DataLoader(clips, 4, sampler=ClipSampler(len(clips)), collate_fn=collate))
-    rest = DataLoader(dataset(batch=4), 4, sampler=ClipSampler(100, start=52), collate_fn=collate)
-    for a, b in zip(whole[13:], rest, strict=True):
-        assert torch.equal(a.frames, b.frames)
-
-
-def test_stages_change_between_steps_only() -> None:
-    clips = dataset(batch=16)
-    sizes = [clips[i].frames.shape for i in range(len(clips))]
-    assert len(clips) == 100
-    assert all(shape == (3, 3, 8, 8) for shape in sizes[:48])
-    assert all(shape == (5, 3, 16, 16) for shape in sizes[48:])
-    assert [clips.stage(i) for i in (0, 47, 48, 99)] == [0, 0, 1, 1]
-
-
 def test_stages_follow_one_another_and_progress_covers_the_run() -> None:
     clips = dataset()
-    assert [clips.stage(i) for i in (0, 39, 40, 99)] == [0, 0, 1, 1]
+    shapes = [clips[i].frames.shape for i in range(len(clips))]
+    assert shapes == [(3, 3, 8, 8)] * 40 + [(5, 3, 16, 16)] * 60
+    assert {clips[i].given.size for i in range(40, 100)} == {2}
     assert clips[0].frames[0, 0, 0, 0] == 0
     assert clips[99].frames[0, 0, 0, 0] == round(255 * 0.99)
     with pytest.raises(IndexError, match="clip 100 of 100"):
@@ -106,8 +58,7 @@ def test_stages_follow_one_another_and_progress_covers_the_run() -> None:
 def test_sources_are_drawn_by_weight() -> None:
     clips = ClipDataset(
         {"one": Noise(1), "two": Noise(2), "never": Noise(3)},
-        {"one": 3, "two": 1},
-        [Stage(2000, 1, 4)],
+        [Stage(2000, 1, 4, {"one": 3, "two": 1})],
         seed=5,
     )
     objects = np.array([clips[i].given.size for i in range(2000)])
@@ -117,26 +68,18 @@ def test_sources_are_drawn_by_weight() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weights", "stages", "batch", "message"),
+    ("stages", "message"),
     [
-        ({"three": 1.0}, [Stage(1, 1, 4)], 1, "sources that do not exist: three. Known sources"),
-        ({"one": -1.0}, [Stage(1, 1, 4)], 1, "must not be negative"),
-        ({"one": 0.0}, [Stage(1, 1, 4)], 1, "one must be positive"),
-        ({"one": 1.0}, [], 1, "at least one stage"),
-        ({"one": 1.0}, [Stage(0, 1, 4)], 1, "at least one clip"),
-        ({"one": 1.0}, [Stage(1, 1, 4)], 0, "must be positive, got 0"),
+        ([Stage(1, 1, 4, {"three": 1.0})], "sources that do not exist: three. Known sources: one"),
+        ([Stage(1, 1, 4, {"one": -1.0})], "must not be negative"),
+        ([Stage(1, 1, 4, {"one": 0.0})], "one must be positive"),
+        ([], "at least one stage"),
+        ([Stage(0, 1, 4, {"one": 1.0})], "at least one clip"),
     ],
 )
-def test_an_impossible_mixture_is_refused(
-    weights: dict[str, float], stages: list[Stage], batch: int, message: str
-) -> None:
+def test_an_impossible_mixture_is_refused(stages: list[Stage], message: str) -> None:
     with pytest.raises(StremnError, match=message):
-        ClipDataset({"one": Noise()}, weights, stages, 0, batch)
-
-
-def test_a_rank_outside_the_world_is_refused() -> None:
-    with pytest.raises(StremnError, match=r"must lie in 0\.\.1, got 2"):
-        ClipSampler(10, rank=2, world=2)
+        ClipDataset({"one": Noise()}, stages, 0)
 
 
 def some(frames: int = 2, size: int = 4, objects: int = 1) -> Clip:

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
-from stremn.data.sequences import AFTER_GIVEN_RULE, DAVIS_RULE, LVOS_RULE
+from stremn.data.sequences import AFTER_GIVEN_RULE, DAVIS_RULE, LVOS_RULE, read_indices
 from stremn.errors import StremnError
-from stremn.study.evaluation import counted, evaluate, given_mask, predict, score_predictions
+from stremn.hardware import inference_precision
+from stremn.study.evaluation import counted, evaluate, given_mask, predict
 from stremn.study.metrics import contour_accuracy, region_similarity
-from stremn.study.runs import RunDescription, session_factory
+from stremn.study.runs import RunDescription, precision_name, session_factory
+from stremn.study.stored_masks import score_predictions
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 
 RUN = RunDescription(model="copy-last", policy="none", slots=1, resolution=0)
@@ -114,6 +117,7 @@ def test_files_and_protocol(tmp_path):
         "seed": 0,
         "reach": None,
         "weights": "",
+        "precision": "auto",
         "postprocessing": {"reach": 1.0, "written": "plain"},
         "decay": "mended",
         "scored_masks": 8,
@@ -217,8 +221,20 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
         evaluate(data, CopyLast, tmp_path / "out", replace(RUN, slots=6))
     with pytest.raises(StremnError, match="its weights is '', now 'abc'"):
         evaluate(data, CopyLast, tmp_path / "out", replace(RUN, weights="abc"))
+    with pytest.raises(StremnError, match="its precision is 'auto', now 'bfloat16'"):
+        evaluate(data, CopyLast, tmp_path / "out", replace(RUN, precision="bfloat16"))
     with pytest.raises(StremnError, match="must be 'plain' or 'filtered'"):
         evaluate(data, CopyLast, tmp_path / "out2", RUN, written="both")
+
+
+def test_a_folder_of_an_earlier_version_goes_on(tmp_path):
+    data = read_davis(davis(tmp_path / "D", {"dogs": [1]}))
+    before = evaluate(data, CopyLast, tmp_path / "out", RUN)
+    protocol = tmp_path / "out/.scores/protocol.json"
+    table = json.loads(protocol.read_text())
+    del table["precision"]
+    protocol.write_text(json.dumps(table))
+    assert evaluate(data, Breaks, tmp_path / "out", RUN).plain == before.plain
 
 
 def test_a_session_that_answers_in_another_size(tmp_path):
@@ -285,6 +301,11 @@ def test_the_description_makes_the_session(model):
     plain = session_factory(model, RunDescription("m", "oldest", 3, 96, reach=0.5), device="cpu")()
     assert (plain.memory_slots, plain.policy_name, plain.size) == (3, "oldest", 96)
     assert plain.reach == 0.5
+    assert plain.dtype == inference_precision("auto", torch.device("cpu"))
+    for name in ("float32", "bfloat16"):
+        run = RunDescription("m", "oldest", 3, 96, precision=precision_name(name, "cpu"))
+        assert run.precision == name
+        assert session_factory(model, run, device="cpu")().dtype == getattr(torch, name)
     many = RunDescription("m", "oldest", 3, 96, scales=(1.0, 1.5), flip=True)
     views = session_factory(model, many, device="cpu")().views
     assert [(view.size, view.flipped) for view in views] == [
@@ -305,6 +326,25 @@ def test_predictions_on_disk_score_the_same(tmp_path):
     assert again.plain == report.plain
     assert again.protocol["scored_masks"] == 12
     assert again.to_json()["with_postprocessing"] is None
+
+
+def test_black_and_white_predictions_of_one_object(tmp_path):
+    """DAVIS 2016 results are published so: 0 and 255."""
+    data = read_davis(davis(tmp_path / "D", {"dogs": [1], "cat": [4]}))
+    report = evaluate(data, CopyLast, tmp_path / "out", RUN)
+    for path in (tmp_path / "out").glob("*/*.png"):
+        Image.fromarray(np.uint8(255) * (read_indices(path) > 0)).save(path)
+    assert score_predictions(data, tmp_path / "out").plain == report.plain
+
+
+def test_void_in_predictions_is_background(tmp_path):
+    data = read_davis(davis(tmp_path / "D", {"dogs": [1]}))
+    report = evaluate(data, CopyLast, tmp_path / "out", RUN)
+    for path in (tmp_path / "out").glob("*/*.png"):
+        labels = read_indices(path)
+        labels[30:36, 5:20] = 255
+        write_labels(path, labels)
+    assert score_predictions(data, tmp_path / "out").plain == report.plain
 
 
 def test_bad_predictions(tmp_path):

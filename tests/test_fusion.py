@@ -322,9 +322,7 @@ def test_table_6_runs_the_same_weights_with_and_without(tmp_path):
     _, fused = fused_model()
     weights = fusion_weights("mine", fused, 64, device="cpu")
     without, with_fusion = fusion_rows("oldest", slots=3)
-    plain, other = (
-        weights.make_session(row.policy, row.slots, 0) for row in (without, with_fusion)
-    )
+    plain, other = (weights.make_session(weights.run(row, 0)) for row in (without, with_fusion))
     assert plain.policy_name == other.policy_name == "oldest"
     assert plain.model.write is memory.write
     assert isinstance(other.model.write, Fusion)

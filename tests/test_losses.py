@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 from stremn.training.losses import (
-    VOID,
     LossReport,
     bootstrap_fraction,
     bootstrapped_cross_entropy,

@@ -14,7 +14,15 @@ from PIL import Image
 from stremn.errors import StremnError
 from stremn.media.mask_check import diagnose, repair
 from stremn.media.mask_sets import open_masks
-from stremn.media.masks import ColorTable, label_map, objects_of, overlay, read_mask, write_mask
+from stremn.media.masks import (
+    ColorTable,
+    label_map,
+    objects_of,
+    overlay,
+    read_mask,
+    repair_command,
+    write_mask,
+)
 from stremn.media.palettes import palette
 
 SIZE = (60, 80)
@@ -200,7 +208,8 @@ def test_refusals_say_what_and_what_to_do(tmp_path: Path) -> None:
         read_mask(empty)
     small = save(tmp_path / "small.png", scene().astype(np.uint8))
     with pytest.raises(
-        StremnError, match=r"it is 80x60 but the frame is 160x120.*check-mask .*small\.png -o"
+        StremnError,
+        match=r"it is 80x60 but the frame is 160x120.*check-mask .*small\.png --frame VIDEO -o",
     ):
         read_mask(small, (120, 160))
     with pytest.raises(StremnError, match=r"80x60 but the frame is 60x80.*turned by 90 degrees"):
@@ -339,6 +348,40 @@ def test_tiny_separate_objects_are_no_soft_edges(tmp_path: Path) -> None:
     write_mask(path, labels)
     assert read_mask(path).ids == tuple(range(1, 9))
     np.testing.assert_array_equal(repair(path).labels, labels)
+
+
+def test_thin_parts_that_are_soft_all_over_are_no_objects(tmp_path: Path) -> None:
+    sharp = np.zeros((240, 320), np.uint8)
+    cv2.circle(sharp, (120, 120), 60, 255, cv2.FILLED)
+    cv2.line(sharp, (120, 120), (310, 20), 255, 4)  # no flat spot, and far away
+    soft = save(tmp_path / "soft.png", cv2.GaussianBlur(sharp, (5, 5), 0))
+    report = diagnose(soft)
+    assert [item.id for item in report.objects] == [1]
+    assert not report.usable
+    overlap = (repair(soft).labels > 0) & (sharp > 0)
+    assert overlap.sum() > 0.95 * (sharp > 0).sum()
+
+
+def test_a_photo_is_reported_without_objects(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
+    report = diagnose(save(tmp_path / "photo.png", noise))  # more colors than there are ids
+    assert report.objects == ()
+    assert "it looks like a picture" in "".join(report.lines())
+
+
+def test_inverted_masks_are_noted(tmp_path: Path) -> None:
+    inverted = np.full(SIZE, 255, np.uint8)
+    inverted[20:40, 30:50] = 0
+    text = "".join(diagnose(save(tmp_path / "inverted.png", inverted)).lines())
+    assert "are object and background swapped?" in text
+    text = "".join(diagnose(save(tmp_path / "right.png", 255 - inverted)).lines())
+    assert "swapped" not in text
+
+
+def test_the_command_that_repairs_quotes_names() -> None:
+    assert repair_command("a b.png", None) == "stremn check-mask 'a b.png' -o repaired.png"
+    command = repair_command("m.png", "my clip.mp4")
+    assert command == "stremn check-mask m.png --frame 'my clip.mp4' -o repaired.png"
 
 
 def test_lost_palette_is_noticed_and_repaired(tmp_path: Path) -> None:

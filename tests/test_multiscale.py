@@ -92,6 +92,20 @@ def test_labels_are_the_likeliest():
     assert fused_labels(probabilities, (3, 300)).dtype == np.uint16
 
 
+def test_without_objects_all_is_background(model):
+    session = MultiScaleSession(
+        lambda size: SegmentationSession(model, size=size, device="cpu"), size=64, scales=(1.0,)
+    )
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:30, 10:30] = 5
+    session.step(smooth_frame(), mask)
+    session.remove_object(5)
+    result = session.step(smooth_frame())
+    assert result.ids == ()
+    assert result.probabilities.shape == (0, 48, 64)
+    assert not result.labels.any()
+
+
 def test_bad_scales():
     for scales in ((), (1.0, 0.0)):
         with pytest.raises(StremnError, match="Scales must be positive and at least one"):

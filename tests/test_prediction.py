@@ -318,13 +318,43 @@ def test_predrnn_memory_passes_through_the_layers_and_back_to_the_first():
     assert not torch.allclose(model.stack(x, after)[0], model.stack(x, changed)[0])
 
 
+@pytest.mark.parametrize("output", ["sigmoid", "residual", "moved", "moved-by-axis"])
 @pytest.mark.parametrize("kind", ["convlstm", "predrnn"])
-def test_recurrent_baselines_feed_on_their_own_predictions(kind):
+def test_recurrent_baselines_feed_on_their_own_predictions(kind, output):
     torch.manual_seed(0)
-    model = build_baseline(RecurrentConfig(kind=kind, hidden=4, layers=2, kernel=3))
+    model = build_baseline(RecurrentConfig(kind=kind, hidden=4, layers=2, kernel=3, output=output))
     frames = clip(1, 6)
     first = model.rollout(frames, 5, 1).frames[:, -1:]
     extended = torch.cat([frames[:, :5], first], dim=1)
     torch.testing.assert_close(
         model.rollout(frames, 5, 3).frames, model.rollout(extended, 6, 2).frames
     )
+
+
+def test_a_recurrent_baseline_moves_pixels_of_the_last_frame_it_saw():
+    config = RecurrentConfig(kind="convlstm", hidden=4, kernel=3, output="moved-by-axis", reach=1)
+    model = build_baseline(config)
+    nn.init.zeros_(model.output.weight)
+    one_right = torch.zeros(8)  # rows' weights, columns' weights, share, drawn
+    one_right[1] = one_right[3] = one_right[6] = 50.0
+    with torch.no_grad():
+        model.output.bias.copy_(one_right.repeat_interleave(16))
+    frames = clip(1, 6)
+    predicted = model.rollout(frames, 4, 2).frames  # of frames 1 to 5
+    torch.testing.assert_close(predicted[:, :4, ..., 1:], frames[:, :4, ..., :-1])
+    torch.testing.assert_close(predicted[:, 4, ..., 1:], predicted[:, 3, ..., :-1])
+
+
+def test_normalized_gates_do_not_depend_on_the_inputs_scale():
+    torch.manual_seed(0)
+    cell = ConvLSTMCell(2, 3, 3, groups=4)
+    nn.init.zeros_(cell.gates.bias)
+    x, none = torch.randn(1, 2, 5, 5), torch.zeros(1, 3, 5, 5)
+    for usual, large in zip(cell(x, none, none), cell(1000 * x, none, none), strict=True):
+        torch.testing.assert_close(usual, large, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("fields", [{"kind": "predrnn", "groups": 4}, {"groups": 7}])
+def test_groups_that_no_gates_have_are_refused(fields):
+    with pytest.raises(ValueError, match="normalizes the gates of a ConvLSTM"):
+        RecurrentConfig.model_validate({"kind": "convlstm", "hidden": 4} | fields)

@@ -15,7 +15,7 @@ from stremn.data.digits import bounce, hidden_digit, moving_digits, read_digits
 from stremn.data.frame_clips import (
     SPLITS,
     Span,
-    VideoClips,
+    SpanClips,
     check_disjoint,
     read_frames,
     video_folder,
@@ -237,7 +237,7 @@ def test_kth_in_the_wrong_layout_is_named(tmp_path, kth_root):
 
 
 def test_a_video_shorter_than_its_listing_is_named(kth_root):
-    clips = VideoClips([Span(kth_root / "person17_boxing_d1_uncomp.avi", 5, 10)], 16, 1)
+    clips = SpanClips([Span(kth_root / "person17_boxing_d1_uncomp.avi", 5, 10)], 16, 1)
     with pytest.raises(StremnError, match="has 9 frames, but a clip needs frame 14"):
         clips[0]
 
@@ -348,4 +348,4 @@ def test_bad_folders_and_frames_are_named(tmp_path):
     with pytest.raises(StremnError, match="cannot be decoded as a video"):
         list(read_frames(tmp_path / "bad.mp4", 1))
     with pytest.raises(StremnError, match=r"1 channel .grey. or 3"):
-        VideoClips([], 8, 2)
+        SpanClips([], 8, 2)

@@ -15,7 +15,7 @@ from stremn.media.prompts import (
     clicks_mask,
     parse_box,
     parse_points,
-    polygon_mask,
+    refined_mask,
     scribble_mask,
 )
 
@@ -109,6 +109,39 @@ def test_negative_clicks_exclude_a_look_alike_that_touches() -> None:
     assert found[60, 95]
 
 
+def test_a_negative_click_takes_a_part_out_of_a_box() -> None:
+    frame, inside = scene()
+    frame[10:30, 100:125] = (30, 200, 60)  # another thing in the box
+    box = Box(50, 5, 85, 90)
+    assert box_mask(frame, box)[12:28, 102:123].mean() > 0.9
+    found = box_mask(frame, box, [(112, 20)])
+    assert found[18:23, 110:115].mean() == 0
+    assert overlap(found, inside) > 0.8
+
+
+def test_clicks_mend_a_mask_and_leave_the_rest() -> None:
+    frame, inside = scene()
+    more, less = inside.copy(), inside.copy()
+    more[90:110, 10:40] = True
+    frame[90:110, 10:40] = (30, 200, 60)
+    mended = refined_mask(frame, more, negative=[(25, 100)])
+    np.testing.assert_array_equal(mended[:, 60:], inside[:, 60:])
+    assert mended[90:110, 10:40].mean() < 0.1
+    less[50:70, 80:100] = False
+    assert refined_mask(frame, less, positive=[(90, 60)])[52:68, 82:98].mean() > 0.95
+    assert overlap(refined_mask(frame, inside, negative=[(5, 5)]), inside) == 1
+
+
+def test_mending_that_cannot_work() -> None:
+    frame, inside = scene()
+    with pytest.raises(StremnError, match="The click 500,2 is outside the frame of 160x120"):
+        refined_mask(frame, inside, negative=[(500, 2)])
+    speck = np.zeros_like(inside)
+    speck[59:61, 89:91] = True
+    with pytest.raises(StremnError, match="Nothing is left of the object"):
+        refined_mask(frame, speck, negative=[(90, 60)])
+
+
 def test_scribble_keeps_only_what_it_touches() -> None:
     frame, inside = scene()
     frame[5:20, 5:20] = frame[60, 90]  # another patch of the same color
@@ -117,12 +150,6 @@ def test_scribble_keeps_only_what_it_touches() -> None:
     found = scribble_mask(frame, line)
     assert overlap(found, inside) > 0.9
     assert not found[5:20, 5:20].any()
-
-
-def test_polygon_fills_its_inside() -> None:
-    mask = polygon_mask((20, 30), [(5, 5), (15, 5), (15, 12), (5, 12)])
-    assert mask[5:13, 5:16].all()
-    assert mask.sum() == 8 * 11
 
 
 @pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs STREMN_DATA")
@@ -169,13 +196,6 @@ def test_scribbles_that_cannot_work() -> None:
         scribble_mask(frame, np.ones((10, 20), bool))
     with pytest.raises(StremnError, match="marks nothing on the object"):
         scribble_mask(frame, np.zeros((HEIGHT, WIDTH), bool))
-
-
-def test_polygons_that_cannot_work() -> None:
-    with pytest.raises(StremnError, match="three or more points, got 2"):
-        polygon_mask((20, 30), [(0, 0), (1, 1)])
-    with pytest.raises(StremnError, match="outside the frame of 30x20"):
-        polygon_mask((20, 30), [(100, 100), (110, 100), (110, 110)])
 
 
 def test_flat_frames_do_not_crash() -> None:

@@ -16,10 +16,10 @@ from stremn.policies import Learned, RandomDrop
 from stremn.pretrained import load_model
 from stremn.segmentation import build_model
 from stremn.training.cost import estimate_cost, moving_square
-from stremn.training.recipe_data import open_videos
+from stremn.training.recipe_data import clip_dataset, open_data, open_videos, used_sources
 from stremn.training.recipe_format import ModelSection, StageSection, VideosSection, read_recipe
 from stremn.training.recipe_model import StageLoss, first_model, model_config, training_policy
-from stremn.training.recipes import run_recipe, train
+from stremn.training.recipes import probe_clips, run_recipe, train
 from tiny_vos import davis
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -265,7 +265,12 @@ def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:
             "data.sources.composed.parameters={motion = {angel = 1}}",
             r"Unknown key 'angel' in data\.sources\.composed\.parameters\.motion",
         ),
+        (
+            "data.sources.composed.parameters={motion = {angle = 'steep'}}",
+            r"data\.sources\.composed\.parameters: motion\.angle: .* valid number.*got 'steep'",
+        ),
         ("stages.0.policy=oldst", "There is no policy 'oldst'"),
+        ("loss.imitate=spread", "evicted from [23] slots in clips of 2 frames, so there is no"),
         ("train.steps=0", "train.steps: Input should be greater than 0"),
     ],
 )
@@ -285,6 +290,30 @@ def test_broken_data_is_listed_together_or_left_out(
     caplog.set_level(logging.WARNING)
     run_recipe(recipe, ["data.check=skip", "train.time_budget_minutes=1e-9"], tmp_path / "b")
     assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
+
+
+def test_what_is_left_out_is_left_out_again_when_resumed(
+    recipe: Path, data: Path, tmp_path: Path
+) -> None:
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    skip = ["data.check=skip", "stages.1.sources={composed = 1.0}"]
+    run_recipe(recipe, skip, tmp_path / "whole")
+    run_recipe(recipe, [*skip, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
+    run_recipe(recipe, skip, tmp_path / "cut", resume=True)
+    expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_the_probe_has_clips_that_training_never_draws(recipe: Path) -> None:
+    still = read_recipe(recipe, ["stages.0.until=0.001", "stages.1.sources={stills = 1.0}"])
+    opened = open_data(still.data, used_sources(still), check=False)
+    dataset = clip_dataset(still, opened)
+    drawn = {dataset[index].frames.tobytes() for index in range(len(dataset))}
+    probed = [clip.frames.tobytes() for clip in probe_clips(still, opened, 4)]
+    assert len(drawn) == 4
+    assert len(set(probed)) == 4
+    assert not drawn & set(probed)
 
 
 def test_policy_and_slots_are_drawn_from_the_recipe() -> None:

@@ -369,6 +369,16 @@ def test_an_earlier_run_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     assert len(read_rows(tmp_path / "out" / "memory.json")) == 3
 
 
+def test_a_run_that_wrote_no_frame_is_not_in_the_way(tmp_path: Path) -> None:
+    writer(tmp_path).close()
+    assert (tmp_path / "memory.json").exists()
+    run(tmp_path, 2)
+    assert len(read_rows(tmp_path / "memory.json")) == 2
+    other = tmp_path / "other"
+    writer(other).close()
+    writer(other, existing="resume", settings={"slots": 2}).close()
+
+
 def test_replacing_nothing_is_a_new_run(tmp_path: Path) -> None:
     run(tmp_path / "out", 3, existing="replace")
     assert len(read_rows(tmp_path / "out" / "memory.json")) == 3
@@ -492,6 +502,14 @@ def test_joined_parts_equal_the_frames_of_the_parts(tmp_path: Path) -> None:
     assert len(joined) == 12
     for got, expected in zip(joined, single, strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_a_part_that_was_cut_off_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "part.mp4").write_bytes(b"no video" * 100)
+    with pytest.raises(
+        StremnError, match=r"joined\.mp4 could not be written: a part of it was cut"
+    ):
+        join_videos([tmp_path / "part.mp4"], tmp_path / "joined.mp4")
 
 
 def test_video_of_nothing(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ def test_a_lost_object_is_looked_for_everywhere(model: STReMN, monkeypatch) -> N
     monkeypatch.setattr(segmentation, "logits_within", answers)
     previous = np.zeros(SIZE, np.int32)
     previous[:4, :4], previous[-2:, -2:] = 1, 2
-    monkeypatch.setattr("stremn.windows.CONTEXT", 0)
+    monkeypatch.setattr("stremn.segmentation.CONTEXT", 0)
     shares, where = look(model, track, query, previous, 0.1)
     near = [Window(0, 2, 0, 2), Window(0, 2, 2, 3)]
     assert asked == [near, [near[0], whole((2, 3))]]

@@ -139,9 +139,10 @@ def test_youtube_vos_errors(tmp_path):
     (root / "valid/Annotations/abc/00010.png").unlink()
     with pytest.raises(StremnError, match=r"object 2 is given in frame 00010, .* 00010\.png"):
         read_youtube_vos(root)
-    (root / "valid/meta.json").write_text("[]")
-    with pytest.raises(StremnError, match="not a YouTube-VOS meta file"):
-        read_youtube_vos(root)
+    for text in ("[]", '{"videos": {"abc": {}}}', '{"videos": {"abc": []}}', "{"):
+        (root / "valid/meta.json").write_text(text)
+        with pytest.raises(StremnError, match=r'not a YouTube-VOS meta file.*a table "objects"'):
+            read_youtube_vos(root)
     (root / "valid/meta.json").unlink()
     with pytest.raises(StremnError, match=r"no file .*meta\.json"):
         read_youtube_vos(root)
@@ -195,6 +196,15 @@ def test_plain_folders_take_any_names(tmp_path, nested):
     assert [sequence.frame_name(i) for i in range(3)] == ["img_9", "img_10", "img_11"]
     assert sequence.objects == {1: 0}
     assert read_folders(tmp_path, late_objects=True)["seq"].objects == {1: 0, 5: 1}
+
+
+def test_hidden_files_are_no_frames(tmp_path):
+    root = davis(tmp_path, {"dogs": [1]})
+    for folder, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        (root / folder / "480p/dogs" / f"._00000.{suffix}").write_bytes(b"left by another system")
+    dogs = read_davis(root)["dogs"]
+    assert len(dogs) == 6
+    dogs.check()
 
 
 def test_plain_folder_errors(tmp_path):

@@ -76,6 +76,7 @@ def test_many_small_objects_are_memorized_in_windows(monkeypatch: pytest.MonkeyP
         return asked[-1]
 
     monkeypatch.setattr("stremn.sessions.windows_that_pay", counted)
+    monkeypatch.setattr("stremn.windows.MEMORY_CONTEXT", 3)  # small frames, small windows
     model, found = ready_model("small"), {}
     for windows in (True, False):
         session = SegmentationSession(

@@ -9,17 +9,15 @@ import numpy as np
 import pytest
 
 from made_data import Ellipses, ellipse, still_folder
-from stremn.data.augment import ColorRange
-from stremn.data.clips import VOID, Clip
-from stremn.data.still_images import (
-    StillClipParameters,
-    StillDraw,
-    StillImageClips,
-    random_motion,
-    reduced,
-)
-from stremn.data.still_sets import Still, open_stills
+from stremn.data.clips import Clip
+from stremn.data.colors import ColorRange
+from stremn.data.cut_outs import StillDraw
+from stremn.data.still_images import StillImageClips
+from stremn.data.still_layers import StillClipParameters, random_motion, reduced
+from stremn.data.still_sets import open_stills
+from stremn.data.stills import Still
 from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 
 PLAIN = ColorRange(0, 0, 0, 0)
 CALM = StillClipParameters(
@@ -123,6 +121,9 @@ def test_reduced_pictures_keep_their_place() -> None:
     assert alpha.shape == (25, 30)
     assert ids is not None
     assert left * small.shape[1] == pytest.approx(0.25 * 120)
+    # Pixel centres lie at integers, so a place x becomes (x + 0.5) * scale - 0.5.
+    middle = (np.argwhere(ids > 0).mean(axis=0) + 0.5) * left
+    assert middle == pytest.approx((np.argwhere(mask > 0).mean(axis=0) + 0.5) * 0.25, abs=0.3)
     assert reduced(image, None, None, 0.9)[0] is image
 
 

@@ -8,26 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stremn.data.clips import VOID
+from stremn.data.instance_sets import CocoStills, SbdStills, coco_mask
+from stremn.data.problems import Problem, refuse
+from stremn.data.recent import Recent
 from stremn.data.still_sets import (
     LAYOUTS,
-    CocoStills,
-    Pair,
-    PairedStills,
-    Problem,
-    SbdStills,
-    Still,
-    StillCache,
     check_pairing,
     check_stills,
-    coco_mask,
     find_pairs,
     open_stills,
-    read_ids,
-    refuse,
     without,
 )
+from stremn.data.stills import Kind, Pair, PairedStills, read_ids
 from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 
 MASK = np.zeros((12, 16), dtype=np.uint8)
 MASK[3:9, 4:12] = 1
@@ -86,8 +80,10 @@ def test_binary_masks_split_at_half_and_ids_are_kept(tmp_path: Path) -> None:
     with pytest.raises(StremnError, match="ids up to 300; the largest possible is 254"):
         read_ids(tmp_path / "many.png", "instances")
     write_mask(tmp_path / "color.png", np.zeros((2, 2, 3), dtype=np.uint8))
-    with pytest.raises(StremnError, match=r"is a color picture \(RGB\)"):
+    with pytest.raises(StremnError, match=r"color\.png holds colors \(mode RGB\), not ids"):
         read_ids(tmp_path / "color.png", "parts")
+    write_mask(tmp_path / "color.png", np.array([[[200, 0, 0], [255, 255, 0]]], dtype=np.uint8))
+    assert read_ids(tmp_path / "color.png", "binary").tolist() == [[0, 1]]  # by brightness
 
 
 def broken_folder(root: Path) -> None:
@@ -113,11 +109,24 @@ def test_everything_broken_is_listed_together(tmp_path: Path) -> None:
     assert "has no mask" in reasons["alone.jpg"]
     assert "has no image" in reasons["orphan.png"]
     assert "mask is empty" in reasons["empty.jpg"]
-    assert "cannot be read as an image" in reasons["garbage.jpg"]
+    assert "garbage.jpg cannot be read" in reasons["garbage.jpg"]
     assert "cannot be read as a mask" in reasons["torn.jpg"]
     assert "16x12 pixels, its mask 16x6" in reasons["sizes.jpg"]
-    with pytest.raises(StremnError, match=r"(?s)6 problem\(s\).*alone.*torn.*skip what is named"):
+    with pytest.raises(StremnError, match=r"(?s)6 problem\(s\).*alone.*torn.*leave out what"):
         refuse(found)
+
+
+@pytest.mark.parametrize("kind", ["binary", "instances"])
+def test_a_mask_damaged_in_the_middle_is_listed_too(tmp_path: Path, kind: Kind) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (400, 400), dtype=np.uint8)
+    write_image(tmp_path / "images" / "a.png", 400, 400)
+    write_mask(tmp_path / "masks" / "a.png", noise)
+    content = bytearray((tmp_path / "masks" / "a.png").read_bytes())
+    second = content.find(b"IDAT", content.find(b"IDAT") + 4)
+    content[second : second + 4] = b"\x00\x01\x02\x03"  # no name of a chunk
+    (tmp_path / "masks" / "a.png").write_bytes(content)
+    (problem,) = check_stills(open_stills(tmp_path, kind))
+    assert "a.png cannot be read" in problem.reason
 
 
 def test_what_is_broken_can_be_skipped(tmp_path: Path) -> None:
@@ -149,21 +158,18 @@ def test_large_pictures_are_reduced(tmp_path: Path) -> None:
 
 
 def test_the_cache_keeps_to_its_limit() -> None:
-    def make() -> Still:
-        return Still(np.zeros((10, 10, 3), np.uint8), np.zeros((10, 10), np.uint8), "binary")
-
     read: list[str] = []
 
-    def still(name: str) -> Still:
-        return cache.get(name, lambda: (read.append(name), make())[1])
+    def look(cache: Recent[str, str], name: str) -> str:
+        return cache.get(name, lambda: (read.append(name), name * 10)[1])
 
-    cache = StillCache(limit=2 * 400)
-    for name in ("a", "b", "a", "c", "a", "b"):
-        still(name)
+    cache: Recent[str, str] = Recent(limit=20, size=len)
+    assert [look(cache, name)[0] for name in "abacab"] == list("abacab")
     # c pushed out b, which had not been used for longest.
     assert read == ["a", "b", "c", "b"]
-    tiny = StillCache(limit=0)
-    assert tiny.get("x", make).ids.shape == (10, 10)
+    nothing: Recent[str, str] = Recent(limit=0, size=len)
+    assert [look(nothing, "x") for _ in range(2)] == ["xxxxxxxxxx"] * 2
+    assert read[-2:] == ["x", "x"]
 
 
 # --- COCO -----------------------------------------------------------------------------------------
@@ -205,8 +211,11 @@ def test_run_lengths_are_decoded(seed: int) -> None:
 
 
 def test_run_lengths_of_another_size_are_refused() -> None:
-    with pytest.raises(StremnError, match="do not fit an image of 12x16"):
+    with pytest.raises(StremnError, match=r"mask of \[3, 3\] does not fit an image of 12x16"):
         coco_mask({"counts": [4, 5], "size": [3, 3]}, 12, 16)
+    for counts in ([100, 91], spelled([100, 91])):
+        with pytest.raises(StremnError, match="cover 191 pixels, expected"):
+            coco_mask({"counts": counts, "size": [12, 16]}, 12, 16)
 
 
 def coco_folder(root: Path) -> Path:

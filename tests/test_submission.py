@@ -72,6 +72,9 @@ def test_a_zip_made_by_something_else(ready):
         archive.write(out / "dogs/00000.png", "results/dogs/00000.png")
     with pytest.raises(StremnError, match=r"lacks 6 of 6 label maps: dogs/00000\.png"):
         check_submission(data, path)
+    (out / "dogs/00000.png").write_text("no image")
+    with pytest.raises(StremnError, match=r"dogs/00000\.png cannot be read as an image"):
+        write_submission(data, out, path)
     path.write_text("no zip")
     with pytest.raises(StremnError, match="cannot be read as a zip"):
         check_submission(data, path)

@@ -9,7 +9,15 @@ from stremn.errors import StremnError
 from stremn.policies import POLICIES
 from stremn.study.suites import long_suite, occlusion_suite, short_suite, to_and_fro
 from stremn.study.table_report import compare, to_json, to_markdown, write_table
-from stremn.study.tables import Weights, choose_rows, rule_rows, run_table, slot_rows
+from stremn.study.tables import (
+    Measured,
+    Weights,
+    choose_rows,
+    rule_rows,
+    run_table,
+    slot_rows,
+    weights_of,
+)
 from tiny_vos import davis
 
 
@@ -39,9 +47,9 @@ LOSSES = {"oldest": 8, "newest": 4, "random-drop": 6, "learned": 4}
 class Maker:
     made: list[tuple[str, int, int]] = field(default_factory=list)
 
-    def __call__(self, policy, slots, seed):
-        self.made.append((policy, slots, seed))
-        return Eroding(LOSSES[policy] + (seed if policy == "random-drop" else 0))
+    def __call__(self, run):
+        self.made.append((run.policy, run.slots, run.seed))
+        return Eroding(LOSSES[run.policy] + (run.seed if run.policy == "random-drop" else 0))
 
 
 @pytest.fixture
@@ -66,6 +74,20 @@ def test_rules_table(tmp_path, data):
     oldest = compare(rows["oldest"], rows["learned"]).difference
     assert oldest.high < 0
     assert compare(rows["learned"], rows["learned"]).difference is None
+
+
+def test_differences_are_paired_by_sequence_and_weighted_by_objects():
+    def measured(row, **j):
+        f = {name: value / 2 for name, value in j.items()}
+        return Measured(row, j, f, {"a": 1, "b": 3, "c": 1}, {}, {}, (), ())
+
+    one, other = measured(ROWS[0], a=0.2, b=0.6, c=0.9), measured(ROWS[1], a=0.4, b=0.5)
+    difference = compare(one, other).difference
+    change = {"a": (0.2 - 0.4) * 0.75, "b": (0.6 - 0.5) * 0.75}  # c was finished by one alone
+    assert difference.mean == pytest.approx((change["a"] + 3 * change["b"]) / 4)
+    # Of four equally likely draws of two sequences one is all a, and one is all b.
+    assert (difference.low, difference.high) == pytest.approx((change["a"], change["b"]))
+    assert compare(one, measured(ROWS[1], d=0.5)).difference is None
 
 
 def test_mean_is_over_objects(tmp_path, data):
@@ -123,11 +145,30 @@ def test_markdown_and_json_are_written(tmp_path, data):
     assert "policy" not in parsed["protocol"]["short"]
 
 
+def test_the_reach_of_the_sessions_is_told(tmp_path, data):
+    suites = [short_suite(data)]
+    for reach, told in ((None, False), (0.5, True)):
+        weights = [Weights("w", Maker(), reach=reach)]
+        table = run_table("T", ROWS[:1], suites, weights, tmp_path / f"{reach}")
+        assert ("far regions not memorized (reach 0.5)" in to_markdown(table)) == told
+
+
+def test_the_description_of_a_cell_makes_its_session(tmp_path, data, model):
+    weights = weights_of("mine", model, 64, reach=0.5, device="cpu")
+    row = choose_rows(rule_rows(3), ["oldest"])[0]
+    session = weights.make_session(weights.run(row, 2))
+    assert (session.memory_slots, session.policy_name, session.size) == (3, "oldest", 64)
+    assert (session.reach, str(session.dtype)) == (0.5, f"torch.{weights.precision}")
+    run_table("T", [row], [short_suite(data)], [weights], tmp_path / "out", seeds=[2])
+    scores = json.loads((tmp_path / "out/short/mine/oldest-3-2/scores.json").read_text())
+    assert scores["protocol"] | weights.run(row, 2).to_json() == scores["protocol"]
+
+
 def test_a_failed_sequence_is_named_and_left_out(tmp_path, data):
     @dataclass
     class FailsOnB(Maker):
-        def __call__(self, policy, slots, seed):
-            self.made.append((policy, slots, seed))
+        def __call__(self, run):
+            self.made.append(run)
             if len(self.made) == 2:
                 raise RuntimeError("no memory")
             return Eroding(0)
@@ -148,12 +189,11 @@ def test_errors(tmp_path, data):
     with pytest.raises(StremnError, match="different names, got w, w"):
         run_table("T", ROWS, [short_suite(data)], [Weights("w", Maker())] * 2, tmp_path)
 
-    class Broken:
-        def __call__(self, policy, slots, seed):
-            raise RuntimeError("damaged weights")
+    def broken(run):
+        raise RuntimeError("damaged weights")
 
     with pytest.raises(StremnError, match=r"no sequence of the suite short finished: .*damaged"):
-        run_table("T", ROWS, [short_suite(data)], [Weights("w", Broken())], tmp_path / "o")
+        run_table("T", ROWS, [short_suite(data)], [Weights("w", broken)], tmp_path / "o")
 
 
 def test_rows_name_real_policies():

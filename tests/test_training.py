@@ -1,5 +1,6 @@
 import csv
 import itertools
+import json
 import math
 import multiprocessing
 import os
@@ -21,16 +22,11 @@ from torch.utils.data import Dataset
 
 import two_processes
 from stremn.errors import StremnError
-from stremn.training.config import refuse_differences
-from stremn.training.fit import (
-    FitResult,
-    Phase,
-    TrainConfig,
-    fit,
-    learning_rate,
-    parameter_groups,
-)
+from stremn.training.config import TrainConfig, refuse_differences
+from stremn.training.fit import FitResult, fit
+from stremn.training.loading import Phase
 from stremn.training.losses import LossReport
+from stremn.training.optimization import learning_rate, parameter_groups
 
 
 @dataclass(frozen=True)
@@ -293,9 +289,34 @@ def test_resuming_with_another_recipe_says_what_differs(tmp_path: Path) -> None:
 
 
 def test_existing_training_is_not_overwritten(tmp_path: Path) -> None:
-    fit(make_model(), make_phases(3), make_config(3), out=tmp_path)
+    def run(size: int, **how) -> FitResult:
+        recipe = {"data": {"size": size}}
+        return fit(make_model(), make_phases(3), make_config(3), out=tmp_path, recipe=recipe, **how)
+
+    run(256)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    facts = json.loads(before["recipe.json"])
+    assert (facts["data"]["size"], facts["train"]["steps"]) == (256, 3)
     with pytest.raises(StremnError, match="already holds a training"):
-        fit(make_model(), make_phases(3), make_config(3), out=tmp_path)
+        run(384)
+    with pytest.raises(StremnError, match="Cannot resume with another recipe"):
+        run(384, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_resuming_a_finished_training_repeats_no_row(tmp_path: Path) -> None:
+    for resume in (False, True):
+        result = fit(
+            make_model(),
+            make_phases(6),
+            make_config(6, log_every=2, validate_every=3),
+            out=tmp_path,
+            validate=lambda _: {"J": 0.5},
+            resume=resume,
+        )
+        assert (result.step, result.stopped) == (6, "finished")
+        assert [row["step"] for row in read_rows(tmp_path / "validation.csv")] == ["3", "6"]
+        assert [row["step"] for row in read_rows(tmp_path / "log.csv")] == ["2", "4", "6"]
 
 
 def test_phases_must_fill_the_steps(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ def test_csv_grows_columns_and_drops_what_will_come_again(tmp_path: Path) -> Non
     log.write(3, {"dice": 2.0})
     assert path.read_text().splitlines() == ["step,loss,dice", "1,0.5,", "2,0.25,1e-09", "3,,2"]
     again = CsvLog(path, keep_until=2)
-    again.write(3, {"loss": 7.0})
+    again.write(3, {"loss": 8.0})
+    again.write(3, {"loss": 7.0})  # the same step once more
     assert path.read_text().splitlines() == ["step,loss,dice", "1,0.5,", "2,0.25,1e-09", "3,7,"]
 
 

@@ -4,6 +4,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from made_data import MovingDisks
-from stremn.data.augment import ColorRange
-from stremn.data.clips import VOID, Clip
+from stremn.data.clips import Clip
+from stremn.data.colors import ColorRange
+from stremn.data.labelled_videos import VideoReader, check_videos, joined
 from stremn.data.layouts import read_davis
 from stremn.data.video_clips import (
     GapSchedule,
     VideoClipParameters,
     VideoClips,
-    VideoReader,
-    check_videos,
     draw_stretch,
     frame_times,
 )
 from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 
 PLAIN = ColorRange(0, 0, 0, 0)
 CALM = VideoClipParameters(color=PLAIN, pan=0, angle=0, zoom=0, stretch=0, follow=0)
@@ -89,17 +90,25 @@ def test_the_curriculum_reaches_the_clips() -> None:
     assert travel[1] / travel[0] == pytest.approx(13 / 3, rel=0.35)
 
 
-def test_videos_are_played_both_ways() -> None:
+@pytest.mark.parametrize(("reverse", "backwards"), [(0.0, {False}), (0.5, {False, True})])
+def test_videos_are_played_both_ways(reverse: float, backwards: set[bool]) -> None:
     reader = VideoReader([MovingDisks("d", 60)])
-    forward = VideoClips(reader, parameters=replace(CALM, reverse=0.0))
-    backward = VideoClips(reader, parameters=replace(CALM, reverse=1.0))
-    # The disk moves right; a mirrored clip shows it moving left, so count both by the flip.
-    for source in (forward, backward):
-        rightward = [positions(clip)[-1] > positions(clip)[0] for clip in clips_of(source, 40)]
-        assert 0.25 < np.mean(rightward) < 0.75
-    _, times = draw_stretch(np.random.default_rng(0), reader, 5, 3, 1.0) or pytest.fail("none")
-    assert (np.diff(times) < 0).all()
+    found = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        _, times = draw_stretch(rng, reader, 5, 3, reverse) or pytest.fail("none")
+        steps = np.diff(times)
+        assert (steps < 0).all() or (steps > 0).all()
+        found.add(bool(steps[0] < 0))
+    assert found == backwards
     assert draw_stretch(np.random.default_rng(0), reader, 5, 3, 1.0, avoid={0}) is None
+
+
+def test_half_of_the_clips_are_mirrored() -> None:
+    source = VideoClips(VideoReader([MovingDisks("d", 60)]), parameters=replace(CALM, reverse=0.0))
+    # The disk moves right; a mirrored clip shows it moving left.
+    rightward = [positions(clip)[-1] > positions(clip)[0] for clip in clips_of(source, 40)]
+    assert 0.25 < np.mean(rightward) < 0.75
 
 
 # --- which objects --------------------------------------------------------------------------------
@@ -182,16 +191,34 @@ def test_the_crop_shows_the_object_and_follows_it() -> None:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def test_the_reader_keeps_to_its_limit_and_can_read_ahead() -> None:
-    video = MovingDisks("a", 10)
-    size = 160 * 240 * 4
-    reader = VideoReader([video, MovingDisks("b", 3)], limit=6 * size + 100)
-    assert reader.preload() == 6
-    first = reader.read(0, 0)
-    assert np.array_equal(first[0], video.frame(0))
-    assert first[1] is not None
-    assert VideoReader([video], limit=10**9).preload() == 10
-    assert VideoReader([video], limit=0).preload() == 0
+class Counted(MovingDisks):
+    """Says which frames were decoded."""
+
+    decoded: ClassVar[list[int]] = []
+
+    def frame(self, index: int) -> np.ndarray:
+        self.decoded.append(index)
+        return super().frame(index)
+
+
+def test_the_reader_decodes_again_what_its_limit_pushed_out() -> None:
+    video = Counted("a", 10)
+    frame = 160 * 240 * 4  # bytes of a frame and its label map
+    Counted.decoded.clear()
+    reader = VideoReader([video], limit=2 * frame)
+    for index in (0, 1, 0, 2, 0, 1):
+        picture, ids = reader.read(0, index)
+    assert Counted.decoded == [0, 1, 2, 1]
+    assert np.array_equal(picture, MovingDisks("a", 10).frame(1))
+    assert ids is not None
+
+
+def test_readers_joined_have_room_for_what_each_may_keep() -> None:
+    one, two = VideoReader([MovingDisks("a", 3)], 1000), VideoReader([MovingDisks("b", 4)], 500)
+    both = joined([one, two])
+    assert [video.name for video in both.videos] == ["a", "b"]
+    assert both.limit == 1500
+    assert joined([one]) is one
 
 
 def test_large_frames_are_reduced() -> None:

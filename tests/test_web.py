@@ -21,7 +21,7 @@ from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.web.drawing import Drawing, Tool
 from stremn.web.page import build_page
-from stremn.web.runs import Options, StoppedError, first_frame, follow
+from stremn.web.runs import Options, StoppedError, follow, frame_of
 
 HEIGHT, WIDTH = 96, 128
 FRAMES = 7
@@ -101,6 +101,35 @@ def test_mask_file_instead_of_drawing(tmp_path: Path) -> None:
     assert drawing.with_mask(read_mask(tmp_path / "m.png")).mask().ids == (7,)
 
 
+def test_a_box_without_what_is_clicked_away() -> None:
+    image = picture(0)
+    image[5:20, 85:105] = (30, 200, 60)
+    box = Drawing.on(image).clicked(Tool.BOX, (25, 2)).clicked(Tool.BOX, (112, 80))
+    assert box.mask().labels[7:18, 87:103].all()
+    assert not box.clicked(Tool.OFF, (95, 12)).mask().labels[10:15, 93:98].any()
+
+
+def test_correction_of_a_later_frame() -> None:
+    begun = Drawing.on(picture(0)).clicked(Tool.ON, (50, 48))
+    wrong = disc(9).astype(np.uint8) * 2
+    wrong[5:20, 85:105] = 4
+    shown = begun.correcting(5, picture(5), read_mask(wrong))
+    assert list(shown.masks()) == [0], "nothing said about frame 5: no correction"
+    assert "Frame 5. Clicks mend object 2" in shown.words()
+    boxed = shown.clicked(Tool.BOX, (30, 24)).clicked(Tool.BOX, (80, 73))
+    assert boxed.masks()[5].ids == (2, 4)
+    other = boxed.next_object()
+    assert other.number == 4
+    gone = other.clicked(Tool.OFF, (95, 12))
+    assert not gone.masks()[5].labels[11:14, 94:97].any()
+    assert gone.undone().masks()[5].ids == (2, 4)
+    assert list(other.undone().masks()) == [0]
+    new = other.next_object()
+    assert (new.target, new.number) == (None, 5)
+    again = boxed.correcting(0, picture(0), read_mask(disc(0)))
+    assert list(again.masks()) == [0, 5], "what was said before stays"
+
+
 # ---------------------------------------------------------------- a run
 
 
@@ -112,7 +141,7 @@ def test_follow_gives_video_strip_and_masks(tmp_path: Path, clip: Path, model: S
     seen: list[tuple[int, int | None]] = []
     mask = read_mask(disc(0).astype(np.uint8) * 3)
     found = follow(
-        str(clip), mask, model, tmp_path / "run", Options(slots=3, size=64), device="cpu",
+        str(clip), {0: mask}, model, tmp_path / "run", Options(slots=3, size=64), device="cpu",
         watch=lambda done, total: seen.append((done, total)),
     )  # fmt: skip
     assert seen == [(done, FRAMES) for done in range(1, FRAMES + 1)]
@@ -136,7 +165,7 @@ def test_a_stopped_run_keeps_its_frames(tmp_path: Path, clip: Path, model: STReM
 
     mask = read_mask(disc(0))
     found = follow(
-        str(clip), mask, model, tmp_path / "run", Options(size=64), device="cpu", watch=watch
+        str(clip), {0: mask}, model, tmp_path / "run", Options(size=64), device="cpu", watch=watch
     )
     assert found.summary.startswith("Stopped early. ")
     count = len(list(open_frames(found.overlay)))
@@ -147,16 +176,33 @@ def test_a_stopped_run_keeps_its_frames(tmp_path: Path, clip: Path, model: STReM
 
 def test_limit_ends_a_run(tmp_path: Path, clip: Path, model: STReMN) -> None:
     options = Options(size=64, limit=3)
+    mask = read_mask(disc(0))
     found = follow(
-        str(clip), read_mask(disc(0)), model, tmp_path / "run", options, device="cpu", watch=never
+        str(clip), {0: mask}, model, tmp_path / "run", options, device="cpu", watch=never
     )
     assert len(list(open_frames(found.overlay))) == 3
+
+
+def test_a_mask_of_a_later_frame_corrects_it(tmp_path: Path, clip: Path, model: STReMN) -> None:
+    corner = np.zeros((HEIGHT, WIDTH), np.uint8)
+    corner[5:25, 90:120] = 1
+    masks = {0: read_mask(disc(0)), 4: read_mask(corner)}
+    follow(str(clip), masks, model, tmp_path / "run", Options(size=64), device="cpu", watch=never)
+    kept = read_mask(tmp_path / "run" / "masks" / "00004.png").labels
+    assert overlap(kept > 0, corner > 0) > 0.95
+
+
+def test_frames_by_number(clip: Path) -> None:
+    third = list(open_frames(clip))[3].image
+    np.testing.assert_array_equal(frame_of(str(clip), 3), third)
+    with pytest.raises(StremnError, match="holds no frame at 99"):
+        frame_of(str(clip), 99)
 
 
 def test_broken_inputs_are_said_in_words(tmp_path: Path, model: STReMN) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(StremnError, match="cannot be opened as a video"):
-        first_frame(str(tmp_path / "x.mp4"))
+        frame_of(str(tmp_path / "x.mp4"))
 
 
 # ---------------------------------------------------------------- the page
@@ -188,10 +234,11 @@ def address() -> Iterator[str]:
 @pytest.mark.filterwarnings("ignore")  # of the page's own libraries
 def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
 
     client = Client(address, verbose=False, analytics_enabled=False)
     video = handle_file(str(clip))
-    shown = client.predict(video, api_name="/open")
+    shown, _ = client.predict(video, api_name="/open")
     assert cv2.imread(str(shown)).shape == (HEIGHT, WIDTH, 3)
     write_mask(tmp_path / "m.png", disc(0).astype(np.uint8) * 7)
     client.predict(handle_file(str(tmp_path / "m.png")), api_name="/mask")
@@ -205,6 +252,11 @@ def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: P
     first = read_mask(tmp_path / "masks" / "00000.png")
     assert first.ids == (7,)
     assert str(summary).startswith("5 frames, 1 object")
+    shown, words = client.predict(video, 3, api_name="/correct")
+    assert cv2.imread(str(shown)).shape == (HEIGHT, WIDTH, 3)
+    assert str(words).startswith("Frame 3. Clicks mend object 7")
+    with pytest.raises(AppError, match="Frame 6 has not been followed yet"):
+        client.predict(video, 6, api_name="/correct")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from stremn.windows import (
     CONTEXT,
     EDGE,
+    MEMORY_CONTEXT,
     STEP,
     Window,
     whole,
@@ -36,7 +37,7 @@ def test_everything_within_reach_is_in_the_window(
     top: int, left: int, height: int, width: int, reach: float
 ) -> None:
     mask = box(top, left, height, width)
-    window = window_round(mask, reach, GRID)
+    window = window_round(mask, reach, GRID, CONTEXT)
     rows, columns = np.nonzero(mask)
     margin = reach * np.sqrt(len(rows)) + 16 * CONTEXT
     inside_rows, inside_columns = window.at(1)
@@ -54,7 +55,7 @@ def test_everything_within_reach_is_in_the_window(
 
 
 def test_an_object_that_was_absent_may_be_anywhere() -> None:
-    assert window_round(np.zeros(SIZE, bool), 0.5, GRID) == whole(GRID)
+    assert window_round(np.zeros(SIZE, bool), 0.5, GRID, CONTEXT) == whole(GRID)
     assert whole(GRID) == Window(0, 10, 0, 13)
 
 
@@ -80,11 +81,11 @@ def test_the_inside_leaves_out_what_is_not_at_the_border_of_the_frame() -> None:
 def test_every_layer_has_its_window() -> None:
     where = np.zeros(SIZE, np.int32)
     where[:10, :10], where[100:120, 150:160] = 1, 3
-    found = windows_round(where, 3, 0.5, GRID)
+    found = windows_round(where, 3, 0.5, GRID, CONTEXT)
     assert found == [
-        window_round(where == 1, 0.5, GRID),
+        window_round(where == 1, 0.5, GRID, CONTEXT),
         whole(GRID),  # absent
-        window_round(where == 3, 0.5, GRID),
+        window_round(where == 3, 0.5, GRID, CONTEXT),
     ]
 
 
@@ -93,7 +94,7 @@ def test_windows_are_taken_where_they_save_work() -> None:
     for layer in range(1, 6):
         where[200:210, 100 * layer : 100 * layer + 10] = layer
     found = windows_that_pay(where, 5, grid)
-    assert found == windows_round(where, 5, 0.0, grid)
+    assert found == windows_round(where, 5, 0.0, grid, MEMORY_CONTEXT)
     assert windows_that_pay(where, 1, grid) is None  # the frame is encoded once anyway
     where[where > 2] = 0  # absent objects take a whole frame each
     assert windows_that_pay(where, 5, grid) is None

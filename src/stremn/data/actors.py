@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from stremn.data.augment import Mask, bounding_box, feathered, touches_border
-from stremn.data.clips import VOID
-from stremn.data.still_images import CutOut
+from stremn.data.cut_outs import MARGIN, CutOut
+from stremn.data.shapes import Mask, around, bounding_box, feathered, large_ids, touches_border
 from stremn.media.frames import Picture
 
 
@@ -62,9 +61,8 @@ def filmed(items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generato
     first = items[0][1]
     if first is None:
         return None
-    numbers = np.unique(first)
-    numbers = numbers[(numbers > 0) & (numbers != VOID)]
-    if numbers.size == 0:
+    numbers = large_ids(first)
+    if not numbers:
         return None
     number = rng.choice(numbers)
     masks = []
@@ -78,9 +76,9 @@ def filmed(items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generato
     box = bounding_box(np.maximum.reduce(masks))
     if box is None:
         return None
-    x0, y0, x1, y1 = max(0, box[0] - 4), max(0, box[1] - 4), box[2] + 4, box[3] + 4
+    here = around(box, MARGIN)
     return Actor(
-        [np.ascontiguousarray(picture[y0:y1, x0:x1]) for picture, _ in items],
-        [feathered(np.ascontiguousarray(mask[y0:y1, x0:x1])) for mask in masks],
+        [np.ascontiguousarray(picture[here]) for picture, _ in items],
+        [feathered(np.ascontiguousarray(mask[here])) for mask in masks],
         True,
     )

@@ -6,7 +6,7 @@ ranks share the numbers without repeating one, and any single clip can be made a
 """
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -15,12 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from stremn.errors import StremnError
-
-VOID = 255
-"""Label of pixels that are neither object nor background; no loss is taken there."""
+from stremn.media.mask_codes import VOID
 
 PADDING = -1
 """`given` of an object that does not exist (a batch has room for the fullest clip's objects)."""
@@ -132,8 +130,7 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
     if len(shapes) != 1:
         raise StremnError(
             f"The clips of a batch must have equal frames and size, got {sorted(shapes)}. "
-            "Give ClipDataset the number of clips in a step as `batch`, so that stages change "
-            "between steps."
+            "A batch must not reach over the end of a stage."
         )
     objects = max(clip.given.size for clip in clips)
     given = np.full((len(clips), objects), PADDING, dtype=np.int64)
@@ -161,67 +158,49 @@ class ClipSource(Protocol):
 class Stage:
     """A stretch of training with clips of one length and size.
 
-    clips: how many clips it lasts (all ranks together); frames: in each; size: pixels of a side;
-    weights: of the sources by name, or None for the data set's own.
+    clips: how many it lasts, of all processes together; frames: in each clip; size: pixels of a
+    side; weights: how often each source is drawn, by name and on any positive scale.
     """
 
     clips: int
     frames: int
     size: int
-    weights: Mapping[str, float] | None = None
+    weights: Mapping[str, float]
 
 
 class ClipDataset(Dataset[Clip]):
     """All clips of a training run, numbered; clip i depends on (seed, i) and nothing else.
 
-    sources: by name. weights: how often each is drawn (any positive scale). stages: follow one
-    another. batch: clips in one optimizer step (all ranks and accumulation together); stages
-    change only between steps, so that the clips of a batch have equal shapes.
-    Raises StremnError on a weight that names no source, or on an empty mixture.
+    sources: by name. stages: follow one another.
+    Raises StremnError on a weight that names no source, or on a stage without clips or weights.
     """
 
     def __init__(
-        self,
-        sources: Mapping[str, ClipSource],
-        weights: Mapping[str, float],
-        stages: Sequence[Stage],
-        seed: int,
-        batch: int = 1,
+        self, sources: Mapping[str, ClipSource], stages: Sequence[Stage], seed: int
     ) -> None:
         if not stages or min(stage.clips for stage in stages) < 1:
             raise StremnError("A training needs at least one stage of at least one clip.")
-        if batch < 1:
-            raise StremnError(f"`batch` counts clips in a step and must be positive, got {batch}.")
         self._sources = list(sources.values())
         self._stages = list(stages)
-        self._shares = [
-            _shares(list(sources), weights if stage.weights is None else stage.weights)
-            for stage in stages
-        ]
+        self._shares = [_shares(list(sources), stage.weights) for stage in stages]
         self._ends = list(accumulate(stage.clips for stage in stages))
         self._seed = seed
-        self._batch = batch
 
     def __len__(self) -> int:
         return self._ends[-1]
-
-    def stage(self, index: int) -> int:
-        """Position of the stage that clip `index` belongs to."""
-        first_of_step = index // self._batch * self._batch
-        return bisect.bisect_right(self._ends, first_of_step)
 
     def __getitem__(self, index: int) -> Clip:
         if not 0 <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
         rng = np.random.default_rng((self._seed, index))
-        position = self.stage(index)
+        position = bisect.bisect_right(self._ends, index)
         stage = self._stages[position]
         source = self._sources[rng.choice(len(self._sources), p=self._shares[position])]
         return source.sample(rng, stage.frames, stage.size, index / len(self))
 
 
 def _shares(names: list[str], weights: Mapping[str, float]) -> list[float]:
-    """Weights by name -> probabilities in the order of `names`."""
+    """Weights by name -> probabilities in the order of `names`; a name without weight has 0."""
     unknown = sorted(set(weights) - set(names))
     if unknown:
         raise StremnError(
@@ -234,25 +213,6 @@ def _shares(names: list[str], weights: Mapping[str, float]) -> list[float]:
             f"Source weights must not be negative and one must be positive, got {dict(weights)}."
         )
     return [value / sum(values) for value in values]
-
-
-class ClipSampler(Sampler[int]):
-    """Numbers start + rank, start + rank + world, ... below `stop`: one rank's part of a run.
-
-    Every number is drawn by exactly one rank. To resume, start at the number of clips seen by
-    all ranks together.
-    """
-
-    def __init__(self, stop: int, start: int = 0, rank: int = 0, world: int = 1) -> None:
-        if not 0 <= rank < world:
-            raise StremnError(f"`rank` must lie in 0..{world - 1}, got {rank}.")
-        self._numbers = range(start + rank, stop, world)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
 
 
 def introduce(

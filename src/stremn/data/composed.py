@@ -6,43 +6,34 @@ in: what a memory of a few well-chosen templates is for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
 from stremn.data.actors import Actor, carrying, filmed
-from stremn.data.augment import (
-    Layer,
-    Mask,
-    Motion,
-    channels_first,
-    color_matrix,
-    motion_matrices,
-    render,
-)
 from stremn.data.clips import Clip, introduce
-from stremn.data.still_images import (
-    ATTEMPTS,
+from stremn.data.colors import color_matrix, flickering
+from stremn.data.cut_outs import StillDraw, occluder
+from stremn.data.labelled_videos import VideoReader
+from stremn.data.layers import Layer, channels_first, render
+from stremn.data.shapes import Mask
+from stremn.data.still_layers import (
     StillClipParameters,
-    StillDraw,
     backdrop,
-    bends,
-    flickering,
-    occluder,
     passing,
     random_motion,
     reduced,
 )
-from stremn.data.still_sets import StillImages
+from stremn.data.stills import StillImages
 from stremn.data.video_clips import (
     GapSchedule,
     VideoClipParameters,
-    VideoReader,
     any_view,
     draw_scene,
     draw_stretch,
 )
+from stremn.data.warps import Motion, bends, motion_matrices
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 
@@ -114,20 +105,16 @@ FILMED_GAP = 3
 """Largest gap between the frames of a filmed object: its shape changes, its size hardly."""
 
 
-@dataclass(frozen=True)
-class Staged:
-    """An actor on the canvas: its layer and where its middle is and how large it is, in pixels."""
-
-    layer: Layer
-    position: Float64[np.ndarray, "t 2"]
-    extent: float
+ATTEMPTS = 20
+"""Draws of a clip before its data is called unusable."""
 
 
 class ComposedClips:
     """A clip source: moving cut-outs of stills and videos over videos or photos.
 
     stills: sets to cut objects from. reader: videos for backgrounds, filmed objects and foreign
-    frames; None: photos only. gaps: between the frames taken from videos.
+    frames; None: photos only. gaps: between the frames taken from videos. weights: how often each
+    set of stills is drawn from; None: by their sizes.
     """
 
     def __init__(
@@ -147,145 +134,180 @@ class ComposedClips:
         """Draw a clip. Raises StremnError if nothing usable is found."""
         gap = self._gaps(progress)
         for _ in range(ATTEMPTS):
-            clip = self._attempt(rng, frames, size, gap)
+            take = _Take(self._draw, self._reader, self.parameters, rng, frames, size, gap)
+            clip = take.clip()
             if clip is not None:
                 return clip
         raise StremnError(
-            f"No usable composed clip in {ATTEMPTS} draws; objects may be missing or too small."
+            f"No usable composed clip in {ATTEMPTS} draws: objects are missing or smaller than "
+            f"{self.parameters.visible:.1%} of the clip. "
+            "check_stills and check_videos list what is wrong with the data."
         )
 
-    def _attempt(self, rng: np.random.Generator, frames: int, size: int, gap: int) -> Clip | None:
-        p = self.parameters
-        # No video is used twice: its object would be there once labelled and once not.
-        used: set[int] = set()
-        back, count = self._background(rng, frames, size, gap, used)
-        layers = [back]
-        front: list[Layer] = []
-        wanted = 1 if rng.random() >= p.second else 2
-        first = count + 1
-        origin = None
-        for target in range(first, wanted + 1):
-            number = count + 1
-            if target > first and origin is not None and _happens(rng, p.kin):
-                actor = self._still_actor(rng, origin)
-            else:
-                actor = self._actor(rng, frames, gap, used)
-            if not actor.filmed and _happens(rng, p.carried):
-                actor = carrying(rng, actor, self._draw.whole_cut_out(rng))
-            twin = number == first and bool(rng.random() < p.twin)
-            absent = self._absence(rng, frames, number > 1, twin)
-            staged = self._stage(rng, actor, number, frames, size, absent)
-            origin = actor.origin if number == first else origin
-            if number == first and actor.origin is not None and _happens(rng, p.crowd):
-                layers += self._crowd(rng, actor.origin, frames, size)
-            layers.append(staged.layer)
-            count = number if actor.carried is None else number + 1
-            if twin:
-                here = np.zeros(frames, dtype=bool)
-                layers.insert(1, self._stage(rng, actor, 0, frames, size, here).layer)
-            if rng.random() < p.hidden:
-                front.append(self._cover(rng, staged, frames, size))
-        if rng.random() < p.rival:
-            absent = self._absence(rng, frames, True, False)
-            rival = self._stage(rng, self._actor(rng, frames, gap, used), 0, frames, size, absent)
-            layers.insert(int(rng.integers(1, len(layers) + 1)), rival.layer)
-        if rng.random() < p.occluder or (len(layers) == 1 and not front):
-            front.append(passing(rng, self._draw, frames, size, p.motion))
-        pictures, labels = render([*layers, *front], frames, size)
-        if rng.random() < p.foreign:
-            self._cut_in(rng, pictures, labels, gap, used)
-        found = introduce(labels, count, round(p.visible * size * size), late=True)
+
+@dataclass(frozen=True)
+class _Staged:
+    """An actor on the canvas: its layer, and where its middle is and how large it is, in pixels."""
+
+    layer: Layer
+    position: Float64[np.ndarray, "t 2"]
+    extent: float
+
+
+@dataclass
+class _Take:
+    """One clip in the making, from background to front.
+
+    gap: largest between frames taken from videos. used: numbers of the videos that are in the
+    clip; none is used twice, or its object would be there once labelled and once not.
+    """
+
+    draw: StillDraw
+    reader: VideoReader | None
+    p: ComposedClipParameters
+    rng: np.random.Generator
+    frames: int
+    size: int
+    gap: int
+    used: set[int] = field(default_factory=set)
+    layers: list[Layer] = field(default_factory=list)
+    front: list[Layer] = field(default_factory=list)
+
+    def clip(self) -> Clip | None:
+        """Draw everything and render it; None if no target can be seen in frame 0."""
+        back, count = self._background()
+        self.layers.append(back)
+        count = self._add_targets(count)
+        if self.rng.random() < self.p.rival:
+            self._add_rival()
+        eventless = len(self.layers) == 1 and not self.front
+        if self.rng.random() < self.p.occluder or eventless:
+            self.front.append(self._passing())
+        pictures, labels = render([*self.layers, *self.front], self.frames, self.size)
+        if self.rng.random() < self.p.foreign:
+            self._cut_in(pictures, labels)
+        found = introduce(labels, count, round(self.p.visible * self.size**2), late=True)
         if found is None:
             return None
-        pictures = flickering(rng, pictures, p.motion.flicker)
+        pictures = flickering(self.rng, pictures, self.p.motion.flicker)
         return Clip(channels_first(pictures), found[0], found[1])
 
-    def _background(
-        self, rng: np.random.Generator, frames: int, size: int, gap: int, used: set[int]
-    ) -> tuple[Layer, int]:
+    def _background(self) -> tuple[Layer, int]:
         """A moving background, and how many of its own objects are targets."""
-        p = self.parameters
-        if self._reader is None or rng.random() < p.photo:
-            return backdrop(rng, self._draw.still(rng).image, None, frames, size, p.motion), 0
-        if rng.random() < p.real_target:
-            scene = draw_scene(rng, self._reader, frames, size, gap, p.background)
+        p = self.p
+        if self.reader is None or self.rng.random() < p.photo:
+            photo = self.draw.still(self.rng).image
+            return backdrop(self.rng, photo, None, self.frames, self.size, p.motion), 0
+        if self.rng.random() < p.real_target:
+            scene = draw_scene(
+                self.rng, self.reader, self.frames, self.size, self.gap, p.background
+            )
             if scene is not None:
-                used.add(scene.video)
+                self.used.add(scene.video)
                 return scene.layer, scene.objects
-        pictures = self._view(rng, frames, gap, used)
-        return any_view(rng, pictures, size, p.background), 0
+        return any_view(self.rng, self._view(self.frames), self.size, p.background), 0
 
-    def _view(
-        self, rng: np.random.Generator, frames: int, gap: int, used: set[int]
-    ) -> list[Picture]:
+    def _view(self, frames: int) -> list[Picture]:
         """A stretch of a video that is not used yet; a still photo if there is none."""
-        if self._reader is not None:
+        if self.reader is not None:
             stretch = draw_stretch(
-                rng, self._reader, frames, gap, self.parameters.background.reverse, used
+                self.rng, self.reader, frames, self.gap, self.p.background.reverse, self.used
             )
             if stretch is not None:
-                used.add(stretch[0])
-                return [self._reader.read(stretch[0], int(time))[0] for time in stretch[1]]
-        return [self._draw.still(rng).image] * frames
+                video, times = stretch
+                self.used.add(video)
+                return [self.reader.read(video, int(time))[0] for time in times]
+        return [self.draw.still(self.rng).image] * frames
 
-    def _actor(self, rng: np.random.Generator, frames: int, gap: int, used: set[int]) -> Actor:
+    def _add_targets(self, own: int) -> int:
+        """Stage targets up to one or two, `own` of which the background has; returns how many."""
+        p, count = self.p, own
+        wanted = 1 if self.rng.random() >= p.second else 2
+        origin: int | None = None
+        for target in range(own + 1, wanted + 1):
+            leads, number = target == own + 1, count + 1
+            kin = origin is not None and self._happens(p.kin)
+            actor = self._still_actor(origin) if kin else self._actor()
+            if not actor.filmed and self._happens(p.carried):
+                actor = carrying(self.rng, actor, self.draw.whole_cut_out(self.rng))
+            twin = leads and bool(self.rng.random() < p.twin)
+            staged = self._stage(actor, number, self._absence(number > 1, twin))
+            if leads:
+                origin = actor.origin
+                if origin is not None and self._happens(p.crowd):
+                    self.layers += self._crowd(origin)
+            self.layers.append(staged.layer)
+            count = number if actor.carried is None else number + 1
+            if twin:
+                self.layers.insert(1, self._stage(actor, 0, self._never()).layer)
+            if self.rng.random() < p.hidden:
+                self.front.append(self._cover(staged))
+        return count
+
+    def _add_rival(self) -> None:
+        """Stage a moving object that is background, behind or in front of the others."""
+        absent = self._absence(True, False)
+        rival = self._stage(self._actor(), 0, absent)
+        self.layers.insert(int(self.rng.integers(1, len(self.layers) + 1)), rival.layer)
+
+    def _actor(self) -> Actor:
         """An object to move: filmed if the videos have one that stays whole, else a still."""
-        if self._reader is not None and rng.random() < self.parameters.filmed:
-            stretch = draw_stretch(rng, self._reader, frames, min(gap, FILMED_GAP), 0.5, used)
+        if self.reader is not None and self.rng.random() < self.p.filmed:
+            gap = min(self.gap, FILMED_GAP)
+            stretch = draw_stretch(self.rng, self.reader, self.frames, gap, 0.5, self.used)
             if stretch is not None:
                 video, times = stretch
-                items = [self._reader.read(video, int(time)) for time in times]
-                found = filmed(items, rng)
+                items = [self.reader.read(video, int(time)) for time in times]
+                found = filmed(items, self.rng)
                 if found is not None:
-                    used.add(video)
+                    self.used.add(video)
                     return found
-        return self._still_actor(rng, None)
+        return self._still_actor(None)
 
-    def _still_actor(self, rng: np.random.Generator, origin: int | None) -> Actor:
+    def _still_actor(self, origin: int | None) -> Actor:
         """An object of a still of one set, of any if `origin` is None."""
-        number = self._draw.any_set(rng) if origin is None else origin
-        cut = self._draw.whole_cut_out(rng, number)
+        number = self.draw.any_set(self.rng) if origin is None else origin
+        cut = self.draw.whole_cut_out(self.rng, number)
         return Actor([cut.image], [cut.alpha], False, number)
 
-    def _crowd(self, rng: np.random.Generator, origin: int, frames: int, size: int) -> list[Layer]:
+    def _crowd(self, origin: int) -> list[Layer]:
         """Bystanders: background of the same set as the target, always in the picture."""
-        fewest, most = self.parameters.crowd_size
-        here = np.zeros(frames, dtype=bool)
+        fewest, most = self.p.crowd_size
         return [
-            self._stage(rng, self._still_actor(rng, origin), 0, frames, size, here).layer
-            for _ in range(int(rng.integers(fewest, most + 1)))
+            self._stage(self._still_actor(origin), 0, self._never()).layer
+            for _ in range(int(self.rng.integers(fewest, most + 1)))
         ]
 
-    def _absence(
-        self, rng: np.random.Generator, frames: int, may_enter: bool, has_twin: bool
-    ) -> Bool[np.ndarray, " t"]:
+    def _happens(self, chance: float) -> bool:
+        """Whether something that may be turned off happens.
+
+        Where it is off nothing is drawn, so that seeds give the clips they gave before it existed.
+        """
+        return chance > 0 and bool(self.rng.random() < chance)
+
+    def _never(self) -> Bool[np.ndarray, " t"]:
+        """No frame."""
+        return np.zeros(self.frames, dtype=bool)
+
+    def _absence(self, may_enter: bool, has_twin: bool) -> Bool[np.ndarray, " t"]:
         """Frames in which a moving object is out of the picture.
 
         One with a twin never is: without it beside, nobody could tell which of them is there.
         """
-        p = self.parameters
         if has_twin:
-            return np.zeros(frames, dtype=bool)
-        if may_enter and rng.random() < p.late:
-            return _beginning(rng, frames)
-        if rng.random() < p.away:
-            return _run(rng, frames, p.away_run)
-        return np.zeros(frames, dtype=bool)
+            return self._never()
+        if may_enter and self.rng.random() < self.p.late:
+            return _beginning(self.rng, self.frames)
+        if self.rng.random() < self.p.away:
+            return _run(self.rng, self.frames, self.p.away_run)
+        return self._never()
 
-    def _stage(
-        self,
-        rng: np.random.Generator,
-        actor: Actor,
-        number: int,
-        frames: int,
-        size: int,
-        absent: Bool[np.ndarray, " t"],
-    ) -> Staged:
+    def _stage(self, actor: Actor, number: int, absent: Bool[np.ndarray, " t"]) -> _Staged:
         """Give an actor a path over the canvas that leaves it in the frames `absent`.
 
         `number` is its label, 0 for background; what it carries has the next one.
         """
-        p = self.parameters
+        p, rng, frames, size = self.p, self.rng, self.frames, self.size
         height, width = actor.alphas[0].shape
         area = max(1, int(np.count_nonzero(actor.alphas[0] > 127)))
         share = float(np.exp(rng.uniform(*np.log(p.share))))
@@ -294,37 +316,41 @@ class ComposedClips:
             reduced(picture, alpha, actor.carried, scale)
             for picture, alpha in zip(actor.pictures, actor.alphas, strict=True)
         ]
-        left = parts[0][3]
-        extent = max(parts[0][1].shape)
+        _, alpha, carried, left = parts[0]
+        rows, columns = alpha.shape
         start = rng.uniform(0.2, 0.8, 2) * size
+        extent = max(rows, columns)
         motion = random_motion(rng, frames, (start[0], start[1]), left, extent, size, p.motion)
         motion = _moved_away(rng, motion, extent * left, size, absent)
-        rows, columns = parts[0][1].shape
         box = (0.0, 0.0, float(columns), float(rows))
         wobble = not actor.filmed and rng.random() < p.wobble
         layer = Layer(
             pictures=[part[0] for part in parts],
             alphas=[part[1] for part in parts],
-            ids=_labels(parts[0][1], parts[0][2], number),
+            ids=_labels(alpha, carried, number),
             color=color_matrix(rng, p.motion.color),
             matrices=motion_matrices((columns / 2, rows / 2), motion, bool(rng.random() < 0.5)),
             bends=bends(rng, frames, box, rng.uniform(0.02, 0.10)) if wobble else None,
             drawn=np.ones(frames, dtype=bool),
         )
-        return Staged(layer, motion.position, extent * left)
+        return _Staged(layer, motion.position, extent * left)
 
-    def _cover(self, rng: np.random.Generator, staged: Staged, frames: int, size: int) -> Layer:
+    def _passing(self) -> Layer:
+        """Something that crosses the canvas in front."""
+        return passing(self.rng, self.draw, self.frames, self.size, self.p.motion)
+
+    def _cover(self, staged: _Staged) -> Layer:
         """Something in front that slides over an actor, stays with it for a run, and goes on."""
-        covered = _run(rng, frames, self.parameters.away_run)
-        cut = occluder(rng, self._draw)
+        rng, frames = self.rng, self.frames
+        covered = np.flatnonzero(_run(rng, frames, self.p.away_run))
+        cut = occluder(rng, self.draw)
         scale = staged.extent * rng.uniform(1.0, 1.6) / max(cut.alpha.shape)
         image, alpha, _, left = reduced(cut.image, cut.alpha, None, scale)
         heading = rng.uniform(0, 2 * np.pi)
-        inside = np.flatnonzero(covered)
-        if inside.size == 0:
-            return passing(rng, self._draw, frames, size, self.parameters.motion)
+        if covered.size == 0:
+            return self._passing()
         time = np.arange(frames)
-        distance = np.maximum(inside[0] - time, 0) * -1.0 + np.maximum(time - inside[-1], 0)
+        distance = np.maximum(covered[0] - time, 0) * -1.0 + np.maximum(time - covered[-1], 0)
         step = staged.extent * rng.uniform(0.6, 1.5)
         offset = (distance * step)[:, None] * np.array([np.cos(heading), np.sin(heading)])
         motion = Motion(
@@ -339,29 +365,21 @@ class ComposedClips:
             pictures=[image],
             alphas=[alpha],
             ids=None,
-            color=color_matrix(rng, self.parameters.motion.color),
+            color=color_matrix(rng, self.p.motion.color),
             matrices=motion_matrices((columns / 2, rows / 2), motion, False),
             bends=None,
             drawn=np.abs(distance) <= 3,
         )
 
     def _cut_in(
-        self,
-        rng: np.random.Generator,
-        pictures: UInt8[np.ndarray, "t h w 3"],
-        labels: UInt8[np.ndarray, "t h w"],
-        gap: int,
-        used: set[int],
+        self, pictures: UInt8[np.ndarray, "t h w 3"], labels: UInt8[np.ndarray, "t h w"]
     ) -> None:
         """Replace a run of frames by those of another video or photo; nothing is labelled there."""
-        p = self.parameters
-        frames, size = labels.shape[:2]
-        chosen = np.flatnonzero(_run(rng, frames, p.foreign_run))
+        chosen = np.flatnonzero(_run(self.rng, self.frames, self.p.foreign_run))
         if chosen.size == 0:
             return
-        views = self._view(rng, chosen.size, gap, used)
-        layer = any_view(rng, views, size, p.background)
-        pictures[chosen], labels[chosen] = render([layer], chosen.size, size)
+        layer = any_view(self.rng, self._view(chosen.size), self.size, self.p.background)
+        pictures[chosen], labels[chosen] = render([layer], chosen.size, self.size)
 
 
 def _labels(alpha: Mask, carried: Mask | None, number: int) -> list[Mask] | None:
@@ -370,14 +388,6 @@ def _labels(alpha: Mask, carried: Mask | None, number: int) -> list[Mask] | None
         return None
     ids = np.full_like(alpha, number)
     return [ids if carried is None else ids + carried]
-
-
-def _happens(rng: np.random.Generator, chance: float) -> bool:
-    """Whether something that may be turned off happens.
-
-    Where it is off nothing is drawn, so that seeds give the clips they gave before it existed.
-    """
-    return chance > 0 and bool(rng.random() < chance)
 
 
 def _run(rng: np.random.Generator, frames: int, length: tuple[int, int]) -> Bool[np.ndarray, " t"]:

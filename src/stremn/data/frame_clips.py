@@ -5,7 +5,6 @@ so that `check_disjoint` can show that no two splits share one.
 """
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from stremn.data.folders import images_in
+from stremn.data.recent import Recent
 from stremn.errors import StremnError
-from stremn.media.video import IMAGE_SUFFIXES, natural_order
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+VIDEOS_KEPT = 8
+"""Videos that a source of clips holds decoded in memory."""
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
 
 
@@ -83,14 +85,13 @@ class Span:
     stride: int = 1
 
 
-class VideoClips:
+class SpanClips:
     """Clips cut from video files or folders of images, all resized to one square size.
 
     Args:
         spans: the clips' places.
         size: side in pixels; the aspect ratio is not kept (the protocols do not keep it).
         channels: 1 for grey, 3 for RGB.
-        kept: videos held decoded in memory at a time.
         names: origin of each video; the file's own path by default.
     """
 
@@ -99,14 +100,13 @@ class VideoClips:
         spans: Sequence[Span],
         size: int,
         channels: int,
-        kept: int = 8,
         names: Mapping[Path, str] | None = None,
     ) -> None:
         if channels not in (1, 3):
             raise StremnError(f"Frames have 1 channel (grey) or 3 (RGB); got {channels}.")
-        self.spans, self.size, self.channels, self.kept = tuple(spans), size, channels, kept
+        self.spans, self.size, self.channels = tuple(spans), size, channels
         self._names = dict(names or {})
-        self._decoded: OrderedDict[Path, UInt8[np.ndarray, "t height width c"]] = OrderedDict()
+        self._decoded: Recent[Path, np.ndarray] = Recent(VIDEOS_KEPT, lambda _: 1)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -116,7 +116,7 @@ class VideoClips:
         """The clip at `index`."""
         check_index(index, len(self.spans))
         span = self.spans[index]
-        video = self._video(span.video)
+        video = self._decoded.get(span.video, lambda: self._decode(span.video))
         last = span.start + (span.frames - 1) * span.stride
         if last >= len(video):
             raise StremnError(
@@ -130,14 +130,8 @@ class VideoClips:
         """The persons or files the clips come from."""
         return frozenset(self._names.get(span.video, str(span.video)) for span in self.spans)
 
-    def _video(self, path: Path) -> UInt8[np.ndarray, "t size size c"]:
-        if path not in self._decoded:
-            frames = [resize(frame, self.size) for frame in read_frames(path, self.channels)]
-            self._decoded[path] = np.stack(frames)
-            while len(self._decoded) > self.kept:
-                self._decoded.popitem(last=False)
-        self._decoded.move_to_end(path)
-        return self._decoded[path]
+    def _decode(self, path: Path) -> UInt8[np.ndarray, "t size size c"]:
+        return np.stack([resize(frame, self.size) for frame in read_frames(path, self.channels)])
 
 
 def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
@@ -165,7 +159,7 @@ def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height
 
 def _raw_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
     if path.is_dir():
-        for image in _images(path):
+        for image in images_in(path):
             frame = cv2.imread(
                 str(image), cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
             )
@@ -202,12 +196,12 @@ def video_folder(
     size: int,
     channels: int,
     stride: int = 1,
-    advance: int | None = None,
-) -> VideoClips:
+) -> SpanClips:
     """Clips of any folder of videos (files, or subfolders of images).
 
     With subfolders `train`, `val` and `test` those are the splits. Otherwise a hash of the file's
     name puts each video in one: 8 of 10 train, 1 val, 1 test; the same name always in the same.
+    The clips of a video follow one another without overlap.
 
     Args:
         root: the folder.
@@ -216,7 +210,6 @@ def video_folder(
         size: side of the square in pixels.
         channels: 1 for grey, 3 for RGB.
         stride: video frames from one clip frame to the next.
-        advance: video frames from one clip's start to the next; the clip's own length by default.
     """
     if not root.is_dir():
         raise StremnError(f"{root} is not a folder; a folder of videos was expected.")
@@ -233,32 +226,22 @@ def video_folder(
     spans = [
         Span(video, start, frames, stride)
         for video in videos
-        for start in range(0, _count_frames(video) - reach + 1, advance or reach)
+        for start in range(0, _count_frames(video) - reach + 1, reach)
     ]
     if not spans:
         raise StremnError(
             f"No video in {root} has the {reach} frames that a clip of {frames} frames at stride "
             f"{stride} needs. Ask for shorter clips."
         )
-    return VideoClips(spans, size, channels)
+    return SpanClips(spans, size, channels)
 
 
 def _videos(root: Path) -> list[Path]:
     return sorted(
         path
         for path in root.iterdir()
-        if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _images(path))
+        if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and images_in(path))
     )
-
-
-def _images(folder: Path) -> list[Path]:
-    """Images in a folder, hidden files left out, in natural order."""
-    images = (
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    return sorted(images, key=lambda path: natural_order(path.name))
 
 
 def _split_of(name: str) -> Split:
@@ -268,7 +251,7 @@ def _split_of(name: str) -> Split:
 
 def _count_frames(video: Path) -> int:
     if video.is_dir():
-        return len(_images(video))
+        return len(images_in(video))
     # Containers lie about their length; the packets do not, and need no decoding.
     try:
         with av.open(str(video)) as container:

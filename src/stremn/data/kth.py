@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from stremn.data.frame_clips import Span, Split, VideoClips
+from stremn.data.frame_clips import Span, SpanClips, Split
 from stremn.errors import StremnError
 
 KTH_PERSONS: Mapping[Split, range] = {
@@ -42,7 +42,7 @@ def kth(
     frames: int = 30,
     size: int = 128,
     persons: Sequence[int] | None = None,
-) -> VideoClips:
+) -> SpanClips:
     """KTH as the papers cut it: ranges of `00sequences.txt`, clips walked back from each end.
 
     Jogging and running advance by 3 frames between clips, the other actions by a whole clip. Frames
@@ -81,4 +81,4 @@ def kth(
             f"{', '.join(f'{p:02d}' for p in chosen)}: files like "
             "person01_boxing_d1_uncomp.avi were expected in it or in folders per action."
         )
-    return VideoClips(spans, size, channels=1, names=names)
+    return SpanClips(spans, size, channels=1, names=names)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stremn.data.folders import images_in
 from stremn.data.sequences import (
     AFTER_GIVEN_RULE,
     DAVIS_RULE,
@@ -24,7 +25,7 @@ from stremn.data.sequences import (
     some,
 )
 from stremn.errors import StremnError
-from stremn.media.video import IMAGE_SUFFIXES, natural_order
+from stremn.media.video import natural_order
 
 LVOS_STEP = 5
 """LVOS scores every fifth frame of an object's range."""
@@ -81,10 +82,11 @@ def read_davis(
     _check_present(names, frames, f"split {split!r} of {root}")
     reader = read_binary if year == 2016 else read_indices
     hidden = split.startswith("test")
+    check_labels = _check_given if hidden else _check_every_label
     sequences = [_pair(name, frames / name, labels / name, reader) for name in names]
     for sequence in sequences:
         _check_numbering(sequence)
-        _check_given(sequence) if hidden else _check_every_label(sequence)
+        check_labels(sequence)
     return SequenceSet(
         f"DAVIS {year}", split, tuple(sequences), DAVIS_RULE, submission="davis" if hidden else ""
     )
@@ -155,11 +157,11 @@ def read_lvos(root: Path, split: str = "valid") -> SequenceSet:
 
 
 def _with_ranges(sequence: StoredSequence, meta: Mapping[str, Any] | None) -> StoredSequence:
-    """Give an LVOS sequence the frame ranges of its meta entry, if that has them."""
-    if meta is None or not all("frame_range" in entry for entry in meta["objects"].values()):
+    """Give an LVOS sequence the frame ranges of its objects, if `meta` has them."""
+    if meta is None or not all("frame_range" in entry for entry in meta.values()):
         return sequence
     width = len(sequence.frame_name(0))
-    ranges = {int(i): entry["frame_range"] for i, entry in meta["objects"].items()}
+    ranges = {int(i): entry["frame_range"] for i, entry in meta.items()}
     scored_at = {
         i: frozenset(f"{n:0{width}d}" for n in range(int(r["start"]), int(r["end"]), LVOS_STEP))
         for i, r in ranges.items()
@@ -250,13 +252,14 @@ def _split_folder(root: Path, split: str) -> Path:
 def _from_meta(
     name: str, frames: Path, labels: Path, sparse: Path, meta: Mapping[str, Any]
 ) -> StoredSequence:
+    """Pair a YouTube-VOS video; `meta` says of each object when it is given and its class."""
     paired = _pair(name, frames, labels, read_indices, late_objects=True)
     expected = frozenset(path.stem for path in _files(sparse))
     _refuse_names(
         sorted(expected - {p.stem for p in paired.frame_paths}, key=natural_order),
         f"{name}: {frames} lacks {{count}} frames that {sparse} has",
     )
-    objects = {int(i): entry for i, entry in meta["objects"].items()}
+    objects = {int(i): entry for i, entry in meta.items()}
     listed = all(entry.get("frames") for entry in objects.values())
     firsts = {i: _first_frame(e, paired, i) for i, e in objects.items()} if listed else None
     return StoredSequence(
@@ -364,10 +367,7 @@ def _subfolders(path: Path, tree: str) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(files, key=lambda path: natural_order(path.stem))
+    return images_in(folder) if folder.is_dir() else []
 
 
 def _plain_pairs(root: Path, tree: str) -> dict[str, tuple[Path, Path]]:
@@ -408,14 +408,17 @@ def _lines(path: Path, tree: str) -> list[str]:
     return names
 
 
-def _read_meta(path: Path, tree: str) -> dict[str, Any]:
+def _read_meta(path: Path, tree: str) -> dict[str, dict[str, Any]]:
+    """Video name -> object id (as text) -> what a meta file says of the object."""
     if not path.is_file():
         raise StremnError(f"There is no file {path}. Expected this layout:\n{tree}")
     try:
-        return json.loads(path.read_text())["videos"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        videos = json.loads(path.read_text())["videos"]
+        return {name: dict(video["objects"]) for name, video in videos.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StremnError(
-            f'{path} is not a YouTube-VOS meta file: it should be JSON with a table "videos".'
+            f"{path} is not a YouTube-VOS meta file: it should be JSON with a table "
+            '"videos", and in each of them a table "objects".'
         ) from error
 
 
@@ -423,5 +426,5 @@ def _classes(meta: Path) -> frozenset[str] | None:
     if not meta.is_file():
         return None
     videos = _read_meta(meta, "")
-    objects = (entry for video in videos.values() for entry in video["objects"].values())
-    return frozenset(str(entry["category"]) for entry in objects if "category" in entry)
+    entries = (entry for objects in videos.values() for entry in objects.values())
+    return frozenset(str(entry["category"]) for entry in entries if "category" in entry)

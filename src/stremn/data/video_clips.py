@@ -4,156 +4,22 @@ The frames of a clip lie random gaps apart, small at first and up to 25 frames l
 the flip and the colors are shared by the clip.
 """
 
-from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float64, Int, Integer, UInt8
+from jaxtyping import Bool, Float64, Int
 
-from stremn.data.augment import (
-    ColorRange,
-    Layer,
-    Mask,
-    Matrices,
-    Motion,
-    channels_first,
-    color_matrix,
-    id_counts,
-    middle_of,
-    motion_matrices,
-    render,
-    smooth_path,
-)
-from stremn.data.clips import VOID, Clip, introduce
-from stremn.data.still_sets import Problem
+from stremn.data.clips import Clip, introduce
+from stremn.data.colors import ColorRange, color_matrix
+from stremn.data.labelled_videos import VideoReader
+from stremn.data.layers import Layer, channels_first, render
+from stremn.data.shapes import Mask, large_ids, middle_of
+from stremn.data.warps import Matrices, Motion, motion_matrices, smooth_path
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
-
-
-class LabelledVideo(Protocol):
-    """A video with label maps for some of its frames."""
-
-    @property
-    def name(self) -> str:
-        """Name, for messages; unique among the videos of a source."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def frame(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        """Frame `index`, RGB."""
-        ...
-
-    def label(self, index: int) -> Integer[np.ndarray, "height width"] | None:
-        """Label map of frame `index` (0 background, 255 void), or None if it has none."""
-        ...
-
-
-class VideoReader:
-    """Videos with a bounded memory of the frames read last.
-
-    Frames larger than `short_side` on their shorter side are reduced to it. `limit` is in bytes.
-    """
-
-    def __init__(
-        self, videos: Sequence[LabelledVideo], limit: int = 512 * 2**20, short_side: int = 480
-    ) -> None:
-        if not videos:
-            raise StremnError("Video clips need at least one video.")
-        self.videos = list(videos)
-        self._limit = limit
-        self._used = 0
-        self._short_side = short_side
-        self._kept: OrderedDict[tuple[int, int], tuple[Picture, Mask | None]] = OrderedDict()
-
-    def length(self, video: int) -> int:
-        """Number of frames."""
-        return len(self.videos[video])
-
-    def read(self, video: int, index: int) -> tuple[Picture, Mask | None]:
-        """Frame `index` and its label map (uint8), or None where there is none.
-
-        Raises StremnError for ids above 255.
-        """
-        key = (video, index)
-        found = self._kept.get(key)
-        if found is not None:
-            self._kept.move_to_end(key)
-            return found
-        item = self._load(video, index)
-        self._kept[key] = item
-        self._used += _bytes(item)
-        while self._used > self._limit and self._kept:
-            _, old = self._kept.popitem(last=False)
-            self._used -= _bytes(old)
-        return item
-
-    def preload(self) -> int:
-        """Read frames of all videos in turn until the memory is full; returns how many.
-
-        Done before workers are forked, they share what was read.
-        """
-        longest = max(len(video) for video in self.videos)
-        for index in range(longest):
-            for video in range(len(self.videos)):
-                if index < self.length(video):
-                    before = len(self._kept)
-                    self.read(video, index)
-                    if len(self._kept) <= before:
-                        return len(self._kept)
-        return len(self._kept)
-
-    def _load(self, video: int, index: int) -> tuple[Picture, Mask | None]:
-        source = self.videos[video]
-        frame, label = source.frame(index), source.label(index)
-        if label is not None and label.max() > VOID:
-            raise StremnError(
-                f"Frame {index} of {source.name} holds id {int(label.max())}; "
-                "training clips take ids up to 254."
-            )
-        ids = None if label is None else label.astype(np.uint8)
-        if ids is not None and ids.shape != frame.shape[:2]:
-            raise StremnError(
-                f"Frame {index} of {source.name} has {frame.shape[1]}x{frame.shape[0]} pixels, "
-                f"its label map {ids.shape[1]}x{ids.shape[0]}; they must be equal."
-            )
-        factor = self._short_side / min(frame.shape[:2])
-        if factor >= 1:
-            return frame, ids
-        size = (round(frame.shape[1] * factor), round(frame.shape[0] * factor))
-        small = (
-            None if ids is None else cv2.resize(ids, size, interpolation=cv2.INTER_NEAREST_EXACT)
-        )
-        return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), small
-
-
-def _bytes(item: tuple[Picture, Mask | None]) -> int:
-    return item[0].nbytes + (0 if item[1] is None else item[1].nbytes)
-
-
-def check_videos(videos: Sequence[LabelledVideo]) -> list[Problem]:
-    """Read every frame of the videos and list what cannot be used.
-
-    Found are unreadable files, unequal sizes, ids that are too large, and videos in which no
-    frame has an object. Single empty label maps are no problem: objects leave.
-    """
-    problems = []
-    for video in videos:
-        reader = VideoReader([video], limit=0)
-        empty = True
-        for index in range(len(video)):
-            try:
-                _, ids = reader.read(0, index)
-            except StremnError as error:
-                problems.append(Problem(video.name, str(error)))
-                continue
-            empty = empty and (ids is None or not id_counts(ids).any())
-        if empty:
-            problems.append(Problem(video.name, "No frame has a label map with an object."))
-    return problems
+from stremn.media.mask_codes import VOID
 
 
 @dataclass(frozen=True)
@@ -242,6 +108,9 @@ class VideoClipParameters:
     """Share of the pixels an object must have in the frame where it is given."""
 
 
+SMALLEST_OBJECT = 0.0005
+"""Share of its frame that an object must cover to be chosen, or to count as seen."""
+
 ATTEMPTS = 30
 """Draws of a clip before the videos are called unusable."""
 
@@ -324,21 +193,13 @@ def draw_scene(
     video, times = stretch
     items = [reader.read(video, int(time)) for time in times]
     first = items[0][1]
-    if first is None:
-        return None
-    numbers = _objects(first)
-    if not numbers:
+    numbers = [] if first is None else large_ids(first, SMALLEST_OBJECT)
+    if first is None or not numbers:
         return None
     main = int(rng.choice(numbers))
-    everywhere = {number for _, ids in items if ids is not None for number in _objects(ids)}
-    others = rng.permutation(sorted(everywhere - {main}))[: p.objects - 1]
-    chosen = rng.permutation(np.array([main, *others], dtype=np.int64))
-    table = np.zeros(256, dtype=np.uint8)
-    table[chosen] = np.arange(1, len(chosen) + 1)
-    table[VOID] = VOID
-    unlabelled = np.full(first.shape, VOID, dtype=np.uint8)
-    maps = [unlabelled if ids is None else cv2.LUT(ids, table) for _, ids in items]
-    track, seen = _track([ids for _, ids in items], main)
+    every = [ids for _, ids in items]
+    chosen = _chosen(rng, every, main, p.objects)
+    track, seen = _track(every, main)
     if seen < p.present * frames:
         return None
     side = _crop_side(rng, first.shape, p)
@@ -347,14 +208,27 @@ def draw_scene(
     path = center + follow * (track - track[0])
     if np.mean(np.abs(track - path).max(axis=1) > side / 2) > 1 - p.present:
         path = center + track - track[0]
-    layer = camera_layer(rng, [picture for picture, _ in items], maps, path, side, size, p)
+    pictures, maps = [picture for picture, _ in items], _renumbered(every, chosen)
+    layer = camera_layer(rng, pictures, maps, path, side, size, p)
     return Scene(video, layer, len(chosen))
 
 
-def _objects(ids: Mask, least: float = 0.0005) -> list[int]:
-    """Ids of objects that cover more than `least` of a label map."""
-    counts = id_counts(ids)
-    return [int(number) for number in np.flatnonzero(counts > least * ids.size)]
+def _chosen(
+    rng: np.random.Generator, maps: Sequence[Mask | None], main: int, most: int
+) -> Int[np.ndarray, " n"]:
+    """Ids of `main` and of others seen in any frame, up to `most`, in random order."""
+    seen = {n for ids in maps if ids is not None for n in large_ids(ids, SMALLEST_OBJECT)}
+    others = rng.permutation(sorted(seen - {main}))[: most - 1]
+    return rng.permutation(np.array([main, *others], dtype=np.int64))
+
+
+def _renumbered(maps: Sequence[Mask | None], chosen: Int[np.ndarray, " n"]) -> list[Mask]:
+    """Label maps in which the ids `chosen` are 1, 2, ...; a frame without a map is void."""
+    table = np.zeros(256, dtype=np.uint8)
+    table[chosen] = np.arange(1, len(chosen) + 1)
+    table[VOID] = VOID
+    shape = next(ids.shape for ids in maps if ids is not None)
+    return [np.full(shape, VOID, np.uint8) if ids is None else cv2.LUT(ids, table) for ids in maps]
 
 
 def _track(maps: Sequence[Mask | None], number: int) -> tuple[Float64[np.ndarray, "t 2"], int]:

@@ -107,7 +107,6 @@ def run_recipe(
     clips, held_out = clips_of(recipe, "train"), clips_of(recipe, "val")
     check_disjoint({"train": clips, "val": held_out})
     model = first_model(recipe)
-    recipe.write(out)
     validation = _Validation(recipe, held_out, out)
     phase = Phase(
         "clips",

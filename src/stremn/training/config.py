@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -77,12 +75,6 @@ class TrainingRecipe(Config):
     """What every task's recipe has, and how it is kept beside the weights."""
 
     train: TrainConfig
-
-    def write(self, folder: Path) -> None:
-        """Write the whole recipe into `folder` as `recipe.json`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.model_dump(mode="json"), indent=2)
-        (folder / "recipe.json").write_text(text + "\n", encoding="utf-8")
 
     def facts(self) -> dict[str, Any]:
         """All but the section `train`, which `fit` keeps itself."""

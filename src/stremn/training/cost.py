@@ -16,16 +16,8 @@ from stremn.errors import StremnError
 from stremn.hardware import pick_device
 from stremn.model import STReMN
 from stremn.study.machine import measure_machine
-from stremn.training.recipe_data import (
-    clip_dataset,
-    open_data,
-    used_sources,
-)
-from stremn.training.recipe_format import (
-    Recipe,
-    StageSection,
-    read_recipe,
-)
+from stremn.training.recipe_data import clip_dataset, open_data, used_sources
+from stremn.training.recipe_format import Recipe, StageSection, read_recipe
 from stremn.training.recipe_model import StageLoss, first_model, model_config
 
 __all__ = ["Cost", "StageCost", "estimate_cost", "moving_square"]
@@ -156,13 +148,15 @@ def _peak_bytes(device: torch.device) -> int:
 
 
 def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
+    """What making about `count` clips from all over the training took, in words."""
     try:
         data = open_data(recipe.data, used_sources(recipe), check=False)
         dataset = clip_dataset(recipe, data)
+        numbers = range(0, len(dataset), max(1, len(dataset) // count))
         begin = time.monotonic()
-        for index in range(0, len(dataset), max(1, len(dataset) // count)):
-            dataset[index]
-        each = (time.monotonic() - begin) / count
+        for number in numbers:
+            dataset[number]
+        each = (time.monotonic() - begin) / len(numbers)
     except StremnError as error:
-        return f"the data is not there, so reading it was not timed: {error}"
+        return f"the data cannot be read, so making clips was not timed: {error}"
     return f"making a clip takes {each * 1000:.0f} ms on one core"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
 import logging
 import signal
 import threading
@@ -26,34 +27,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stremn.checkpoints import (
-    read_checkpoint,
-    write_atomically,
-    write_checkpoint,
-)
+from stremn.checkpoints import read_checkpoint, write_atomically, write_checkpoint
+from stremn.config import build
 from stremn.errors import MissingExtraError, StremnError
 from stremn.hardware import keep_freed_memory, pick_device
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.loading import Clock, Phase, batches
 from stremn.training.log import Means, TrainingLog
-from stremn.training.losses import LossReport
-from stremn.training.optimization import (
-    NotFiniteError,
-    Run,
-    learning_rate,
-    parameter_groups,
-    seed_step,
-)
+from stremn.training.optimization import NotFiniteError, Run, learning_rate, seed_step
 
-__all__ = [
-    "FitResult",
-    "LossReport",
-    "Phase",
-    "TrainConfig",
-    "fit",
-    "learning_rate",
-    "parameter_groups",
-]
+__all__ = ["FitResult", "Phase", "fit", "leave_processes"]
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -94,14 +77,16 @@ def fit(
     """Train `model` in place through `phases`, one after the other.
 
     Writes into `out`: `checkpoint.safetensors` (everything needed to go on), `best.safetensors`
-    and `last.safetensors` (weights, written by `export`), `log.csv`, `validation.csv`.
+    and `last.safetensors` (weights, written by `export`), `log.csv`, `validation.csv`, and
+    `recipe.json` (`recipe` and `config`, once they are known to fit what is there).
     `validate` and `pictures` get the weights to ship, in evaluation mode, in the main process.
 
     With `resume`, goes on from the checkpoint in `out` (from the start where there is none). The
     `recipe` must then equal the one of the checkpoint, after `complete` has given it the keys that
     are newer than the checkpoint, except for `FREE_KEYS` and the dotted keys in `accept`.
 
-    Raises `StremnError` on a loss or gradient that is not finite.
+    Raises `StremnError` if the phases do not fill the steps, if `out` holds a training that is not
+    to be resumed or another recipe's, and on a loss or gradient that is not finite.
     """
     _check_phases(phases, config)
     if config.threads is not None:
@@ -117,11 +102,14 @@ def fit(
         saved = read_checkpoint(out / CHECKPOINT)
         before = complete(saved.facts["recipe"] or {})
         # Through the model, so that a newer key has its default here too.
-        before["train"] = TrainConfig(**saved.facts["train"]).model_dump(mode="json")
+        train = build(TrainConfig, saved.facts["train"], "The settings in the checkpoint")
+        before["train"] = train.model_dump(mode="json")
         now = {**(recipe or {}), "train": config.model_dump(mode="json")}
         refuse_differences(before, now, accept)
         run.restore(saved)
         logger.info("resumed at step %d of %d", run.step, config.steps)
+    if main and recipe is not None:
+        _write_recipe(out, recipe, config)
     hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
     log = TrainingLog(out, run.step, config.steps, config.tensorboard) if main else None
     with log or nullcontext(), _stop_requests() as stop:
@@ -174,9 +162,10 @@ def _train(
             stopped = "interrupted" if request == 1 else "time budget"
             logger.info("stopped at step %d: %s; go on with --resume", run.step, stopped)
             break
-    if validated != run.step and stopped != "interrupted":
+    if validated == run.step or stopped == "interrupted":
+        _save(run, hooks)
+    else:
         _validate(run, hooks, log)
-    _save(run, hooks)
     run.accelerator.wait_for_everyone()
     return FitResult(run.shipped, run.step, run.best, stopped, time.monotonic() - started)
 
@@ -302,6 +291,11 @@ def _prepare_folder(out: Path, resume: bool) -> None:
             f"{out} already holds a training. Go on with --resume, or choose another folder."
         )
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _write_recipe(out: Path, recipe: Mapping[str, Any], config: TrainConfig) -> None:
+    whole = {"train": config.model_dump(mode="json"), **recipe}
+    (out / "recipe.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
 def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stremn.data.clips import ClipBatch
+from stremn.errors import StremnError
 from stremn.memory import Choice, MemoryState, Template, UpdatePolicy
 from stremn.model import STReMN
 from stremn.policies import Evidence, RandomDrop, SpreadOccupied, slot_features
@@ -50,15 +51,24 @@ class Imitation:
     teacher: UpdatePolicy = field(default_factory=SpreadOccupied)
 
     def __call__(self, model: STReMN, batch: ClipBatch, progress: float) -> LossReport:
-        """Return the loss of a batch of clips, with the share of choices that agree."""
+        """Return the loss of a batch of clips, with the share of choices that agree.
+
+        Raises StremnError if the clips evict nothing.
+        """
         lessons = Lessons(RandomDrop(seed=None), self.teacher)
         with torch.no_grad():
             rollout(model, batch, slots=self.slots, policy=lessons)
         rule = model.policies["evidence"]
         assert isinstance(rule, Evidence)  # built so
+        answers = torch.cat(lessons.answers)
+        if not len(answers):
+            raise StremnError(
+                f"Nothing was evicted from {self.slots} slots in clips of {batch.frames.shape[1]} "
+                "frames, so there is no choice to imitate. Give the stage 3 slots or more, and "
+                "at least two frames more than slots."
+            )
         scores = rule.scores(torch.cat(lessons.features))
         scores = scores.masked_fill(~torch.cat(lessons.open), -torch.inf)
-        answers = torch.cat(lessons.answers)
         loss = F.cross_entropy(scores.float(), answers)
         agreement = float((scores.argmax(1) == answers).float().mean())
         return LossReport(loss, {"agreement": agreement, "evictions": float(len(answers))})

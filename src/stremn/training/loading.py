@@ -18,7 +18,7 @@ from stremn.errors import StremnError
 from stremn.training.config import TrainConfig
 from stremn.training.losses import LossReport
 
-__all__ = ["Batch", "ClipLoss", "Clock", "Phase", "Place", "batches"]
+__all__ = ["Batch", "BatchLoss", "Clock", "Phase", "Place", "batches"]
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -34,7 +34,7 @@ class Batch(Protocol):
 SampleT = TypeVar("SampleT")
 BatchT = TypeVar("BatchT", bound=Batch)
 
-ClipLoss = Callable[[nn.Module, BatchT, float], LossReport]
+BatchLoss = Callable[[nn.Module, BatchT, float], LossReport]
 """(model, batch, progress in [0, 1]) -> a loss that is a mean over the batch's samples."""
 
 
@@ -50,7 +50,7 @@ class Phase(Generic[SampleT, BatchT]):
     batch: int
     dataset: Dataset[SampleT]
     collate: Callable[[list[SampleT]], BatchT]
-    clip_loss: ClipLoss[BatchT]
+    clip_loss: BatchLoss[BatchT]
 
 
 class Place(Protocol):

@@ -62,12 +62,15 @@ class CsvLog:
         self._rewrite()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one row."""
+        """Append one row; one that the file has of the same step is replaced."""
+        repeated = bool(self._rows) and self._rows[-1]["step"] == str(step)
+        if repeated:
+            self._rows.pop()
         row = {"step": str(step)} | {name: f"{value:.6g}" for name, value in values.items()}
         self._rows.append(row)
         new = [name for name in row if name not in self._columns]
-        if new:
-            self._columns += new
+        self._columns += new
+        if new or repeated:
             self._rewrite()
             return
         with self.path.open("a", newline="", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """Pure loss functions of segmentation, and the report that every clip loss returns.
 
 All work on merged log-probabilities `"b n height width"` (background first, then objects, from
-soft aggregation) and on label maps `"b height width"` in which 255 is void: no opinion.
+soft aggregation) and on label maps `"b height width"` in which 255 is void: no loss is taken there.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float, Integer
 from torch import Tensor
 
 from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 
 __all__ = [
-    "VOID",
     "LossReport",
     "bootstrap_fraction",
     "bootstrapped_cross_entropy",
@@ -24,9 +24,6 @@ __all__ = [
     "dice_loss",
     "lovasz_softmax",
 ]
-
-VOID = 255
-"""Label of pixels that are left out of every loss."""
 
 
 @dataclass(frozen=True)

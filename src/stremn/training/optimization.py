@@ -13,15 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stremn.checkpoints import (
-    Checkpoint,
-    optimizer_tensors,
-    restore_optimizer,
-    under,
-)
+from stremn.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer, under
 from stremn.errors import StremnError
 from stremn.training.config import TrainConfig, name_starts_with
-from stremn.training.loading import ClipLoss, Phase
+from stremn.training.loading import BatchLoss, Phase
 from stremn.training.log import Means
 
 __all__ = ["NotFiniteError", "Run", "learning_rate", "parameter_groups", "seed_step"]
@@ -167,7 +162,7 @@ class _LossModule(nn.Module):
         self.precision = precision
 
     def forward(
-        self, clip_loss: ClipLoss[Any], batch: Any, progress: float, device: torch.device
+        self, clip_loss: BatchLoss[Any], batch: Any, progress: float, device: torch.device
     ) -> tuple[Tensor, dict[str, float]]:
         enabled = self.precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):

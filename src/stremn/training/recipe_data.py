@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from pydantic import (
-    TypeAdapter,
-)
+from pydantic import TypeAdapter, ValidationError
 
 from stremn.data.clips import ClipDataset, ClipSource, Stage
 from stremn.data.composed import ComposedClipParameters, ComposedClips
+from stremn.data.labelled_videos import VideoReader, check_videos, joined
 from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
 from stremn.data.places import place
+from stremn.data.problems import refuse
 from stremn.data.sequences import SequenceSet
-from stremn.data.still_images import StillClipParameters, StillImageClips
-from stremn.data.still_sets import (
-    StillImages,
-    check_pairing,
-    check_stills,
-    open_stills,
-    refuse,
-    without,
-)
-from stremn.data.video_clips import (
-    GapSchedule,
-    VideoClipParameters,
-    VideoClips,
-    VideoReader,
-    check_videos,
-)
+from stremn.data.still_images import StillImageClips
+from stremn.data.still_layers import StillClipParameters
+from stremn.data.still_sets import check_pairing, check_stills, open_stills, without
+from stremn.data.stills import StillImages
+from stremn.data.video_clips import GapSchedule, VideoClipParameters, VideoClips
 from stremn.errors import StremnError
-from stremn.training.recipe_format import (
-    DataSection,
-    Recipe,
-    VideosSection,
-)
+from stremn.training.recipe_format import DataSection, Recipe, VideosSection
 
 __all__ = ["OpenData", "clip_dataset", "clip_source", "open_data", "open_videos", "used_sources"]
 
@@ -71,17 +56,20 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
         if any(name in source.videos for source in used)
     }
     if check and data.check != "off":
-        problems = [problem for each in stills.values() for problem in check_stills(each)]
+        wrong_stills = {name: check_stills(each) for name, each in stills.items()}
+        wrong_videos = {name: check_videos(each) for name, each in videos.items()}
+        problems = [p for each in wrong_stills.values() for p in each]
         for name in stills:
             problems += check_pairing(place(data.stills[name].path), data.stills[name].layout)
-        problems += [problem for each in videos.values() for problem in check_videos(each)]
+        problems += [p for each in wrong_videos.values() for p in each]
         if data.check == "refuse":
             refuse(problems)
         for problem in problems:
             logger.warning("left out: %s: %s", problem.where, problem.reason)
-        bad = {problem.where for problem in problems}
-        stills = {name: without(each, problems) for name, each in stills.items()}
-        videos = {name: [v for v in each if v.name not in bad] for name, each in videos.items()}
+        stills = {name: without(each, wrong_stills[name]) for name, each in stills.items()}
+        for name, each in videos.items():
+            bad = {problem.where for problem in wrong_videos[name]}
+            videos[name] = [video for video in each if video.name not in bad]
     limit = data.cache * 2**20
     return OpenData(stills, {name: VideoReader(each, limit) for name, each in videos.items()})
 
@@ -98,7 +86,7 @@ def clip_dataset(recipe: Recipe, data: OpenData) -> ClipDataset:
         Stage((last - first) * stage.batch, stage.frames, stage.size, stage.sources)
         for stage, (first, last) in recipe.spans()
     ]
-    return ClipDataset(sources, {}, stages, recipe.train.seed)
+    return ClipDataset(sources, stages, recipe.train.seed)
 
 
 def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
@@ -109,7 +97,8 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
     weights = [float(w) for w in given if w is not None] or None
     if weights is not None and len(weights) != len(given):
         raise StremnError(f"data.sources.{name}: give every set of stills a weight, or none.")
-    reader = _joined([opened.readers[each] for each in section.videos])
+    readers = [opened.readers[each] for each in section.videos]
+    reader = joined(readers) if readers else None
     gaps = GapSchedule(section.gaps) if section.gaps is not None else None
     where = f"data.sources.{name}.parameters"
     if section.kind == "stills":
@@ -124,13 +113,6 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
     return VideoClips(reader, gaps, _parameters(VideoClipParameters, section.parameters, where))
 
 
-def _joined(readers: Sequence[VideoReader]) -> VideoReader | None:
-    """One reader for several sets; a single one is used as it is, with what it has cached."""
-    if len(readers) <= 1:
-        return readers[0] if readers else None
-    return VideoReader([video for reader in readers for video in reader.videos])
-
-
 def open_videos(section: VideosSection) -> SequenceSet:
     """Open a data set of videos in its layout."""
     root = place(section.path)
@@ -143,9 +125,19 @@ def open_videos(section: VideosSection) -> SequenceSet:
 
 
 def _parameters(kind: type[ParametersT], values: Mapping[str, Any], where: str) -> ParametersT:
-    """Build the parameters of a clip source; a key that it does not have is an error."""
+    """Build the parameters of a clip source.
+
+    Raises StremnError for a key that it does not have or a value that does not fit.
+    """
     _refuse_unknown(kind, values, where)
-    return TypeAdapter(kind).validate_python(dict(values))
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        wrong = [
+            f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}, got {detail['input']!r}"
+            for detail in error.errors()
+        ]
+        raise StremnError(f"{where}: {'; '.join(wrong)}.") from error
 
 
 def _refuse_unknown(kind: Any, values: Mapping[str, Any], where: str) -> None:

@@ -28,12 +28,7 @@ from stremn.segmentation import (
 from stremn.training.agreement import Watched
 from stremn.training.imitation import Imitation
 from stremn.training.losses import LossReport
-from stremn.training.recipe_format import (
-    LossSection,
-    ModelSection,
-    Recipe,
-    StageSection,
-)
+from stremn.training.recipe_format import LossSection, ModelSection, Recipe, StageSection
 from stremn.training.rollout import ClipLoss
 
 __all__ = ["StageLoss", "first_model", "model_config", "training_policy"]

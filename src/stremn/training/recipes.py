@@ -29,14 +29,14 @@ from stremn.training.recipe_data import (
     open_videos,
     used_sources,
 )
-from stremn.training.recipe_format import (
-    Recipe,
-    read_recipe,
-)
+from stremn.training.recipe_format import Recipe, read_recipe
 from stremn.training.recipe_model import StageLoss, first_model, model_config
 from stremn.training.validation import StreamedValidation
 
-__all__ = ["run_recipe", "train"]
+__all__ = ["phases", "probe_clips", "run_recipe", "train"]
+
+PROBE_SEED = 2**64
+"""Added to the training's seed. Not 2**32: numpy draws the same from (2**32 + s, 0) and (s, 1)."""
 
 
 def train(
@@ -59,12 +59,13 @@ def run_recipe(
     """
     recipe = read_recipe(path, overrides)
     torch.manual_seed(recipe.train.seed)
-    data = open_data(recipe.data, used_sources(recipe), check=not resume)
+    # What was left out of the data must be left out again, or the clips would be others.
+    check = not resume or recipe.data.check == "skip"
+    data = open_data(recipe.data, used_sources(recipe), check=check)
     dataset = clip_dataset(recipe, data)
     config = model_config(recipe.model)
     model = first_model(recipe, config, dataset)
     validation = _validation(recipe, data, recipe.train.device)
-    recipe.write(out)
     return fit(
         model,
         phases(recipe, dataset),
@@ -104,7 +105,7 @@ def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidati
     if section is None:
         return None
     sequences = open_videos(section.videos)
-    clips = _probe_clips(recipe, data, section.probe_clips)
+    clips = probe_clips(recipe, data, section.probe_clips)
     return StreamedValidation(
         sequences.only(section.sequences) if section.sequences else sequences,
         device=device,
@@ -116,12 +117,12 @@ def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidati
     )
 
 
-def _probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
-    """Clips such as the last stage's, with numbers of their own that training never draws."""
+def probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
+    """Clips such as the last stage's, by a seed of their own: training never draws them."""
     if count == 0:
         return []
     stage = recipe.stages[-1]
     sources = {name: clip_source(recipe.data, name, data) for name in stage.sources}
-    only = [Stage(count, stage.frames, stage.size)]
-    seed = 2**32 + recipe.train.seed
-    return [ClipDataset(sources, stage.sources, only, seed)[index] for index in range(count)]
+    only = Stage(count, stage.frames, stage.size, stage.sources)
+    dataset = ClipDataset(sources, [only], PROBE_SEED + recipe.train.seed)
+    return [dataset[index] for index in range(count)]

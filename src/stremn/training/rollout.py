@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stremn.data.clips import ClipBatch
+from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 from stremn.memory import Choice, UpdatePolicy
 from stremn.model import Query, STReMN
 from stremn.policies import Learned
@@ -42,13 +44,16 @@ def rollout(
     """Segment clips frame by frame, as a session would (Section 4.1.1).
 
     An object's true mask is read at the frame where it is given, and pinned; from there on the
-    model sees its own soft masks.
+    model sees its own soft masks. Raises StremnError on a clip without an object at its start.
     """
     videos, length = batch.frames.shape[:2]
     objects = batch.given.shape[1]
     size = (batch.frames.shape[-2], batch.frames.shape[-1])
     if not bool((batch.given == 0).any(dim=1).all()):
-        raise ValueError("Every clip needs an object given at its first frame.")
+        raise StremnError(
+            "Every clip needs an object given at its first frame; `given` is "
+            f"{batch.given.tolist()}."
+        )
     queries = _encode_clip(model, batch)
     track: Track | None = None
     log_probabilities, targets, choices = [], [], []
@@ -169,7 +174,7 @@ def last_frame_j(clip: Rollout, batch: ClipBatch) -> float:
 def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
     """J of every object in each clip's last frame; NaN where a clip has no such object."""
     predicted, truth = clip.log_probabilities[-1].max(1).indices, clip.targets[-1]
-    predicted = predicted.masked_fill(truth == 255, 255)
+    predicted = predicted.masked_fill(truth == VOID, VOID)
     scores = []
     for column in range(batch.given.shape[1]):
         ours, theirs = predicted == column + 1, truth == column + 1
@@ -184,17 +189,20 @@ def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
 def probe(model: STReMN, batch: ClipBatch, *, slots: int = 6) -> dict[str, float]:
     """Does the model look into its memory? J of the last frame with three memories.
 
+    Of each clip, the first object that is given in frame 0 is looked for.
     right: the clip's own first frame; wrong: another clip's; empty: the own first frame under an
     empty mask. A model that has learned to read has a high first number and two low ones; one
     that segments whatever stands out has three equal ones.
     """
-    single = ClipBatch(batch.frames[:, [0, -1]], batch.labels[:, [0, -1]], batch.given[:, :1])
+    ends = batch.labels[:, [0, -1]]
+    label = (batch.given == 0).int().argmax(1) + 1  # of the first object given in frame 0
+    alone = (ends == label[:, None, None, None]).to(torch.uint8).masked_fill(ends == VOID, VOID)
+    single = ClipBatch(batch.frames[:, [0, -1]], alone, torch.zeros_like(batch.given[:, :1]))
     videos = len(single.given)
     queries = _encode_clip(model, single)
     entries = torch.arange(videos, device=batch.frames.device)
     size = (batch.frames.shape[-2], batch.frames.shape[-1])
     truth = one_hot((single.labels[:, 0] == 1).long(), 1)
-    target = (single.labels[:, 1] == 1).long().masked_fill(single.labels[:, 1] == 255, 255)
     scores = {}
     for name, order, masks in (
         ("right", entries, truth),
@@ -206,6 +214,6 @@ def probe(model: STReMN, batch: ClipBatch, *, slots: int = 6) -> dict[str, float
             model, track, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
         )
         logp = recall(model, track, queries[1], videos, 1)
-        view = Rollout([logp], [target], [], track)
+        view = Rollout([logp], [single.labels[:, 1].long()], [], track)
         scores[f"probe_{name}"] = last_frame_j(view, single)
     return scores

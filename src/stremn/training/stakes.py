@@ -46,7 +46,7 @@ def stakes(
     Before and after that write `policy` decides, "spread" if None. Returns "eviction_stake", the
     mean difference between best and worst choice, and "evictions_that_matter", the share of
     objects for which it is more than a point. Both are 0 where the memory has not overflowed by
-    then: nothing is evicted from `slots` slots in fewer than slots + 3 frames.
+    then: nothing is evicted from `slots` slots in fewer than slots + 2 frames.
     """
     policy = Spread() if policy is None else policy
     length = batch.frames.shape[1]

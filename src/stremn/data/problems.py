@@ -1,0 +1,31 @@
+"""What is wrong with training data, collected before it is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from stremn.errors import StremnError
+
+MOST_LISTED = 30
+"""Problems named one by one in an error; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a data set that cannot be trained on: where, and what is wrong with it."""
+
+    where: str
+    reason: str
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Raise one StremnError that lists all problems; do nothing if there are none."""
+    if not problems:
+        return
+    lines = [f"  {problem.where}: {problem.reason}" for problem in problems[:MOST_LISTED]]
+    if len(problems) > MOST_LISTED:
+        lines.append(f"  and {len(problems) - MOST_LISTED} more")
+    raise StremnError(
+        f"{len(problems)} problem(s) in the training data:\n"
+        + "\n".join(lines)
+        + '\nMend them, or leave out what is named here (in a recipe: data.check = "skip").'
+    )

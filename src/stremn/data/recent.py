@@ -1,0 +1,34 @@
+"""What was read last, kept up to a limit."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+KeyT = TypeVar("KeyT", bound=Hashable)
+ItemT = TypeVar("ItemT")
+
+
+class Recent(Generic[KeyT, ItemT]):
+    """Keeps the items read last; the one used longest ago goes first.
+
+    limit: largest sum of the sizes kept; 0 keeps nothing. size: of an item, in the limit's unit.
+    """
+
+    def __init__(self, limit: int, size: Callable[[ItemT], int]) -> None:
+        self._limit = limit
+        self._size = size
+        self._used = 0
+        self._kept: OrderedDict[KeyT, ItemT] = OrderedDict()
+
+    def get(self, key: KeyT, read: Callable[[], ItemT]) -> ItemT:
+        """The item of `key`, from `read` if it is not here."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        item = read()
+        self._kept[key] = item
+        self._used += self._size(item)
+        while self._used > self._limit:
+            _, old = self._kept.popitem(last=False)
+            self._used -= self._size(old)
+        return item
