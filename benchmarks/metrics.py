@@ -4,7 +4,7 @@ Run: python benchmarks/metrics.py --workers 2 --out benchmarks/results/metrics.j
 
 The masks are drawn here: a blob of a few ellipses that moves, and a prediction with its edge
 shifted and a false region, so both contours are long. Files are written first; the time is that
-of :func:`stremn.study.evaluation.score_predictions`, checks of every file included.
+of :func:`stremn.study.stored_masks.score_predictions`, checks of every file included.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import numpy as np
 
 from stremn.data.layouts import read_folders
 from stremn.media.masks import write_mask
-from stremn.study.evaluation import score_predictions
 from stremn.study.metrics import score_frame
+from stremn.study.stored_masks import score_predictions
 
 HEIGHT, WIDTH = 480, 854
 

@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 from stremn.media.masks import Labels
 from stremn.reports import MemoryReport
-
-Frame = UInt8[np.ndarray, "height width 3"]
 
 SCALES = (1.0, 1.15, 1.3, 1.5)
 """Usual test-time scales; the paper names none."""
@@ -46,7 +45,7 @@ class ViewResult(Protocol):
 class ViewSession(Protocol):
     """A session that answers probabilities."""
 
-    def step(self, frame: Frame, mask: Labels | None = None) -> ViewResult:
+    def step(self, frame: Picture, mask: Labels | None = None) -> ViewResult:
         """Segment the next frame."""
         ...
 
@@ -67,7 +66,7 @@ class View:
     size: int
     flipped: bool
 
-    def frame(self, frame: Frame) -> Frame:
+    def frame(self, frame: Picture) -> Picture:
         """The frame as the session is to see it; resizing is left to the session."""
         return np.ascontiguousarray(frame[:, ::-1]) if self.flipped else frame
 
@@ -143,7 +142,7 @@ class MultiScaleSession:
         """The ways this session looks at a frame."""
         return tuple(view for view, _ in self._views)
 
-    def step(self, frame: Frame, mask: Labels | None = None) -> FusedResult:
+    def step(self, frame: Picture, mask: Labels | None = None) -> FusedResult:
         """Segment the next frame in every view and average.
 
         Args:
@@ -180,5 +179,5 @@ class MultiScaleSession:
 def fused_labels(probabilities: Float[np.ndarray, "o height width"], ids: Sequence[int]) -> Labels:
     """The likeliest id of each pixel; background has the probability that the objects leave."""
     background = 1 - probabilities.sum(0, keepdims=True)
-    kind = np.uint16 if max(ids) > 255 else np.uint8
+    kind = np.uint16 if max(ids, default=0) > 255 else np.uint8
     return np.array([0, *ids], kind)[np.concatenate([background, probabilities]).argmax(0)]

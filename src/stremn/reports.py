@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Integer
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from stremn.media.masks import Labels
 from stremn.memory import NEVER, Choice, MemoryState
 from stremn.working_size import WorkingSize
-
-Labels = Integer[np.ndarray, "height width"]
 
 
 @dataclass(frozen=True)
 class Replacement:
-    """A template that gave way: its slot, the frame it held (None if empty), the slots' scores."""
+    """Where a template was stored.
+
+    slot: its number.
+    frame: of the template that gave way, None if the slot was empty.
+    scores: the rule's, one a slot; None where the slot was not open to it.
+    """
 
     slot: int
     frame: int | None
@@ -97,8 +102,9 @@ class Decision:
             return None
         slot = int(self.choice.replace[0].argmax())
         before = int(self.held[slot]) if slot < len(self.held) else NEVER
-        scores = tuple(None if s != s else round(s, 6) for s in self.choice.scores[0].tolist())
-        return Replacement(slot, None if before == NEVER else before, scores)
+        scores = self.choice.scores[0].tolist()  # NaN where a slot is not open
+        rounded = tuple(None if math.isnan(s) else round(s, 6) for s in scores)
+        return Replacement(slot, None if before == NEVER else before, rounded)
 
 
 def memory_report(

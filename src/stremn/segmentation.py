@@ -26,7 +26,7 @@ from stremn.fusion import FusionConfig, build_fusion
 from stremn.memory import Choice, MemoryState, Scale, UpdatePolicy, Write
 from stremn.model import Query, STReMN
 from stremn.policies import Evidence, Learned
-from stremn.windows import Window, whole, windows_round
+from stremn.windows import CONTEXT, Window, whole, windows_round
 
 ABSENT = -1e4
 """Logit of an object that is not there, so that its share is zero."""
@@ -181,7 +181,7 @@ def look(
         Probabilities of background and each entry; the likeliest layer of each pixel.
     """
     grid = (query.key.shape[1], query.key.shape[2])
-    windows = windows_round(previous, len(track.video), reach, grid)
+    windows = windows_round(previous, len(track.video), reach, grid, CONTEXT)
     found = segment(model, track, query, windows)
     where = likeliest(found[0])
     pixels = np.bincount(where.ravel(), minlength=len(windows) + 1)

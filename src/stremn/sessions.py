@@ -21,13 +21,13 @@ from stremn.errors import StremnError
 from stremn.hardware import inference_precision, keep_freed_memory, pick_device
 from stremn.inference import for_inference, placed
 from stremn.inputs import FrameInput, MaskInput, as_rgb, label_map_of
-from stremn.media.masks import LabelMap
+from stremn.media.masks import LabelMap, Labels
 from stremn.memory import Choice, UpdatePolicy
 from stremn.model import Query, STReMN
 from stremn.policies import Append, build_policy
 from stremn.postprocess import distant_regions
 from stremn.pretrained import Pretrained
-from stremn.reports import Decision, Labels, StepResult, memory_report
+from stremn.reports import Decision, StepResult, memory_report
 from stremn.saved_sessions import SavedSession, read_session, write_session
 from stremn.segmentation import (
     Track,

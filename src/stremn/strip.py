@@ -46,13 +46,15 @@ class MemoryStrip:
         """Return the strip: a row for each object, a tile for each slot, in order of time."""
         if self._report is None or not self._pictures:
             return np.full((TILE, TILE, 3), 255, np.uint8)
-        rows = [self._row(entry) for entry in self._report.objects]
-        return np.concatenate(rows)
+        objects = self._report.objects
+        names = [f"object {entry.id}: " if len(objects) > 1 else "" for entry in objects]
+        return np.concatenate([self._row(*pair) for pair in zip(objects, names, strict=True)])
 
-    def _row(self, entry: ObjectMemory) -> UInt8[np.ndarray, "height width 3"]:
+    def _row(self, entry: ObjectMemory, name: str) -> UInt8[np.ndarray, "height width 3"]:
+        """Draw the slots of an object, the empty ones last; `name` stands before the first."""
         width = next(iter(self._pictures.values())).shape[1]
-        held = [(t, pin) for t, pin in zip(entry.frames, entry.pinned, strict=True)]
-        held.sort(key=lambda slot: (slot[0] is None, slot[0] or 0))
+        slots = zip(entry.frames, entry.pinned, strict=True)
+        held = sorted(slots, key=lambda slot: (slot[0] is None, slot[0] or 0))
         canvas = Image.new(
             "RGB", (len(held) * (width + _GAP) + _GAP, TILE + _CAPTION + _GAP), _PAPER
         )
@@ -66,9 +68,7 @@ class MemoryStrip:
             else:
                 canvas.paste(Image.fromarray(self._pictures[t]), (x, _CAPTION))
                 caption = f"frame {t}" + (" (given)" if pinned else "")
-            if place == 0 and self._report is not None and len(self._report.objects) > 1:
-                caption = f"object {entry.id}: {caption}"
-            pen.text((x, 5), caption, fill=_INK, font=font)
+            pen.text((x, 5), caption if place else name + caption, fill=_INK, font=font)
         return np.asarray(canvas)
 
     def save(self, path: Path) -> None:

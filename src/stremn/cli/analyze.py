@@ -10,7 +10,7 @@ import typer
 
 from stremn.cli.segment import Device, Model, Policy, Precision, Size
 from stremn.cli.study import DataSet, Names, Root, Split, Year, read
-from stremn.cli.terminal import console, output
+from stremn.cli.terminal import sequence_progress, show
 from stremn.errors import StremnError
 
 analyze_app = typer.Typer(
@@ -55,9 +55,9 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         out: Out = Path("figures"),
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
-        slots: Annotated[str, typer.Option(help="K, by commas; pictures are of the last.")] = (
-            "3,4,5,6"
-        ),
+        slots: Annotated[
+            str, typer.Option(help="Numbers of slots, by commas; pictures are of the last.")
+        ] = ("3,4,5,6"),
         model: Model = "small",
         policy: Policy = "evidence",
         device: Device = "auto",
@@ -78,7 +78,8 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             device=device,
             precision=precision,
         )
-        _list(analyze_data(study, out, watch=_watch))
+        with sequence_progress() as watch:
+            _list(analyze_data(study, out, watch=watch))
 
     return analyze
 
@@ -87,8 +88,12 @@ def scores(
     folder: Annotated[Path, typer.Argument(help="Output folder of `stremn evaluate`.")],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw what each sequence scored, and J over its frames."""
-    from stremn.study.score_pictures import draw_scores, read_records
+    """Draw what each sequence scored, and J over its frames.
+
+    Example: stremn analyze scores scored -o figures
+    """
+    from stremn.study.records import read_records
+    from stremn.study.score_pictures import draw_scores
 
     _list(draw_scores(read_records(folder), out))
 
@@ -97,7 +102,10 @@ def training(
     runs: Annotated[list[Path], typer.Argument(help="Folders of `stremn train`.")],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw the learning curves of trainings."""
+    """Draw the learning curves of trainings.
+
+    Example: stremn analyze training runs/small-still runs/small-video -o figures
+    """
     from stremn.study.learning_curves import analyze_training
 
     _list(analyze_training(runs, out))
@@ -112,11 +120,6 @@ def _numbers(text: str) -> list[int]:
         ) from None
 
 
-def _watch(sequence: str, done: int, total: int) -> None:
-    if done == total:
-        console.print(f"{sequence}: {done} frames", highlight=False, markup=False)
-
-
 def _list(pictures: Sequence[Path]) -> None:
     for path in pictures:
-        output.print(str(path), markup=False, highlight=False, soft_wrap=True)
+        show(str(path))

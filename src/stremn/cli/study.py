@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stremn.cli.segment import Device, Model, Policy, Precision, Reach, Size, Slots, within
-from stremn.cli.terminal import console, output
+from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
@@ -26,8 +26,11 @@ tables_app = typer.Typer(no_args_is_help=True, help="The paper's tables, and bey
 
 Root = Annotated[Path, typer.Option(help="Folder of the data set in its official layout.")]
 Split = Annotated[str | None, typer.Option(help="Split; default: the one that is usually scored.")]
-Year = Annotated[int, typer.Option(help="Edition of the data set.")]
-Scales = Annotated[str, typer.Option(help="Relative sizes, such as 1.0,1.3 (STReMN-MS).")]
+Year = Annotated[int, typer.Option(help="Edition of the data set, where it has several.")]
+Scales = Annotated[
+    str,
+    typer.Option(help="Sizes beside `--size`, as factors: 1.0,1.3 votes twice (STReMN-MS)."),
+]
 SuiteNames = Annotated[str, typer.Option(help="short, long, occlusion, by commas.")]
 LongFrames = Annotated[int, typer.Option(help="long: frames that a sequence is played to.")]
 Gaps = Annotated[str, typer.Option(help="occlusion: numbers of foreign frames, by commas.")]
@@ -50,9 +53,10 @@ class DataSet(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     for data_set in DataSet:
-        evaluate_app.command(data_set.value, help=f"Score a model on {data_set.value}.")(
-            _evaluate(data_set)
-        )
+        evaluate_app.command(
+            data_set.value,
+            help=f"Score a model on {data_set.value}: J, F and J&F of every sequence.",
+        )(_evaluate(data_set))
     app.add_typer(evaluate_app, name="evaluate")
     app.command("score")(score)
     tables_app.command("rules")(rules)
@@ -95,20 +99,33 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         precision: Precision = "auto",
         size: Size = 432,
         scales: Scales = "1.0",
-        flip: Annotated[bool, typer.Option(help="Mirrored copies vote too.")] = False,
-        seed: Annotated[int, typer.Option(help="Of random rules.")] = 0,
+        flip: Annotated[bool, typer.Option("--flip", help="Mirrored copies vote too.")] = False,
+        seed: Annotated[int, typer.Option(help="Seed of random rules.")] = 0,
         reach: Reach = 0.5,
         sequences: Names = None,
-        all_frames: Annotated[bool, typer.Option(help="YouTube-VOS: read every frame.")] = False,
-        filtered: Annotated[bool, typer.Option(help="Write masks after the filter.")] = False,
-        compat: Annotated[bool, typer.Option(help="Decay as the DAVIS toolkit has it.")] = False,
+        all_frames: Annotated[
+            bool,
+            typer.Option(
+                "--all-frames", help="youtube-vos: show every frame, score those with masks."
+            ),
+        ] = False,
+        filtered: Annotated[
+            bool,
+            typer.Option(
+                "--filtered", help="Write masks without false positives far from the object."
+            ),
+        ] = False,
+        compat: Annotated[
+            bool, typer.Option("--compat", help="Decay as the DAVIS toolkit has it.")
+        ] = False,
         zipped: Annotated[
-            Path | None, typer.Option("--zip", help="Write and check the server's zip.")
+            Path | None,
+            typer.Option("--zip", help="File: write, and check, what the split's server expects."),
         ] = None,
     ) -> None:
         from stremn.pretrained import load_model
         from stremn.study.evaluation import evaluate
-        from stremn.study.runs import RunDescription, session_factory
+        from stremn.study.runs import RunDescription, precision_name, session_factory
         from stremn.weights import fingerprint
 
         data = _only(read(kind, root, split, year, all_frames), sequences)
@@ -124,16 +141,18 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             seed,
             within(reach),
             f"{fingerprint(network):08x}",
+            precision_name(precision, device),
         )
-        report = evaluate(
-            data,
-            session_factory(network, run, device=device, precision=precision),
-            out,
-            run,
-            written="filtered" if filtered else "plain",
-            compat_decay=compat,
-            watch=_watch(),
-        )
+        with sequence_progress() as watch:
+            report = evaluate(
+                data,
+                session_factory(network, run, device=device),
+                out,
+                run,
+                written="filtered" if filtered else "plain",
+                compat_decay=compat,
+                watch=watch,
+            )
         _print_report(report)
         if zipped is not None:
             _write_zip(data, out, zipped)
@@ -145,19 +164,25 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
 
 def score(
     root: Root,
-    predictions: Annotated[Path, typer.Option(help="Folder of <sequence>/<frame>.png.")],
+    predictions: Annotated[Path, typer.Option(help="Folder of `<sequence>/<frame>.png`.")],
     data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
     sequences: Names = None,
-    compat: Annotated[bool, typer.Option(help="Decay as the DAVIS toolkit has it.")] = False,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="Decay as the DAVIS toolkit has it.")
+    ] = False,
     workers: Annotated[int | None, typer.Option(help="Threads; default: the cores.")] = None,
     zipped: Annotated[
-        Path | None, typer.Option("--zip", help="Write and check the server's zip.")
+        Path | None,
+        typer.Option("--zip", help="File: write, and check, what the split's server expects."),
     ] = None,
 ) -> None:
-    """Score label maps that are on disk, made by anything: J, F, J&F as DAVIS defines them."""
-    from stremn.study.evaluation import score_predictions
+    """Score label maps that are on disk, made by anything: J, F, J&F as DAVIS defines them.
+
+    Example: stremn score --root DAVIS --predictions masks
+    """
+    from stremn.study.stored_masks import score_predictions
 
     chosen = _only(read(data, root, split, year, all_frames=False), sequences)
     report = score_predictions(chosen, predictions, workers=workers, compat_decay=compat)
@@ -174,10 +199,9 @@ def _write_zip(data: SequenceSet, predictions: Path, path: Path) -> None:
     from stremn.study.submission import write_submission
 
     made = write_submission(data, predictions, path)
-    output.print(
+    show(
         f"{made.path}: {made.masks} label maps of {made.sequences} sequences, "
-        f"{made.nbytes / 1e6:.1f} MB, checked; ready to upload",
-        markup=False,
+        f"{made.nbytes / 1e6:.1f} MB, checked; ready to upload"
     )
 
 
@@ -188,19 +212,11 @@ def _numbers(text: str) -> list[float]:
         raise StremnError(f"Expected numbers separated by commas, got {text!r}.") from None
 
 
-def _watch() -> Callable[[str, int, int], None]:
-    def watch(sequence: str, done: int, total: int) -> None:
-        if done == total:
-            console.print(f"{sequence}: {done} frames", highlight=False)
-
-    return watch
-
-
 def _print_report(report: Report) -> None:
     from rich.table import Table
 
     if report.plain is None and not report.failures:
-        console.print("Nothing to score: the masks of this split are not public.")
+        say("Nothing to score: the masks of this split are not public.")
     if report.plain is not None:
         table = Table(title="percent", caption=f"scored: {report.protocol['frames_scored']}")
         for head in ("sequence", "J", "F", "J&F"):
@@ -217,12 +233,12 @@ def _print_report(report: Report) -> None:
         several = report.plain.swapped()
         if several:
             free = sum(share == 0 for share in several.values())
-            output.print(
+            show(
                 f"{free} of {len(several)} sequences with several objects are free of swaps: no "
                 "mask lies more on another object than on its own."
             )
     for name, reason in report.failures.items():
-        console.print(f"failed: {name}: {reason}", markup=False)
+        say(f"failed: {name}: {reason}")
 
 
 def _percent(scores: Scores) -> list[str]:
@@ -235,9 +251,11 @@ def rules(
     data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
-    model: Annotated[list[str] | None, typer.Option(help="Weights; several trainings.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
+    ] = None,
     slots: Slots = 6,
-    policies: Annotated[str | None, typer.Option(help="Only these, by commas.")] = None,
+    policies: Annotated[str | None, typer.Option(help="Only these rules, by commas.")] = None,
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
@@ -266,9 +284,13 @@ def slots(
     data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
-    model: Annotated[list[str] | None, typer.Option(help="Weights; several trainings.")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
+    ] = None,
     policy: Policy = "learned",
-    numbers: Annotated[str, typer.Option(help="K, by commas.")] = "1,2,3,4,5,6,7,10,20",
+    numbers: Annotated[
+        str, typer.Option(help="Numbers of slots, by commas.")
+    ] = "1,2,3,4,5,6,7,10,20",
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
@@ -292,7 +314,9 @@ def slots(
 def fusion(
     root: Root,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
-    model: Annotated[list[str], typer.Option(help="Weights with fusion; several trainings.")],
+    model: Annotated[
+        list[str], typer.Option(help="Weights with fusion; repeat it for several trainings.")
+    ],
     data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
@@ -362,19 +386,20 @@ def _write_table(
     from stremn.study.table_report import to_markdown, write_table
     from stremn.study.tables import run_table
 
-    table = run_table(
-        f"Table: {name}",
-        rows,
-        suites,
-        weights,
-        out,
-        seeds=[round(seed) for seed in _numbers(seeds)],
-        reference=reference,
-        watch=_watch(),
-    )
+    with sequence_progress() as watch:
+        table = run_table(
+            f"Table: {name}",
+            rows,
+            suites,
+            weights,
+            out,
+            seeds=[round(seed) for seed in _numbers(seeds)],
+            reference=reference,
+            watch=watch,
+        )
     files = write_table(table, out, name)
-    output.print(to_markdown(table), markup=False, highlight=False, soft_wrap=True)
-    console.print(f"written to {', '.join(map(str, files))}")
+    show(to_markdown(table))
+    say(f"written to {', '.join(map(str, files))}")
 
 
 def _suites(

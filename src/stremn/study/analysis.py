@@ -19,15 +19,14 @@ from stremn.model import STReMN
 from stremn.pretrained import load_model
 from stremn.sessions import SegmentationSession
 from stremn.study.evaluation import Watcher, evaluate, nobody
-from stremn.study.figures import draw_ages
 from stremn.study.memory_log import MemoryRecorder, SlotHistory, read_histories
-from stremn.study.memory_pictures import FrameOf, draw_history, draw_retained, histograms
-from stremn.study.runs import RunDescription
+from stremn.study.memory_pictures import FrameOf, draw_ages, draw_history, draw_retained, histograms
+from stremn.study.records import read_records
+from stremn.study.runs import RunDescription, precision_name, single_session
 from stremn.study.score_pictures import (
     draw_failures,
     draw_scores,
     draw_strip,
-    read_records,
     segmented,
 )
 from stremn.study.tiles import small
@@ -43,26 +42,16 @@ class Study:
         model: the network.
         runs: what to run it with; pictures of single sequences are of the last.
         device: as for `SegmentationSession`.
-        precision: likewise.
     """
 
     data: SequenceSet
     model: STReMN
     runs: tuple[RunDescription, ...]
     device: str = "auto"
-    precision: str = "auto"
 
     def session(self, run: RunDescription) -> SegmentationSession:
         """Return a fresh session as the description says."""
-        return SegmentationSession(
-            self.model,
-            device=self.device,
-            precision=self.precision,
-            memory_slots=run.slots,
-            policy=run.policy,
-            size=run.resolution,
-            seed=run.seed,
-        )
+        return single_session(self.model, run, run.resolution, device=self.device)
 
 
 def study_slots(
@@ -87,9 +76,12 @@ def study_slots(
         precision: likewise.
     """
     model = load_model(source).model
-    weights = f"{fingerprint(model):08x}"
-    runs = [RunDescription(str(source), policy, k, resolution, weights=weights) for k in slots]
-    return Study(data, model, tuple(runs), device, precision)
+    weights, number_type = f"{fingerprint(model):08x}", precision_name(precision, device)
+    runs = [
+        RunDescription(str(source), policy, k, resolution, weights=weights, precision=number_type)
+        for k in slots
+    ]
+    return Study(data, model, tuple(runs), device)
 
 
 def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Path]:
@@ -143,7 +135,11 @@ def _pictures_of_data(
         drawn.append(draw_history(history, out))
         drawn.append(draw_retained(history, _pictures_of(data[history.video], folder), out))
     records = read_records(folder)
-    drawn += [draw_strip(data[record.sequence], record, folder, out) for record in records]
+    drawn += [
+        draw_strip(data[record.sequence], record, folder, out)
+        for record in records
+        if any(record.plain.values())
+    ]
     drawn += draw_scores(records, out)
     drawn.append(draw_failures(data, records, folder, out))
     return drawn

@@ -7,16 +7,15 @@ by the one and its bytes by the other.
 
 from __future__ import annotations
 
-import json
 import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -25,19 +24,21 @@ from stremn.hardware import has_fast_bfloat16
 from stremn.inference import for_inference
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
-from stremn.media.frames import Frame
+from stremn.media.given import MaskOf
+from stremn.media.masks import Labels, label_map
 from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.pipeline import segment_video
 from stremn.sessions import SHIPPED_REACH, SegmentationSession
+from stremn.study.benchmark_report import draw, markdown
 from stremn.study.constancy import measure_flatness, measure_growth
 from stremn.study.machine import Machine, measure_machine, times
+from stremn.study.records import save_json
 from stremn.study.stages import measure_stages
 from stremn.study.workload import (
     FULL,
     SIZES,
-    Labels,
     Plan,
     full_session,
     made_frame,
@@ -48,8 +49,7 @@ from stremn.working_size import WorkingSize
 
 logger = logging.getLogger(__name__)
 
-Part = Literal["stages", "sweeps", "growth", "flat", "pipeline", "compile"]
-PARTS: tuple[Part, ...] = ("stages", "sweeps", "growth", "flat", "pipeline", "compile")
+PARTS = ("stages", "sweeps", "growth", "flat", "pipeline", "compile")
 
 
 # ------------------------------------------------------------------------------ sweeps
@@ -124,9 +124,7 @@ def measure_pipeline(
     return {"reach": reach, "model_fps": own, "pipeline_fps": rate, "share": rate / own}
 
 
-def _first(labels: Labels) -> Callable[[Frame], Any]:
-    from stremn.media.masks import label_map
-
+def _first(labels: Labels) -> MaskOf:
     given = label_map(labels)
     return lambda frame: given if frame.index == 0 else None
 
@@ -155,7 +153,7 @@ def measure_compiled(model: STReMN, plan: Plan, precision: str) -> dict[str, Any
             taken = statistics.median(times(lambda: compiled(pixels), plan.seconds))
         row["compiled_ms"] = taken * 1e3
     except Exception as error:
-        row["error"] = str(error).splitlines()[0]
+        row["error"] = (str(error) or type(error).__name__).splitlines()[0]
     return row
 
 
@@ -190,9 +188,7 @@ def run(
     for name, value in _measured(machine, plan, parts, precision):
         logger.info("%s measured", name)
         results[name] = value
-        write_whole(out / "speed.json", json.dumps(results, indent=1).encode())
-    from stremn.study.benchmark_report import draw, markdown
-
+        save_json(out / "speed.json", results)
     write_whole(out / "speed.md", markdown(results).encode())
     draw(results, out)
     return results

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stremn.errors import MissingExtraError
+import numpy as np
+
+from stremn.study.constancy import Flatness
+from stremn.study.figures import SECOND, colors, drawing, head
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -36,7 +42,7 @@ def markdown(results: dict[str, Any]) -> str:
             for row in results["pipeline"]
         ]
     if "flat" in results:
-        parts.append(_flat_text(results["flat"]))
+        parts.append(_flat_text(Flatness(**results["flat"])))
     if "compile" in results:
         parts.append("## torch.compile, query encoder\n")
         row = results["compile"]
@@ -100,17 +106,16 @@ def _growth_table(growth: dict[str, list[dict[str, float]]]) -> str:
     return _table(header, rows)
 
 
-def _flat_text(flat: dict[str, Any]) -> str:
-    slower = flat["last_ms"] / flat["first_ms"] - 1
-    larger = flat["last_resident"] / max(1, flat["first_resident"]) - 1
-    hours = flat["frames"] / 25 / 3600
+def _flat_text(flat: Flatness) -> str:
+    hours = flat.frames / 25 / 3600
+    first, last = flat.first_resident / 1e6, flat.last_resident / 1e6
+    known = f"{first:.1f} and {last:.1f} MB ({flat.growth:+.2%})"
+    resident = known if first else "not known on this system"
     return (
-        f"## A long stream\n\n{flat['frames']} frames of {flat['side']} x {flat['side']} pixels "
+        f"## A long stream\n\n{flat.frames} frames of {flat.side} x {flat.side} pixels "
         f"({hours:.2f} hours at 25 frames/s): step time, median of the first and the last tenth, "
-        f"{flat['first_ms']:.2f} and {flat['last_ms']:.2f} ms ({slower:+.1%}); resident memory "
-        f"{flat['first_resident'] / 1e6:.1f} and {flat['last_resident'] / 1e6:.1f} MB "
-        f"({larger:+.2%}); bytes of the memory state: "
-        f"{', '.join(map(str, flat['memory_bytes']))}.\n"
+        f"{flat.first_ms:.2f} and {flat.last_ms:.2f} ms ({flat.slowdown:+.1%}); resident memory "
+        f"{resident}; bytes of the memory state: {', '.join(map(str, flat.memory_bytes))}.\n"
     )
 
 
@@ -129,35 +134,52 @@ def draw(results: dict[str, Any], out: Path) -> None:
     Raises:
         MissingExtraError: matplotlib is missing.
     """
-    if not {"growth", "flat"} & set(results):
-        return
-    try:
-        import matplotlib as mpl
-
-        mpl.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "study") from error
     if "growth" in results:
-        figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
-        labels = ("ms", "memory_bytes", "multiplications")
-        titles = ("Step (ms)", "Memory (MB)", "Appendix A: multiplications (G)")
-        for axis, key, title, unit in zip(axes, labels, titles, (1, 1e6, 1e9), strict=True):
-            for name, rows in results["growth"].items():
-                axis.plot([r["frame"] for r in rows], [r[key] / unit for r in rows], label=name)
-            axis.set(title=title, xlabel="frame", ylim=(0, None))
-        axes[0].legend()
-        figure.savefig(out / "growth.png", dpi=120)
-        plt.close(figure)
+        _draw_growth(results["growth"], out / "growth.png")
     if "flat" in results:
-        flat = results["flat"]
-        figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
-        for axis, values, title in (
-            (axes[0], flat["ms"], "Step (ms)"),
-            (axes[1], [x / 1e6 for x in flat["resident"]], "Resident memory (MB)"),
+        _draw_flat(Flatness(**results["flat"]), out / "flat.png")
+
+
+def _draw_growth(growth: dict[str, list[dict[str, float]]], path: Path) -> None:
+    with drawing((13, 4.0), path) as figure:
+        panels = figure.subplots(1, 3)
+        for axes, key, label, unit in (
+            (panels[0], "ms", "step, ms", 1.0),
+            (panels[1], "memory_bytes", "memory, MB", 1e6),
+            (panels[2], "multiplications", "multiplications (App. A), billions", 1e9),
         ):
-            place = [i * flat["frames"] / max(1, len(values) - 1) for i in range(len(values))]
-            axis.plot(place, values)
-            axis.set(title=title, xlabel="frame", ylim=(0, None))
-        figure.savefig(out / "flat.png", dpi=120)
-        plt.close(figure)
+            for color, (name, rows) in zip(colors(len(growth)), growth.items(), strict=True):
+                values = [row[key] / unit for row in rows]
+                axes.plot([row["frame"] for row in rows], values, color=color, label=name)
+            axes.set(xlabel="frame of the video", ylabel=label)
+            _from_zero(axes)
+        panels[0].legend(loc="lower left", title="memory")
+        head(
+            figure,
+            "What a step costs against the length of the video",
+            "One object, 240p. learned: six slots, as in the paper; growing: one more template in "
+            "five frames, as in STM.",
+        )
+
+
+def _draw_flat(flat: Flatness, path: Path) -> None:
+    with drawing((9, 3.8), path) as figure:
+        panels = figure.subplots(1, 2)
+        for axes, values, label in (
+            (panels[0], flat.ms, "step, ms"),
+            (panels[1], [x / 1e6 for x in flat.resident], "resident memory of the process, MB"),
+        ):
+            axes.plot(np.linspace(0, flat.frames, len(values)), values, color=SECOND)
+            axes.set(xlabel="frame of the video", ylabel=label)
+            _from_zero(axes)
+        head(
+            figure,
+            f"A stream of {flat.frames:,} frames",
+            f"Frames of {flat.side} x {flat.side} pixels, one object. Step times are medians of a "
+            "hundredth of the stream.",
+        )
+
+
+def _from_zero(axes: Axes) -> None:
+    """Show zero, and keep a line that is constant off the upper edge."""
+    axes.set_ylim(0, 1.05 * axes.get_ylim()[1])

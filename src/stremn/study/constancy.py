@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from stremn.model import STReMN
@@ -15,22 +17,19 @@ GAMMA = 5
 """STM keeps one frame in five (Appendix A)."""
 
 
-def complexity(
-    frame: int, slots: int, positions: int, key: int, value: int, gamma: int = GAMMA
-) -> dict[str, float]:
-    """Appendix A: multiplications at a frame, of STM's growing memory and of STReMN's.
+def complexity(frame: int, slots: int, positions: int, key: int, value: int) -> dict[str, float]:
+    """Appendix A: multiplications at frame T, of STM's growing memory and of the learned rule's.
 
     STM: (T / gamma) N^2 (Dk + Dv). STReMN: M N^2 (Dk + Dv) + (M + 1) N Dk^2 + M N^2 Dk, with M the
-    slots that are taken; ours keeps projections, so that (M + 1) is 1 here.
+    slots that are taken and N the `positions` of a frame.
     """
     square = positions**2
     held = min(frame, slots)
     return {
-        "growing": max(1.0, frame / gamma) * square * (key + value),
+        "growing": max(1.0, frame / GAMMA) * square * (key + value),
         "learned": held * square * (key + value)
         + (held + 1) * positions * key**2
         + held * square * key,
-        "ours": held * square * (key + value) + positions * key**2 + held * square * key,
     }
 
 
@@ -64,9 +63,21 @@ def measure_growth(
     return rows
 
 
-@dataclass
+@dataclass(frozen=True)
 class Flatness:
-    """A long stream: medians of the first and last tenth, and what the process holds."""
+    """A long stream: how long its steps took, and what the process held.
+
+    Attributes:
+        frames: their number.
+        side: of the square frames, in pixels.
+        first_ms: median step time of the first tenth.
+        last_ms: median step time of the last tenth.
+        first_resident: bytes of the process in memory after a tenth; 0 where unknown.
+        last_resident: the same at the end.
+        memory_bytes: every size that the full memory's state had; one if it never grows.
+        ms: median step time of each hundredth of the stream.
+        resident: bytes of the process in memory along the stream.
+    """
 
     frames: int
     side: int
@@ -74,9 +85,9 @@ class Flatness:
     last_ms: float
     first_resident: int
     last_resident: int
-    memory_bytes: tuple[int, ...]
-    ms: list[float] = field(default_factory=list)
-    resident: list[int] = field(default_factory=list)
+    memory_bytes: Sequence[int]
+    ms: Sequence[float] = ()
+    resident: Sequence[int] = ()
 
     @property
     def slowdown(self) -> float:
@@ -85,8 +96,8 @@ class Flatness:
 
     @property
     def growth(self) -> float:
-        """Relative change of resident memory after warm-up."""
-        return self.last_resident / self.first_resident - 1
+        """Relative change of resident memory after warm-up; 0 where it is unknown."""
+        return self.last_resident / self.first_resident - 1 if self.first_resident else 0.0
 
 
 def measure_flatness(
@@ -126,4 +137,4 @@ def resident_bytes() -> int:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, IndexError):
         return 0
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")

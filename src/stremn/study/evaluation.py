@@ -1,37 +1,26 @@
 """Running a session over a data set and scoring what it segments.
 
 :func:`evaluate` streams every sequence through a fresh session, writes the label maps as palette
-PNGs and scores them with and without the far-false-positive filter. :func:`score_predictions`
-scores label maps that are on disk already. Both write the protocol beside the scores: a number
-without its protocol cannot be compared.
+PNGs and scores them with and without the far-false-positive filter. The protocol is written beside
+the scores: a number without its protocol cannot be compared.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from stremn.data.sequences import (
-    ScoringRule,
-    SequenceSet,
-    VideoSequence,
-    image_size,
-    label_ids,
-    read_indices,
-)
+from stremn.data.sequences import ScoringRule, SequenceSet, VideoSequence
 from stremn.errors import StremnError
-from stremn.media.files import make_folder, write_whole
+from stremn.media.files import make_folder
 from stremn.media.masks import Labels, write_mask
 from stremn.postprocess import REACH, DistantRegionFilter
 from stremn.study.metrics import Scores, object_scores, score_frame, swapped
+from stremn.study.records import load_record, open_output, save_json, save_record
 from stremn.study.runs import RunDescription, Session
 from stremn.study.scores import (
     FrameScore,
@@ -44,9 +33,6 @@ from stremn.study.scores import (
 )
 
 logger = logging.getLogger(__name__)
-
-RECORDS = ".scores"
-"""Folder inside the output folder that keeps what each finished sequence scored."""
 
 Watcher = Callable[[str, int, int], None]
 """Told (sequence, frames done, frames in all) after every frame."""
@@ -83,6 +69,17 @@ def summarize(
 
 def _object_scores(rows: Sequence[FrameScore], compat_decay: bool) -> Scores:
     return object_scores(np.array([(row.j, row.f) for row in rows]), compat_decay)
+
+
+def data_protocol(data: SequenceSet) -> Json:
+    """The part of a protocol that the data set knows."""
+    return {
+        "data": data.name,
+        "split": data.split,
+        "sequences": [sequence.name for sequence in data],
+        "frames_shown": data.frames,
+        "frames_scored": data.rule.name,
+    }
 
 
 # Running --------------------------------------------------------------------------------------
@@ -173,14 +170,18 @@ def evaluate(
         raise StremnError(f"written is {written!r}; it must be 'plain' or 'filtered'.")
     for sequence in data:
         sequence.check()
-    protocol = _protocol(data, run) | {
-        "postprocessing": {"reach": reach, "written": written},
-        "decay": "DAVIS toolkit" if compat_decay else "mended",
-    }
-    _open_output(out, protocol)
+    protocol = (
+        data_protocol(data)
+        | run.to_json()
+        | {
+            "postprocessing": {"reach": reach, "written": written},
+            "decay": "DAVIS toolkit" if compat_decay else "mended",
+        }
+    )
+    open_output(out, protocol)
     records, failures = [], {}
     for sequence in data:
-        record = _load_record(out, sequence.name)
+        record = load_record(out, sequence.name)
         if record is None:
             try:
                 record = _run(sequence, make_session(), data.rule, out, written, reach, watch)
@@ -188,16 +189,17 @@ def evaluate(
                 logger.exception("Sequence %s failed", sequence.name)
                 failures[sequence.name] = f"{type(error).__name__}: {error}"
                 continue
-            _save_json(_record_path(out, sequence.name), record.to_json())
+            save_record(out, record)
         records.append(record)
+    masks = sum(len(rows) for record in records for rows in record.plain.values())
     report = Report(
-        protocol | _counts(records),
+        protocol | {"scored_masks": masks},
         summarize(data, {r.sequence: r.plain for r in records}, compat_decay),
         summarize(data, {r.sequence: r.filtered for r in records}, compat_decay),
         failures,
         tuple(records),
     )
-    _save_json(out / "scores.json", report.to_json())
+    save_json(out / "scores.json", report.to_json())
     return report
 
 
@@ -240,161 +242,14 @@ def _score(
     if truth is None:
         return
     labels, near = label_maps
-    scores = _frame_scores(index, labels, truth, ids)
-    again = scores if np.array_equal(labels, near) else _frame_scores(index, near, truth, ids)
+    scores = frame_scores(index, labels, truth, ids)
+    again = scores if np.array_equal(labels, near) else frame_scores(index, near, truth, ids)
     for table, found in zip(rows, (scores, again), strict=True):
         for i, score in zip(ids, found, strict=True):
             table[i].append(score)
 
 
-def _frame_scores(
-    index: int, labels: Labels, truth: Labels, ids: Sequence[int]
-) -> list[FrameScore]:
+def frame_scores(index: int, labels: Labels, truth: Labels, ids: Sequence[int]) -> list[FrameScore]:
     """Everything that is scored of a frame, one entry for each of `ids`."""
     values, places = score_frame(labels, truth, ids).tolist(), swapped(labels, truth, ids).tolist()
     return [FrameScore(index, j, f, s) for (j, f), s in zip(values, places, strict=True)]
-
-
-# Predictions on disk --------------------------------------------------------------------------
-
-
-def score_predictions(
-    data: SequenceSet,
-    folder: Path,
-    *,
-    workers: int | None = None,
-    compat_decay: bool = False,
-) -> Report:
-    """Score label maps ``folder/<sequence>/<frame name>.png`` made by anything.
-
-    Args:
-        data: ground truth.
-        folder: the predictions.
-        workers: threads; the work is in code that lets threads run side by side. Default: one for
-            each core.
-        compat_decay: decay with the DAVIS toolkit's overflow.
-
-    Raises:
-        StremnError: sequences or frames are missing, or predictions have other sizes or ids.
-    """
-    tasks = _tasks(data, folder)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        for error in filter(None, pool.map(_wrong_size, tasks)):
-            raise error
-        scores = list(pool.map(_score_task, tasks))
-    rows: dict[str, Rows] = {}
-    for task, values in zip(tasks, scores, strict=True):
-        table = rows.setdefault(task.sequence.name, {i: [] for i in task.sequence.objects})
-        for i, score in zip(task.ids, values, strict=True):
-            table[i].append(score)
-    protocol = _data_protocol(data) | {
-        "predictions": folder.name,
-        "decay": "DAVIS toolkit" if compat_decay else "mended",
-        "scored_masks": sum(len(task.ids) for task in tasks),
-    }
-    return Report(protocol, summarize(data, rows, compat_decay), None)
-
-
-class _Task(NamedTuple):
-    sequence: VideoSequence
-    frame: int
-    ids: list[int]
-    path: Path
-
-
-def _tasks(data: SequenceSet, folder: Path) -> list[_Task]:
-    """One task for each scored frame, after checking that every file is there."""
-    absent = [s.name for s in data if not (folder / s.name).is_dir()]
-    if absent:
-        raise StremnError(
-            f"{folder} lacks {len(absent)} sequences of {data.name} {data.split}: "
-            f"{', '.join(absent[:3])}. Expected {folder}/<sequence>/<frame name>.png."
-        )
-    tasks = [
-        _Task(s, index, ids, folder / s.name / f"{s.frame_name(index)}.png")
-        for s in data
-        for index, ids in counted(s, data.rule).items()
-    ]
-    missing = [f"{t.sequence.name}/{t.path.name}" for t in tasks if not t.path.is_file()]
-    if missing:
-        raise StremnError(
-            f"{folder} lacks {len(missing)} scored frames: {', '.join(missing[:3])}. "
-            "Predictions are palette or gray PNGs named like the frames."
-        )
-    return tasks
-
-
-def _wrong_size(task: _Task) -> StremnError | None:
-    """Compare sizes by headers alone, so that it takes no time."""
-    expected, found = task.sequence.size(), image_size(task.path)
-    if found == expected:
-        return None
-    return StremnError(
-        f"{task.path} is {found[0]}x{found[1]} pixels, the video {expected[0]}x{expected[1]}. "
-        "Predictions must have the size of the ground truth."
-    )
-
-
-def _score_task(task: _Task) -> list[FrameScore]:
-    labels, truth = read_indices(task.path), task.sequence.label(task.frame)
-    other = sorted(set(label_ids(labels)) - set(task.sequence.objects))
-    if other:
-        raise StremnError(
-            f"{task.path} holds ids {other[:3]} that are not objects of the sequence, which has "
-            f"{sorted(task.sequence.objects)}. Write label maps with the given ids."
-        )
-    if truth is None:
-        return []
-    return _frame_scores(task.frame, labels, truth, task.ids)
-
-
-# Files ----------------------------------------------------------------------------------------
-
-
-def _data_protocol(data: SequenceSet) -> Json:
-    return {
-        "data": data.name,
-        "split": data.split,
-        "sequences": [sequence.name for sequence in data],
-        "frames_shown": data.frames,
-        "frames_scored": data.rule.name,
-    }
-
-
-def _protocol(data: SequenceSet, run: RunDescription) -> Json:
-    return _data_protocol(data) | run.to_json()
-
-
-def _counts(records: Iterable[SequenceRecord]) -> Json:
-    rows = [rows for record in records for rows in record.plain.values()]
-    return {"scored_masks": sum(len(r) for r in rows)}
-
-
-def _open_output(out: Path, protocol: Json) -> None:
-    """Make the output folder, or check that it holds an earlier part of the same run."""
-    path = _record_path(out, "protocol", "")
-    if not path.is_file():
-        _save_json(path, protocol)
-        return
-    before = json.loads(path.read_text())
-    changed = [key for key in protocol if before.get(key) != protocol[key]]
-    if changed:
-        key = changed[0]
-        raise StremnError(
-            f"{out} holds another run: its {key} is {before.get(key)!r}, now {protocol[key]!r}. "
-            "Choose another output folder, or remove this one."
-        )
-
-
-def _record_path(out: Path, name: str, kind: str = "sequences") -> Path:
-    return out / RECORDS / kind / f"{name}.json"
-
-
-def _load_record(out: Path, name: str) -> SequenceRecord | None:
-    path = _record_path(out, name)
-    return SequenceRecord.from_json(json.loads(path.read_text())) if path.is_file() else None
-
-
-def _save_json(path: Path, table: Json) -> None:
-    make_folder(path.parent)
-    write_whole(path, (json.dumps(table, indent=1, allow_nan=False) + "\n").encode())

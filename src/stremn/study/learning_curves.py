@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from stremn.errors import StremnError
-from stremn.study.figures import Curve, Panel, draw_training
+from stremn.study.figures import INK, colors, drawing, head
 
-Table = dict[str, tuple[np.ndarray, np.ndarray]]
-"""Column -> steps and values."""
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
+"""Steps, and as many values."""
+
+Columns = dict[str, Curve]
+"""Column of a log -> its values, and the steps at which it has one."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A part of the picture of a training: curves that share an axis.
+
+    `main` is drawn bold; `shared` bounds the axis to [0, 1]; `log` makes it logarithmic.
+    """
+
+    title: str
+    curves: Mapping[str, Curve]
+    main: str | None = None
+    shared: bool = False
+    log: bool = False
 
 
 def analyze_training(runs: Sequence[Path], out: Path) -> list[Path]:
@@ -24,18 +47,17 @@ def analyze_training(runs: Sequence[Path], out: Path) -> list[Path]:
         StremnError: a folder without `log.csv`, or a log without a row.
     """
     made = [_draw_run(run, out / f"training-{run.resolve().name}.png") for run in runs]
-    hours = _by_hours(runs) if len(runs) > 1 else []
+    hours = by_hours(runs) if len(runs) > 1 else []
     return [*made, _draw_hours(hours, out / "training-hours.png")] if hours else made
 
 
 def _draw_run(run: Path, path: Path) -> Path:
     log = read_log(run / "log.csv")
-    validation = read_log(run / "validation.csv") if (run / "validation.csv").is_file() else {}
     if not log:
         raise StremnError(f"{run / 'log.csv'} has no row yet: wait for the training's first ones.")
     steps = max(int(steps[-1]) for steps, _ in log.values())
-    return draw_training(
-        _panels(log, validation),
+    return _draw_training(
+        panels_of(log, _read_validation(run)),
         path,
         f"Training {run.resolve().name}, {steps:,} steps",
         "Numbers in brackets are the last values. Training curves are means between two log rows. "
@@ -44,7 +66,7 @@ def _draw_run(run: Path, path: Path) -> Path:
     )
 
 
-def _by_hours(runs: Sequence[Path]) -> list[Panel]:
+def by_hours(runs: Sequence[Path]) -> list[Panel]:
     """J of a clip's last frame and of validation, over hours since the first stage began.
 
     Hours are those of training steps; validation and pauses are not in them. Nothing is returned
@@ -58,10 +80,9 @@ def _by_hours(runs: Sequence[Path]) -> list[Panel]:
             return []
         steps, seconds = log["seconds_per_step"]
         hours = begun + np.cumsum(np.diff(steps, prepend=0) * seconds) / 3600
-        validation = read_log(run / "validation.csv") if (run / "validation.csv").is_file() else {}
-        for name, table in (("J_last", log), ("J", validation)):
-            if name in table:
-                at, values = table[name]
+        for name, columns in (("J_last", log), ("J", _read_validation(run))):
+            if name in columns:
+                at, values = columns[name]
                 curve = np.interp(at, np.append(0, steps), np.append(begun, hours)), values
                 panels[name][run.resolve().name] = curve
         begun = hours[-1]
@@ -70,7 +91,7 @@ def _by_hours(runs: Sequence[Path]) -> list[Panel]:
 
 
 def _draw_hours(panels: Sequence[Panel], path: Path) -> Path:
-    return draw_training(
+    return _draw_training(
         panels,
         path,
         "J against hours of training",
@@ -81,8 +102,12 @@ def _draw_hours(panels: Sequence[Panel], path: Path) -> Path:
     )
 
 
-def read_log(path: Path) -> Table:
-    """Read a CSV log: each column with the steps at which it has a number."""
+def read_log(path: Path) -> Columns:
+    """Read a CSV log: each column with the steps at which it has a number.
+
+    Raises:
+        StremnError: there is no such file.
+    """
     if not path.is_file():
         raise StremnError(f"There is no {path}. Give the folder of a training (`stremn train`).")
     with path.open(newline="", encoding="utf-8") as file:
@@ -95,6 +120,12 @@ def read_log(path: Path) -> Table:
             steps, values = np.array(kept).T
             table[name] = (steps, values)
     return table
+
+
+def _read_validation(run: Path) -> Columns:
+    """Read the validation of a run; without one there are no columns."""
+    path = run / "validation.csv"
+    return read_log(path) if path.is_file() else {}
 
 
 _PANELS: tuple[tuple[str, tuple[str, ...], bool, bool], ...] = (
@@ -119,8 +150,12 @@ _STAKES = {
 }
 
 
-def _panels(log: Table, validation: Table) -> list[Panel]:
+def panels_of(log: Columns, validation: Columns) -> list[Panel]:
     """Arrange columns into panels; those that no panel knows get one each."""
+    return [*_validation_panels(validation), *_log_panels(log)]
+
+
+def _validation_panels(validation: Columns) -> list[Panel]:
     panels = []
     scores = {name: curve for name, curve in validation.items() if name not in (*_PROBE, *_STAKES)}
     probe = {
@@ -139,6 +174,11 @@ def _panels(log: Table, validation: Table) -> list[Panel]:
     stakes = {text: validation[name] for name, text in _STAKES.items() if name in validation}
     if stakes:
         panels.append(Panel("What one eviction is worth", stakes, shared=True))
+    return panels
+
+
+def _log_panels(log: Columns) -> list[Panel]:
+    panels = []
     known = set(_TIMES)
     for title, names, shared, logarithmic in _PANELS:
         curves = {name: log[name] for name in names if name in log}
@@ -150,3 +190,47 @@ def _panels(log: Table, validation: Table) -> list[Panel]:
         panels.append(Panel("Share of evictions as a hand-made rule", agreement, shared=True))
     rest = [name for name in log if name not in known and not name.startswith(_AGREES)]
     return panels + [Panel(name, {name: log[name]}) for name in rest]
+
+
+def _draw_training(
+    panels: Sequence[Panel], path: Path, title: str, caption: str, along: str = "training step"
+) -> Path:
+    """Draw learning curves; `along` says what their steps are."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    with drawing((5.6 * columns, 2.9 * rows + 1.0), path) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+        for axes, panel in zip(grid, panels, strict=False):
+            _draw_panel(axes, panel)
+        for axes in grid[len(panels) :]:
+            axes.set_visible(False)
+        for axes in grid[max(0, len(panels) - columns) : len(panels)]:
+            axes.set_xlabel(along)
+            axes.tick_params(labelbottom=True)
+        head(figure, title, caption)
+    return path
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    for color, (name, (steps, values)) in zip(
+        colors(len(panel.curves)), panel.curves.items(), strict=True
+    ):
+        bold = panel.main in (None, name)
+        mark = "o" if len(steps) <= 30 else ""
+        axes.plot(
+            steps,
+            values,
+            color=INK if panel.main == name else color,
+            lw=2 if bold else 1.1,
+            alpha=1 if bold else 0.75,
+            marker=mark,
+            ms=3,
+            label=f"{name} ({values[-1]:.3g})",
+        )
+    if panel.log:
+        axes.set_yscale("log")
+    if panel.shared:
+        axes.set_ylim(0, 1)
+    axes.set_title(panel.title)
+    axes.grid(axis="y", color="#e6e6e6", lw=0.8)
+    axes.legend(fontsize=8, ncols=1 if len(panel.curves) < 5 else 2)

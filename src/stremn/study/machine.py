@@ -126,7 +126,7 @@ class CostCounter(TorchDispatchMode):
         return result
 
 
-def counted(run: Callable[[], object]) -> Cost:
+def cost_of(run: Callable[[], object]) -> Cost:
     """Return what convolutions and products in `run` cost: each reads and writes memory once."""
     with torch.no_grad(), CostCounter() as counter:
         run()

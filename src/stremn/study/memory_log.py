@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 
 from stremn.errors import StremnError
 from stremn.media.files import JsonRows, make_folder, read_rows
+from stremn.media.frames import Picture, frame_name
 from stremn.media.masks import Labels
 from stremn.memory import NEVER
 from stremn.reports import StepResult
@@ -161,9 +162,7 @@ class RecordedSession:
         self._session = session
         self._take = take
 
-    def step(
-        self, frame: UInt8[np.ndarray, "height width 3"], mask: Labels | None = None
-    ) -> StepResult:
+    def step(self, frame: Picture, mask: Labels | None = None) -> StepResult:
         """Segment the next frame."""
         result = self._session.step(frame, mask)
         self._take(result)
@@ -181,7 +180,7 @@ def _row(index: int, result: StepResult) -> dict[str, Any]:
         entry["slots"] = [None if f is None else f + late for f in entry["slots"]]
         if entry["replaced"] is not None and entry["replaced"]["frame"] is not None:
             entry["replaced"]["frame"] += late
-    return {"frame": index, "name": f"{index:05d}", **table}
+    return {"frame": index, "name": frame_name(index), **table}
 
 
 # Section 4.3, Fig 5 ---------------------------------------------------------------------------

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Float
 
 from stremn.media.frames import Picture
 from stremn.media.video import open_frames
-from stremn.study.figures import Tile, draw_ages, draw_tiles, draw_time_line
+from stremn.study.figures import INK, Tile, colors, draw_tiles, drawing, head
 from stremn.study.memory_log import AgeHistogram, SlotHistory, age_histogram, read_histories
 from stremn.study.tiles import evenly, small
+from stremn.study.time_line import draw_time_line
 
 FrameOf = Callable[[int], Picture | None]
 """Returns a frame of a video by its index, None if there is no such frame."""
@@ -82,6 +84,54 @@ def _pictures_of_video(histories: Sequence[SlotHistory], video: Path, out: Path)
         "Frames evenly spaced over the video; the colored areas are the objects as found.",
     )
     return [strip, *(draw_retained(h, found.get, out) for h in histories)]
+
+
+# Ages, Fig 5 -------------------------------------------------------------------------------------
+
+
+def draw_ages(histograms: Sequence[AgeHistogram], path: Path, title: str) -> Path:
+    """Draw Fig 5: the share of templates by their age, a line for each number of slots.
+
+    Ages are gathered in bins that grow with the longest video, so that each bin holds enough. The
+    share by chance hardly depends on the number of slots: one line shows the mean.
+    """
+    longest = max(len(h.shares) for h in histograms)
+    width = max(1, round(longest / 40))
+    with drawing((9, 4.6), path) as figure:
+        axes = figure.subplots()
+        for color, histogram in zip(colors(len(histograms)), histograms, strict=True):
+            shares, edges = binned(histogram.shares, width, longest)
+            label = f"{histogram.label} ({histogram.templates:,} templates)"
+            axes.stairs(100 * shares, edges, color=color, lw=2, label=label)
+        chances = [binned(h.chance, width, longest)[0] for h in histograms]
+        mean = np.average(chances, axis=0, weights=[h.templates for h in histograms])
+        edges = 2.0 + width * np.arange(len(mean) + 1)
+        axes.stairs(100 * mean, edges, color=INK, lw=1.2, ls=(0, (2, 2)), label="kept at random")
+        span = "" if width == 1 else f" (bins of {width} frames)"
+        axes.set_xlabel(f"age of a template: frames before the query frame{span}")
+        axes.set_ylabel("share of templates, percent")
+        axes.set_xlim(2, longest)
+        axes.set_ylim(bottom=0)
+        axes.legend()
+        head(
+            figure,
+            title,
+            "How far back the memory looks. For every frame of every video, the age of each "
+            "template it could read; the given first frame and the previous frame are not "
+            "counted, as the memory always holds them. Dashed: the same for as many past frames "
+            "drawn at random. Where a line is above the dashed one, the rule prefers that age.",
+        )
+    return path
+
+
+def binned(
+    shares: Float[np.ndarray, " t"], width: int, longest: int
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " edges"]]:
+    """Sum shares over bins of `width` ages, from age 2; return them with the bins' edges."""
+    counts = -(-max(longest - 2, 1) // width)
+    padded = np.zeros(counts * width)
+    padded[: len(shares) - 2] = shares[2:]
+    return padded.reshape(counts, width).sum(1), 2.0 + width * np.arange(counts + 1)
 
 
 # Retained frames, Fig 6-7 ----------------------------------------------------------------------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Protocol
 
+from stremn.hardware import inference_precision, pick_device
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
 from stremn.model import STReMN
@@ -35,7 +35,8 @@ class Session(Protocol):
 class RunDescription:
     """What was run: the part of the protocol that the data set does not know.
 
-    :func:`session_factory` makes the sessions that a description describes.
+    :func:`session_factory` makes the sessions that a description describes; on which device they
+    run is no part of it.
 
     Attributes:
         model: preset or file of the weights.
@@ -48,6 +49,7 @@ class RunDescription:
         reach: far false positives are removed before a frame is memorized, within this reach of
             :func:`stremn.postprocess.near_regions`; None = they are not.
         weights: checksum of the weights, so that a file trained further is another run.
+        precision: number type of the sessions; see :func:`precision_name`.
     """
 
     model: str
@@ -59,38 +61,60 @@ class RunDescription:
     seed: int = 0
     reach: float | None = None
     weights: str = ""
+    precision: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """As a table for score files."""
         return {**asdict(self), "scales": list(self.scales)}
 
 
+def precision_name(name: str, device: str) -> str:
+    """The number type that a precision is on a device: "auto" depends on the machine.
+
+    Raises:
+        StremnError: no such precision or device.
+    """
+    return str(inference_precision(name, pick_device(device))).removeprefix("torch.")
+
+
+def single_session(
+    model: STReMN, run: RunDescription, size: int, *, device: str = "auto"
+) -> SegmentationSession:
+    """A fresh session as a run's description says, but for its scales and flip.
+
+    Args:
+        model: the network.
+        run: policy, slots, seed, reach and precision.
+        size: shorter side in pixels at which the session works.
+        device: as for :class:`stremn.sessions.SegmentationSession`.
+    """
+    return SegmentationSession(
+        model,
+        device=device,
+        precision=run.precision,
+        memory_slots=run.slots,
+        policy=run.policy,
+        size=size,
+        seed=run.seed,
+        reach=run.reach,
+    )
+
+
 def session_factory(
-    model: STReMN, run: RunDescription, *, device: str = "auto", precision: str = "auto"
+    model: STReMN, run: RunDescription, *, device: str = "auto"
 ) -> Callable[[], Session]:
     """Fresh sessions as a run's description says: single, or multi-scale (STReMN-MS).
 
     Args:
         model: the network, shared by all sessions.
-        run: policy, slots, resolution, scales, flip, seed and reach.
+        run: what the sessions are.
         device: as for :class:`stremn.sessions.SegmentationSession`.
-        precision: likewise.
     """
 
-    def single(size: int) -> SegmentationSession:
-        return SegmentationSession(
-            model,
-            device=device,
-            precision=precision,
-            memory_slots=run.slots,
-            policy=run.policy,
-            size=size,
-            seed=run.seed,
-            reach=run.reach,
-        )
+    def single(size: int = run.resolution) -> SegmentationSession:
+        return single_session(model, run, size, device=device)
 
     def several() -> MultiScaleSession:
         return MultiScaleSession(single, size=run.resolution, scales=run.scales, flip=run.flip)
 
-    plain = run.scales == (1.0,) and not run.flip
-    return partial(single, run.resolution) if plain else several
+    return single if run.scales == (1.0,) and not run.flip else several

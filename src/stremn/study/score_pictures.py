@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,43 +12,29 @@ from stremn.data.sequences import SequenceSet, VideoSequence, read_indices
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels, overlay
-from stremn.study.evaluation import RECORDS
-from stremn.study.figures import Tile, draw_bars, draw_score_lines, draw_tiles
+from stremn.study.figures import SECOND, Tile, draw_tiles, drawing, head
 from stremn.study.scores import SequenceRecord
 from stremn.study.tiles import evenly, small
 
 
-def read_records(folder: Path) -> list[SequenceRecord]:
-    """Read what each sequence scored from the output folder of an evaluation.
+def draw_scores(records: Sequence[SequenceRecord], out: Path) -> list[Path]:
+    """Draw bars of J and F for each sequence, and J over the frames of each object.
+
+    Means are over objects, as in `scores.json`.
 
     Raises:
-        StremnError: no evaluation there.
+        StremnError: nothing was scored.
     """
-    files = sorted((folder / RECORDS / "sequences").glob("*.json"))
-    if not files:
-        raise StremnError(f"{folder} holds no scores. Give the output folder of `stremn evaluate`.")
-    return [SequenceRecord.from_json(json.loads(file.read_text())) for file in files]
-
-
-def draw_scores(records: Sequence[SequenceRecord], out: Path) -> list[Path]:
-    """Draw bars of J and F for each sequence, and J over the frames of each object."""
-    means = {
-        record.sequence: (
-            float(np.mean([row.j for rows in record.plain.values() for row in rows])),
-            float(np.mean([row.f for rows in record.plain.values() for row in rows])),
-        )
-        for record in records
-        if any(record.plain.values())
-    }
-    if not means:
+    objects = {r.sequence: _object_means(r) for r in records if any(r.plain.values())}
+    if not objects:
         raise StremnError("No frame of any sequence was scored.")
-    overall = [100 * float(np.mean([pair[i] for pair in means.values()])) for i in (0, 1)]
-    bars = draw_bars(
-        means,
+    j, f = 100 * np.mean([pair for pairs in objects.values() for pair in pairs], axis=0)
+    bars = _draw_bars(
+        {name: tuple(np.mean(pairs, axis=0).tolist()) for name, pairs in objects.items()},
         out / "scores.png",
-        f"Scores of {len(means)} sequences: mean J {overall[0]:.1f}, mean F {overall[1]:.1f}",
-        "Mean over the scored frames of each sequence, the best at the top; no post-processing. "
-        "The mean in the title is over sequences.",
+        f"Scores of {_count(objects)}: mean J {j:.1f}, mean F {f:.1f}",
+        "Mean over the objects of each sequence, the best at the top; no post-processing. The mean "
+        "in the title is over all objects.",
     )
     lines = {
         _object_label(record, i): ([r.frame for r in rows], [r.j for r in rows])
@@ -57,7 +42,7 @@ def draw_scores(records: Sequence[SequenceRecord], out: Path) -> list[Path]:
         for i, rows in record.plain.items()
         if rows
     }
-    over_time = draw_score_lines(
+    over_time = _draw_lines(
         lines,
         out / "scores-over-time.png",
         "J of every frame",
@@ -67,16 +52,88 @@ def draw_scores(records: Sequence[SequenceRecord], out: Path) -> list[Path]:
     return [bars, over_time]
 
 
+def _object_means(record: SequenceRecord) -> list[tuple[float, float]]:
+    """Mean J and F of each scored object, over its frames."""
+    return [
+        (float(np.mean([row.j for row in rows])), float(np.mean([row.f for row in rows])))
+        for rows in record.plain.values()
+        if rows
+    ]
+
+
+def _count(sequences: Sized) -> str:
+    return "1 sequence" if len(sequences) == 1 else f"{len(sequences)} sequences"
+
+
+def _draw_bars(
+    scores: Mapping[str, tuple[float, float]], path: Path, title: str, caption: str
+) -> Path:
+    """Draw mean J and F of each sequence, the best at the top; scores in [0, 1]."""
+    names = sorted(scores, key=lambda name: sum(scores[name]))
+    places = np.arange(len(names))
+    with drawing((8.5, 1.9 + 0.42 * len(names)), path) as figure:
+        axes = figure.subplots()
+        j, f = (np.array([100 * scores[name][i] for name in names]) for i in (0, 1))
+        for values, offset, color, label in (
+            (j, 0.19, SECOND, "J, overlap of the area"),
+            (f, -0.19, "#9dbfd9", "F, match of the outline"),
+        ):
+            axes.barh(places + offset, values, 0.38, color=color, label=label)
+            for place, value in zip(places, values, strict=True):
+                axes.text(value + 0.8, place + offset, f"{value:.1f}", va="center", fontsize=8)
+        axes.set_yticks(places, names)
+        axes.set_xlim(0, 105)
+        axes.set_xlabel("percent (100 is perfect)")
+        axes.tick_params(axis="y", length=0)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
+        head(figure, title, caption)
+    return path
+
+
+def _draw_lines(
+    lines: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    path: Path,
+    title: str,
+    caption: str,
+) -> Path:
+    """Draw J over the frames of each sequence in a panel of its own; J in [0, 1]."""
+    columns = min(4, len(lines))
+    rows = -(-len(lines) // columns)
+    with drawing((2.9 * columns + 0.6, 1.9 * rows + 1.2), path) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+        for axes, (name, (frames, values)) in zip(grid, lines.items(), strict=False):
+            percent = 100 * np.asarray(values)
+            axes.fill_between(frames, percent, color=SECOND, alpha=0.15, lw=0)
+            axes.plot(frames, percent, color=SECOND, lw=1.5)
+            axes.set_title(f"{name}  {percent.mean():.1f}", fontsize=10)
+            axes.set_ylim(0, 100)
+            axes.margins(x=0)
+        for axes in grid[len(lines) :]:
+            axes.set_visible(False)
+        for axes in grid[::columns]:
+            axes.set_ylabel("J, percent")
+        for axes in grid[max(0, len(lines) - columns) : len(lines)]:
+            axes.set_xlabel("frame")
+        head(figure, title, caption)
+    return path
+
+
 def _object_label(record: SequenceRecord, object_id: int) -> str:
     return record.sequence + (f", object {object_id}" if len(record.plain) > 1 else "")
 
 
 def draw_strip(sequence: VideoSequence, record: SequenceRecord, folder: Path, out: Path) -> Path:
-    """Draw the segmentation over the true masks at frames evenly spaced over the sequence."""
+    """Draw the segmentation over the true masks at scored frames evenly spaced over the sequence.
+
+    Raises:
+        StremnError: no frame of the sequence was scored.
+    """
     scores: dict[int, list[float]] = {}
     for rows in record.plain.values():
         for row in rows:
             scores.setdefault(row.frame, []).append(row.j)
+    if not scores:
+        raise StremnError(f"No frame of {sequence.name} was scored, so there is none to show.")
     shown = evenly(sorted(scores), 6)
     found = [segmented(sequence, i, folder) for i in shown]
     captions = [f"frame {i}, J {100 * float(np.mean(scores[i])):.0f}" for i in shown]

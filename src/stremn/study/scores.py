@@ -35,7 +35,7 @@ class SequenceRecord:
     Attributes:
         sequence: name.
         frames: number of frames shown to the session.
-        seconds: time the session took.
+        seconds: time that reading its frames and segmenting them took.
         plain: scores of the label maps as segmented.
         filtered: scores after the far-false-positive filter.
     """

@@ -18,20 +18,23 @@ from torch import Tensor
 from stremn import memory, segmentation
 from stremn.inference import for_inference
 from stremn.media.encoding import write_video
-from stremn.media.frames import Frame, Picture
+from stremn.media.frames import Frame, Picture, frame_name
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.postprocess import remove_distant_regions
 from stremn.sessions import SegmentationSession
-from stremn.study.machine import Cost, Machine, counted, times
+from stremn.study.machine import Cost, Machine, cost_of, times
 from stremn.study.workload import Plan, full_session, made_frame
 from stremn.working_size import WorkingSize
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a step: times in milliseconds, cost, floor in ms, and time by floor."""
+    """One stage of a step: median and best time in ms, cost, floor in ms, and median by floor.
+
+    Where there is no floor to compare with, `floor` is 0 and `ratio` None.
+    """
 
     name: str
     median: float
@@ -52,12 +55,10 @@ def measure_stages(
     session = full_session(model, frame, 1, 6, precision, min(frame_size))
     found = _Measured(machine, plan, precision)
     _measure_model(found, session, frame)
-    step = statistics.median(times(lambda: session.step(frame), plan.seconds)) * 1e3
-    inside = sum(stage.median for stage in found.stages)
-    found.stages.append(
-        Stage("labels, report, checks", max(0.0, step - inside), 0.0, Cost(), 0.0, None)
-    )
-    found.stages.append(_whole_step(found.stages, session, frame, plan))
+    whole = _whole_step(found.stages, session, frame, plan)
+    rest = max(0.0, whole.median - sum(stage.median for stage in found.stages))
+    found.stages.append(Stage("labels, report, checks", rest, 0.0, Cost(), 0.0, None))
+    found.stages.append(whole)
     _measure_files(found, frame, session)
     return found.stages
 
@@ -98,7 +99,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
 
     found.add("resize and convert", to_tensor, Cost(0, 2 * frame.nbytes + 2 * pixels.nbytes))
     run = partial(fast.encode_query, pixels)
-    found.add("query encoder", run, counted(partial(plain.encode_query, pixels)))
+    found.add("query encoder", run, cost_of(partial(plain.encode_query, pixels)))
     read = Cost(
         2 * state.batch * each.key[0, ..., 0].numel() * state.keys[0, ..., 0].numel()
         * (state.keys.shape[-1] + state.values.shape[-1]),
@@ -106,7 +107,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     )  # fmt: skip
     found.add("read (Eq 5)", lambda: memory.read(state, each.key, scale=fast.scale), read)
     decode = partial(fast.decoder, y, each.skips)
-    found.add("decoder", decode, counted(partial(plain.decoder, y, each.skips)))
+    found.add("decoder", decode, cost_of(partial(plain.decoder, y, each.skips)))
     found.add(
         "aggregate",
         lambda: segmentation.object_masks(
@@ -115,7 +116,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
         Cost(0, coarse.nbytes + (1 + 2 + 2) * 4 * area),
     )
     encode = partial(fast.encode_memory, each, masks, 0)
-    found.add("memory encoder", encode, counted(partial(plain.encode_memory, each, masks, 0)))
+    found.add("memory encoder", encode, cost_of(partial(plain.encode_memory, each, masks, 0)))
     similarity = Cost(
         2 * template.update_key[..., 0].numel() * state.update_keys.numel() / state.batch,
         state.update_keys.nbytes + 2 * (template.key.nbytes + template.value.nbytes),
@@ -160,7 +161,7 @@ def _measure_files(found: _Measured, frame: Picture, session: SegmentationSessio
 
             def write() -> None:
                 i = next(numbers)
-                writer.write(FrameResult(Frame(i, f"{i:05d}", frame), result.labels, {}))
+                writer.write(FrameResult(Frame(i, frame_name(i), frame), result.labels, {}))
 
             found.add("encode PNG and overlay", write, Cost(), "libx264 and zlib set the pace")
         png = next((Path(folder) / "out" / "masks").glob("*.png")).read_bytes()

@@ -8,7 +8,8 @@ or gray PNGs, of another size, or with ids that were never given.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -133,13 +134,25 @@ def _check_entries(path: Path, present: Sequence[str], expected: Sequence[str], 
         )
 
 
+@contextmanager
+def _opened(archive: zipfile.ZipFile, path: Path, name: str) -> Iterator[Image.Image]:
+    """Give an image of the zip; what cannot be read in it is that image's fault."""
+    try:
+        with Image.open(BytesIO(archive.read(name))) as image:
+            yield image
+    except (OSError, SyntaxError) as error:
+        raise StremnError(
+            f"{path}: {name} cannot be read as an image. Write that label map again."
+        ) from error
+
+
 def _check_masks(
     archive: zipfile.ZipFile, path: Path, sequence: VideoSequence, names: Sequence[str]
 ) -> None:
     width, height = sequence.size()
     known = set(sequence.objects)
     for name in names:
-        with Image.open(BytesIO(archive.read(name))) as image:
+        with _opened(archive, path, name) as image:
             if image.format != "PNG" or image.mode not in ("P", "L"):
                 raise StremnError(
                     f"{path}: {name} is {image.format} of mode {image.mode}; the server expects "

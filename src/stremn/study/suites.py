@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
 
 from stremn.data.sequences import ScoringRule, SequenceSet, VideoSequence
 from stremn.errors import StremnError
+from stremn.media.frames import Picture, frame_name
 from stremn.media.masks import Labels
 
 LONG_RULE = ScoringRule("every annotated frame after the first, played to and fro", False, True)
@@ -71,7 +71,7 @@ class RearrangedSequence:
         """(width, height) of the source."""
         return self.source.size()
 
-    def frame(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
+    def frame(self, index: int) -> Picture:
         """RGB frame of the source's size."""
         sequence, at = self.shown[index]
         frame = sequence.frame(at)
@@ -100,7 +100,7 @@ class RearrangedSequence:
 
     def frame_name(self, index: int) -> str:
         """Position in the new order."""
-        return f"{index:05d}"
+        return frame_name(index)
 
     def check(self) -> None:
         """Check the source."""

@@ -6,7 +6,6 @@ from a reference row; a difference whose interval holds zero is called a tie.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from stremn.media.files import make_folder, write_whole
 from stremn.study.intervals import Interval, mean_interval
+from stremn.study.records import save_json
 from stremn.study.tables import CURVE_STEP, Measured, Table
 
 # Comparing ------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def write_table(table: Table, out: Path, name: str) -> tuple[Path, Path]:
     make_folder(out)
     markdown, data = out / f"{name}.md", out / f"{name}.json"
     write_whole(markdown, to_markdown(table).encode())
-    write_whole(data, (json.dumps(to_json(table), indent=1) + "\n").encode())
+    save_json(data, to_json(table))
     return markdown, data
 
 
@@ -152,10 +152,13 @@ def _suite_markdown(table: Table, suite: str, rows: Sequence[Measured]) -> str:
 
 def _protocol_line(protocol: Mapping[str, Any], rows: Sequence[Measured]) -> str:
     repetitions = max(len(m.repetitions) for m in rows)
+    reach = protocol["reach"]
+    session = "" if reach is None else f"far regions not memorized (reach {reach:g}), "
     return (
         f"{protocol['data']} {protocol['split']}, {len(rows[0].j)} sequences, shown: "
         f"{protocol['frames_shown']}, scored: {protocol['frames_scored']}, "
-        f"{protocol['resolution']} px, up to {repetitions} repetitions; without post-processing. "
+        f"{protocol['resolution']} px, {session}up to {repetitions} repetitions; "
+        "without post-processing. "
         "Intervals are bootstrap percentiles over sequences; a difference whose interval holds "
         "zero is a tie. The paper's numbers are J&F on DAVIS 2017 test-dev: compare differences, "
         "not levels."

@@ -7,16 +7,17 @@ Every cell is a resumable evaluation in a folder of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from stremn.errors import StremnError
 from stremn.model import STReMN
 from stremn.study.evaluation import Watcher, evaluate, nobody
-from stremn.study.runs import RunDescription, Session, session_factory
+from stremn.study.runs import RunDescription, Session, precision_name, session_factory
 from stremn.study.scores import Report
 from stremn.study.suites import Suite
 from stremn.weights import fingerprint
@@ -87,31 +88,38 @@ def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]
     return tuple(row for row in rows if row.policy in policies)
 
 
-class SessionMaker(Protocol):
-    """Makes fresh sessions of one set of weights."""
-
-    def __call__(self, policy: str, slots: int, seed: int) -> Session:
-        """A session that has seen nothing."""
-        ...
-
-
 @dataclass(frozen=True)
 class Weights:
     """A trained model; several trainings of one recipe measure the spread between trainings.
 
     Attributes:
         name: of its folders, unique in a table.
-        make_session: makes its sessions.
+        make_session: makes a session that has seen nothing, as the description of a run says.
         checksum: of the weights.
         resolution: working size of the sessions.
         reach: how far from its last place an object may be in them; None = anywhere.
+        precision: number type of the sessions.
     """
 
     name: str
-    make_session: SessionMaker
+    make_session: Callable[[RunDescription], Session]
     checksum: str = ""
     resolution: int = 480
     reach: float | None = None
+    precision: str = "auto"
+
+    def run(self, row: Row, seed: int) -> RunDescription:
+        """What is run for a row of a table."""
+        return RunDescription(
+            self.name,
+            row.policy,
+            row.slots,
+            self.resolution,
+            seed=seed,
+            reach=self.reach,
+            weights=self.checksum,
+            precision=self.precision,
+        )
 
 
 def weights_of(
@@ -128,12 +136,12 @@ def weights_of(
     `choose`, where a row's policy says more than the rule, returns the network and the rule.
     """
 
-    def make(policy: str, slots: int, seed: int) -> Session:
-        network, rule = (model, policy) if choose is None else choose(policy)
-        run = RunDescription(name, rule, slots, resolution, seed=seed, reach=reach)
-        return session_factory(network, run, device=device)()
+    def make(run: RunDescription) -> Session:
+        network, rule = (model, run.policy) if choose is None else choose(run.policy)
+        return session_factory(network, replace(run, policy=rule), device=device)()
 
-    return Weights(name, make, f"{fingerprint(model):08x}", resolution, reach)
+    checksum, precision = f"{fingerprint(model):08x}", precision_name("auto", device)
+    return Weights(name, make, checksum, resolution, reach, precision)
 
 
 @dataclass(frozen=True)
@@ -235,31 +243,20 @@ def _run_row(
     watch: Watcher,
 ) -> dict[str, Report]:
     """Repetition -> report."""
+
+    def tell(sequence: str, done: int, total: int) -> None:
+        watch(f"{suite.name} | {row.label} | {sequence}", done, total)
+
     used = seeds if row.policy in RANDOM_POLICIES else seeds[:1]
     reports = {}
     for model in weights:
         for seed in used:
-            name = f"{row.policy}-{row.slots}-{seed}"
-
-            def make(model: Weights = model, seed: int = seed) -> Session:
-                return model.make_session(row.policy, row.slots, seed)
-
-            def tell(sequence: str, done: int, total: int) -> None:
-                watch(f"{suite.name} | {row.label} | {sequence}", done, total)
-
+            run = model.run(row, seed)
             reports[f"{model.name}, seed {seed}"] = evaluate(
                 suite.data,
-                make,
-                out / suite.name / model.name / name,
-                RunDescription(
-                    model.name,
-                    row.policy,
-                    row.slots,
-                    model.resolution,
-                    seed=seed,
-                    reach=model.reach,
-                    weights=model.checksum,
-                ),
+                partial(model.make_session, run),
+                out / suite.name / model.name / f"{row.policy}-{row.slots}-{seed}",
+                run,
                 watch=tell,
             )
     return reports

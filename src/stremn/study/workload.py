@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
 from torch import Tensor
 
 from stremn.media.frames import Picture
+from stremn.media.masks import Labels
 from stremn.memory import MemoryState
 from stremn.model import STReMN
 from stremn.pretrained import SHIPPED, load_model
 from stremn.segmentation import PRESETS, build_model
 from stremn.sessions import SegmentationSession
 
-Labels = UInt8[np.ndarray, "height width"]
 SIZES = {"240p": (240, 427), "432p": (432, 768), "480p": (480, 854), "1080p": (1080, 1920)}
+"""Name of a frame size -> (height, width) in pixels."""
 
 COLORS = cv2.cvtColor(
     np.array([[[18 * i, 255, 255] for i in range(10)]], np.uint8), cv2.COLOR_HSV2RGB
@@ -29,7 +29,7 @@ COLORS = cv2.cvtColor(
 
 @dataclass(frozen=True)
 class Plan:
-    """How much to measure. `seconds` is the time for one figure, after three runs to warm up."""
+    """How much to measure. `seconds` is the least time for one figure, after one run to warm up."""
 
     seconds: float = 2.0
     objects: tuple[int, ...] = (1, 2, 5, 10)
