@@ -112,6 +112,26 @@ def test_resumed_run_equals_uninterrupted_one(clip, mask, tmp_path):
     assert (whole / "overlay.mp4").read_bytes() == (parts / "overlay.mp4").read_bytes()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_goes_on_where_it_stopped(clip, mask, tmp_path, monkeypatch, number):
+    step = SegmentationSession.step
+
+    def stopped_in_the_middle(self, *arguments):
+        if self.frame == 3:
+            os.kill(os.getpid(), number)
+        return step(self, *arguments)
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(SegmentationSession, "step", stopped_in_the_middle)
+    result = CliRunner().invoke(app, ["segment", str(clip), "--mask", str(mask), "-o", str(out)])
+    assert result.exit_code != 0
+    assert "5 frames are in" in result.output.replace("\n", "")
+    assert list((out / ".resume").glob("state-000000005*"))
+    monkeypatch.undo()
+    run("segment", clip, "--mask", mask, "-o", out, "--resume")
+    assert len(labels_in(out)) == FRAMES
+
+
 def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
     out = tmp_path / "out"
     run("segment", clip, "--mask", mask, "-o", out, "--limit", 2)

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.media.encoding import join_videos, write_video
+from stremn.media.encoding import encoder_frame, join_videos, write_video
 from stremn.media.files import JsonRows, make_folder, read_rows, write_whole, writing
 from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import read_mask
@@ -502,6 +502,20 @@ def test_joined_parts_equal_the_frames_of_the_parts(tmp_path: Path) -> None:
     assert len(joined) == 12
     for got, expected in zip(joined, single, strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_nothing_beside_the_picture_reaches_the_encoder() -> None:
+    junk = [np.full(size, 255, np.uint8) for size in range(1000, 20000, 500)]
+    del junk  # what the frame's memory held before
+    image = np.pad(picture(0), ((0, 1), (0, 1), (0, 0)))
+    frame = encoder_frame(image)
+    assert any(plane.line_size > plane.width for plane in frame.planes)
+    for plane in frame.planes:
+        rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)
+        assert rows[:, : plane.width].any()
+        assert not rows[:, plane.width :].any()
+    difference = frame.to_ndarray(format="rgb24").astype(int) - image
+    assert np.abs(difference).mean() < 12
 
 
 def test_a_part_that_was_cut_off_is_said_in_words(tmp_path: Path) -> None:

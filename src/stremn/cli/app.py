@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+from typing import NoReturn
 
 import typer
 
@@ -17,11 +19,11 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     help=(
         "Follow objects through a video of any length, or predict its next frames, with a "
-        "memory that never grows.\n\nStart with [bold]stremn demo[/bold], then "
-        "[bold]stremn segment clip.mp4 --mask first.png[/bold]."
+        "memory that never grows.\n\nStart with **stremn demo**, then "
+        "**stremn segment clip.mp4 --mask first.png**."
     ),
 )
 for verbs in (segment, predict, study, prediction_scores, analyze, measure, train):
@@ -29,16 +31,37 @@ for verbs in (segment, predict, study, prediction_scores, analyze, measure, trai
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit code 2."""
+    """Run the command line; a user's mistake ends in one sentence and exit code 2.
+
+    SIGTERM ends a verb as Ctrl-C does, so that what it did is made resumable.
+    """
     logging.basicConfig(level=os.environ.get("STREMN_LOG", "WARNING"), format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except StremnError as error:
-        console.print(f"[bold red]Error:[/bold red] {_plain(str(error))}", soft_wrap=True)
-        sys.exit(2)
+        _fail(str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _fail(
+            "The machine's memory is used up. Fewer --slots, a smaller --size or fewer objects "
+            "need less."
+        )
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is on disk.")
         sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    console.print(f"[bold red]Error:[/bold red] {_plain(message)}", soft_wrap=True)
+    sys.exit(2)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an allocation failed; PyTorch says so in words only."""
+    said = ("can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def _plain(text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stremn.cli.segment import Model
-from stremn.cli.terminal import output
+from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
@@ -24,10 +24,16 @@ def bench(
     ),
     parts: Annotated[
         str | None,
-        typer.Option(help="Of stages, sweeps, growth, pipeline, flat, compile, by commas."),
+        typer.Option(
+            help="Only these, by commas: stages, sweeps, growth, pipeline, flat, compile."
+        ),
     ] = None,
-    quick: Annotated[bool, typer.Option(help="Fewer sizes and shorter streams: minutes.")] = False,
-    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer sizes and shorter streams: minutes.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="Of the numbers: auto, float32, bfloat16.")
+    ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads; default PyTorch's.")] = None,
 ) -> None:
     """Measure every stage of a step beside what the machine allows, and long streams.
@@ -44,14 +50,14 @@ def bench(
         precision=precision,
         threads=threads,
     )
-    output.print((out / "speed.md").read_text(), markup=False, highlight=False)
+    show((out / "speed.md").read_text())
 
 
 def export(
     path: Annotated[Path, typer.Argument(help="File to write, ending in .onnx or .pt2.")],
     model: Model = "small",
-    height: Annotated[int, typer.Option(help="Of frames, a multiple of 16.")] = 480,
-    width: Annotated[int, typer.Option(help="Of frames, a multiple of 16.")] = 864,
+    height: Annotated[int, typer.Option(help="Of the frames, in pixels: a multiple of 16.")] = 480,
+    width: Annotated[int, typer.Option(help="Of the frames, in pixels: a multiple of 16.")] = 864,
     objects: Annotated[int, typer.Option(help="Objects the graph follows.")] = 1,
     slots: Annotated[int, typer.Option(help="K, templates kept of each object.")] = 6,
     policy: Annotated[str, typer.Option(help="Replacement rule.")] = "evidence",
@@ -72,4 +78,4 @@ def export(
         slots=slots,
         policy=policy,
     )
-    output.print(str(path), markup=False, highlight=False, soft_wrap=True)
+    show(str(path))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stremn.cli.terminal import output
+from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
@@ -18,7 +18,9 @@ def register(app: typer.Typer) -> None:
 def predict(
     source: Annotated[str, typer.Argument(help="Video file, folder or glob of images, URL.")],
     frames: Annotated[int, typer.Option(help="Number of frames to predict.")] = 20,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder.")] = Path("prediction"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
+        "prediction"
+    ),
     observe: Annotated[
         int | None, typer.Option(help="Frames to look at; the rest is shown beside. Default: all.")
     ] = None,
@@ -28,9 +30,11 @@ def predict(
 
     Writes OUT/frames/*.png, OUT/side_by_side.mp4 and OUT/strip.png. The shipped weights know
     moving digits at 64x64 and nothing else: train your own for other videos.
+
+    Example: stremn predict digits.mp4 --observe 10 --frames 10 -o out
     """
     from stremn.prediction.files import predict_video
 
     files = predict_video(source, out, frames=frames, observe=observe, weights=weights)
-    output.print(files.note, markup=False, highlight=False, soft_wrap=True)
-    output.print(f"  frames   {out / 'frames'}\n  video    {files.video}\n  strip    {files.strip}")
+    show(files.note)
+    show(f"  frames   {out / 'frames'}\n  video    {files.video}\n  strip    {files.strip}")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stremn.cli.study import evaluate_app
-from stremn.cli.terminal import console, output
+from stremn.cli.terminal import console, show
 
 
 class Clips(StrEnum):
@@ -43,7 +43,9 @@ def prediction(
     side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28,
     channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; folders only.")] = 1,
     clips: Annotated[int, typer.Option(help="At most so many clips.")] = 1000,
-    lpips: Annotated[bool, typer.Option(help="Add LPIPS; needs AlexNet's weights.")] = False,
+    lpips: Annotated[
+        bool, typer.Option("--lpips", help="Add LPIPS; needs AlexNet's weights.")
+    ] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a report.")] = None,
 ) -> None:
     """Score predictors of frames: MSE, MAE, PSNR, SSIM, LPIPS, with their conventions.
@@ -70,4 +72,4 @@ def prediction(
             out=out,
             progress=lambda name, done, total: status.update(f"{name}: {done} of {total} clips"),
         )
-    output.print(text, markup=False, highlight=False, soft_wrap=True)
+    show(text)

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.terminal import console, frame_progress, megabytes, output
+from stremn.cli.terminal import (
+    console,
+    frame_progress,
+    megabytes,
+    say,
+    show,
+    stopping_between_frames,
+)
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
@@ -16,22 +23,40 @@ if TYPE_CHECKING:
     from stremn.media.given import MaskOf
     from stremn.media.results import Existing, ResultWriter
     from stremn.pipeline import Summary
+    from stremn.reports import StepResult
     from stremn.sessions import SegmentationSession
 
-Model = Annotated[str, typer.Option(help="Preset, weights file, folder or hub id.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id."
+    ),
+]
 Slots = Annotated[int, typer.Option(help="K: templates kept of each object.")]
 Policy = Annotated[
-    str, typer.Option(help="Which template gives way: evidence, learned, oldest, ...")
+    str,
+    typer.Option(
+        help="Rule that says which template gives way: evidence, learned, oldest, ... (a wrong "
+        "name lists all)."
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-Precision = Annotated[str, typer.Option(help="auto, float32, bfloat16.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")]
+Precision = Annotated[str, typer.Option(help="Of the numbers: auto, float32, bfloat16, float16.")]
 Reach = Annotated[
     float,
     typer.Option(
-        help="How far from the object, in object sizes, regions may appear; inf: anywhere."
+        help="How far from where the object was, in object sizes, it may appear next; "
+        "inf: anywhere."
     ),
 ]
-Size = Annotated[int, typer.Option(help="Shorter side in pixels that frames are brought to.")]
+Size = Annotated[
+    int,
+    int,
+    typer.Option(
+        help="Shorter side in pixels that frames are brought to for the network; smaller is "
+        "faster. Masks come out at the video's own size."
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,12 +77,28 @@ def segment(
     ],
     mask: Annotated[
         Path | None,
-        typer.Option(help="Mask of the first frame, or a folder of masks (by frame or by object)."),
+        typer.Option(
+            help="Mask of the first frame, or a folder of masks: named like frames "
+            "(`00000.png`: objects may enter later), or one file an object."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path("out"),
-    box: Annotated[str | None, typer.Option(help="x,y,w,h: a box round the object.")] = None,
-    click: Annotated[str | None, typer.Option(help='"x,y x,y ...": points on the object.')] = None,
-    exclude: Annotated[str | None, typer.Option(help='"x,y ...": points beside it.')] = None,
+    box: Annotated[
+        str | None,
+        typer.Option(
+            help="`x,y,width,height` in pixels: a box round the object in the first frame."
+        ),
+    ] = None,
+    click: Annotated[
+        str | None,
+        typer.Option(help='`"x,y x,y ..."` in pixels: points on the object in the first frame.'),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        typer.Option(
+            help='`"x,y ..."`: with `--box` or `--click`, points that are not on the object.'
+        ),
+    ] = None,
     model: Model = "small",
     slots: Slots = 6,
     policy: Policy = "evidence",
@@ -65,11 +106,22 @@ def segment(
     precision: Precision = "auto",
     size: Size = 432,
     reach: Reach = 0.5,
-    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run.")] = False,
-    probabilities: Annotated[bool, typer.Option(help="Write soft masks too.")] = False,
-    coco: Annotated[bool, typer.Option(help="Write objects.json in COCO form too.")] = False,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False,
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Write soft masks too: OUT/probabilities/*.npz."),
+    ] = False,
+    coco: Annotated[
+        bool, typer.Option("--coco", help="Write OUT/objects.json in COCO form too.")
+    ] = False,
+    limit: Annotated[
+        int | None,
+        int | None,
+        typer.Option(min=1, help="Stop after so many frames; 1 shows what a box or click found."),
+    ] = None,
 ) -> None:
     """Follow the objects of a mask through a video of any length.
 
@@ -85,35 +137,44 @@ def segment(
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= {"slots": slots, "policy": policy, "size": size, "reach": reach}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
-    with open_frames(source) as first:
-        mask_of = masks_for(first, mask, box, click, exclude)
-        fps = first.fps
-    with ResultWriter(
-        out,
-        fps=fps,
-        settings=settings,
-        existing=existing,
-        probabilities=probabilities,
-        coco=coco,
-    ) as writer:
-        if writer.finished:
-            console.print(f"{out} holds the finished run already; --overwrite makes it anew.")
-            return
-        session = _session(
-            writer.state_path,
-            model,
-            device=device,
-            precision=precision,
-            memory_slots=slots,
-            policy=policy,
-            size=size,
-            reach=within(reach),
-        )
-        _run(open_frames(source, start=writer.read_from), session, mask_of, writer, limit)
+    farthest = within(reach)
+    with open_frames(source) as frames:
+        mask_of = masks_for(frames, mask, box, click, exclude)
+        with ResultWriter(
+            out,
+            fps=frames.fps,
+            settings=settings,
+            existing=existing,
+            probabilities=probabilities,
+            coco=coco,
+        ) as writer:
+            if writer.finished:
+                say(f"{out} holds the finished run already; --overwrite makes it anew.")
+                return
+            session = _session(
+                writer.state_path,
+                model,
+                device=device,
+                precision=precision,
+                memory_slots=slots,
+                policy=policy,
+                size=size,
+                reach=farthest,
+            )
+            if writer.read_from:
+                frames.close()
+                frames = open_frames(source, start=writer.read_from)
+            _run(frames, session, mask_of, writer, limit)
 
 
 def within(reach: float) -> float | None:
-    """Return the reach as sessions take it: None if nothing is too far."""
+    """Return the reach as sessions take it: None if nothing is too far.
+
+    Raises:
+        StremnError: less than 0, or no number.
+    """
+    if not reach >= 0:
+        raise StremnError(f"--reach is a number of object sizes, 0 or more, or inf; got {reach}.")
     return None if math.isinf(reach) else reach
 
 
@@ -123,9 +184,10 @@ def _session(
     """Go on from a saved state, or start anew."""
     from stremn.sessions import SegmentationSession
 
-    if state is not None:
-        return SegmentationSession.load(state, model, device=device)
-    return SegmentationSession.from_pretrained(model, device=device, **options)
+    with console.status("loading the model"):
+        if state is not None:
+            return SegmentationSession.load(state, model, device=device)
+        return SegmentationSession.from_pretrained(model, device=device, **options)
 
 
 def _run(
@@ -141,19 +203,32 @@ def _run(
     start, out = writer.next_frame, writer.out
     total = frames.count if limit is None else min(limit, frames.count or limit)
     try:
-        with frames, frame_progress(frames.label, total, start) as watch:
+        with (
+            frames,
+            frame_progress(frames.label, total, start) as show_progress,
+            stopping_between_frames() as stop_if_asked,
+        ):
+
+            def watch(done: int, result: StepResult) -> None:
+                show_progress(done, result)
+                stop_if_asked()
+
             summary = segment_video(frames, session, mask_of, writer, limit=limit, watch=watch)
     except (StremnError, KeyboardInterrupt):
         if writer.written > start:
-            console.print(f"{writer.written} frames are in {out}; --resume goes on from there.")
+            say(f"{_frames(writer.written)} are in {out}; --resume goes on from there.")
         raise
-    console.print(
-        f"{summary.frames} frames at {summary.frames_per_second:.1f} frames/s; the memory took "
+    say(
+        f"{_frames(summary.frames)} at {summary.frames_per_second:.1f} frames/s; the memory took "
         f"{megabytes(summary.memory_bytes)} from first to last."
     )
-    console.print(f"  masks    {out / 'masks'}\n  overlay  {out / 'overlay.mp4'}")
-    console.print(f"  memory   {out / STRIP}, {out / 'memory.json'}")
+    say(f"  masks    {out / 'masks'}\n  overlay  {out / 'overlay.mp4'}")
+    say(f"  memory   {out / STRIP}, {out / 'memory.json'}")
     return summary
+
+
+def _frames(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
 
 
 def demo(
@@ -185,38 +260,56 @@ def demo(
 
 def check_mask(
     mask: Annotated[Path, typer.Argument(help="Mask image.")],
-    frame: Annotated[Path | None, typer.Option(help="The frame it belongs to.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write a repaired mask.")] = None,
+    frame: Annotated[
+        str | None,
+        typer.Option(help="The video, folder or image that it is for: compares the sizes."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="PNG to write the repaired mask to.")
+    ] = None,
 ) -> None:
     """Say what a mask holds and what is wrong with it; with -o, repair it.
 
     Understands palette, grey and color-coded masks, transparency and 16-bit ids; mends soft
     edges, lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
+
+    Example: stremn check-mask first.jpg --frame frames/00000.jpg -o first.png
     """
     from stremn.media.mask_check import diagnose, repair
-    from stremn.media.masks import write_mask
-    from stremn.media.video import read_image
+    from stremn.media.masks import repair_command, write_mask
+    from stremn.media.video import open_frames
 
-    size = None if frame is None else read_image(frame).shape[:2]
+    size = None
+    if frame is not None:
+        with open_frames(frame) as frames:
+            size = frames.size
     report = diagnose(mask, size)
     for line in report.lines():
-        output.print(line, markup=False, highlight=False, soft_wrap=True)
+        show(line)
     if out is not None:
         write_mask(out, repair(mask, size).labels)
-        output.print(f"wrote {out}", markup=False, highlight=False, soft_wrap=True)
+        show(f"wrote {out}")
     elif not report.usable:
         if report.repairable:
-            output.print(f"repair it with: stremn check-mask {mask} -o repaired.png", markup=False)
+            show(f"repair it with: {repair_command(mask, frame)}")
         raise typer.Exit(1)
 
 
 def web(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: every computer may visit.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     model: Model = "small",
     device: Device = "auto",
 ) -> None:
-    """Open a web page that does what `segment` does."""
+    """Serve a web page that does what `segment` does; open its address in a browser.
+
+    Example: stremn web
+    """
     from stremn.web.page import serve
 
-    serve(model=model, device=device, host=host, port=port)
+    def announce(address: str) -> None:
+        say(f"Open {address} in a browser. Ctrl-C ends it.")
+
+    serve(model=model, device=device, host=host, port=port, announce=announce)

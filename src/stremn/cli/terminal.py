@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Event
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,8 +23,24 @@ from rich.progress import (
 if TYPE_CHECKING:
     from stremn.reports import StepResult
 
+SequenceWatcher = Callable[[str, int, int], None]
+"""Told (sequence, frames done, frames in all)."""
+
 console = Console(stderr=True)
 output = Console()
+
+
+_LABEL_LENGTH = 18  # so that a progress bar fits into 80 columns
+
+
+def say(text: str) -> None:
+    """Tell the user something, as it is: no markup, no colors, no line breaks of its own."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def show(text: str) -> None:
+    """Print a result, as it is, to standard output."""
+    output.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def megabytes(count: int) -> str:
@@ -47,9 +67,9 @@ class FrameProgress:
 
 @contextmanager
 def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[FrameProgress]:
-    """Show a progress bar while a video runs."""
+    """Show a progress bar while a video runs; `label` is its path, of which the end is shown."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[speed]}"),
@@ -58,4 +78,48 @@ def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[Fr
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield FrameProgress(progress, label, total, start)
+        yield FrameProgress(progress, _short(label), total, start)
+
+
+@contextmanager
+def stopping_between_frames() -> Iterator[Callable[[], None]]:
+    """Let Ctrl-C and SIGTERM wait for the end of a frame; a second one stops at once.
+
+    Gives what is to be called after each frame: it raises KeyboardInterrupt if one came.
+    """
+    asked = Event()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+        say("Stopping after this frame; once more stops at once.")
+
+    def check() -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def sequence_progress() -> Iterator[SequenceWatcher]:
+    """Show which sequence of a data set runs and how far it is; a line for each that is done."""
+    with console.status("reading") as status:
+
+        def watch(sequence: str, done: int, total: int) -> None:
+            status.update(escape(f"{sequence}: {done} of {total} frames"))
+            if done == total:
+                say(f"{sequence}: {done} frames")
+
+        yield watch
+
+
+def _short(label: str) -> str:
+    name = label.rstrip("/").rpartition("/")[2]
+    return name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stremn.cli.terminal import output
+from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
@@ -20,13 +20,22 @@ def register(app: typer.Typer) -> None:
 def train(
     recipe: Annotated[Path, typer.Argument(help="A TOML file, such as recipes/small-video.toml.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder; default runs/<recipe>.")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for weights and logs; default `runs/<recipe>`."),
     ] = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, as often as needed.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="`section.key=value`: change a value of the recipe; repeatable."
+        ),
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = False,
-    dry_run: Annotated[bool, typer.Option(help="Say what a full run costs, and stop.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Measure some steps, say what a full run costs, and stop."),
+    ] = False,
 ) -> None:
     """Train a model as a recipe says.
 
@@ -42,13 +51,13 @@ def train(
     logging.getLogger("stremn").setLevel(logging.INFO)
     task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes
     text = task.train(recipe, changes or [], out, resume=resume, dry_run=dry_run)
-    output.print(text, markup=False, highlight=False, soft_wrap=True)
+    show(text)
     leave_processes()
 
 
 def average(
     models: Annotated[list[str], typer.Argument(help="Weights files, folders or presets.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write (.safetensors).")],
 ) -> None:
     """Average the weights of segmentation models that come from one another.
 
@@ -59,4 +68,4 @@ def average(
     from stremn.training.averaging import average_models
 
     average_models(models).save(out)
-    output.print(f"The mean of {len(models)} models is in {out}.", markup=False, soft_wrap=True)
+    show(f"The mean of {len(models)} models is in {out}.")

@@ -35,9 +35,13 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         container = av.open(address, timeout=(30.0, 30.0) if live else None)
     except (av.FFmpegError, OSError, ValueError) as error:
         what = "The stream" if live else "The file"
+        advice = (
+            "Check the address, and that it can be reached from here."
+            if live
+            else "It may be empty, cut off while it was written, or no video."
+        )
         raise StremnError(
-            f"{what} {label} cannot be opened as a video: {_reason(error)}. It may be empty, cut "
-            "off while it was written, or no video."
+            f"{what} {label} cannot be opened as a video: {_reason(error)}. {advice}"
         ) from error
     if not container.streams.video:
         container.close()

@@ -1,6 +1,7 @@
 """Video files out, encoded through PyAV; parts of one video are joined without encoding again."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from stremn.media.files import writing
 from stremn.media.frames import Picture
 
 _QUALITY: dict[str, object] = {"crf": "18", "preset": "veryfast", "bf": "0"}
+_FORMAT = "yuv420p"
 
 
 class VideoPart:
@@ -27,7 +29,7 @@ class VideoPart:
             self._container = av.open(str(path), "w")
             stream = cast(av.VideoStream, self._container.add_stream(codec, rate=rate))
             stream.width, stream.height = width + width % 2, height + height % 2
-            stream.pix_fmt = "yuv420p"
+            stream.pix_fmt = _FORMAT
             stream.options = dict(_QUALITY) if codec == "libx264" else {}
             self._stream = stream
 
@@ -35,7 +37,7 @@ class VideoPart:
         """Encode one more frame."""
         padded = np.pad(image, self._padding, mode="edge")
         with writing(self.path):
-            for packet in self._stream.encode(av.VideoFrame.from_ndarray(padded, format="rgb24")):
+            for packet in self._stream.encode(encoder_frame(padded)):
                 self._container.mux(packet)
 
     def close(self) -> None:
@@ -44,6 +46,21 @@ class VideoPart:
             for packet in self._stream.encode():
                 self._container.mux(packet)
             self._container.close()
+
+
+def encoder_frame(image: Picture) -> av.VideoFrame:
+    """An image of even sides as the encoder takes it.
+
+    The encoder also looks at the bytes beside the picture, which are whatever the memory held;
+    here they are 0, so that the same pictures always give the same file.
+    """
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=_FORMAT)
+    for plane in frame.planes:
+        held = np.frombuffer(bytes(plane), dtype=np.uint8)
+        rows = held.reshape(-1, plane.line_size).copy()
+        rows[:, plane.width :] = 0
+        plane.update(rows.tobytes())
+    return frame
 
 
 def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None:
@@ -67,10 +84,10 @@ def join_videos(parts: Iterable[Path], path: Path) -> None:
     """Join videos of one encoder, one after the other, without encoding them again.
 
     Raises:
-        StremnError: no permission, disk full.
+        StremnError: a part is not whole, no permission, disk full.
     """
     beside = path.with_name(f".{path.name}.part")
-    with writing(path):
+    with writing(path), _whole_parts(path):
         with av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined:
             stream: av.VideoStream | None = None
             offset = 0
@@ -81,6 +98,17 @@ def join_videos(parts: Iterable[Path], path: Path) -> None:
                         stream = joined.add_stream_from_template(source)
                     offset += _copy(container, source, joined, stream, offset)
         beside.replace(path)
+
+
+@contextmanager
+def _whole_parts(path: Path) -> Iterator[None]:
+    """Say in words that a part of `path` cannot be read, as when the disk was full before."""
+    try:
+        yield
+    except av.error.InvalidDataError as error:
+        raise StremnError(
+            f"{path} could not be written: a part of it was cut off. The masks are not affected."
+        ) from error
 
 
 def _copy(

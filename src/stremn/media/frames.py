@@ -60,6 +60,16 @@ class FrameSource:
             raise StremnError(f"{label} holds no frame. Check that it plays, or give another one.")
         self.size = (0, 0) if self._first is None else self._first.shape[:2]
 
+    def peek(self) -> Frame:
+        """The frame that iteration begins with, before it has begun.
+
+        Raises:
+            StremnError: there is none after `start`, or iteration has begun.
+        """
+        if self._first is None:
+            raise StremnError(f"{self.label} holds no frame at {self.start}, or it was read.")
+        return Frame(self.start, self.name(self.start), self._first)
+
     def name(self, index: int) -> str:
         """Name of the frame at `index`."""
         return frame_name(index) if self.names is None else self.names[index]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from stremn.errors import StremnError
-from stremn.media.mask_codes import Problem, hard_codes
+from stremn.media.mask_codes import MaskCodes, Problem, hard_codes
 from stremn.media.mask_problems import find_problems, is_lost_palette
 from stremn.media.masks import (
     ColorTable,
@@ -55,7 +55,8 @@ class MaskReport:
     def lines(self) -> list[str]:
         """The report in words, a line each."""
         height, width = self.size
-        lines = [f"{self.path}: {width}x{height}, {_KINDS[self.kind]}, {len(self.objects)} objects"]
+        count = "1 object" if len(self.objects) == 1 else f"{len(self.objects)} objects"
+        lines = [f"{self.path}: {width}x{height}, {_KINDS[self.kind]}, {count}"]
         for item in self.objects[:_LISTED]:
             x, y, w, h = item.box
             lines.append(f"  id {item.id}: {item.pixels} pixels, box {x},{y},{w},{h}")
@@ -72,7 +73,7 @@ _KINDS = {
     "palette": "palette indices are ids",
     "grey": "grey values are ids",
     "colors": "every color is an object",
-    "binary": "one object",
+    "binary": "black and white",
     "array": "array of ids",
 }
 
@@ -89,15 +90,19 @@ def diagnose(mask: MaskInput, frame_size: tuple[int, int] | None = None) -> Mask
     """
     raw = codes_of(mask)
     problems = find_problems(raw, frame_size)
-    found = to_label_map(raw, hard_codes(raw), ColorTable())
-    height, width = found.size
+    is_picture = any(problem.kind == "picture" for problem in problems)
+    height, width = raw.codes.shape
     return MaskReport(
         path=str(mask) if isinstance(mask, str | Path) else "array",
         kind=raw.kind,
         size=(height, width),
-        objects=objects_of(found),
+        objects=() if is_picture else _objects(raw),
         problems=tuple(sorted(problems, key=lambda problem: not problem.blocking)),
     )
+
+
+def _objects(raw: MaskCodes) -> tuple[MaskObject, ...]:
+    return objects_of(to_label_map(raw, hard_codes(raw), ColorTable()))
 
 
 def repair(mask: MaskInput, frame_size: tuple[int, int] | None = None) -> LabelMap:

@@ -40,8 +40,8 @@ class Problem:
     """Something to know about a mask.
 
     Attributes:
-        kind: one word: "soft", "lossy", "picture", "size", "empty", "full", "binary", "void",
-            "alpha", "grey-palette", "wide-ids", "dark".
+        kind: one word: "soft", "lossy", "picture", "size", "empty", "full",
+            "inverted", "binary", "void", "alpha", "grey-palette", "wide-ids", "dark".
         text: a clause in words.
         blocking: reading the mask as it is would be refused.
         repairable: `repair` mends it.
@@ -184,7 +184,7 @@ def soft_codes(raw: MaskCodes, solid: list[int], edge: list[int]) -> list[int]:
     """The codes that look like soft edges between objects, not like objects; often none.
 
     There are many of them, they fill no block, and they hug objects that do: separate tiny
-    objects stand alone.
+    objects stand alone. A thin part of an object may be soft all over; it hangs on the object.
     """
     objects = [code for code in solid if code]
     if len(edge) < _FEW_EDGE_CODES or len(edge) <= len(objects):
@@ -192,8 +192,22 @@ def soft_codes(raw: MaskCodes, solid: list[int], edge: list[int]) -> list[int]:
     if not objects:
         return edge
     apart = _distance_to(np.isin(raw.codes, objects))
-    reach = _LOSSY_REACH if raw.lossy else _SOFT_REACH
-    return edge if float(np.mean(apart[np.isin(raw.codes, edge)] <= reach)) > 0.9 else []
+    hugging = apart <= (_LOSSY_REACH if raw.lossy else _SOFT_REACH)
+    if len(edge) > _MANY_CODES:
+        hugging |= parts_touching(raw.codes > 0, apart == 0)
+    return edge if float(np.mean(hugging[np.isin(raw.codes, edge)])) > 0.9 else []
+
+
+def parts_touching(
+    region: Bool[np.ndarray, "height width"],
+    seed: Bool[np.ndarray, "height width"],
+    connectivity: int = 8,
+) -> Bool[np.ndarray, "height width"]:
+    """The connected parts of a region that hold a pixel of the seed (4 or 8 neighbors count)."""
+    count, parts = cv2.connectedComponents(region.astype(np.uint8), connectivity=connectivity)
+    keep = np.zeros(count, dtype=bool)
+    keep[np.unique(parts[seed & region])] = True
+    return keep[parts]
 
 
 def _distance_to(region: Bool[np.ndarray, "height width"]) -> np.ndarray:
@@ -243,13 +257,8 @@ def harden(raw: MaskCodes, dominant: list[int]) -> np.ndarray:
 def _parts_with_block(raw: MaskCodes, code: int) -> Bool[np.ndarray, "height width"]:
     """The connected parts of a code (in lossy files: of codes like it) that hold a 3x3 block."""
     same = difference(raw, raw.codes, code) <= (_tolerance(raw) if raw.lossy else 0)
-    region = same.astype(np.uint8)
-    core = cv2.erode(region, np.ones((3, 3), np.uint8)) > 0
-    _, parts = cv2.connectedComponents(region, connectivity=4)
-    keep = np.zeros(int(parts.max()) + 1, dtype=bool)
-    keep[np.unique(parts[core])] = True
-    keep[0] = False
-    return keep[parts] & same
+    core = cv2.erode(same.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return parts_touching(same, core, connectivity=4)
 
 
 def hard_codes(raw: MaskCodes) -> np.ndarray:
@@ -258,10 +267,10 @@ def hard_codes(raw: MaskCodes) -> np.ndarray:
     dominant = dominant_codes(raw, solid)
     if not any(dominant) or not (raw.lossy or soft_codes(raw, solid, edge)):
         return raw.codes
-    hard = harden(raw, dominant)
     objects = [code for code in dominant if code]
     if raw.kind == "grey" and len(objects) == 1 and objects[0] >= _WHITE:
-        return (hard == objects[0]).astype(np.int32)
+        return (raw.codes > objects[0] // 2).astype(np.int32)
+    hard = harden(raw, dominant)
     if raw.lossy:  # black is rarely exactly black
         dark = [
             code for code in dominant if difference(raw, np.array([code]), 0)[0] <= _tolerance(raw)

@@ -26,6 +26,9 @@ def find_problems(raw: MaskCodes, size: tuple[int, int] | None) -> list[Problem]
     elif values[0] != 0:
         text = "it holds no background (no pixel is 0 or black), so objects fill the frame"
         problems.append(Problem("full", text))
+    elif _is_inside_out(raw):
+        text = "its object lies all along the border: are object and background swapped?"
+        problems.append(Problem("inverted", text))
     if raw.kind != "colors" and values[-1] > 255:
         problems.append(
             Problem("wide-ids", f"ids up to {values[-1]}: masks are written as 16-bit PNG")
@@ -33,6 +36,12 @@ def find_problems(raw: MaskCodes, size: tuple[int, int] | None) -> list[Problem]
     if raw.kind == "grey" and not any(problem.blocking for problem in problems):
         problems += _grey_problems([int(value) for value in values if value])
     return problems
+
+
+def _is_inside_out(raw: MaskCodes) -> bool:
+    """Whether one object is all around: what white on black looks like when it is inverted."""
+    rim = np.concatenate([raw.codes[0], raw.codes[-1], raw.codes[:, 0], raw.codes[:, -1]])
+    return bool(rim.all() and (rim == rim[0]).all() and float((raw.codes > 0).mean()) > 0.5)
 
 
 def _size_problems(raw: MaskCodes, size: tuple[int, int] | None) -> list[Problem]:

@@ -4,6 +4,7 @@ A label map holds one integer per pixel: 0 is background, any other number the i
 """
 
 import io
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,9 +165,17 @@ def read_mask(
     if blocking is not None:
         advice = ""
         if blocking.repairable and isinstance(mask, str | Path):
-            advice = f" Repair it with: stremn check-mask {mask} -o repaired.png"
+            sizes_differ = any(problem.kind == "size" for problem in problems)
+            command = repair_command(mask, "VIDEO" if sizes_differ else None)
+            advice = f" Repair it with: {command}"
         raise StremnError(f"{what} cannot be used: {blocking.text}.{advice}")
     return to_label_map(raw, raw.codes, colors or ColorTable())
+
+
+def repair_command(mask: str | Path, source: str | None) -> str:
+    """The command that repairs a mask file; `source` is the video it is for, if sizes matter."""
+    size = "" if source is None else f" --frame {shlex.quote(source)}"
+    return f"stremn check-mask {shlex.quote(str(mask))}{size} -o repaired.png"
 
 
 # ---------------------------------------------------------------- writing, drawing

@@ -1,4 +1,4 @@
-"""A box, clicks, a scribble or a polygon on one frame becomes a mask (with OpenCV's GrabCut)."""
+"""A box, clicks or a scribble on one frame becomes a mask (with OpenCV's GrabCut)."""
 
 import math
 import re
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Integer, UInt8
 
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
+from stremn.media.mask_codes import parts_touching
 
 ObjectMask = Bool[np.ndarray, "height width"]
 Point = tuple[int | float, int | float]  # x, y in pixels
@@ -23,6 +24,7 @@ _RING = 0.25  # a box's surroundings that colors are learned from, in box sizes
 _COLLAPSED = 0.1  # of the box: a smaller find is tried again with the middle given
 _MIDDLE, _LIKELY = 0.3, 0.9  # of the box's half sides: surely and probably on the object
 _KEPT_SHARE = 0.1  # parts smaller than this share of the largest are dropped
+_STILL_THERE = 0.5  # of the pixels around a point
 _CLICK_RADIUS = 0.012  # of the frame's diagonal, as the next
 _REACHES = (0.02, 0.04, 0.07, 0.11, 0.16, 0.24)
 
@@ -77,44 +79,23 @@ def _numbers(text: str) -> list[float]:
     return numbers if all(math.isfinite(number) for number in numbers) else []
 
 
-# ---------------------------------------------------------------- outlines drawn by hand
-
-
-def polygon_mask(size: tuple[int, int], points: Sequence[Point]) -> ObjectMask:
-    """The inside of a polygon (even-odd where it crosses itself).
-
-    Args:
-        size: (height, width) of the frame.
-        points: corners (x, y) in pixels, three or more.
-
-    Raises:
-        StremnError: fewer than three corners, or nothing of it inside the frame.
-    """
-    if len(points) < 3:
-        raise StremnError(f"A polygon needs three or more points, got {len(points)}.")
-    mask = np.zeros(size, dtype=np.uint8)
-    corners = np.round(np.asarray(points, dtype=np.float64)).astype(np.int32)
-    cv2.fillPoly(mask, [corners], 1)
-    if not mask.any():
-        raise StremnError(f"The polygon lies outside the frame of {_size_text(size)}.")
-    return mask > 0
-
-
 # ---------------------------------------------------------------- GrabCut
 
 
-def box_mask(frame: Picture, box: Box) -> ObjectMask:
+def box_mask(frame: Picture, box: Box, negative: Sequence[Point] = ()) -> ObjectMask:
     """The object that fills a box, found by GrabCut.
 
     Args:
         frame: RGB.
         box: around the object, tight, with a little room; parts outside the frame are cut off.
+        negative: points (x, y) on what does not belong to it.
 
     Raises:
         StremnError: the box is outside the frame, too small, the whole frame, or holds nothing
-            that differs from its surroundings.
+            that differs from its surroundings; a point outside the frame.
     """
     size = (frame.shape[0], frame.shape[1])
+    barrier = _points_mask(size, negative)
     inside = _inside(box, size)
     _, _, width, height = cv2.boundingRect(inside.astype(np.uint8))
     shown = f"{box.x:g},{box.y:g},{box.width:g},{box.height:g}"
@@ -134,15 +115,17 @@ def box_mask(frame: Picture, box: Box) -> ObjectMask:
             "outside to compare with. Draw it closer, or give clicks or a mask."
         )
     region = _around(inside, _RING)
-    found = _grab_cut(frame, np.where(inside, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8), region)
+    hints = np.where(inside & ~barrier, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
+    found = _grab_cut(frame, hints, region)
     if found.sum() < _COLLAPSED * inside.sum():
-        found = _grab_cut(frame, _middle_hints(inside), region)
+        hints = np.where(barrier, cv2.GC_BGD, _middle_hints(inside)).astype(np.uint8)
+        found = _grab_cut(frame, hints, region)
     if not found.any():
         raise StremnError(
             f"Nothing in the box {shown} differs enough from its surroundings. Draw the box a "
             "little larger, or give clicks or a mask."
         )
-    return _main_parts(found)
+    return _without(frame, _main_parts(found), negative, keep=~inside)
 
 
 def _middle_hints(inside: ObjectMask) -> UInt8[np.ndarray, "height width"]:
@@ -175,14 +158,53 @@ def clicks_mask(
     if not positive:
         raise StremnError("Clicks need at least one point on the object.")
     size = (frame.shape[0], frame.shape[1])
-    for x, y in [*positive, *negative]:
-        if not (0 <= x < size[1] and 0 <= y < size[0]):
-            raise StremnError(f"The click {x:g},{y:g} is outside the frame of {_size_text(size)}.")
-    radius = max(2, round(_CLICK_RADIUS * math.hypot(*size)))
-    barrier = _discs(size, negative, radius)
+    barrier = _points_mask(size, negative)
     if within is not None:
         barrier |= ~_inside(within, size)
-    return scribble_mask(frame, _discs(size, positive, radius), barrier)
+    return scribble_mask(frame, _points_mask(size, positive), barrier)
+
+
+def refined_mask(
+    frame: Picture,
+    mask: ObjectMask,
+    positive: Sequence[Point] = (),
+    negative: Sequence[Point] = (),
+) -> ObjectMask:
+    """A mask that is nearly right, mended by clicks; far from them it stays as it is.
+
+    Args:
+        frame: RGB.
+        mask: where the object was found.
+        positive: points (x, y) on parts of the object that are missing.
+        negative: points on what was taken for the object; outside `mask` they only hold
+            `positive` back.
+
+    Raises:
+        StremnError: a click outside the frame, or nothing is left of the object.
+    """
+    size = (frame.shape[0], frame.shape[1])
+    mended = mask | clicks_mask(frame, positive, negative) if positive else mask
+    return _without(frame, mended, negative, keep=_points_mask(size, positive))
+
+
+def _without(
+    frame: Picture, mask: ObjectMask, negative: Sequence[Point], keep: ObjectMask
+) -> ObjectMask:
+    """A mask without the things in it that lie under points; `keep` surely stays.
+
+    Raises:
+        StremnError: nothing is left.
+    """
+    size = (frame.shape[0], frame.shape[1])
+    for point in negative:
+        spot = _points_mask(size, [point])
+        around = cv2.dilate(spot.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+        still_there = mask[around & ~spot].mean() > _STILL_THERE
+        wrong = scribble_mask(frame, spot, (keep & ~spot) | ~(mask | spot)) if still_there else spot
+        mask = mask & ~wrong
+    if not mask.any():
+        raise StremnError("Nothing is left of the object. Take the last click back.")
+    return mask
 
 
 def scribble_mask(
@@ -234,7 +256,7 @@ def _find_within(frame: Picture, seed: ObjectMask, barrier: ObjectMask, reach: f
     hints[apart < reach] = cv2.GC_PR_FGD
     hints[barrier] = cv2.GC_BGD
     hints[seed] = cv2.GC_FGD
-    return _parts_touching(_grab_cut(frame, hints, apart < 3 * reach), seed)
+    return parts_touching(_grab_cut(frame, hints, apart < 3 * reach), seed)
 
 
 def _apart_from_hull(seed: ObjectMask) -> Float[np.ndarray, "height width"]:
@@ -271,9 +293,13 @@ def _inside(box: Box, size: tuple[int, int]) -> ObjectMask:
     return inside
 
 
-def _discs(size: tuple[int, ...], points: Sequence[Point], radius: int) -> ObjectMask:
+def _points_mask(size: tuple[int, int], points: Sequence[Point]) -> ObjectMask:
+    """A small disc round each point; raises StremnError for one outside the frame."""
+    radius = max(2, round(_CLICK_RADIUS * math.hypot(*size)))
     mask = np.zeros(size, dtype=np.uint8)
     for x, y in points:
+        if not (0 <= x < size[1] and 0 <= y < size[0]):
+            raise StremnError(f"The click {x:g},{y:g} is outside the frame of {_size_text(size)}.")
         cv2.circle(mask, (int(x), int(y)), radius, 1, cv2.FILLED)
     return mask > 0
 
@@ -322,15 +348,6 @@ def _main_parts(mask: ObjectMask) -> ObjectMask:
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
     return (areas >= _KEPT_SHARE * areas.max())[parts] & mask
-
-
-def _parts_touching(mask: ObjectMask, seed: ObjectMask) -> ObjectMask:
-    """The connected parts that share a pixel with the seed."""
-    count, parts = cv2.connectedComponents(mask.astype(np.uint8))
-    keep = np.zeros(count, dtype=bool)
-    keep[np.unique(parts[seed & mask])] = True
-    keep[0] = False
-    return keep[parts]
 
 
 def _size_text(size: tuple[int, ...]) -> str:

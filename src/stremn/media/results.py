@@ -107,8 +107,9 @@ class ResultWriter:
         self._settings = json.loads(json.dumps({**(settings or {}), **kept}))
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
-        made = _read_progress(self._resume)
-        self._check_earlier(existing, made)
+        rows = _count_rows(out / "memory.json")
+        made = _read_progress(self._resume) if rows else None
+        self._check_earlier(existing, made, rows)
         resumed = made if existing == "resume" else None
         self.next_frame = resumed.frames if resumed else 0
         self.finished = bool(resumed and resumed.finished)
@@ -130,11 +131,10 @@ class ResultWriter:
         if self.next_frame == 0:
             self._save_progress(Progress(0, False, None, self._settings))
 
-    def _check_earlier(self, existing: Existing, made: "Progress | None") -> None:
-        if existing == "refuse" and (self.out / "memory.json").exists():
-            count = sum(1 for _ in iterate_rows(self.out / "memory.json"))
+    def _check_earlier(self, existing: Existing, made: "Progress | None", rows: int) -> None:
+        if existing == "refuse" and rows:
             raise StremnError(
-                f"{self.out} holds {count} frames of an earlier run. Add --resume to continue it, "
+                f"{self.out} holds {rows} frames of an earlier run. Add --resume to continue it, "
                 "--overwrite to replace it, or choose another output folder."
             )
         if existing == "resume" and made is not None and made.settings != self._settings:
@@ -291,6 +291,10 @@ class ResultWriter:
             if error is None:
                 raise
             logger.warning("%s", late)
+
+
+def _count_rows(path: Path) -> int:
+    return sum(1 for _ in iterate_rows(path)) if path.exists() else 0
 
 
 def _part_start(part: Path) -> int:

@@ -155,8 +155,8 @@ def read_image(path: Path) -> Picture:
 
 def _unreadable(path: Path, reason: str) -> StremnError:
     return StremnError(
-        f"The image {path} cannot be read: {reason}. Frames before it are not affected; "
-        "replace or remove the file."
+        f"The image {path} cannot be read: {reason}. Replace or remove the file; frames before it "
+        "are not affected."
     )
 
 
@@ -202,10 +202,16 @@ def as_picture(image: np.ndarray | Image.Image, what: str = "The frame") -> Pict
 
 
 def _open_camera(index: int, start: int, hint: str = "") -> FrameSource:
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # OpenCV would tell its own story of a camera that is not there
     try:
         capture = cv2.VideoCapture(index)
     except cv2.error as error:  # no 32-bit number: a mistyped name of digits
         raise _no_camera(index, hint) from error
+    finally:
+        cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         capture.release()
         raise _no_camera(index, hint)

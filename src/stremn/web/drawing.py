@@ -1,5 +1,6 @@
-"""What a user says about the first frame: clicks and boxes that become a mask."""
+"""What a user says about a frame: clicks and boxes that become a mask."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -11,13 +12,13 @@ from jaxtyping import Bool
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import LabelMap, Labels, label_map, overlay
-from stremn.media.prompts import Box, Point, box_mask, clicks_mask
+from stremn.media.prompts import Box, Point, box_mask, clicks_mask, refined_mask
 
 _MARK_SHARE = 120  # a mark's radius is this part of the frame's longer side
 
 
 class Tool(StrEnum):
-    """What a click on the first frame means."""
+    """What a click on the frame means."""
 
     BOX = "Corner of a box"
     ON = "On the object"
@@ -26,47 +27,82 @@ class Tool(StrEnum):
 
 @dataclass(frozen=True)
 class Drawing:
-    """What a user has said about the first frame so far; every change makes a new one.
+    """What a user has said about a frame so far; every change makes a new one.
 
     Attributes:
-        frame: the first frame.
+        frame: the frame.
         labels: the objects that are done, "height width".
         marks: (tool, point) of the object at hand, in the order of the clicks.
+        index: number of the frame in the video; after the first one, a correction.
+        begun_with: the labels before anything was said: none, or what was found.
+        target: id of the object that is corrected; None if the object at hand is a new one.
+        given: the masks given for other frames, by their numbers.
     """
 
     frame: Picture
     labels: Labels
-    marks: tuple[tuple[Tool, Point], ...] = field(default=())
+    marks: tuple[tuple[Tool, Point], ...] = ()
+    index: int = 0
+    begun_with: Labels | None = None
+    target: int | None = None
+    given: Mapping[int, LabelMap] = field(default_factory=dict)
 
     @classmethod
     def on(cls, frame: Picture) -> "Drawing":
         """Nothing said yet."""
         return cls(frame, np.zeros(frame.shape[:2], dtype=np.uint16))
 
+    def correcting(self, index: int, frame: Picture, found: LabelMap) -> "Drawing":
+        """A correction of what was found in frame `index`; what was said before stays given."""
+        labels = found.labels.astype(np.uint16)
+        target = found.ids[0] if found.ids else None
+        return Drawing(frame, labels, (), index, labels, target, self.masks())
+
+    @property
+    def number(self) -> int:
+        """Id of the object that the next click is about."""
+        return int(self.labels.max(initial=0)) + 1 if self.target is None else self.target
+
     def clicked(self, tool: Tool, point: Point) -> "Drawing":
         """With one more click."""
         return replace(self, marks=(*self.marks, (tool, point)))
 
     def undone(self) -> "Drawing":
-        """Without the last click; with none left, without the last object."""
+        """Without the last click; with none left, without the last object or correction."""
         if self.marks:
             return replace(self, marks=self.marks[:-1])
+        if self.begun_with is not None:
+            return self.cleared()
         last = int(self.labels.max(initial=0))
         return replace(self, labels=np.where(self.labels == last, 0, self.labels))
 
+    def cleared(self) -> "Drawing":
+        """With nothing said about this frame."""
+        if self.begun_with is None:
+            return Drawing.on(self.frame)
+        ids = label_map(self.begun_with).ids
+        target = ids[0] if ids else None
+        return replace(self, labels=self.begun_with, marks=(), target=target)
+
     def next_object(self) -> "Drawing":
-        """The object at hand is done; the next click begins another.
+        """The object at hand is done; the next click is about another one.
 
         Raises:
             StremnError: nothing has been marked since the last object.
         """
         if self.current is None:
             raise StremnError("Mark an object first: two corners of a box, or points on it.")
-        return Drawing(self.frame, self.all_labels)
+        later = [] if self.target is None else [i for i in self._ids if i > self.number]
+        target = later[0] if later else None
+        return replace(self, labels=self.all_labels, marks=(), target=target)
 
     def with_mask(self, mask: LabelMap) -> "Drawing":
         """With the objects of a mask file instead of what was drawn."""
-        return Drawing(self.frame, mask.labels.astype(np.uint16))
+        return replace(self, labels=mask.labels.astype(np.uint16), marks=(), target=None)
+
+    @property
+    def _ids(self) -> tuple[int, ...]:
+        return label_map(self.labels).ids
 
     def _points(self, tool: Tool) -> list[Point]:
         return [point for kind, point in self.marks if kind is tool]
@@ -88,17 +124,20 @@ class Drawing:
             StremnError: what was marked does not lead to an object.
         """
         positive, negative = self._points(Tool.ON), self._points(Tool.OFF)
+        known = self.labels == self.number
+        if known.any() and self.box is None:
+            return refined_mask(self.frame, known, positive, negative) if self.marks else known
         if positive:
             return clicks_mask(self.frame, positive, negative, within=self.box)
-        return None if self.box is None else box_mask(self.frame, self.box)
+        return None if self.box is None else box_mask(self.frame, self.box, negative)
 
     @cached_property
     def all_labels(self) -> Labels:
         """The objects that are done and the one at hand; that one lies on top."""
         if self.current is None:
             return self.labels
-        number = int(self.labels.max(initial=0)) + 1
-        return np.where(self.current, number, self.labels).astype(np.uint16)
+        others = np.where(self.labels == self.number, 0, self.labels)
+        return np.where(self.current, self.number, others).astype(np.uint16)
 
     def mask(self) -> LabelMap:
         """All objects, to start from.
@@ -113,8 +152,29 @@ class Drawing:
             )
         return found
 
+    def masks(self) -> dict[int, LabelMap]:
+        """All masks that were given, by the number of their frame.
+
+        Raises:
+            StremnError: there is none for the first frame.
+        """
+        begun = self.begun_with
+        unchanged = begun is not None and np.array_equal(begun, self.all_labels)
+        return dict(self.given) if unchanged else {**self.given, self.index: self.mask()}
+
+    def words(self) -> str:
+        """Which frame is shown, and what the next click is about."""
+        if self.begun_with is None:
+            return f"First frame. Clicks are about object {self.number}."
+        what = f"new object {self.number}" if self.target is None else f"object {self.number}"
+        return (
+            f"Frame {self.index}. Clicks mend {what}: a box replaces it, **On the object** and "
+            "**Not the object** add and take away. Then press **Follow**: it begins anew, with "
+            "this correction."
+        )
+
     def picture(self) -> Picture:
-        """The first frame with objects and marks drawn in."""
+        """The frame with objects and marks drawn in."""
         drawn = overlay(self.frame, self.all_labels)
         radius = max(3, max(self.frame.shape) // _MARK_SHARE)
         for tool, (x, y) in self.marks:

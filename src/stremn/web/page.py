@@ -14,7 +14,7 @@ from stremn.errors import MissingExtraError, StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import read_mask
 from stremn.web.drawing import Drawing, Tool
-from stremn.web.runs import Followed, Options, Runs, StoppedError, first_frame, follow
+from stremn.web.runs import Followed, Options, Runs, StoppedError, follow, frame_of
 
 if TYPE_CHECKING:
     import gradio
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 POLICIES = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
+_Shown = tuple[Drawing | None, Picture | None, str]
+"""What is drawn, its picture, and words under it."""
+
+_MOST_FRAMES = 10**7
 _CACHE_SECONDS = (3600, 24 * 3600)  # how often, and after what age, uploads are removed
 
 _CSS = """
@@ -38,11 +42,15 @@ _HEADING = """
 Follow objects through a video of any length, with a memory that never grows.
 """
 
-_HELP = """
-In the first frame, click two corners of a box around an object, or points on it (and beside it, if
-too much is found).
-**Next object** begins another one.
+_VIDEO = "### 1. Choose a video"
+
+_MARK = """
+### 2. Mark an object
+Click two corners of a box around it, or points on it; blue is what was found. If that is too much,
+choose **Not the object** and click where it is too much. **Next object** begins another one.
 """
+
+_RESULT = "### 3. Press Follow, and look at the result here"
 
 
 def build_page(model: str = "small", device: str = "auto") -> "gradio.Blocks":
@@ -61,9 +69,14 @@ def build_page(model: str = "small", device: str = "auto") -> "gradio.Blocks":
 
 
 def serve(
-    *, model: str = "small", device: str = "auto", host: str = "127.0.0.1", port: int = 7860
+    *,
+    model: str = "small",
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    announce: Callable[[str], None],
 ) -> None:
-    """Show the page until it is interrupted.
+    """Show the page until it is interrupted; `announce` is told its address once it is there.
 
     Raises:
         MissingExtraError: gradio is not installed.
@@ -72,11 +85,20 @@ def serve(
     gradio = _gradio()
     blocks = build_page(model, device)
     try:
-        blocks.launch(server_name=host, server_port=port, **page_style(gradio))
+        _, address, _ = blocks.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            **page_style(gradio),
+        )
     except OSError as error:
         raise StremnError(
-            f"The page cannot be served on {host}:{port}: {error}. Choose another --port."
+            f"The page cannot be served on {host}:{port}: the port is taken, or the address is not "
+            "this computer's. Choose another --port or --host."
         ) from error
+    announce(address)
+    blocks.block_thread()
 
 
 def page_style(gradio: Any) -> dict[str, Any]:
@@ -127,10 +149,20 @@ class _Page:
             with gr.Column():
                 self._lay_out_input()
             with gr.Column():
+                gr.Markdown(_RESULT)
                 self._overlay = gr.Video(
                     label="Objects", interactive=False, autoplay=True, loop=True, elem_id="overlay"
                 )
                 self._summary = gr.Markdown(elem_id="summary")
+                self._frame = gr.Slider(
+                    0,
+                    _MOST_FRAMES,  # until it is known how many there are
+                    0,
+                    step=1,
+                    visible=False,
+                    elem_id="frame",
+                    label="Did it go wrong? Move to a frame, and correct it in step 2",
+                )
                 gr.Markdown("Frames that the memory held at the end:")
                 self._strip = gr.Image(
                     show_label=False, interactive=False, buttons=["fullscreen"], elem_id="strip"
@@ -139,11 +171,13 @@ class _Page:
 
     def _lay_out_input(self) -> None:
         gr = self._gr
+        gr.Markdown(_VIDEO)
         self._video = gr.Video(label="Video", sources=["upload"], elem_id="video")
         self._demo = gr.Button("Use the demo clip", size="sm", elem_id="demo")
-        gr.Markdown(_HELP)
+        gr.Markdown(_MARK)
         # No label and no buttons: they would lie over a part that may have to be clicked.
         self._picture = gr.Image(show_label=False, interactive=False, buttons=[], elem_id="drawing")
+        self._words = gr.Markdown(elem_id="words")
         self._tool = gr.Radio(
             [tool.value for tool in Tool], value=Tool.BOX.value, label="A click means"
         )
@@ -173,11 +207,11 @@ class _Page:
     def _connect(self) -> None:
         import gradio as gr
 
-        drawn = [self._drawing, self._picture]
+        drawn = [self._drawing, self._picture, self._words]
 
-        def click(drawing: Drawing | None, tool: str, event: gr.SelectData) -> tuple[Any, Any]:
+        def click(drawing: Drawing | None, tool: str, event: gr.SelectData) -> _Shown:
             x, y = event.index
-            return self._shown(self._begun(drawing).clicked(Tool(tool), (x, y)))
+            return self._changed(drawing, lambda begun: begun.clicked(Tool(tool), (x, y)))
 
         self._video.change(self._open, [self._video], drawn, api_name="open")
         self._demo.click(self._demo_video, None, [self._video], api_name="demo")
@@ -187,7 +221,7 @@ class _Page:
         for button, change in (
             (self._undo, Drawing.undone),
             (self._next, Drawing.next_object),
-            (self._clear, lambda drawing: Drawing.on(drawing.frame)),
+            (self._clear, Drawing.cleared),
         ):
             button.click(self._changing(change), [self._drawing], drawn, api_name=False)
         self._mask.upload(self._use_mask, [self._drawing, self._mask], drawn, api_name="mask")
@@ -216,13 +250,37 @@ class _Page:
             def watch(done: int, total: int | None) -> None:
                 progress((done, total), desc="Following", unit="frames")
 
+            progress(0, desc="Loading the model")
             found = self._follow(video, drawing, options, visitor, watch)
             return str(found.overlay), str(found.strip), str(found.masks), found.summary
+
+        def followed(request: gr.Request) -> Any:
+            count = self._runs.followed(str(request.session_hash))
+            return gr.Slider(maximum=max(1, count - 1), visible=count > 1)
+
+        def correct(
+            video: str | None, drawing: Drawing | None, index: float, request: gr.Request
+        ) -> _Shown:
+            return self._correct(video, drawing, int(index), str(request.session_hash))
 
         def stop(request: gr.Request) -> None:
             self._runs.stop(str(request.session_hash))
 
-        self._run.click(run, inputs, results, concurrency_limit=1, api_name="follow")
+        self._run.click(
+            run,
+            inputs,
+            results,
+            concurrency_limit=1,
+            api_name="follow",
+            show_progress_on=self._overlay,
+        ).success(followed, None, self._frame, show_progress="hidden", api_name=False)
+        self._frame.release(
+            correct,
+            [self._video, self._drawing, self._frame],
+            [self._drawing, self._picture, self._words],
+            show_progress_on=self._picture,
+            api_name="correct",
+        )
         self._stop.click(stop, None, None, queue=False, api_name=False)
 
     def _follow(
@@ -246,15 +304,24 @@ class _Page:
                 raise StremnError("Upload a video first, or use the demo clip.")
             with self._lock:
                 return follow(
-                    video, begun.mask(), self._model, folder, options,
+                    video, begun.masks(), self._model, folder, options,
                     device=self._device, watch=watch,
                 )  # fmt: skip
 
-    def _open(self, video: str | None) -> tuple[Drawing | None, Picture | None]:
+    def _open(self, video: str | None) -> _Shown:
         if video is None:
-            return None, None
+            return None, None, ""
         with self._told():
-            return self._shown(Drawing.on(first_frame(video)))
+            return self._shown(Drawing.on(frame_of(video)))
+
+    def _correct(
+        self, video: str | None, drawing: Drawing | None, index: int, visitor: str
+    ) -> _Shown:
+        def opened(begun: Drawing) -> Drawing:
+            found = self._runs.found(visitor, index)
+            return begun.correcting(index, frame_of(str(video), index), found)
+
+        return self._changed(drawing, opened)
 
     def _demo_video(self) -> str:
         from stremn.media.demo import demo_clip
@@ -262,29 +329,29 @@ class _Page:
         with self._told():
             return str(self._runs.keep_copy(demo_clip()))
 
-    def _use_mask(self, drawing: Drawing | None, mask: str) -> tuple[Drawing, Picture]:
-        with self._told():
-            begun = self._begun(drawing)
+    def _use_mask(self, drawing: Drawing | None, mask: str) -> _Shown:
+        def with_mask(begun: Drawing) -> Drawing:
             size = (begun.frame.shape[0], begun.frame.shape[1])
-            return self._shown(begun.with_mask(read_mask(mask, size)))
+            return begun.with_mask(read_mask(mask, size))
 
-    def _changing(
-        self, change: Callable[[Drawing], Drawing]
-    ) -> Callable[[Drawing | None], tuple[Drawing, Picture]]:
-        def changed(drawing: Drawing | None) -> tuple[Drawing, Picture]:
-            with self._told():
-                return self._shown(change(self._begun(drawing)))
+        return self._changed(drawing, with_mask)
 
-        return changed
+    def _changing(self, change: Callable[[Drawing], Drawing]) -> Callable[[Drawing | None], _Shown]:
+        return lambda drawing: self._changed(drawing, change)
 
-    def _begun(self, drawing: Drawing | None) -> Drawing:
+    def _changed(self, drawing: Drawing | None, change: Callable[[Drawing], Drawing]) -> _Shown:
+        with self._told():
+            return self._shown(change(self._begun(drawing)))
+
+    @staticmethod
+    def _begun(drawing: Drawing | None) -> Drawing:
         if drawing is None:
-            raise self._gr.Error("Upload a video first, or use the demo clip.", duration=8)
+            raise StremnError("Upload a video first, or use the demo clip.")
         return drawing
 
-    def _shown(self, drawing: Drawing) -> tuple[Drawing, Picture]:
-        with self._told():
-            return drawing, drawing.picture()
+    @staticmethod
+    def _shown(drawing: Drawing) -> _Shown:
+        return drawing, drawing.picture(), drawing.words()
 
     @contextmanager
     def _told(self) -> Iterator[None]:

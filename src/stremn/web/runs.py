@@ -4,24 +4,27 @@ import shutil
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from PIL import Image
+
 from stremn.errors import StremnError
-from stremn.media.frames import Picture
-from stremn.media.masks import LabelMap
+from stremn.media.frames import Picture, frame_name
+from stremn.media.masks import LabelMap, label_map
 from stremn.media.video import open_frames
 
 if TYPE_CHECKING:
     from stremn.model import STReMN
 
 
-def first_frame(video: str) -> Picture:
-    """The first frame of a video; raises StremnError if it cannot be read."""
-    with open_frames(Path(video)) as frames:
-        return next(iter(frames)).image
+def frame_of(video: str, index: int = 0) -> Picture:
+    """A frame of a video; raises StremnError if it cannot be read or is not there."""
+    with open_frames(Path(video), start=index) as frames:
+        return frames.peek().image
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class StoppedError(StremnError):
 
 def follow(
     video: str,
-    mask: LabelMap,
+    masks: Mapping[int, LabelMap],
     model: "STReMN",
     out: Path,
     options: Options,
@@ -58,11 +61,11 @@ def follow(
     device: str = "auto",
     watch: Callable[[int, int | None], None],
 ) -> Followed:
-    """Follow the objects of a mask of the first frame through a video.
+    """Follow objects through a video.
 
     Args:
         video: path of the video.
-        mask: the objects in its first frame.
+        masks: the objects by frame: in frame 0, and corrections later.
         model: the network.
         out: folder for the results; made anew.
         options: how to follow.
@@ -93,7 +96,7 @@ def follow(
             summary = segment_video(
                 frames,
                 session,
-                lambda frame: mask if frame.index == 0 else None,
+                lambda frame: masks.get(frame.index),
                 writer,
                 limit=options.limit or None,
                 watch=lambda done, result: watch(done, total),
@@ -105,7 +108,8 @@ def follow(
             note = "Stopped early. " if isinstance(error, StoppedError) else f"**{error}** "
             speed = "until then"
     megabytes = session.memory_bytes / 1e6
-    objects = "1 object" if len(mask.ids) == 1 else f"{len(mask.ids)} objects"
+    count = len({item for mask in masks.values() for item in mask.ids})
+    objects = "1 object" if count == 1 else f"{count} objects"
     text = (
         f"{note}{writer.written} frames, {objects}, {speed}. The memory took "
         f"{megabytes:.1f} MB from the first frame to the last."
@@ -130,9 +134,28 @@ class Runs:
         self._root = tempfile.TemporaryDirectory(prefix="stremn-web-")
         self._stops: dict[str, threading.Event] = {}
 
+    def followed(self, visitor: str) -> int:
+        """How many frames a visitor's last run followed."""
+        return len(list((self._folder(visitor) / "masks").glob("*.png")))
+
+    def found(self, visitor: str, index: int) -> LabelMap:
+        """What a visitor's last run found in a frame.
+
+        Raises:
+            StremnError: it did not come so far.
+        """
+        path = self._folder(visitor) / "masks" / f"{frame_name(index)}.png"
+        if not path.exists():
+            raise StremnError(f"Frame {index} has not been followed yet; press Follow first.")
+        with Image.open(path) as image:
+            return label_map(np.asarray(image))
+
+    def _folder(self, visitor: str) -> Path:
+        return Path(self._root.name) / visitor
+
     def begin(self, visitor: str) -> tuple[Path, threading.Event]:
         """An empty folder for a visitor's new run, and the event that ends it."""
-        folder = Path(self._root.name) / visitor
+        folder = self._folder(visitor)
         shutil.rmtree(folder, ignore_errors=True)
         self._stops[visitor] = threading.Event()
         return folder, self._stops[visitor]
