@@ -56,10 +56,8 @@ def encoder_frame(image: Picture) -> av.VideoFrame:
     """
     frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=_FORMAT)
     for plane in frame.planes:
-        held = np.frombuffer(bytes(plane), dtype=np.uint8)
-        rows = held.reshape(-1, plane.line_size).copy()
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
         rows[:, plane.width :] = 0
-        plane.update(rows.tobytes())
     return frame
 
 
