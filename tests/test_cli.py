@@ -132,6 +132,19 @@ def test_a_stopped_run_goes_on_where_it_stopped(clip, mask, tmp_path, monkeypatc
     assert len(labels_in(out)) == FRAMES
 
 
+def test_a_trial_of_some_frames_can_be_continued(clip, mask, tmp_path):
+    trial, whole = tmp_path / "trial", tmp_path / "whole"
+    run("segment", clip, "--mask", mask, "-o", trial, "--limit", 3)
+    assert len(labels_in(trial)) == 3
+    run("segment", clip, "--mask", mask, "-o", trial, "--resume")
+    run("segment", clip, "--mask", mask, "-o", whole)
+    assert len(labels_in(trial)) == FRAMES
+    for one, other in zip(labels_in(trial), labels_in(whole), strict=True):
+        assert np.array_equal(one, other)
+    assert (trial / "memory.json").read_text() == (whole / "memory.json").read_text()
+    assert not list((trial / ".resume").glob("state-*"))
+
+
 def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
     out = tmp_path / "out"
     run("segment", clip, "--mask", mask, "-o", out, "--limit", 2)

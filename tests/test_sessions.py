@@ -91,6 +91,11 @@ def test_many_small_objects_are_memorized_in_windows(monkeypatch: pytest.MonkeyP
         assert np.mean(one != other) < 0.002
 
 
+def test_a_result_prints_on_one_line(model: STReMN) -> None:
+    result = open_session(model).step(noise(1)[0], square((7, 10, 10, 30, 30)))
+    assert repr(result) == "StepResult(frame=0, labels=64x64, ids=(7,))"
+
+
 def test_a_wide_reach_is_no_reach(model: STReMN) -> None:
     batch = square_clips([[0, 1]], frames=6)
     wide = run(open_session(model, reach=50.0), batch)
@@ -532,6 +537,8 @@ def test_a_rule_given_as_an_object_is_given_again(model: STReMN, tmp_path: Path)
     [
         ({"memory_slots": 0}, r"memory_slots \(K\) must be at least 1, got 0"),
         ({"size": 20}, "size must be at least 64 pixels, got 20"),
+        ({"reach": -0.5}, r"reach must be 0 or more .* or None, got -0.5"),
+        ({"reach": float("nan")}, r"reach must be 0 or more .* or None, got nan"),
         ({"policy": "fifo"}, "no policy 'fifo'. Choose one of"),
         ({"device": "gpu"}, "device 'gpu' cannot be used .* Use auto, cpu, cuda or mps"),
         ({"precision": "int8"}, "Unknown precision 'int8'; known: auto, float32"),

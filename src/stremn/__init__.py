@@ -3,9 +3,9 @@
     from stremn import SegmentationSession
 
     session = SegmentationSession.from_pretrained("small")
-    result = session.step(frame, mask)
-    for frame in frames:
-        result = session.step(frame)
+    result = session.step(frame, mask)  # uint8 "height width 3", ids "height width"
+    for frame in the_others:
+        result = session.step(frame)  # result.labels: ids "height width"
 
 Names are imported when they are first used, so that `import stremn` costs nothing.
 """

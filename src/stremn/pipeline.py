@@ -54,10 +54,10 @@ def segment_video(
 
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
 
-    Stops before frame `limit`, if there is one. Decoding, the model and the encoding of results
-    overlap in three threads, each at most `depth` frames apart, so that memory does not grow with
-    the video. When the input breaks off or the user interrupts, what is done is made resumable
-    before the error goes on.
+    Stops before frame `limit`, if there is one; such a run can be resumed. Decoding, the model and
+    the encoding of results overlap in three threads, each at most `depth` frames apart, so that
+    memory does not grow with the video. When the input breaks off or the user interrupts, what is
+    done is made resumable before the error goes on.
 
     Raises:
         StremnError: unreadable input, no first mask, a mask that does not fit, a full disk.
@@ -92,8 +92,11 @@ def segment_video(
         if done == first and first == 0:
             raise StremnError(f"{frames.label} holds no frame to segment.")
         strip.save(writer.out / STRIP)
-        writer.finish()
-        strip.forget(writer.out)
+        if done == limit:
+            _checkpoint(writer, session, strip)
+        else:
+            writer.finish()
+            strip.forget(writer.out)
     return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
 
 

@@ -67,7 +67,7 @@ class MemoryReport:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StepResult:
     """What a session answers for one frame.
 
@@ -87,6 +87,11 @@ class StepResult:
     def probabilities(self) -> Float[np.ndarray, "o height width"]:
         """Probability of each object at the frame's size, float32, in the order of `ids`."""
         return self.size.outward(self.shares)[1:]
+
+    def __repr__(self) -> str:
+        """Say what it is of, without pages of pixels."""
+        height, width = self.labels.shape
+        return f"StepResult(frame={self.frame}, labels={width}x{height}, ids={self.ids})"
 
 
 @dataclass(frozen=True)

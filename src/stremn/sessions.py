@@ -96,7 +96,8 @@ class SegmentationSession:
                 removes nothing and always reads the whole frame.
 
         Raises:
-            StremnError: K below 1, size below 64, an unknown device, precision or rule.
+            StremnError: K below 1, size below 64, a negative reach, an unknown device, precision
+                or rule.
         """
         if memory_slots < 1:
             raise StremnError(
@@ -104,6 +105,11 @@ class SegmentationSession:
             )
         if size < 64:
             raise StremnError(f"size must be at least 64 pixels, got {size}. 480 is usual.")
+        if reach is not None and not reach >= 0:
+            raise StremnError(
+                f"reach must be 0 or more (in sizes of the object) or None, got {reach}. "
+                "0.5 is usual."
+            )
         self.device = pick_device(device)
         self.dtype = inference_precision(precision, self.device)
         self.model = placed(model, self.device, self.dtype)

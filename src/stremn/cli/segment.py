@@ -120,7 +120,10 @@ def segment(
     limit: Annotated[
         int | None,
         int | None,
-        typer.Option(min=1, help="Stop after so many frames; 1 shows what a box or click found."),
+        typer.Option(
+            min=1,
+            help="Stop after so many frames (--resume goes on); 1 shows what a box or click found.",
+        ),
     ] = None,
 ) -> None:
     """Follow the objects of a mask through a video of any length.
