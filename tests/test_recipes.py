@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stremn.checkpoints import read_checkpoint, write_checkpoint
 from stremn.data.clips import collate
@@ -15,7 +16,7 @@ from stremn.errors import StremnError
 from stremn.policies import Learned, RandomDrop
 from stremn.pretrained import load_model
 from stremn.segmentation import build_model
-from stremn.training.cost import estimate_cost, moving_square
+from stremn.training.cost import estimate_cost, gradient_flops, moving_square
 from stremn.training.recipe_data import clip_dataset, open_data, open_videos, used_sources
 from stremn.training.recipe_format import ModelSection, StageSection, VideosSection, read_recipe
 from stremn.training.recipe_model import StageLoss, first_model, model_config, training_policy
@@ -226,6 +227,26 @@ def test_tau_is_the_recipes_whatever_the_start_was_trained_with() -> None:
     recipe = read_recipe(RECIPES / "small-policy.toml", ["model.fields.tau=0.25"])
     model = first_model(recipe, model_config(recipe.model), None)
     assert [policy.tau for policy in model.policies.values()] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_gradients_of_a_convolution_cost_twice_the_convolution(kind: type, groups: int) -> None:
+    conv = kind(8, 8, 3, stride=2, padding=1, groups=groups)
+    x = torch.randn(2, 8, 10, 12, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        y = conv(x)
+    forward = counter.get_total_flops()
+    formulas = {torch.ops.aten.convolution_backward: gradient_flops}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        y.sum().backward()
+    assert counter.get_total_flops() == 2 * forward
+    for weight in conv.parameters():
+        weight.requires_grad_(False)
+    y = conv(x)
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        y.sum().backward()
+    assert counter.get_total_flops() == forward
 
 
 def test_cost_needs_no_data_and_says_so(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,6 +96,30 @@ def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
     )
 
 
+def gradient_flops(
+    grad_shape: Sequence[int],
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    _bias: object,
+    _stride: object,
+    _padding: object,
+    _dilation: object,
+    transposed: bool,
+    _output_padding: object,
+    _groups: int,
+    wanted: Sequence[bool],
+    out_shape: object = None,
+) -> int:
+    """Operations of a convolution's gradients: as many for input or weight as forward.
+
+    PyTorch's own count takes the weight's gradient of a depthwise convolution for a dense one's,
+    hundreds of times too many. The arguments are those of `aten::convolution_backward`.
+    """
+    places = x_shape if transposed else grad_shape
+    forward = 2 * places[0] * math.prod(places[2:]) * math.prod(weight_shape)
+    return forward * sum(wanted[:2])
+
+
 def _cost_of_a_step(
     recipe: Recipe, stage: StageSection, model: STReMN, device: torch.device
 ) -> tuple[float, float]:
@@ -118,7 +143,8 @@ def _cost_of_a_step(
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    with FlopCounterMode(display=False) as counter:
+    formulas = {torch.ops.aten.convolution_backward: gradient_flops}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
         step()
     begin = time.monotonic()
     step()
