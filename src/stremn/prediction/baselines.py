@@ -10,12 +10,13 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.config import Config
 from stremn.prediction.model import Rollout, check_frames
+from stremn.prediction.outputs import BuiltOutput, OutputName, build_output
 
 Predict = Callable[[Float[Tensor, "b t c height width"], int], Float[Tensor, "b n c height width"]]
 """Observed frames in [0, 1] and a number of frames to the predicted frames."""
@@ -54,6 +55,7 @@ class RecurrentConfig(Config):
     """Numbers of a recurrent baseline.
 
     `patch` x `patch` pixels are folded into channels before the first layer, as is usual.
+    `output` and `reach` as of our predictor; any output but "sigmoid" makes it a control.
     """
 
     kind: Literal["convlstm", "predrnn"]
@@ -62,14 +64,34 @@ class RecurrentConfig(Config):
     layers: int = Field(default=2, gt=0)
     kernel: int = Field(default=5, gt=0)
     patch: int = Field(default=4, gt=0)
+    output: OutputName = "sigmoid"
+    reach: int = Field(default=2, gt=0)
+    groups: int = Field(default=0, ge=0)
+    """Of ConvLSTM only: groups of a GroupNorm on the gates, before they are squashed; 4 normalizes
+    each gate by itself. 0, none, is the paper's."""
+
+    @model_validator(mode="after")
+    def _groups_are_of_convlstm(self) -> RecurrentConfig:
+        if self.groups and (self.kind != "convlstm" or 4 * self.hidden % self.groups):
+            raise ValueError(
+                f"groups = {self.groups} normalizes the gates of a ConvLSTM and must divide their "
+                f"{4 * self.hidden} channels; leave it out, or 0, for kind {self.kind!r}"
+            )
+        return self
+
+    @property
+    def inputs(self) -> int:
+        """Channels of a frame whose patches are folded."""
+        return self.channels * self.patch**2
 
 
 class ConvLSTMCell(nn.Module):
     """Convolutional LSTM (Shi et al. 2015) without peepholes: the four gates in one convolution."""
 
-    def __init__(self, inputs: int, hidden: int, kernel: int) -> None:
+    def __init__(self, inputs: int, hidden: int, kernel: int, groups: int = 0) -> None:
         super().__init__()
         self.gates = nn.Conv2d(inputs + hidden, 4 * hidden, kernel, padding=kernel // 2)
+        self.norm = nn.GroupNorm(groups, 4 * hidden) if groups else nn.Identity()
 
     def forward(
         self,
@@ -78,7 +100,8 @@ class ConvLSTMCell(nn.Module):
         cell: Float[Tensor, "b d h w"],
     ) -> tuple[Float[Tensor, "b d h w"], Float[Tensor, "b d h w"]]:
         """Return the new hidden state and cell."""
-        enter, forget, out, content = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+        gates = self.norm(self.gates(torch.cat([x, hidden], dim=1)))
+        enter, forget, out, content = gates.chunk(4, dim=1)
         cell = torch.sigmoid(forget + 1) * cell + torch.sigmoid(enter) * torch.tanh(content)
         return torch.sigmoid(out) * torch.tanh(cell), cell
 
@@ -86,11 +109,12 @@ class ConvLSTMCell(nn.Module):
 class ConvLSTMStack(nn.Module):
     """Layers of ConvLSTM cells; the features of all layers are read out together."""
 
-    def __init__(self, inputs: int, hidden: int, layers: int, kernel: int) -> None:
+    def __init__(self, inputs: int, hidden: int, layers: int, kernel: int, groups: int = 0) -> None:
         super().__init__()
         self.hidden, self.features = hidden, hidden * layers
         self.cells = nn.ModuleList(
-            ConvLSTMCell(inputs if i == 0 else hidden, hidden, kernel) for i in range(layers)
+            ConvLSTMCell(inputs if i == 0 else hidden, hidden, kernel, groups)
+            for i in range(layers)
         )
 
     def start(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
@@ -168,39 +192,54 @@ class RecurrentPredictor(nn.Module):
 
     Args:
         stack: a `ConvLSTMStack` or `PredRNNStack` over patch*patch*channels inputs.
+        output: what makes a frame of the read-out, and how many logits a pixel it needs.
         config: the numbers; saved with the weights.
     """
 
-    def __init__(self, stack: ConvLSTMStack | PredRNNStack, config: RecurrentConfig) -> None:
+    def __init__(
+        self, stack: ConvLSTMStack | PredRNNStack, output: BuiltOutput, config: RecurrentConfig
+    ) -> None:
         super().__init__()
         self.stack, self.config = stack, config
-        self.output = nn.Conv2d(stack.features, config.channels * config.patch**2, 1)
+        self.output = nn.Conv2d(stack.features, output.logits * config.patch**2, 1)
+        self.to_frame = output.apply
 
     def rollout(
         self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
     ) -> Rollout:
         """See `Forecaster.rollout`; the first frame predicted is the second."""
         check_frames(frames[:, :observed], 1, self.config.channels)
-        patches = F.pixel_unshuffle(frames[:, :observed], self.config.patch)
-        x = patches[:, 0]
-        states = self.stack.start(x)
-        predictions = []
+        patch = self.config.patch
+        last = frames[:, 0]
+        states = self.stack.start(F.pixel_unshuffle(last, patch))
+        predictions: list[Tensor] = []
         for time in range(observed + future - 1):
-            if time < observed:
-                x = patches[:, time]
-            features, states = self.stack(x, states)
-            x = torch.sigmoid(self.output(features))
-            predictions.append(F.pixel_shuffle(x, self.config.patch))
+            last = frames[:, time] if time < observed else predictions[-1]
+            features, states = self.stack(F.pixel_unshuffle(last, patch), states)
+            logits = F.pixel_shuffle(self.output(features), patch)
+            predictions.append(self.to_frame(logits, last))
         return Rollout(torch.stack(predictions, dim=1), 1)
 
 
 def build_baseline(config: RecurrentConfig) -> RecurrentPredictor:
     """Build a recurrent baseline with fresh weights."""
-    inputs = config.channels * config.patch**2
-    kinds: dict[str, type[ConvLSTMStack] | type[PredRNNStack]] = {
-        "convlstm": ConvLSTMStack,
-        "predrnn": PredRNNStack,
-    }
     return RecurrentPredictor(
-        kinds[config.kind](inputs, config.hidden, config.layers, config.kernel), config
+        STACKS[config.kind](config),
+        build_output(config.output, config.channels, config.reach),
+        config,
     )
+
+
+def _convlstm(config: RecurrentConfig) -> ConvLSTMStack:
+    return ConvLSTMStack(config.inputs, config.hidden, config.layers, config.kernel, config.groups)
+
+
+def _predrnn(config: RecurrentConfig) -> PredRNNStack:
+    return PredRNNStack(config.inputs, config.hidden, config.layers, config.kernel)
+
+
+STACKS: dict[str, Callable[[RecurrentConfig], ConvLSTMStack | PredRNNStack]] = {
+    "convlstm": _convlstm,
+    "predrnn": _predrnn,
+}
+"""What builds the recurrent layers of each kind."""
