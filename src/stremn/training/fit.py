@@ -20,7 +20,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -31,6 +30,7 @@ from stremn.checkpoints import read_checkpoint, write_atomically, write_checkpoi
 from stremn.config import build
 from stremn.errors import MissingExtraError, StremnError
 from stremn.hardware import keep_freed_memory, pick_device
+from stremn.signals import stop_requests
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.loading import Clock, Phase, batches
 from stremn.training.log import Means, TrainingLog
@@ -244,22 +244,15 @@ def _named_tensors(batch: Any) -> dict[str, Tensor]:
 def _stop_requests() -> Iterator[threading.Event]:
     """Turn SIGTERM and the first Ctrl-C into an event; a second Ctrl-C stops at once."""
     stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
 
-    def request(number: int, _: FrameType | None) -> None:
+    def request(number: int) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         logger.info("asked to stop: finishing this step")
         stop.set()
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_requests(request):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _stop_request(config: TrainConfig, started: float, stop: threading.Event) -> int:
