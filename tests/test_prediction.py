@@ -8,9 +8,7 @@ from stremn.errors import StremnError
 from stremn.policies import POLICIES
 from stremn.prediction.baselines import (
     TRIVIAL,
-    ConvLSTMCell,
     RecurrentConfig,
-    SpatioTemporalCell,
     build_baseline,
 )
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
@@ -27,6 +25,7 @@ from stremn.prediction.outputs import (
     residual_output,
     sigmoid_output,
 )
+from stremn.prediction.recurrence import ConvLSTMCell, SpatioTemporalCell
 from tiny_predictor import clip, tiny, tiny_of
 
 
@@ -34,22 +33,25 @@ def step_by_step(model, frames, observed, future):
     """The roll-out as the paper tells it: one stack at a time, recall, then memorize."""
     frames = list(frames[:, :observed].unbind(1))
     size = model.config.stack
-    state = model.empty(frames[0].shape[0], 16, 16, torch.device("cpu"))
+    past = model.empty(frames[0].shape[0], 16, 16, torch.device("cpu"))
     predictions = []
     for last in range(size - 1, observed + future - 1):
         stack = model.encode_query(torch.stack(frames[last - size + 1 : last + 1], dim=1))
+        past = model.carry(past, stack)
         if last > size - 1:
-            predictions.append(model.recall(state, stack))
+            predictions.append(model.recall(past, stack))
         if last >= observed - 1:
             frames.append(predictions[-1])
-        state = model.memorize(state, stack, last)
+        past = model.memorize(past, stack, last)
     return torch.stack(predictions, dim=1)
 
 
+@pytest.mark.parametrize("carried", [0, 5])
 @pytest.mark.parametrize("policy", ["learned", "oldest", "random-drop", "growing"])
 @pytest.mark.parametrize(("observed", "future"), [(4, 1), (5, 4), (9, 3)])
-def test_rollout_equals_the_step_by_step_loop(policy, observed, future):
-    model = tiny(slots=3, policy=policy, growth=2 if policy == "growing" else 0)
+def test_rollout_equals_the_step_by_step_loop(policy, observed, future, carried):
+    growth = 2 if policy == "growing" else 0
+    model = tiny(slots=3, policy=policy, growth=growth, carried=carried)
     frames = clip()
     predicted = model.rollout(frames, observed, future)
     expected = step_by_step(model, frames, observed, future)
@@ -83,15 +85,16 @@ def test_three_frames_are_enough_the_first_is_repeated():
 
 
 def test_the_memory_keeps_its_size_and_growing_does_not():
-    model = tiny(slots=3)
+    model = tiny(slots=3, carried=5)
     sizes = {}
     for rule in ("learned", "growing"):
         chosen = model.under(rule)
-        state = chosen.empty(1, 16, 16, torch.device("cpu"))
-        sizes[rule] = [state.nbytes]
+        past = chosen.empty(1, 16, 16, torch.device("cpu"))
+        sizes[rule] = [past.nbytes]
         for frame in range(12):
-            state = chosen.memorize(state, chosen.encode_query(clip(1, 3)), frame)
-            sizes[rule].append(state.nbytes)
+            stack = chosen.encode_query(clip(1, 3))
+            past = chosen.memorize(chosen.carry(past, stack), stack, frame)
+            sizes[rule].append(past.nbytes)
     assert len(set(sizes["learned"])) == 1
     assert sizes["growing"][-1] > 2 * sizes["growing"][0]
 
@@ -189,13 +192,14 @@ def test_a_predictor_with_moved_output_stays_in_range(channels, output):
 
 def test_presets_take_frames_of_their_size():
     for name, config in PRESETS.items():
-        if name.endswith("small"):
+        if name.endswith(("small", "carried")):
             shape = (1, 5, config.channels, config.size, config.size)
             assert (
                 build_model(config).rollout(torch.zeros(shape), 4, 1).frames.shape[2:] == shape[2:]
             )
         assert config.slots == 5
-        assert len(config.widths) == len(config.strides) == 6
+        blocks = 3 if config.carried else 6  # the paper's six, or three and a carried state
+        assert len(config.widths) == len(config.strides) == blocks
     assert PRESETS["64"].size // PRESETS["64"].feature_stride == 16
     assert PRESETS["128"].size // PRESETS["128"].feature_stride == 16
 
@@ -275,6 +279,27 @@ def test_frames_that_prediction_cannot_start_from_are_named(frames, message):
 
 
 # --- baselines
+
+
+def test_a_carried_state_tells_the_decoder_of_frames_that_left_the_memory():
+    """With one slot that holds the newest stack, only the carried state knows the first frame."""
+    frames = clip(1, 12)
+    changed = torch.cat([1 - frames[:, :1], frames[:, 1:]], dim=1)
+    for carried, differs in ((0, False), (5, True)):
+        model = tiny(slots=1, policy="newest", carried=carried)
+        ends = [model.rollout(x, 9, 1).frames[:, -1] for x in (frames, changed)]
+        assert (not torch.equal(*ends)) == differs
+
+
+def test_a_carried_state_learns():
+    model = tiny(carried=5).train()
+    model.rollout(clip(), 6, 2).frames.square().mean().backward()
+    assert float(model.recurrence.gates.weight.grad.abs().max()) > 0
+
+
+def test_a_kernel_without_a_middle_is_refused():
+    with pytest.raises(ValueError, match="carried_kernel 4 must be odd"):
+        PredictionConfig(carried=8, carried_kernel=4)
 
 
 def test_trivial_baselines():

@@ -30,9 +30,10 @@ def stream(count, size=16, channels=None, seed=0):
 
 
 @pytest.mark.parametrize("observed", [3, 4, 5, 9])
+@pytest.mark.parametrize("carried", [0, 5])
 @pytest.mark.parametrize("policy", ["learned", "oldest"])
-def test_a_session_predicts_what_the_rollout_predicts(observed, policy):
-    model, frames = tiny(policy=policy), stream(observed)
+def test_a_session_predicts_what_the_rollout_predicts(observed, policy, carried):
+    model, frames = tiny(policy=policy, carried=carried), stream(observed)
     session = PredictionSession(model)
     for frame in frames:
         session.observe(frame)
@@ -63,14 +64,15 @@ def test_the_memory_of_a_session_never_grows_and_says_what_it_holds():
     assert session.remembered == (8, 9, 10)  # the stack that ends at 11 is read with, then written
 
 
-def test_a_saved_session_goes_on_as_if_never_stopped(tmp_path):
-    frames = stream(9)
+@pytest.mark.parametrize("carried", [0, 5])
+def test_a_saved_session_goes_on_as_if_never_stopped(tmp_path, carried):
+    frames, model = stream(9), tiny(carried=carried)
     for cut in (0, 2, 4, 8):
-        whole, part = PredictionSession(tiny()), PredictionSession(tiny())
+        whole, part = PredictionSession(model), PredictionSession(model)
         for frame in frames[:cut]:
             part.observe(frame)
         part.save(tmp_path / "session.safetensors")
-        resumed = PredictionSession.load(tmp_path / "session.safetensors", tiny())
+        resumed = PredictionSession.load(tmp_path / "session.safetensors", model)
         for frame in frames[cut:]:
             resumed.observe(frame)
         for frame in frames:

@@ -3,12 +3,12 @@
 The input at each step is a stack of three consecutive frames. The query encoder serves as memory
 encoder: a stack is encoded once, read with, decoded, then written as it is. Order of a step: recall
 from the stacks before, then memorize this one; the very first stack is only memorized, so a memory
-is never read empty.
+is never read empty. A model that carries a state (not the paper's) carries it on before it recalls.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import torch
@@ -23,6 +23,7 @@ from stremn.memory import EVIDENCE, MemoryState, Scale, Template, UpdatePolicy, 
 from stremn.policies import Append, RandomDrop, RandomSelect, build_policy
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.outputs import OutputName, build_output
+from stremn.prediction.recurrence import ConvLSTMCell
 
 
 class PredictionConfig(Config):
@@ -53,6 +54,11 @@ class PredictionConfig(Config):
     """Of the outputs "moved" only: pixels that a thing may go from one frame to the next."""
     groups: int = Field(default=8, gt=0)
     slope: float = Field(default=0.2, ge=0)
+    carried: int = Field(default=0, ge=0)
+    """Channels of a ConvLSTM state that is carried from stack to stack and decoded together with
+    what was read. 0, none, is the paper's: see `FramePredictor`."""
+    carried_kernel: int = Field(default=3, gt=0)
+    """Of that ConvLSTM: the width of its convolution, odd."""
 
     @model_validator(mode="after")
     def _size_fits_strides(self) -> PredictionConfig:
@@ -69,6 +75,14 @@ class PredictionConfig(Config):
             raise ValueError(
                 'growth goes with policy = "growing": give both, as in policy = "growing", '
                 "growth = 8, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kernel_has_a_middle(self) -> PredictionConfig:
+        if self.carried_kernel % 2 == 0:
+            raise ValueError(
+                f"carried_kernel {self.carried_kernel} must be odd, as 3, so that it has a middle"
             )
         return self
 
@@ -97,14 +111,29 @@ PRESETS: dict[str, PredictionConfig] = {
         value=48,
         update_key=32,
     ),
+    "64-carried": PredictionConfig(
+        size=64,
+        patch=4,
+        widths=(32, 48, 48),
+        strides=(1, 2, 1),
+        key=32,
+        value=48,
+        update_key=32,
+        carried=48,
+        shortcuts=True,
+        output="moved-by-axis",
+        reach=4,
+    ),
 }
-"""64x64 and 128x128 as the paper needs them, on a 16x16 grid; small ones for a CPU."""
+"""64x64 and 128x128 as the paper needs them, on a 16x16 grid; small ones for a CPU.
+"64-carried" is the one with all that the paper has not, at the cost of "64-small"."""
 
 
 @dataclass(frozen=True)
 class Encoded:
     """A stack of frames after encoder and projections: what is read with, and what is stored."""
 
+    features: Float[Tensor, "b f h w"]
     key: Float[Tensor, "b h w ck"]
     value: Float[Tensor, "b h w cv"]
     update_key: Float[Tensor, "b h w cu"]
@@ -112,14 +141,32 @@ class Encoded:
 
     def chunk(self, parts: int) -> list[Encoded]:
         """Cut the batch into equal parts."""
-        pieces = (x.chunk(parts) for x in (self.key, self.value, self.update_key, self.last))
+        pieces = (tensor.chunk(parts) for tensor in self._tensors())
         return [Encoded(*piece) for piece in zip(*pieces, strict=True)]
 
     def after(self, entries: int) -> Encoded:
         """Leave out the first entries of the batch."""
-        return Encoded(
-            self.key[entries:], self.value[entries:], self.update_key[entries:], self.last[entries:]
-        )
+        return Encoded(*(tensor[entries:] for tensor in self._tensors()))
+
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.features, self.key, self.value, self.update_key, self.last
+
+
+@dataclass(frozen=True)
+class Past:
+    """What is kept of the stacks so far: the memory, and a carried state if the model has one.
+
+    `carried` holds a hidden state "b c h w" and a cell of the same shape, or nothing. Both
+    are of a fixed size.
+    """
+
+    memory: MemoryState
+    carried: tuple[Tensor, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return self.memory.nbytes + sum(tensor.nbytes for tensor in self.carried)
 
 
 @dataclass(frozen=True)
@@ -146,12 +193,17 @@ class Forecaster(Protocol):
 class FramePredictor(nn.Module):
     """STReMN for video prediction: encoder, three projections, memory, decoder.
 
+    Not in the paper: a `recurrence` sees every stack's features, in order, and its hidden state is
+    decoded together with what was read. A read finds what looks alike, wherever and whenever it
+    was; the carried state knows where things are going.
+
     Args:
         encoder: stack of frames to features "b c h w".
         to_key: features to read keys (3x3 convolution, shared by query and memory).
         to_value: features to values.
         to_update_key: features to update keys (Eq 1).
         decoder: [what was read, the query's own value] to frame logits (Eq 5).
+        recurrence: None, the paper's, or what carries a state on by one stack.
         policy: which slot gives way.
         config: the numbers; saved with the weights.
     """
@@ -163,11 +215,12 @@ class FramePredictor(nn.Module):
         to_value: nn.Module,
         to_update_key: nn.Module,
         decoder: nn.Module,
+        recurrence: ConvLSTMCell | None,
         policy: UpdatePolicy,
         config: PredictionConfig,
     ) -> None:
         super().__init__()
-        self.encoder, self.decoder = encoder, decoder
+        self.encoder, self.decoder, self.recurrence = encoder, decoder, recurrence
         self.to_key, self.to_value, self.to_update_key = to_key, to_value, to_update_key
         self.policy = policy
         self.config = config
@@ -194,16 +247,17 @@ class FramePredictor(nn.Module):
             self.to_value,
             self.to_update_key,
             self.decoder,
+            self.recurrence,
             policy,
             config,
         )
         return other.train(self.training)
 
-    def empty(self, batch: int, height: int, width: int, device: torch.device) -> MemoryState:
-        """Return an empty memory for frames of this size."""
+    def empty(self, batch: int, height: int, width: int, device: torch.device) -> Past:
+        """Return an empty memory for frames of this size, and a carried state of zeros."""
         c = self.config
         grid = (height // c.feature_stride, width // c.feature_stride)
-        return MemoryState.empty(
+        memory = MemoryState.empty(
             batch,
             c.slots,
             grid,
@@ -213,37 +267,57 @@ class FramePredictor(nn.Module):
             growth=c.growth,
             device=device,
         )
+        if self.recurrence is None:
+            return Past(memory)
+        hidden, cell = (torch.zeros(batch, c.carried, *grid, device=device) for _ in range(2))
+        return Past(memory, (hidden, cell))
 
     def encode_query(self, stack: Float[Tensor, "b s c height width"]) -> Encoded:
         """Encode and project stacks of consecutive frames in [0, 1]."""
         folded = F.pixel_unshuffle(stack.flatten(1, 2), self.config.patch)
         features = self.encoder(folded)  # b c h w
         return Encoded(
+            features,
             self.to_key(features).permute(0, 2, 3, 1),
             self.to_value(features).permute(0, 2, 3, 1),
             self.to_update_key(features).permute(0, 2, 3, 1),
             stack[:, -1],
         )
 
-    def memorize(self, state: MemoryState, encoded: Encoded, frame: int) -> MemoryState:
+    def carry(self, past: Past, encoded: Encoded) -> Past:
+        """Carry the state on by one stack; without one, nothing changes."""
+        if self.recurrence is None:
+            return past
+        return replace(past, carried=self.recurrence(encoded.features, *past.carried))
+
+    def memorize(self, past: Past, encoded: Encoded, frame: int) -> Past:
         """Eq 4: write a stack that was encoded for reading; `frame` is its last frame's index."""
         evidence = encoded.key.new_zeros(encoded.key.shape[0], EVIDENCE)  # there are no objects
         template = Template(encoded.key, encoded.value, encoded.update_key, evidence, frame)
-        return write(state, template, self.policy)[0]
+        return replace(past, memory=write(past.memory, template, self.policy)[0])
 
-    def recall(self, state: MemoryState, encoded: Encoded) -> Float[Tensor, "b c height width"]:
-        """Eq 5: read the memory with a stack, decode the frame that follows it."""
-        return self.decode(self.retrieve(state, encoded), encoded)
+    def recall(self, past: Past, encoded: Encoded) -> Float[Tensor, "b c height width"]:
+        """Eq 5: read the memory with a stack, decode the frame that follows it.
 
-    def retrieve(self, state: MemoryState, encoded: Encoded) -> Float[Tensor, "b h w cv"]:
-        """Eq 5's left side, always in float32: bfloat16 loses the order of large products."""
+        A carried state must have been carried on by this stack.
+        """
+        return self.decode(self.retrieve(past, encoded), encoded)
+
+    def retrieve(self, past: Past, encoded: Encoded) -> Float[Tensor, "b h w n"]:
+        """What the past tells of a stack: Eq 5's left side, and a carried state's hidden half.
+
+        Reading is always in float32: bfloat16 loses the order of large products.
+        """
         with torch.autocast(encoded.key.device.type, enabled=False):
-            return read(state, encoded.key.float(), scale=self.config.scale)
+            found = read(past.memory, encoded.key.float(), scale=self.config.scale)
+        if not past.carried:
+            return found
+        return torch.cat([found, past.carried[0].permute(0, 2, 3, 1)], dim=-1)
 
     def decode(
-        self, retrieved: Float[Tensor, "b h w cv"], encoded: Encoded
+        self, retrieved: Float[Tensor, "b h w n"], encoded: Encoded
     ) -> Float[Tensor, "b c height width"]:
-        """Eq 5's right side: decode [what was read, the query's own value] into a frame."""
+        """Eq 5's right side: decode [what the past tells, the query's own value] into a frame."""
         joined = torch.cat([retrieved, encoded.value], dim=-1).permute(0, 3, 1, 2)
         logits = F.pixel_shuffle(self.decoder(joined), self.config.patch)
         return self.output(logits, encoded.last)
@@ -253,8 +327,9 @@ class FramePredictor(nn.Module):
     ) -> Rollout:
         """See `Forecaster.rollout`; the first frame predicted is the one after stack 2.
 
-        All observed stacks are encoded in one call and decoded in one call; only reads, writes and
-        the future steps are sequential. The result is that of a step-by-step loop.
+        All observed stacks are encoded in one call and decoded in one call; only reads, writes,
+        the carried state and the future steps are sequential. The result is that of a
+        step-by-step loop.
         """
         size = self.config.stack
         check_frames(frames[:, :observed], size, self.config.channels)
@@ -267,19 +342,21 @@ class FramePredictor(nn.Module):
         encoded = self.encode_query(stacks)
         first, *others = encoded.chunk(count)
         height, width = frames.shape[-2:]
-        state = self.empty(b, height, width, frames.device)
-        state = self.memorize(state, first, size - 1 - shift)
+        past = self.carry(self.empty(b, height, width, frames.device), first)
+        past = self.memorize(past, first, size - 1 - shift)
         retrieved = []
         for i, stack in enumerate(others):
-            retrieved.append(self.retrieve(state, stack))
-            state = self.memorize(state, stack, size + i - shift)
+            past = self.carry(past, stack)
+            retrieved.append(self.retrieve(past, stack))
+            past = self.memorize(past, stack, size + i - shift)
         decoded = self.decode(torch.cat(retrieved), encoded.after(b))
         predictions = list(decoded.chunk(count - 1))
         window = torch.cat([seen, predictions[-1][:, None]], dim=1)[:, -size:]
         for step in range(future - 1):
             stack = self.encode_query(window)
-            predictions.append(self.recall(state, stack))
-            state = self.memorize(state, stack, observed + step)
+            past = self.carry(past, stack)
+            predictions.append(self.recall(past, stack))
+            past = self.memorize(past, stack, observed + step)
             window = torch.cat([window[:, 1:], predictions[-1][:, None]], dim=1)
         return Rollout(torch.stack(predictions, dim=1), observed + 1 - (count - 1))
 
@@ -343,7 +420,7 @@ def build_model(config: PredictionConfig, *, training: bool = False) -> FramePre
         nn.Conv2d(features, config.value, 3, padding=1),
         nn.Conv2d(features, config.update_key, 3, padding=1),
         FrameDecoder(
-            2 * config.value,
+            2 * config.value + config.carried,
             outputs * area,
             widths,
             strides,
@@ -352,6 +429,17 @@ def build_model(config: PredictionConfig, *, training: bool = False) -> FramePre
             head=3 if config.patch == 1 else 1,
             shortcuts=config.shortcuts,
         ),
+        build_recurrence(config),
         memory_rule(config.policy, training=training),
         config,
     )
+
+
+def build_recurrence(config: PredictionConfig) -> ConvLSTMCell | None:
+    """Build what carries a state, if the model is to carry one.
+
+    Each gate is normalized by itself: without that they saturate early in training.
+    """
+    if not config.carried:
+        return None
+    return ConvLSTMCell(config.widths[-1], config.carried, config.carried_kernel, groups=4)

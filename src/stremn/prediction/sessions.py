@@ -24,8 +24,7 @@ from torch import Tensor
 
 from stremn.checkpoints import write_atomically
 from stremn.errors import StremnError
-from stremn.memory import MemoryState
-from stremn.prediction.model import Encoded, FramePredictor
+from stremn.prediction.model import Encoded, FramePredictor, Past
 
 _KEY = "stremn_prediction_session"
 _FORMAT = 1
@@ -42,20 +41,20 @@ class PredictionSession:
         self.model = model.eval()
         self._device = next(model.parameters()).device
         self.frames_seen = 0
-        self._state = self._empty()
+        self._past = self._empty()
         self._window: list[Float[Tensor, "c size size"]] = []
         self._last: Encoded | None = None  # the latest stack: read with it before it is written
         self._shape: tuple[int, int] | None = None
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the memory; the same from the first frame to the last."""
-        return self._state.nbytes
+        """Bytes of the memory and a carried state; the same from the first frame to the last."""
+        return self._past.nbytes
 
     @property
     def remembered(self) -> tuple[int, ...]:
         """Index of the last frame of each stack in memory, oldest first."""
-        return tuple(sorted(t for t in self._state.written_at[0].tolist() if t >= 0))
+        return tuple(sorted(t for t in self._past.memory.written_at[0].tolist() if t >= 0))
 
     @torch.inference_mode()
     def observe(self, frame: np.ndarray) -> None:
@@ -71,12 +70,13 @@ class PredictionSession:
         picture = self._prepare(frame)
         window = [*self._window, picture][-self.model.config.stack :]
         if self._last is not None:
-            self._state = self.model.memorize(self._state, self._last, self.frames_seen - 1)
+            self._past = self.model.memorize(self._past, self._last, self.frames_seen - 1)
             self._last = None
         self._window = window
         self._shape = (frame.shape[0], frame.shape[1])
         if len(window) == self.model.config.stack:
             self._last = self.model.encode_query(torch.stack(window)[None])
+            self._past = self.model.carry(self._past, self._last)
         self.frames_seen += 1
 
     @torch.inference_mode()
@@ -94,20 +94,29 @@ class PredictionSession:
                 f"Prediction starts from a stack of {size} frames, but only {self.frames_seen} "
                 "were observed. Observe more frames first."
             )
-        state, stack, window = self._state, self._last, list(self._window)
+        past, stack, window = self._past, self._last, list(self._window)
         if not self.remembered:  # one stack cannot be both memory and query: repeat the first
-            first = self.model.encode_query(torch.stack([window[0], *window[:-1]])[None])
-            state = self.model.memorize(state, first, self.frames_seen - 2)
+            past = self._after_repeated_frame(window, stack)
         predicted = []
         for step in range(frames):
-            picture = self.model.recall(state, stack)[0]
+            picture = self.model.recall(past, stack)[0]
             predicted.append(picture)
             if step < frames - 1:
-                state = self.model.memorize(state, stack, self.frames_seen - 1 + step)
+                past = self.model.memorize(past, stack, self.frames_seen - 1 + step)
                 window = [*window[1:], picture]
                 stack = self.model.encode_query(torch.stack(window)[None])
+                past = self.model.carry(past, stack)
         pictures = torch.stack(predicted).permute(0, 2, 3, 1)
         return (pictures * 255).round().to(torch.uint8).cpu().numpy()
+
+    def _after_repeated_frame(
+        self, window: list[Float[Tensor, "c size size"]], stack: Encoded
+    ) -> Past:
+        """Return the past of the first stack, as if the video's first frame had come twice."""
+        first = self.model.encode_query(torch.stack([window[0], *window[:-1]])[None])
+        past = self.model.carry(self._empty(), first)
+        past = self.model.memorize(past, first, self.frames_seen - 2)
+        return self.model.carry(past, stack)
 
     def save(self, path: Path) -> None:
         """Write the session's state (not the weights) to a file, in one move."""
@@ -115,10 +124,11 @@ class PredictionSession:
             "format": _FORMAT,
             "config": self.model.config.model_dump(mode="json"),
             "frames_seen": self.frames_seen,
-            "filled": self._state.filled,
+            "filled": self._past.memory.filled,
             "shape": self._shape,
         }
-        tensors = {f"memory.{name}": x for name, x in self._state.tensors().items()}
+        tensors = {f"memory.{name}": x for name, x in self._past.memory.tensors().items()}
+        tensors |= {f"carried.{i}": x for i, x in enumerate(self._past.carried)}
         tensors |= {f"window.{i}": picture for i, picture in enumerate(self._window)}
         tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
         write_atomically(
@@ -149,8 +159,11 @@ class PredictionSession:
             )
         session = cls(model)
         memory = {n.removeprefix("memory."): x for n, x in tensors.items() if "memory." in n}
-        session._state = replace(
-            session._state, **memory, filled=facts["filled"], growth=model.config.growth
+        session._past = Past(
+            replace(
+                session._past.memory, **memory, filled=facts["filled"], growth=model.config.growth
+            ),
+            tuple(tensors[name] for name in sorted(tensors) if "carried." in name),
         )
         session._window = [tensors[name] for name in sorted(tensors) if "window." in name]
         session.frames_seen = facts["frames_seen"]
@@ -160,7 +173,7 @@ class PredictionSession:
                 session._last = model.encode_query(torch.stack(session._window)[None])
         return session
 
-    def _empty(self) -> MemoryState:
+    def _empty(self) -> Past:
         size = self.model.config.size
         return self.model.empty(1, size, size, self._device)
 
