@@ -420,8 +420,13 @@ def test_a_folder_of_ones_own_videos_is_opened_as_the_walk_through_says(tmp_path
         picture, ids = np.zeros((32, 48, 3), np.uint8), np.full((32, 48), int(i > 0), np.uint8)
         Image.fromarray(picture).save(tmp_path / "JPEGImages" / "walk" / f"{i}.jpg")
         Image.fromarray(ids).save(tmp_path / "Annotations" / "walk" / f"{i}.png")
-    (video,) = open_videos(VideosSection(path=str(tmp_path), layout="folders"))
+    section = VideosSection(path=str(tmp_path), layout="folders")
+    (video,) = open_videos(section)
     assert (video.name, len(video)) == ("walk", 3)
     label = video.label(2)  # the object enters after the first frame
     assert label is not None
     assert label.all()
+    (named,) = open_videos(section.model_copy(update={"names": ("walk",)}))
+    assert named.name == "walk"
+    with pytest.raises(StremnError, match="'run'"):
+        open_videos(section.model_copy(update={"names": ("run",)}))

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stremn.cli.segment import Device, Model, Policy, Precision, Size
+from stremn.cli.segment import Device, Model, Policy, Precision, Reach, Size, within
 from stremn.cli.study import DataSet, Names, Root, Split, Year, read
 from stremn.cli.terminal import sequence_progress, show
 from stremn.errors import StremnError
@@ -63,6 +63,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = 432,
+        reach: Reach = 0.5,
         sequences: Names = None,
     ) -> None:
         from stremn.study.analysis import analyze_data, study_slots
@@ -75,6 +76,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             _numbers(slots),
             policy=policy,
             resolution=size,
+            reach=within(reach),
             device=device,
             precision=precision,
         )

@@ -22,7 +22,7 @@ from stremn.study.evaluation import Watcher, evaluate, nobody
 from stremn.study.memory_log import MemoryRecorder, SlotHistory, read_histories
 from stremn.study.memory_pictures import FrameOf, draw_ages, draw_history, draw_retained, histograms
 from stremn.study.records import read_records
-from stremn.study.runs import RunDescription, precision_name, single_session
+from stremn.study.runs import RunDescription, precision_name, single_session, slots_label
 from stremn.study.score_pictures import (
     draw_failures,
     draw_scores,
@@ -61,6 +61,7 @@ def study_slots(
     *,
     policy: str = "learned",
     resolution: int = 480,
+    reach: float | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> Study:
@@ -72,13 +73,22 @@ def study_slots(
         slots: K of each run.
         policy: name of the replacement rule.
         resolution: shorter side in pixels that frames are reduced to.
+        reach: how far an object may go between frames, as for `SegmentationSession`.
         device: as for `SegmentationSession`.
         precision: likewise.
     """
     model = load_model(source).model
     weights, number_type = f"{fingerprint(model):08x}", precision_name(precision, device)
     runs = [
-        RunDescription(str(source), policy, k, resolution, weights=weights, precision=number_type)
+        RunDescription(
+            str(source),
+            policy,
+            k,
+            resolution,
+            reach=reach,
+            weights=weights,
+            precision=number_type,
+        )
         for k in slots
     ]
     return Study(data, model, tuple(runs), device)
@@ -97,7 +107,7 @@ def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Pa
         raise StremnError("The analysis needs at least one number of slots.")
     folders = [_run(study, run, out, watch) for run in study.runs]
     runs = [_recorded(folder) for folder in folders]
-    labels = [f"{run.slots} slots" for run in study.runs]
+    labels = [slots_label(run.slots) for run in study.runs]
     counted = histograms(list(zip(labels, runs, strict=True)))
     drawn = []
     if counted:

@@ -68,6 +68,11 @@ class RunDescription:
         return {**asdict(self), "scales": list(self.scales)}
 
 
+def slots_label(slots: int) -> str:
+    """What tables and pictures call a memory of so many slots."""
+    return "1 slot" if slots == 1 else f"{slots} slots"
+
+
 def precision_name(name: str, device: str) -> str:
     """The number type that a precision is on a device: "auto" depends on the machine.
 

@@ -17,7 +17,13 @@ import numpy as np
 from stremn.errors import StremnError
 from stremn.model import STReMN
 from stremn.study.evaluation import Watcher, evaluate, nobody
-from stremn.study.runs import RunDescription, Session, precision_name, session_factory
+from stremn.study.runs import (
+    RunDescription,
+    Session,
+    precision_name,
+    session_factory,
+    slots_label,
+)
 from stremn.study.scores import Report
 from stremn.study.suites import Suite
 from stremn.weights import fingerprint
@@ -72,7 +78,7 @@ def slot_rows(
 ) -> tuple[Row, ...]:
     """Table 2: one rule with several numbers of slots."""
     paper = {3: 76.3, 4: 76.9, 5: 77.8, 6: 78.3, 7: 77.3}
-    return tuple(Row(f"{k} slots", policy, k, paper.get(k)) for k in slots)
+    return tuple(Row(slots_label(k), policy, k, paper.get(k)) for k in slots)
 
 
 def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]:

@@ -114,14 +114,18 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
 
 
 def open_videos(section: VideosSection) -> SequenceSet:
-    """Open a data set of videos in its layout."""
+    """Open a data set of videos in its layout, or those of its videos that are named.
+
+    Raises StremnError for a name that the set does not have.
+    """
     root = place(section.path)
     readers: dict[str, Callable[[], SequenceSet]] = {
         "davis": lambda: read_davis(root, section.split, section.year),
         "youtube-vos": lambda: read_youtube_vos(root, section.split),
         "folders": lambda: read_folders(root, late_objects=True),
     }
-    return readers[section.layout]()
+    videos = readers[section.layout]()
+    return videos.only(section.names) if section.names else videos
 
 
 def _parameters(kind: type[ParametersT], values: Mapping[str, Any], where: str) -> ParametersT:

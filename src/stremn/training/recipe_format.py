@@ -54,6 +54,8 @@ class VideosSection(Config):
     layout: Literal["davis", "youtube-vos", "folders"] = "davis"
     split: str = "train"
     year: PositiveInt = 2016
+    names: tuple[str, ...] = ()
+    """Only the videos of these names; none given: all of the split."""
 
 
 class SourceSection(Config):
