@@ -16,8 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stremn.cli.app import app, main
+from stremn.cli.evaluate import evaluate_app
 from stremn.cli.segment import segment
-from stremn.cli.study import evaluate_app
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.sessions import SHIPPED_POLICY, SHIPPED_REACH, SHIPPED_SIZE, SegmentationSession

@@ -6,17 +6,13 @@ import torch
 from timm.layers import Conv2dSame
 from torch import nn
 
+from stremn.backbones import Backbone, build_backbone, cut_backbone, fold_batch_norms
+from stremn.depthwise import DepthwiseConv, ease_depthwise
 from stremn.encoders import (
-    Backbone,
-    DepthwiseConv,
     FullMemoryEncoder,
     QueryEncoder,
     SharedStemMemoryEncoder,
     Standardize,
-    build_backbone,
-    cut_backbone,
-    ease_depthwise,
-    fold_batch_norms,
     widen_first_convolution,
 )
 from stremn.errors import StremnError

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from stremn import memory
-from stremn.encoders import DepthwiseConv
+from stremn.depthwise import DepthwiseConv
 from stremn.inference import FusedConv, can_fuse, for_inference, fuse_activations
 from stremn.memory import MemoryState
 from stremn.segmentation import (

@@ -6,7 +6,7 @@ import torch
 
 import oracles
 from stremn import memory
-from stremn.encoders import STRIDE
+from stremn.backbones import STRIDE
 from stremn.memory import Choice
 from stremn.model import STReMN, evidence
 from stremn.policies import POLICIES, Learned, Oldest, build_policy

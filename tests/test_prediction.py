@@ -11,13 +11,9 @@ from stremn.prediction.baselines import (
     RecurrentConfig,
     build_baseline,
 )
+from stremn.prediction.config import PRESETS, PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
-from stremn.prediction.model import (
-    PRESETS,
-    PredictionConfig,
-    build_model,
-    check_frames,
-)
+from stremn.prediction.model import build_model, check_frames
 from stremn.prediction.outputs import (
     moved_by_axis_output,
     moved_output,

@@ -15,6 +15,7 @@ from stremn.data.digits import moving_digits
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
+from stremn.prediction.config import PredictionConfig
 from stremn.prediction.evaluation import (
     as_predict,
     difference,
@@ -25,7 +26,7 @@ from stremn.prediction.evaluation import (
     table,
 )
 from stremn.prediction.metrics import METRICS
-from stremn.prediction.model import PredictionConfig, build_model
+from stremn.prediction.model import build_model
 from stremn.prediction.recipes import (
     first_model,
     is_prediction_recipe,

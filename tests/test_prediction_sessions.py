@@ -9,8 +9,9 @@ import torch
 from stremn.data.digits import moving_digits
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
+from stremn.prediction.config import PredictionConfig
 from stremn.prediction.files import predict_video
-from stremn.prediction.model import PredictionConfig, build_model
+from stremn.prediction.model import build_model
 from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
 from stremn.prediction.weights import load_memory_predictor, load_predictor, save_predictor
 

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from stremn.encoders import build_backbone
+from stremn.backbones import build_backbone
 from stremn.errors import MissingExtraError, StremnError
 from stremn.imagenet import PACKAGES, _copy_by_position, packaged_backbone
 from stremn.policies import Oldest

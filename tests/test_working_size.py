@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stremn.encoders import STRIDE
+from stremn.backbones import STRIDE
 from stremn.working_size import LARGEST_SCALE, WorkingSize
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from stremn.backbones import Backbone
 from stremn.data.clips import ClipBatch
-from stremn.encoders import Backbone
 from stremn.model import STReMN
 from stremn.segmentation import SegmentationConfig, build_model, measure
 

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor, nn
 
 from stremn import memory, segmentation
-from stremn.encoders import STRIDE
+from stremn.backbones import STRIDE
 from stremn.errors import MissingExtraError, StremnError
 from stremn.memory import MemoryState, UpdatePolicy
 from stremn.model import Query, STReMN

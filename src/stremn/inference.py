@@ -20,7 +20,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.encoders import DepthwiseConv
+from stremn.depthwise import DepthwiseConv
 from stremn.model import STReMN
 
 FUSED_TYPES = (torch.float32, torch.bfloat16)

@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from stremn import memory
+from stremn.backbones import STRIDE
 from stremn.decoders import MaskDecoder
-from stremn.encoders import STRIDE, MemoryEncoder, QueryEncoder
+from stremn.encoders import MemoryEncoder, QueryEncoder
 from stremn.memory import Choice, MemoryState, Scale, Template, UpdatePolicy, Write
 from stremn.windows import Window
 

@@ -14,14 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn import memory
+from stremn.backbones import Backbone, build_backbone
 from stremn.decoders import MaskDecoder
-from stremn.encoders import (
-    Backbone,
-    FullMemoryEncoder,
-    QueryEncoder,
-    SharedStemMemoryEncoder,
-    build_backbone,
-)
+from stremn.encoders import FullMemoryEncoder, QueryEncoder, SharedStemMemoryEncoder
 from stremn.fusion import FusionConfig, build_fusion
 from stremn.memory import Choice, MemoryState, Scale, UpdatePolicy, Write
 from stremn.model import Query, STReMN

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 from torch import Tensor
 
-from stremn.encoders import STRIDE
+from stremn.backbones import STRIDE
 
 CONTEXT = 4
 """Positions beyond the reach that are decoded too: the decoder wants to see what is round a place,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from stremn.encoders import STRIDE
+from stremn.backbones import STRIDE
 
 LARGEST_SCALE = 2.0
 """Enlarging more than this adds cost and no detail."""

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, read
 from stremn.cli.segment import Device, Model, Policy, Precision, Reach, Size, within
-from stremn.cli.study import DataSet, Names, Root, Split, Year, read
 from stremn.cli.terminal import sequence_progress, show
 from stremn.errors import StremnError
 

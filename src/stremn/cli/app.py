@@ -10,7 +10,16 @@ from typing import NoReturn
 
 import typer
 
-from stremn.cli import analyze, measure, predict, prediction_scores, segment, study, train
+from stremn.cli import (
+    analyze,
+    evaluate,
+    measure,
+    predict,
+    prediction_scores,
+    segment,
+    tables,
+    train,
+)
 from stremn.cli.terminal import console
 from stremn.errors import StremnError
 
@@ -26,7 +35,7 @@ app = typer.Typer(
         "**stremn segment clip.mp4 --mask first.png**."
     ),
 )
-for verbs in (segment, predict, study, prediction_scores, analyze, measure, train):
+for verbs in (segment, predict, evaluate, prediction_scores, tables, analyze, measure, train):
     verbs.register(app)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from stremn.cli.study import evaluate_app
+from stremn.cli.evaluate import evaluate_app
 from stremn.cli.terminal import console, show
 
 

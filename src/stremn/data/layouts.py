@@ -5,24 +5,37 @@ Every reader returns a :class:`~stremn.data.sequences.SequenceSet`.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stremn.data.folders import images_in
+from stremn.data.layout_files import (
+    check_every_label,
+    check_given,
+    check_names,
+    check_numbering,
+    check_present,
+    classes_of,
+    davis_split,
+    existing_folder,
+    images_if_there,
+    pair_files,
+    plain_pairs,
+    read_meta,
+    refuse_names,
+    sequence_folders,
+    split_names,
+)
 from stremn.data.sequences import (
     AFTER_GIVEN_RULE,
     DAVIS_RULE,
     LVOS_RULE,
-    LabelReader,
     ScoringRule,
     SequenceSet,
     StoredSequence,
     read_binary,
     read_indices,
-    some,
 )
 from stremn.errors import StremnError
 from stremn.media.video import natural_order
@@ -76,16 +89,16 @@ def read_davis(
             frames or masks.
     """
     tree = _DAVIS_TREE.format(root=root, resolution=resolution, year=year, split=split)
-    frames = _folder(root / "JPEGImages" / resolution, tree)
-    labels = _folder(root / "Annotations" / resolution, tree)
-    names = _davis_split(root / "ImageSets", year, split, tree)
-    _check_present(names, frames, f"split {split!r} of {root}")
+    frames = existing_folder(root / "JPEGImages" / resolution, tree)
+    labels = existing_folder(root / "Annotations" / resolution, tree)
+    names = davis_split(root / "ImageSets", year, split, tree)
+    check_present(names, frames, f"split {split!r} of {root}")
     reader = read_binary if year == 2016 else read_indices
     hidden = split.startswith("test")
-    check_labels = _check_given if hidden else _check_every_label
-    sequences = [_pair(name, frames / name, labels / name, reader) for name in names]
+    check_labels = check_given if hidden else check_every_label
+    sequences = [pair_files(name, frames / name, labels / name, reader) for name in names]
     for sequence in sequences:
-        _check_numbering(sequence)
+        check_numbering(sequence)
         check_labels(sequence)
     return SequenceSet(
         f"DAVIS {year}", split, tuple(sequences), DAVIS_RULE, submission="davis" if hidden else ""
@@ -110,13 +123,15 @@ def read_youtube_vos(
         StremnError: wrong layout, or videos, frames or masks that do not fit together.
     """
     tree = _YOUTUBE_TREE.format(root=root, split=split)
-    sparse = _folder(root / split / "JPEGImages", tree)
-    labels = _folder(root / split / "Annotations", tree)
-    shown = _folder(root / f"{split}_all_frames" / "JPEGImages", tree) if all_frames else sparse
-    videos = _read_meta(root / split / "meta.json", tree)
+    sparse = existing_folder(root / split / "JPEGImages", tree)
+    labels = existing_folder(root / split / "Annotations", tree)
+    shown = (
+        existing_folder(root / f"{split}_all_frames" / "JPEGImages", tree) if all_frames else sparse
+    )
+    videos = read_meta(root / split / "meta.json", tree)
     names = sorted(videos)
     for folder in (sparse, labels, shown):
-        _check_present(names, folder, f"{root / split / 'meta.json'}")
+        check_present(names, folder, f"{root / split / 'meta.json'}")
     sequences = [
         _from_meta(name, shown / name, labels / name, sparse / name, videos[name]) for name in names
     ]
@@ -126,7 +141,7 @@ def read_youtube_vos(
         tuple(sequences),
         AFTER_GIVEN_RULE,
         frames="every frame" if all_frames else "6-fps frames",
-        seen_classes=_classes(root / "train" / "meta.json"),
+        seen_classes=classes_of(root / "train" / "meta.json"),
         submission="youtube-vos",
     )
 
@@ -147,11 +162,11 @@ def read_lvos(root: Path, split: str = "valid") -> SequenceSet:
     """
     base = _split_folder(root, split)
     unseen = base / "unseen_videos.txt"
-    groups = frozenset(_lines(unseen, "")) if unseen.is_file() else None
+    groups = frozenset(split_names(unseen, "")) if unseen.is_file() else None
     meta = next(
         (base / n for n in ("meta.json", f"{split}_meta.json") if (base / n).is_file()), None
     )
-    videos = {} if meta is None else _read_meta(meta, "")
+    videos = {} if meta is None else read_meta(meta, "")
     sequences = tuple(_with_ranges(s, videos.get(s.name)) for s in _read_split(root, split))
     return SequenceSet("LVOS", split, sequences, LVOS_RULE, unseen_videos=groups, submission="lvos")
 
@@ -168,7 +183,7 @@ def _with_ranges(sequence: StoredSequence, meta: Mapping[str, Any] | None) -> St
     }
     given_at = {i: f"{int(r['start']):0{width}d}" for i, r in ranges.items()}
     missing = sorted(set(given_at.values()) - {path.stem for path in sequence.frame_paths})
-    _refuse_names(missing, f"{sequence.name}: {{count}} frames that give objects are missing")
+    refuse_names(missing, f"{sequence.name}: {{count}} frames that give objects are missing")
     return replace(sequence, given_at=given_at, scored_at=scored_at)
 
 
@@ -221,14 +236,14 @@ def read_folders(
             a frame.
     """
     tree = _PLAIN_TREE.format(root=root)
-    pairs = _plain_pairs(root, tree)
+    pairs = plain_pairs(root, tree)
     names = sorted(pairs, key=natural_order)
     if split_file is not None:
-        names = _lines(split_file, tree)
-        _check_names(names, pairs, f"split file {split_file}")
-    sequences = [_pair(name, *pairs[name], read_indices, late_objects) for name in names]
+        names = split_names(split_file, tree)
+        check_names(names, pairs, f"split file {split_file}")
+    sequences = [pair_files(name, *pairs[name], read_indices, late_objects) for name in names]
     for sequence in sequences:
-        _check_given(sequence)
+        check_given(sequence)
     split = "all" if split_file is None else split_file.stem
     return SequenceSet(root.name, split, tuple(sequences), rule)
 
@@ -236,12 +251,17 @@ def read_folders(
 def _read_split(root: Path, split: str) -> list[StoredSequence]:
     tree = _SPLIT_TREE.format(root=root, split=split)
     base = _split_folder(root, split)
-    frames, labels = _folder(base / "JPEGImages", tree), _folder(base / "Annotations", tree)
-    names = _subfolders(frames, tree)
-    _check_present(names, labels, f"{frames}")
-    sequences = [_pair(n, frames / n, labels / n, read_indices, late_objects=True) for n in names]
+    frames, labels = (
+        existing_folder(base / "JPEGImages", tree),
+        existing_folder(base / "Annotations", tree),
+    )
+    names = sequence_folders(frames, tree)
+    check_present(names, labels, f"{frames}")
+    sequences = [
+        pair_files(n, frames / n, labels / n, read_indices, late_objects=True) for n in names
+    ]
     for sequence in sequences:
-        _check_given(sequence)
+        check_given(sequence)
     return sequences
 
 
@@ -253,9 +273,9 @@ def _from_meta(
     name: str, frames: Path, labels: Path, sparse: Path, meta: Mapping[str, Any]
 ) -> StoredSequence:
     """Pair a YouTube-VOS video; `meta` says of each object when it is given and its class."""
-    paired = _pair(name, frames, labels, read_indices, late_objects=True)
-    expected = frozenset(path.stem for path in _files(sparse))
-    _refuse_names(
+    paired = pair_files(name, frames, labels, read_indices, late_objects=True)
+    expected = frozenset(path.stem for path in images_if_there(sparse))
+    refuse_names(
         sorted(expected - {p.stem for p in paired.frame_paths}, key=natural_order),
         f"{name}: {frames} lacks {{count}} frames that {sparse} has",
     )
@@ -285,146 +305,7 @@ def _first_frame(entry: Mapping[str, Any], sequence: StoredSequence, i: int) -> 
     return first
 
 
-def _pair(
-    name: str, frames: Path, labels: Path, reader: LabelReader, late_objects: bool = False
-) -> StoredSequence:
-    frame_paths = _files(frames)
-    if not frame_paths:
-        raise StremnError(f"{name}: {frames} holds no frames (images such as jpg or png).")
-    label_of = {path.stem: path for path in _files(labels) if path.suffix.lower() == ".png"}
-    extra = sorted(label_of.keys() - {path.stem for path in frame_paths}, key=natural_order)
-    _refuse_names(extra, f"{name}: {{count}} masks in {labels} have no frame")
-    return StoredSequence(
-        name,
-        tuple(frame_paths),
-        tuple(label_of.get(path.stem) for path in frame_paths),
-        reader,
-        late_objects,
-    )
-
-
 # Checks ---------------------------------------------------------------------------------------
 
 
-def _check_numbering(sequence: StoredSequence) -> None:
-    names = [path.stem for path in sequence.frame_paths]
-    if not all(name.isdecimal() for name in names):
-        return
-    width, present = len(names[0]), {int(name) for name in names}
-    gaps = [f"{i:0{width}d}" for i in range(min(present), max(present)) if i not in present]
-    _refuse_names(gaps, f"{sequence.name}: {{count}} frames are missing")
-
-
-def _check_every_label(sequence: StoredSequence) -> None:
-    pairs = zip(sequence.frame_paths, sequence.label_paths, strict=True)
-    missing = [frame.stem for frame, label in pairs if label is None]
-    _refuse_names(missing, f"{sequence.name}: {{count}} frames have no mask")
-
-
-def _check_given(sequence: StoredSequence) -> None:
-    if all(path is None for path in sequence.label_paths):
-        raise StremnError(
-            f"{sequence.name}: there is no mask at all, so no object is given. At least the "
-            "first frame needs one, named like the frame."
-        )
-
-
-def _check_present(names: Sequence[str], folder: Path, source: str) -> None:
-    present = {path.name for path in folder.iterdir() if path.is_dir()}
-    _check_names(names, present, source, f" in {folder}")
-
-
-def _check_names(
-    names: Sequence[str], present: Iterable[str], source: str, where: str = ""
-) -> None:
-    known = set(present)
-    absent = [name for name in names if name not in known]
-    if absent:
-        raise StremnError(
-            f"{len(absent)} sequences named by {source} are not there{where}: {some(absent)}."
-        )
-
-
-def _refuse_names(names: Sequence[str], problem: str) -> None:
-    if names:
-        raise StremnError(f"{problem.format(count=len(names))}: {some(names)}.")
-
-
 # Files ----------------------------------------------------------------------------------------
-
-
-def _folder(path: Path, tree: str) -> Path:
-    if not path.is_dir():
-        raise StremnError(f"There is no folder {path}. Expected this layout:\n{tree}")
-    return path
-
-
-def _subfolders(path: Path, tree: str) -> list[str]:
-    names = sorted((p.name for p in path.iterdir() if p.is_dir()), key=natural_order)
-    if not names:
-        raise StremnError(f"{path} holds no sequence folders. Expected this layout:\n{tree}")
-    return names
-
-
-def _files(folder: Path) -> list[Path]:
-    return images_in(folder) if folder.is_dir() else []
-
-
-def _plain_pairs(root: Path, tree: str) -> dict[str, tuple[Path, Path]]:
-    """Sequence name -> folders of its frames and its label maps."""
-    if not root.is_dir():
-        raise StremnError(f"There is no folder {root}. Expected this layout:\n{tree}")
-    if (root / "JPEGImages").is_dir():
-        frames, labels = root / "JPEGImages", _folder(root / "Annotations", tree)
-        names = _subfolders(frames, tree)
-        _check_present(names, labels, f"{frames}")
-        return {name: (frames / name, labels / name) for name in names}
-    inner = [path for path in root.iterdir() if (path / "JPEGImages").is_dir()]
-    if not inner:
-        raise StremnError(
-            f"{root} has neither a folder JPEGImages nor sequence folders that hold one. "
-            f"Expected this layout:\n{tree}"
-        )
-    return {p.name: (p / "JPEGImages", _folder(p / "Annotations", tree)) for p in inner}
-
-
-def _davis_split(sets: Path, year: int, split: str, tree: str) -> list[str]:
-    """Names of a split file; the 2016 release lists "/JPEGImages/480p/<name>/00000.jpg ..."."""
-    path = sets / str(year) / f"{split}.txt"
-    if year == 2016 and not path.is_file():
-        path = sets / "480p" / f"{split}.txt"
-    lines = _lines(path, tree)
-    names = [line.split()[0].split("/")[-2] if "/" in line else line for line in lines]
-    return list(dict.fromkeys(names))
-
-
-def _lines(path: Path, tree: str) -> list[str]:
-    if not path.is_file():
-        raise StremnError(f"There is no split file {path}. Expected this layout:\n{tree}")
-    lines = [line.strip() for line in path.read_text().splitlines()]
-    names = [line for line in lines if line]
-    if not names:
-        raise StremnError(f"The split file {path} is empty; it should name a sequence a line.")
-    return names
-
-
-def _read_meta(path: Path, tree: str) -> dict[str, dict[str, Any]]:
-    """Video name -> object id (as text) -> what a meta file says of the object."""
-    if not path.is_file():
-        raise StremnError(f"There is no file {path}. Expected this layout:\n{tree}")
-    try:
-        videos = json.loads(path.read_text())["videos"]
-        return {name: dict(video["objects"]) for name, video in videos.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StremnError(
-            f"{path} is not a YouTube-VOS meta file: it should be JSON with a table "
-            '"videos", and in each of them a table "objects".'
-        ) from error
-
-
-def _classes(meta: Path) -> frozenset[str] | None:
-    if not meta.is_file():
-        return None
-    videos = _read_meta(meta, "")
-    entries = (entry for objects in videos.values() for entry in objects.values())
-    return frozenset(str(entry["category"]) for entry in entries if "category" in entry)

@@ -26,9 +26,10 @@ from stremn.data.frame_clips import FrameClips, Split, check_disjoint
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
+from stremn.prediction.config import PRESETS, PredictionConfig
 from stremn.prediction.evaluation import Scores, as_predict, score
 from stremn.prediction.metrics import METRICS
-from stremn.prediction.model import PRESETS, FramePredictor, PredictionConfig, build_model
+from stremn.prediction.model import FramePredictor, build_model
 from stremn.prediction.training import (
     FrameBatch,
     HorizonConfig,

@@ -11,7 +11,8 @@ from torch import Tensor
 from stremn.config import build
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, RecurrentPredictor, build_baseline
-from stremn.prediction.model import FramePredictor, PredictionConfig, build_model
+from stremn.prediction.config import PredictionConfig
+from stremn.prediction.model import FramePredictor, build_model
 from stremn.weights import fill, read_weights, save_weights
 
 TASK = "prediction"

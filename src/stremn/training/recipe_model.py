@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from stremn.backbones import build_backbone
 from stremn.config import build, differences
 from stremn.data.clips import ClipBatch, ClipDataset
-from stremn.encoders import build_backbone
 from stremn.errors import StremnError
 from stremn.imagenet import packaged_backbone
 from stremn.memory import UpdatePolicy

@@ -1,0 +1,220 @@
+"""`stremn tables`: the paper's tables, and beyond."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, numbers_in, only, read
+from stremn.cli.segment import Device, Policy, Reach, Size, Slots, within
+from stremn.cli.terminal import say, sequence_progress, show
+from stremn.errors import StremnError
+
+if TYPE_CHECKING:
+    from stremn.data.sequences import SequenceSet
+    from stremn.study.suites import Suite
+    from stremn.study.tables import Row, Weights
+
+tables_app = typer.Typer(no_args_is_help=True, help="The paper's tables, and beyond.")
+
+
+SuiteNames = Annotated[str, typer.Option(help="short, long, occlusion, by commas.")]
+
+
+LongFrames = Annotated[int, typer.Option(help="long: frames that a sequence is played to.")]
+
+
+Gaps = Annotated[str, typer.Option(help="occlusion: numbers of foreign frames, by commas.")]
+
+
+Foreign = Annotated[int, typer.Option(help="occlusion: foreign sequences cut into each.")]
+
+
+Positions = Annotated[str, typer.Option(help="occlusion: where, as fractions, by commas.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs of this file."""
+    tables_app.command("rules")(rules)
+    tables_app.command("slots")(slots)
+    tables_app.command("fusion")(fusion)
+    app.add_typer(tables_app, name="tables")
+
+
+def rules(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
+    split: Split = None,
+    year: Year = 2016,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
+    ] = None,
+    slots: Slots = 6,
+    policies: Annotated[str | None, typer.Option(help="Only these rules, by commas.")] = None,
+    suite: SuiteNames = "short",
+    frames: LongFrames = 1000,
+    gaps: Gaps = "15,40",
+    positions: Positions = "0.5",
+    foreign: Foreign = 1,
+    seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0,1,2",
+    size: Size = 432,
+    reach: Reach = math.inf,
+    device: Device = "auto",
+    sequences: Names = None,
+) -> None:
+    """Table 1: every replacement rule, with intervals and paired differences."""
+    from stremn.study.tables import choose_rows, rule_rows
+
+    rows = rule_rows(slots)
+    if policies:
+        rows = choose_rows(rows, policies.split(","))
+    shown = only(read(data, root, split, year, all_frames=False), sequences)
+    suites = _suites(shown, suite, frames, gaps, positions, foreign)
+    _table("rules", rows, suites, out, model, seeds, size, reach, device)
+
+
+def slots(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
+    split: Split = None,
+    year: Year = 2016,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
+    ] = None,
+    policy: Policy = "learned",
+    numbers: Annotated[
+        str, typer.Option(help="Numbers of slots, by commas.")
+    ] = "1,2,3,4,5,6,7,10,20",
+    suite: SuiteNames = "short",
+    frames: LongFrames = 1000,
+    gaps: Gaps = "15,40",
+    positions: Positions = "0.5",
+    foreign: Foreign = 1,
+    seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0",
+    size: Size = 432,
+    reach: Reach = math.inf,
+    device: Device = "auto",
+    sequences: Names = None,
+) -> None:
+    """Table 2: one rule with several numbers of slots."""
+    from stremn.study.tables import slot_rows
+
+    rows = slot_rows(policy, [round(k) for k in numbers_in(numbers)])
+    shown = only(read(data, root, split, year, all_frames=False), sequences)
+    suites = _suites(shown, suite, frames, gaps, positions, foreign)
+    _table("slots", rows, suites, out, model, seeds, size, reach, device)
+
+
+def fusion(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
+    model: Annotated[
+        list[str], typer.Option(help="Weights with fusion; repeat it for several trainings.")
+    ],
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
+    split: Split = None,
+    year: Year = 2016,
+    slots: Slots = 6,
+    policy: Policy = "learned",
+    suite: SuiteNames = "short",
+    frames: LongFrames = 1000,
+    gaps: Gaps = "15,40",
+    positions: Positions = "0.5",
+    foreign: Foreign = 1,
+    size: Size = 432,
+    reach: Reach = math.inf,
+    device: Device = "auto",
+    sequences: Names = None,
+) -> None:
+    """Table 6: the memory fusion of Appendix B, with and without.
+
+    For weights trained with recipes/small-fusion.toml.
+    """
+    from stremn.pretrained import load_model
+    from stremn.study.fusion_table import fusion_rows, fusion_weights
+
+    weights = [
+        fusion_weights(_name(m), load_model(m), size, within(reach), device=device) for m in model
+    ]
+    shown = only(read(data, root, split, year, all_frames=False), sequences)
+    suites = _suites(shown, suite, frames, gaps, positions, foreign)
+    rows = fusion_rows(policy, slots)
+    _write_table("fusion", rows, suites, out, weights, "0", reference=policy)
+
+
+def _table(
+    name: str,
+    rows: tuple[Row, ...],
+    suites: list[Suite],
+    out: Path,
+    models: list[str] | None,
+    seeds: str,
+    size: int,
+    reach: float,
+    device: str,
+) -> None:
+    from stremn.pretrained import load_model
+    from stremn.study.tables import weights_of
+
+    weights = [
+        weights_of(_name(m), load_model(m).model, size, within(reach), device=device)
+        for m in models or ["small"]
+    ]
+    _write_table(name, rows, suites, out, weights, seeds)
+
+
+def _name(model: str) -> str:
+    """Name weights by their file and its folder."""
+    return "-".join(Path(model).with_suffix("").parts[-2:])
+
+
+def _write_table(
+    name: str,
+    rows: tuple[Row, ...],
+    suites: list[Suite],
+    out: Path,
+    weights: list[Weights],
+    seeds: str,
+    reference: str = "learned",
+) -> None:
+    from stremn.study.table_report import to_markdown, write_table
+    from stremn.study.tables import run_table
+
+    with sequence_progress() as watch:
+        table = run_table(
+            f"Table: {name}",
+            rows,
+            suites,
+            weights,
+            out,
+            seeds=[round(seed) for seed in numbers_in(seeds)],
+            reference=reference,
+            watch=watch,
+        )
+    files = write_table(table, out, name)
+    show(to_markdown(table))
+    say(f"written to {', '.join(map(str, files))}")
+
+
+def _suites(
+    data: SequenceSet, names: str, frames: int, gaps: str, positions: str, foreign: int
+) -> list[Suite]:
+    from stremn.study.suites import long_suite, occlusion_suite, short_suite
+
+    made = {
+        "short": lambda: short_suite(data),
+        "long": lambda: long_suite(data, frames),
+        "occlusion": lambda: occlusion_suite(
+            data, [round(gap) for gap in numbers_in(gaps)], numbers_in(positions), foreign
+        ),
+    }
+    chosen = names.split(",")
+    unknown = [name for name in chosen if name not in made]
+    if unknown:
+        raise StremnError(f"There is no suite {unknown[0]!r}; known: {', '.join(made)}.")
+    return [made[name]() for name in chosen]

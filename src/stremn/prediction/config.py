@@ -1,0 +1,114 @@
+"""The numbers that fix a predictor, and the presets."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from stremn.config import Config
+from stremn.memory import Scale
+from stremn.prediction.outputs import OutputName
+
+
+class PredictionConfig(Config):
+    """Everything that fixes a `FramePredictor` but its weights; numbers as in `PRESETS`."""
+
+    kind: Literal["stremn"] = "stremn"
+    channels: Literal[1, 3] = 1
+    size: int = Field(default=64, gt=0)
+    stack: int = Field(default=3, gt=0)
+    widths: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
+    strides: tuple[int, ...] = (2, 1, 2, 1, 1, 1)
+    key: int = Field(default=64, gt=0)
+    value: int = Field(default=256, gt=0)
+    update_key: int = Field(default=64, gt=0)
+    slots: int = Field(default=5, gt=0)
+    policy: str = "learned"
+    growth: int = Field(default=0, ge=0)
+    """Slots added whenever all are taken; for the rule "growing" only."""
+    scale: Scale = "sqrt"
+    patch: int = Field(default=1, gt=0)
+    """patch x patch pixels are folded into channels before the encoder and unfolded behind the
+    decoder, as is usual for ConvLSTM. 1, nothing folded, is the paper's."""
+    shortcuts: bool = False
+    """A block's input is added to its output where shapes agree: not in the paper, whose blocks
+    learn more slowly."""
+    output: OutputName = "sigmoid"
+    reach: int = Field(default=2, gt=0)
+    """Of the outputs "moved" only: pixels that a thing may go from one frame to the next."""
+    groups: int = Field(default=8, gt=0)
+    slope: float = Field(default=0.2, ge=0)
+    carried: int = Field(default=0, ge=0)
+    """Channels of a ConvLSTM state that is carried from stack to stack and decoded together with
+    what was read. 0, none, is the paper's: see `FramePredictor`."""
+    carried_kernel: int = Field(default=3, gt=0)
+    """Of that ConvLSTM: the width of its convolution, odd."""
+
+    @model_validator(mode="after")
+    def _size_fits_strides(self) -> PredictionConfig:
+        if self.size % self.feature_stride:
+            raise ValueError(
+                f"size {self.size} must be a multiple of {self.feature_stride}, the product of the "
+                "patch and the strides"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _growing_memory_grows(self) -> PredictionConfig:
+        if (self.policy == "growing") != (self.growth > 0):
+            raise ValueError(
+                'growth goes with policy = "growing": give both, as in policy = "growing", '
+                "growth = 8, or neither"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _kernel_has_a_middle(self) -> PredictionConfig:
+        if self.carried_kernel % 2 == 0:
+            raise ValueError(
+                f"carried_kernel {self.carried_kernel} must be odd, as 3, so that it has a middle"
+            )
+        return self
+
+    @property
+    def feature_stride(self) -> int:
+        """Pixels from one feature to the next."""
+        product = self.patch
+        for stride in self.strides:
+            product *= stride
+        return product
+
+
+PRESETS: dict[str, PredictionConfig] = {
+    "64": PredictionConfig(),
+    "128": PredictionConfig(size=128, strides=(2, 1, 2, 1, 2, 1)),
+    "128-rgb": PredictionConfig(size=128, strides=(2, 1, 2, 1, 2, 1), channels=3),
+    "32-small": PredictionConfig(
+        size=32, widths=(16, 16, 32, 32, 48, 48), key=24, value=48, update_key=24
+    ),
+    "64-small": PredictionConfig(
+        size=64,
+        patch=4,
+        widths=(32, 32, 48, 48, 48, 48),
+        strides=(1, 1, 2, 1, 1, 1),
+        key=32,
+        value=48,
+        update_key=32,
+    ),
+    "64-carried": PredictionConfig(
+        size=64,
+        patch=4,
+        widths=(32, 48, 48),
+        strides=(1, 2, 1),
+        key=32,
+        value=48,
+        update_key=32,
+        carried=48,
+        shortcuts=True,
+        output="moved-by-axis",
+        reach=4,
+    ),
+}
+"""64x64 and 128x128 as the paper needs them, on a 16x16 grid; small ones for a CPU.
+"64-carried" is the one with all that the paper has not, at the cost of "64-small"."""
