@@ -17,8 +17,6 @@ SIZE = {"height": 64, "width": 96}
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
     path = tmp_path_factory.mktemp("export") / "step.onnx"
     jaxtyping.config.update("jaxtyping_disable", True)  # the exporter traces with its own tensors
     try:
@@ -87,7 +85,6 @@ def test_what_cannot_be_exported_is_refused_before_any_work(
 
 
 def test_a_file_that_is_no_exported_step_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
     with pytest.raises(StremnError, match="There is no file"):
         OnnxSession(tmp_path / "none.onnx")
     bad = tmp_path / "bad.onnx"

@@ -294,8 +294,12 @@ def test_a_carried_state_learns():
 
 
 def test_a_kernel_without_a_middle_is_refused():
-    with pytest.raises(ValueError, match="carried_kernel 4 must be odd"):
-        PredictionConfig(carried=8, carried_kernel=4)
+    for make in (
+        lambda: PredictionConfig(carried=8, carried_kernel=4),
+        lambda: RecurrentConfig(kind="convlstm", kernel=4),
+    ):
+        with pytest.raises(ValueError, match=r"a kernel must be odd, .* got 4"):
+            make()
 
 
 def test_trivial_baselines():

@@ -3,9 +3,11 @@
 import pickle
 import sys
 
+import lpips
 import numpy as np
 import pytest
 import torch
+from skimage import metrics as skimage_metrics
 from torch import nn
 
 from stremn.errors import MissingExtraError, StremnError
@@ -34,7 +36,6 @@ def pair(b=2, t=3, c=1, size=16, seed=0):
 
 
 def reference_ssim(x, y, data_range, convert=lambda f: f.numpy()):
-    skimage_metrics = pytest.importorskip("skimage.metrics")
     b, t = x.shape[:2]
     out = torch.empty(b, t)
     for i in range(b):
@@ -61,7 +62,6 @@ def test_conventions_of_ssim_differ_on_the_same_frames():
 
 
 def test_psnr_equals_scikit_image_and_is_bounded_for_equal_frames():
-    skimage_metrics = pytest.importorskip("skimage.metrics")
     x, y = pair(c=3)
     for i in range(2):
         expected = skimage_metrics.peak_signal_noise_ratio(
@@ -110,7 +110,6 @@ def random_network(seed=0):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_lpips_equals_the_published_package_with_the_same_weights():
-    lpips = pytest.importorskip("lpips")
     layers, heads = random_network()
     reference = lpips.LPIPS(net="alex", pnet_rand=True, pretrained=False, verbose=False).eval()
     convolutions = [m for m in reference.net.modules() if isinstance(m, nn.Conv2d)]
@@ -153,7 +152,6 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
 
 def test_lpips_without_its_package_or_weights_says_what_to_do(monkeypatch, tmp_path):
-    pytest.importorskip("lpips")
     monkeypatch.delenv(ALEXNET_VARIABLE, raising=False)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(StremnError, match="set the environment variable STREMN_ALEXNET"):
@@ -196,7 +194,6 @@ def test_alexnet_weights_of_another_network_are_refused(tmp_path):
 
 
 def test_lpips_metrics_differ_by_range_and_repeat_grey(tmp_path, monkeypatch):
-    pytest.importorskip("lpips")
     layers, _ = random_network()
     state = {}
     for index, (weight, bias) in zip((0, 3, 6, 8, 10), layers, strict=True):

@@ -1,10 +1,14 @@
 """Streaming prediction: equal to the roll-out, unharmed by bad input, saved and restored."""
 
+import json
+
 import av
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from stremn.data.digits import moving_digits
 from stremn.errors import StremnError
@@ -93,6 +97,39 @@ def test_sessions_of_other_models_and_other_files_are_refused(tmp_path):
         PredictionSession.load(tmp_path / "weights.safetensors", tiny())
     with pytest.raises(StremnError, match="Cannot read the session"):
         PredictionSession.load(tmp_path / "none.safetensors", tiny())
+
+
+def _with_facts(path, **changes):
+    """Rewrite a saved session with other facts; a value of None takes a field of the config out."""
+    with safe_open(path, framework="pt") as file:
+        facts = json.loads(file.metadata()["stremn_prediction_session"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, value in changes.items():
+        if value is None:
+            del facts["config"][name]
+        else:
+            facts[name] = value
+    save_file(tensors, path, metadata={"stremn_prediction_session": json.dumps(facts)})
+
+
+def test_a_session_from_before_a_field_was_added_is_read(tmp_path):
+    path = tmp_path / "session.safetensors"
+    session = PredictionSession(tiny())
+    for frame in stream(5):
+        session.observe(frame)
+    session.save(path)
+    _with_facts(path, carried=None, carried_kernel=None)
+    np.testing.assert_array_equal(
+        PredictionSession.load(path, tiny()).predict(2), session.predict(2)
+    )
+
+
+def test_a_session_of_another_format_is_refused(tmp_path):
+    path = tmp_path / "session.safetensors"
+    PredictionSession(tiny()).save(path)
+    _with_facts(path, format=9)
+    with pytest.raises(StremnError, match="has format 9, this version reads format 1"):
+        PredictionSession.load(path, tiny())
 
 
 def test_bad_frames_are_named_and_leave_the_session_as_it_was():

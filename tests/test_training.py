@@ -420,7 +420,6 @@ def test_bfloat16_autocasts_the_model_not_the_loss(tmp_path: Path) -> None:
 
 
 def test_tensorboard_is_written(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
     fit(make_model(), make_phases(5), make_config(5, tensorboard=True), out=tmp_path)
     assert list((tmp_path / "tensorboard").glob("events*"))
 

@@ -217,7 +217,8 @@ def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A page that runs, with the shipped weights."""
-    gradio = pytest.importorskip("gradio")
+    import gradio
+
     from stremn.web.page import page_style
 
     blocks = build_page("small", device="cpu")
@@ -279,7 +280,8 @@ def test_mistakes_reach_the_client_in_words(address: str, clip: Path, tmp_path: 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_whole_path_in_a_browser(address: str, clip: Path) -> None:
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    from playwright import sync_api as playwright
+
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("needs chromium")

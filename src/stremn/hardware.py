@@ -26,7 +26,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise StremnError(
             f"The device {name!r} cannot be used ({reason}). Use auto, cpu, cuda or mps."
         ) from error

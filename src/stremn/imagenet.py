@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
+import pickle
 
 import timm
 import torch
@@ -29,14 +30,35 @@ def packaged_backbone(name: str) -> Backbone:
     package = PACKAGES[name]
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(package.replace("_", "-"), "train")
-    folder = importlib.resources.files(package) / "models"
-    with importlib.resources.as_file(
-        next(f for f in folder.iterdir() if f.name[-4:] == ".pth")
-    ) as path:
-        theirs = torch.load(path, map_location="cpu", weights_only=True)
     model = timm.create_model(name)
-    _copy_by_position(model, theirs)
+    _copy_by_position(model, _packaged_tensors(package))
     return cut_backbone(model.eval())
+
+
+def _packaged_tensors(package: str) -> dict[str, torch.Tensor]:
+    """Read the one weights file of a package, as tensors and nothing else.
+
+    Raises StremnError if there is not one, or it cannot be read.
+    """
+    folder = importlib.resources.files(package) / "models"
+    files = [file for file in folder.iterdir() if file.name.endswith(".pth")]
+    again = f"Install {package.replace('_', '-')} again."
+    if len(files) != 1:
+        raise StremnError(
+            f"The package {package} should hold one file of weights (.pth), got {len(files)}. "
+            f"{again}"
+        )
+    try:
+        with importlib.resources.as_file(files[0]) as path:
+            tensors: dict[str, torch.Tensor] = torch.load(
+                path, map_location="cpu", weights_only=True
+            )
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]  # PyTorch adds a page of advice
+        raise StremnError(
+            f"The weights {files[0].name} of {package} cannot be read ({reason}). {again}"
+        ) from error
+    return tensors
 
 
 def _copy_by_position(model: nn.Module, theirs: dict[str, torch.Tensor]) -> None:

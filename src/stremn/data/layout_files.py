@@ -129,9 +129,9 @@ def plain_pairs(root: Path, tree: str) -> dict[str, tuple[Path, Path]]:
 
 def davis_split(sets: Path, year: int, split: str, tree: str) -> list[str]:
     """Names of a split file; the 2016 release lists "/JPEGImages/480p/<name>/00000.jpg ..."."""
-    path = sets / str(year) / f"{split}.txt"
-    if year == 2016 and not path.is_file():
-        path = sets / "480p" / f"{split}.txt"
+    path, older = sets / str(year) / f"{split}.txt", sets / "480p" / f"{split}.txt"
+    if year == 2016 and older.is_file() and not path.is_file():
+        path = older
     lines = split_names(path, tree)
     names = [line.split()[0].split("/")[-2] if "/" in line else line for line in lines]
     return list(dict.fromkeys(names))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from stremn.config import Config
 from stremn.prediction.model import Rollout, check_frames
 from stremn.prediction.outputs import BuiltOutput, OutputName, build_output
-from stremn.prediction.recurrence import ConvLSTMStack, PredRNNStack
+from stremn.prediction.recurrence import ConvLSTMStack, OddKernel, PredRNNStack
 
 Predict = Callable[[Float[Tensor, "b t c height width"], int], Float[Tensor, "b n c height width"]]
 """Observed frames in [0, 1] and a number of frames to the predicted frames."""
@@ -63,7 +63,7 @@ class RecurrentConfig(Config):
     channels: Literal[1, 3] = 1
     hidden: int = Field(default=30, gt=0)
     layers: int = Field(default=2, gt=0)
-    kernel: int = Field(default=5, gt=0)
+    kernel: OddKernel = 5
     patch: int = Field(default=4, gt=0)
     output: OutputName = "sigmoid"
     reach: int = Field(default=2, gt=0)

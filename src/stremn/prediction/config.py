@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from stremn.config import Config
 from stremn.memory import Scale
 from stremn.prediction.outputs import OutputName
+from stremn.prediction.recurrence import OddKernel
 
 
 class PredictionConfig(Config):
@@ -42,8 +43,8 @@ class PredictionConfig(Config):
     carried: int = Field(default=0, ge=0)
     """Channels of a ConvLSTM state that is carried from stack to stack and decoded together with
     what was read. 0, none, is the paper's: see `FramePredictor`."""
-    carried_kernel: int = Field(default=3, gt=0)
-    """Of that ConvLSTM: the width of its convolution, odd."""
+    carried_kernel: OddKernel = 3
+    """Of that ConvLSTM: the width of its convolution."""
 
     @model_validator(mode="after")
     def _size_fits_strides(self) -> PredictionConfig:
@@ -60,14 +61,6 @@ class PredictionConfig(Config):
             raise ValueError(
                 'growth goes with policy = "growing": give both, as in policy = "growing", '
                 "growth = 8, or neither"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _kernel_has_a_middle(self) -> PredictionConfig:
-        if self.carried_kernel % 2 == 0:
-            raise ValueError(
-                f"carried_kernel {self.carried_kernel} must be odd, as 3, so that it has a middle"
             )
         return self
 

@@ -5,9 +5,22 @@ The baselines consist of them; our predictor may carry a state of one beside its
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from jaxtyping import Float
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
+
+
+def _with_a_middle(kernel: int) -> int:
+    if kernel % 2 == 0:
+        raise ValueError(f"a kernel must be odd, as 3 or 5, so that it has a middle; got {kernel}")
+    return kernel
+
+
+OddKernel = Annotated[int, Field(gt=0), AfterValidator(_with_a_middle)]
+"""Width of a recurrent convolution: odd, so that what comes out is as large as what went in."""
 
 
 class ConvLSTMCell(nn.Module):

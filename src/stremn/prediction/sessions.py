@@ -23,7 +23,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from stremn.checkpoints import write_atomically
+from stremn.config import build
 from stremn.errors import StremnError
+from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import Encoded, FramePredictor, Past
 
 _KEY = "stremn_prediction_session"
@@ -152,7 +154,13 @@ class PredictionSession:
         if header is None:
             raise StremnError(f"{path} holds no prediction session.")
         facts = json.loads(header)
-        if facts["config"] != model.config.model_dump(mode="json"):
+        if facts["format"] != _FORMAT:
+            raise StremnError(
+                f"The session {path} has format {facts['format']}, this version reads format "
+                f"{_FORMAT}. Observe the frames again."
+            )
+        # Read as a configuration, so that fields newer than the session have their defaults.
+        if build(PredictionConfig, facts["config"], str(path)) != model.config:
             raise StremnError(
                 f"The session {path} belongs to a model with another configuration. Load the "
                 "weights it was saved with."
