@@ -313,6 +313,16 @@ def test_broken_data_is_listed_together_or_left_out(
     assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
 
 
+def test_composed_clips_ask_for_objects_to_cut_out_before_training(
+    recipe: Path, data: Path, tmp_path: Path
+) -> None:
+    for path in (data / "stills" / "masks").iterdir():
+        Image.fromarray(np.ones((48, 48), np.uint8)).save(path)
+    with pytest.raises(StremnError, match=r"No object lies whole .* in data\.stills\."):
+        run_recipe(recipe, [], tmp_path / "out")
+    assert not (tmp_path / "out" / "log.csv").exists()
+
+
 def test_what_is_left_out_is_left_out_again_when_resumed(
     recipe: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from stremn.data.cut_outs import require_whole
 from stremn.data.instance_sets import CocoStills, SbdStills, coco_mask
 from stremn.data.problems import Problem, refuse
 from stremn.data.recent import Recent
@@ -307,3 +308,21 @@ def test_pairs_are_found_by_name(tmp_path: Path) -> None:
     assert [pair.image.stem for pair in pairs] == ["empty", "garbage", "good", "sizes", "torn"]
     assert [path.stem for path in images] == ["alone"]
     assert [path.stem for path in masks] == ["orphan"]
+
+
+@pytest.mark.parametrize("kind", ["binary", "instances", "parts"])
+def test_sets_without_an_object_to_cut_out_are_named_together(tmp_path: Path, kind: Kind) -> None:
+    cut_off = np.zeros_like(MASK)
+    cut_off[:, :4] = 1
+    cut_off[:, -4:] = 2
+    for name, mask in (("a", cut_off), ("b", MASK), ("c", cut_off), ("b", cut_off)):
+        stem = len(list((tmp_path / name).glob("images/*")))
+        write_image(tmp_path / name / "images" / f"{stem}.jpg")
+        write_mask(tmp_path / name / "masks" / f"{stem}.png", mask)
+    sets = {name: open_stills(tmp_path / name, kind) for name in "abc"}
+    require_whole({"b": sets["b"]})
+    with pytest.raises(StremnError, match=r"No object lies whole in its picture in a, c, and"):
+        require_whole(sets)
+    write_mask(tmp_path / "c" / "masks" / "0.png", np.where(cut_off == 2, 2, MASK))
+    if kind == "instances":  # one of two is whole
+        require_whole({"c": open_stills(tmp_path / "c", kind)})

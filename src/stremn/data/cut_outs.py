@@ -1,6 +1,7 @@
 """Objects cut out of still images, and how they are drawn from several sets."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -98,11 +99,7 @@ class StillDraw:
         numbers = large_ids(still.ids, SMALLEST_OBJECT)
         if not numbers:
             return None
-        if still.kind == "instances":
-            mask = still.ids == rng.choice(numbers)
-        else:
-            mask = (still.ids > 0) & (still.ids != VOID)
-        whole = mask.astype(np.uint8)
+        whole = _object(still, int(rng.choice(numbers)) if still.kind == "instances" else None)
         box = bounding_box(whole)
         if box is None or touches_border(whole):
             return None
@@ -124,6 +121,43 @@ class StillDraw:
             if found is not None:
                 return found
         raise StremnError("The still images hold no object that lies whole in its picture.")
+
+
+def _object(still: Still, number: int | None) -> Mask:
+    """One object of a still, 0 or 1; with None all that is marked is one object."""
+    mask = (still.ids > 0) & (still.ids != VOID) if number is None else still.ids == number
+    return mask.astype(np.uint8)
+
+
+def holds_whole_object(still: Still) -> bool:
+    """Whether a still has an object that can be cut out: large enough, not cut by the edge."""
+    numbers = large_ids(still.ids, SMALLEST_OBJECT)
+    if still.kind == "instances":
+        return any(not touches_border(_object(still, number)) for number in numbers)
+    return bool(numbers) and not touches_border(_object(still, None))
+
+
+def require_whole(sets: Mapping[str, StillImages]) -> None:
+    """Look in each set, by name, for a still with an object that can be cut out.
+
+    Stops at the first, and passes over what cannot be read (`still_sets.check_stills` names that).
+    Raises StremnError that names every set without one.
+    """
+    without_any = [name for name, stills in sets.items() if not _has_whole(stills)]
+    if without_any:
+        raise StremnError(
+            f"No object lies whole in its picture in {', '.join(without_any)}, and composed clips "
+            "are made of objects cut out. Add pictures whose object is away from the edge, or "
+            'use them in a source of kind = "stills".'
+        )
+
+
+def _has_whole(stills: StillImages) -> bool:
+    for index in range(len(stills)):
+        with contextlib.suppress(StremnError):
+            if holds_whole_object(stills.load(index)):
+                return True
+    return False
 
 
 def occluder(rng: np.random.Generator, draw: StillDraw) -> CutOut:

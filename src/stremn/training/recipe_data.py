@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from stremn.data.clips import ClipDataset, ClipSource, Stage
 from stremn.data.composed import ComposedClipParameters, ComposedClips
+from stremn.data.cut_outs import require_whole
 from stremn.data.labelled_videos import VideoReader, check_videos, joined
 from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
 from stremn.data.places import place
@@ -70,6 +71,9 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
         for name, each in videos.items():
             bad = {problem.where for problem in wrong_videos[name]}
             videos[name] = [video for video in each if video.name not in bad]
+    if check:
+        composed = {each for source in used if source.kind == "composed" for each in source.stills}
+        require_whole({f"data.stills.{name}": stills[name] for name in sorted(composed)})
     limit = data.cache * 2**20
     return OpenData(stills, {name: VideoReader(each, limit) for name, each in videos.items()})
 
