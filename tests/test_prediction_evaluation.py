@@ -27,13 +27,8 @@ from stremn.prediction.evaluation import (
 )
 from stremn.prediction.metrics import METRICS
 from stremn.prediction.model import build_model
-from stremn.prediction.recipes import (
-    first_model,
-    is_prediction_recipe,
-    read_recipe,
-    run_recipe,
-    train,
-)
+from stremn.prediction.recipe_format import first_model, is_prediction_recipe, read_recipe
+from stremn.prediction.recipes import run_recipe, train
 from stremn.prediction.weights import load_predictor, save_predictor
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -333,3 +328,5 @@ def test_the_command_line_prints_the_table(tmp_path):
     assert result.exit_code == 0, result.output
     for name in ("zero", "copy-last", "mean", "ssim_range2"):
         assert name in result.output
+    parts = [CliRunner().invoke(app, [*words, "--split", part]).output for part in ("test", "val")]
+    assert parts[0] == result.output != parts[1]

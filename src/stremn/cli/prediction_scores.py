@@ -12,6 +12,14 @@ from stremn.cli.evaluate import evaluate_app
 from stremn.cli.terminal import console, show
 
 
+class Split(StrEnum):
+    """Disjoint parts of a set of clips."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
 class Clips(StrEnum):
     """Kinds of clips that can be scored."""
 
@@ -37,6 +45,7 @@ def prediction(
         list[str] | None,
         typer.Option(help="Score the weights under this memory rule too; repeatable."),
     ] = None,
+    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.TEST,
     observed: Annotated[int, typer.Option(help="Frames given.")] = 10,
     future: Annotated[int, typer.Option(help="Frames predicted.")] = 10,
     size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64,
@@ -64,6 +73,7 @@ def prediction(
         text = evaluate_prediction(
             build(ClipsSection, values, "the options"),
             weights or [],
+            split=split.value,
             observed=observed,
             future=future,
             rules=rule or [],
