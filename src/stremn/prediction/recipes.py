@@ -1,6 +1,6 @@
 """A prediction recipe (TOML) -> model, clips, loss, validation, `fit`, averaging of checkpoints.
 
-    train(Path("recipes/prediction-digits-64.toml"), [], Path("out"), resume=False, dry_run=False)
+train(Path("recipes/prediction-digits-64.toml"), [], Path("out"), resume=False, dry_run=False)
 """
 
 from __future__ import annotations
