@@ -218,6 +218,18 @@ def test_a_crowd_is_background_of_the_targets_own_set() -> None:
     assert more >= 8  # three ellipses beside the target; some lie behind one another
 
 
+def test_what_emerges_is_background_that_was_behind_the_target() -> None:
+    parameters = replace(QUIET, emerging=1.0, share=(0.3, 0.3))
+    first, last = 0.0, 0.0
+    for clip in clips_of(parameters, 20, videos(BLUE)):
+        assert clip.given.tolist() == [0]
+        bright = (clip.frames.min(axis=1) > 110) & (clip.labels == 0)
+        object_size = (clip.labels[0] == 1).mean()
+        first += bright[0].mean() / object_size / 20
+        last += bright[-1].mean() / object_size / 20
+    assert first < 0.2 < 0.3 < last  # a part shows at first; it may leave the picture at last
+
+
 def test_no_crowd_comes_with_a_filmed_target() -> None:
     disks = MovingDisks("disks", 40)
     parameters = replace(QUIET, filmed=1.0, crowd=1.0)

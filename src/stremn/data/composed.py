@@ -75,6 +75,9 @@ class ComposedClipParameters:
     of people, bystanders."""
     crowd_size: tuple[int, int] = (2, 5)
     """How many of them: fewest and most."""
+    emerging: float = 0.0
+    """Chance of a likeness or kin of the target that is background, behind it at first, and comes
+    out: a second camel from behind the first."""
     away: float = 0.3
     """Chance that a moving target leaves the picture and returns."""
     hidden: float = 0.35
@@ -100,6 +103,12 @@ class ComposedClipParameters:
     visible: float = 0.004
     """Share of the pixels an object must have in the frame where it is given."""
 
+
+HIDDEN_SHARE = 0.8
+"""Largest size of what is behind a target at first, as a share of the target's."""
+
+PACE = (0.06, 0.3)
+"""How far it comes out in a frame, as a share of the target's size: least and most."""
 
 FILMED_GAP = 3
 """Largest gap between the frames of a filmed object: its shape changes, its size hardly."""
@@ -236,6 +245,8 @@ class _Take:
                 origin = actor.origin
                 if origin is not None and self._happens(p.crowd):
                     self.layers += self._crowd(origin)
+                if self._happens(p.emerging):
+                    self.layers.append(self._emerging(actor, staged))
             self.layers.append(staged.layer)
             count = number if actor.carried is None else number + 1
             if twin:
@@ -278,6 +289,11 @@ class _Take:
             for _ in range(int(self.rng.integers(fewest, most + 1)))
         ]
 
+    def _emerging(self, actor: Actor, target: _Staged) -> Layer:
+        """The target's likeness, or kin of it, background that comes out from behind it."""
+        likeness = actor if self.rng.random() < 0.5 else self._still_actor(actor.origin)
+        return self._stage(replace(likeness, carried=None), 0, self._never(), target).layer
+
     def _happens(self, chance: float) -> bool:
         """Whether something that may be turned off happens.
 
@@ -302,16 +318,25 @@ class _Take:
             return _run(self.rng, self.frames, self.p.away_run)
         return self._never()
 
-    def _stage(self, actor: Actor, number: int, absent: Bool[np.ndarray, " t"]) -> _Staged:
+    def _stage(
+        self,
+        actor: Actor,
+        number: int,
+        absent: Bool[np.ndarray, " t"],
+        behind: _Staged | None = None,
+    ) -> _Staged:
         """Give an actor a path over the canvas that leaves it in the frames `absent`.
 
-        `number` is its label, 0 for background; what it carries has the next one.
+        `number` is its label, 0 for background; what it carries has the next one. One that starts
+        `behind` another is no larger, and comes out.
         """
         p, rng, frames, size = self.p, self.rng, self.frames, self.size
         height, width = actor.alphas[0].shape
         area = max(1, int(np.count_nonzero(actor.alphas[0] > 127)))
         share = float(np.exp(rng.uniform(*np.log(p.share))))
         scale = min(share * size / area**0.5, 0.9 * size / max(height, width), 2.0)
+        if behind is not None:
+            scale = min(scale, HIDDEN_SHARE * behind.extent / max(height, width))
         parts = [
             reduced(picture, alpha, actor.carried, scale)
             for picture, alpha in zip(actor.pictures, actor.alphas, strict=True)
@@ -322,6 +347,8 @@ class _Take:
         extent = max(rows, columns)
         motion = random_motion(rng, frames, (start[0], start[1]), left, extent, size, p.motion)
         motion = _moved_away(rng, motion, extent * left, size, absent)
+        if behind is not None:
+            motion = replace(motion, position=_coming_out(rng, behind))
         box = (0.0, 0.0, float(columns), float(rows))
         wobble = not actor.filmed and rng.random() < p.wobble
         layer = Layer(
@@ -405,6 +432,16 @@ def _run(rng: np.random.Generator, frames: int, length: tuple[int, int]) -> Bool
 def _beginning(rng: np.random.Generator, frames: int) -> Bool[np.ndarray, " t"]:
     """The frames before a late object enters: at least one, at most half of the clip."""
     return np.arange(frames) < rng.integers(1, max(2, frames // 2 + 1))
+
+
+def _coming_out(rng: np.random.Generator, target: _Staged) -> Float64[np.ndarray, "t 2"]:
+    """Positions that follow the target's for up to a third of the clip and then leave it."""
+    time = np.arange(len(target.position))
+    last = int(rng.integers(0, max(1, len(time) // 3) + 1))
+    pace = target.extent * float(np.exp(rng.uniform(*np.log(PACE))))
+    heading = rng.uniform(0, 2 * np.pi)
+    way = pace * np.array([np.cos(heading), np.sin(heading)])
+    return target.position[np.minimum(time, last)] + np.maximum(time - last, 0)[:, None] * way
 
 
 def _moved_away(
