@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
+from stremn.data.absences import beginning, coming_out, moved_away, run_of_frames
 from stremn.data.actors import Actor, carrying, filmed
 from stremn.data.clips import Clip, introduce
 from stremn.data.colors import color_matrix, flickering
@@ -106,9 +107,6 @@ class ComposedClipParameters:
 
 HIDDEN_SHARE = 0.8
 """Largest size of what is behind a target at first, as a share of the target's."""
-
-PACE = (0.06, 0.3)
-"""How far it comes out in a frame, as a share of the target's size: least and most."""
 
 FILMED_GAP = 3
 """Largest gap between the frames of a filmed object: its shape changes, its size hardly."""
@@ -313,9 +311,9 @@ class _Take:
         if has_twin:
             return self._never()
         if may_enter and self.rng.random() < self.p.late:
-            return _beginning(self.rng, self.frames)
+            return beginning(self.rng, self.frames)
         if self.rng.random() < self.p.away:
-            return _run(self.rng, self.frames, self.p.away_run)
+            return run_of_frames(self.rng, self.frames, self.p.away_run)
         return self._never()
 
     def _stage(
@@ -346,9 +344,9 @@ class _Take:
         start = rng.uniform(0.2, 0.8, 2) * size
         extent = max(rows, columns)
         motion = random_motion(rng, frames, (start[0], start[1]), left, extent, size, p.motion)
-        motion = _moved_away(rng, motion, extent * left, size, absent)
+        motion = moved_away(rng, motion, extent * left, size, absent)
         if behind is not None:
-            motion = replace(motion, position=_coming_out(rng, behind))
+            motion = replace(motion, position=coming_out(rng, behind.position, behind.extent))
         box = (0.0, 0.0, float(columns), float(rows))
         wobble = not actor.filmed and rng.random() < p.wobble
         layer = Layer(
@@ -369,7 +367,7 @@ class _Take:
     def _cover(self, staged: _Staged) -> Layer:
         """Something in front that slides over an actor, stays with it for a run, and goes on."""
         rng, frames = self.rng, self.frames
-        covered = np.flatnonzero(_run(rng, frames, self.p.away_run))
+        covered = np.flatnonzero(run_of_frames(rng, frames, self.p.away_run))
         cut = occluder(rng, self.draw)
         scale = staged.extent * rng.uniform(1.0, 1.6) / max(cut.alpha.shape)
         image, alpha, _, left = reduced(cut.image, cut.alpha, None, scale)
@@ -402,7 +400,7 @@ class _Take:
         self, pictures: UInt8[np.ndarray, "t h w 3"], labels: UInt8[np.ndarray, "t h w"]
     ) -> None:
         """Replace a run of frames by those of another video or photo; nothing is labelled there."""
-        chosen = np.flatnonzero(_run(self.rng, self.frames, self.p.foreign_run))
+        chosen = np.flatnonzero(run_of_frames(self.rng, self.frames, self.p.foreign_run))
         if chosen.size == 0:
             return
         layer = any_view(self.rng, self._view(chosen.size), self.size, self.p.background)
@@ -415,59 +413,3 @@ def _labels(alpha: Mask, carried: Mask | None, number: int) -> list[Mask] | None
         return None
     ids = np.full_like(alpha, number)
     return [ids if carried is None else ids + carried]
-
-
-def _run(rng: np.random.Generator, frames: int, length: tuple[int, int]) -> Bool[np.ndarray, " t"]:
-    """A run of frames, neither the first nor the last one; empty if the clip is too short."""
-    chosen = np.zeros(frames, dtype=bool)
-    longest = min(length[1], frames - 2)
-    if longest < 1:
-        return chosen
-    count = int(rng.integers(min(length[0], longest), longest + 1))
-    start = int(rng.integers(1, frames - count))
-    chosen[start : start + count] = True
-    return chosen
-
-
-def _beginning(rng: np.random.Generator, frames: int) -> Bool[np.ndarray, " t"]:
-    """The frames before a late object enters: at least one, at most half of the clip."""
-    return np.arange(frames) < rng.integers(1, max(2, frames // 2 + 1))
-
-
-def _coming_out(rng: np.random.Generator, target: _Staged) -> Float64[np.ndarray, "t 2"]:
-    """Positions that follow the target's for up to a third of the clip and then leave it."""
-    time = np.arange(len(target.position))
-    last = int(rng.integers(0, max(1, len(time) // 3) + 1))
-    pace = target.extent * float(np.exp(rng.uniform(*np.log(PACE))))
-    heading = rng.uniform(0, 2 * np.pi)
-    way = pace * np.array([np.cos(heading), np.sin(heading)])
-    return target.position[np.minimum(time, last)] + np.maximum(time - last, 0)[:, None] * way
-
-
-def _moved_away(
-    rng: np.random.Generator,
-    motion: Motion,
-    extent: float,
-    size: int,
-    absent: Bool[np.ndarray, " t"],
-) -> Motion:
-    """The same motion, but out of the picture in the frames `absent`.
-
-    It leaves through the side it is nearest to, half out in the frames next to these.
-    """
-    if not absent.any():
-        return motion
-    middle = motion.position[absent].mean(axis=0)
-    ways = np.array([[-1.0, 0], [1, 0], [0, -1], [0, 1]])
-    rooms = np.array([middle[0], size - middle[0], middle[1], size - middle[1]])
-    side = int(np.argmin(rooms))
-    far = rooms[side] + 0.8 * extent + float(np.abs(motion.position - middle).max())
-    share = absent.astype(np.float64)
-    beside = np.zeros_like(share)
-    beside[1:] = np.maximum(beside[1:], share[:-1])
-    beside[:-1] = np.maximum(beside[:-1], share[1:])
-    # Half of the way in the frames beside, but never in frame 0, where the object is given, nor
-    # in the last one, where it must have returned.
-    beside[[0, -1]] = 0
-    share = np.maximum(share, rng.uniform(0.2, 0.7) * beside)
-    return replace(motion, position=motion.position + share[:, None] * far * ways[side])
