@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64
 from stremn.data.warps import Motion
 
 PACE = (0.06, 0.3)
-"""How far in a frame something comes out from behind a target, by the target's size: least, most."""
+"""How far a frame takes what comes out from behind a target, by its size: least and most."""
 
 
 def run_of_frames(
