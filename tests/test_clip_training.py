@@ -62,6 +62,21 @@ def test_frames_to_come_change_nothing(model: STReMN) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_without_gradients_frames_are_encoded_one_by_one_to_the_same_result(
+    model: STReMN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = square_clips([[0], [0], [0]], frames=4)
+    expected = rollout(model, batch, slots=3, policy=Oldest())
+    encoded: list[int] = []
+    encode = model.encode_query
+    monkeypatch.setattr(model, "encode_query", lambda x: encoded.append(len(x)) or encode(x))
+    with torch.no_grad():
+        found = rollout(model, batch, slots=3, policy=Oldest())
+    assert encoded == [3, 3, 3, 3]
+    for one, other in zip(found.log_probabilities, expected.log_probabilities, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_objects_enter_when_they_are_given(model: STReMN) -> None:
     batch = square_clips([[0, 3], [0, -1]], frames=6)
     with torch.no_grad():

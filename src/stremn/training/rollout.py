@@ -81,10 +81,16 @@ def rollout(
 
 
 def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
-    """Encode all frames in one call: queries do not depend on the memory."""
+    """Encode all frames in one call: queries do not depend on the memory.
+
+    Without gradients frame by frame, so that validation on many clips does not need more memory
+    than training on a few.
+    """
     videos, length = batch.frames.shape[:2]
     flat = batch.frames.transpose(0, 1).flatten(0, 1)  # (t b) 3 height width
     frames = (flat.float() / 255).contiguous(memory_format=torch.channels_last)
+    if not torch.is_grad_enabled():
+        return [model.encode_query(at_once) for at_once in frames.split(videos)]
     every = model.encode_query(frames)
     key, value = every.key.split(videos), every.value.split(videos)
     skip8, skip4 = [[None] * length if skip is None else skip.split(videos) for skip in every.skips]
