@@ -192,14 +192,20 @@ def test_a_key_newer_than_the_checkpoint_has_its_default(recipe: Path, tmp_path:
     assert run_recipe(recipe, stop, tmp_path / "out", resume=True).step == 2
 
 
-def test_imitation_trains_the_evidence_rule_alone(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("rule", "weights"), [("evidence", "policies.evidence"), ("learned", "update_key")]
+)
+def test_imitation_trains_the_rule_alone(
+    recipe: Path, tmp_path: Path, rule: str, weights: str
+) -> None:
     overrides = [
         "loss.imitate=spread-occupied",
+        f"loss.taught={rule}",
         "stages.0.frames=5",
         "stages.0.slots=3",
         "stages.1.frames=5",
         "stages.1.slots=3",
-        'train.lr_multipliers={"" = 0.0, "policies.evidence" = 1.0}',
+        f'train.lr_multipliers={{"" = 0.0, "{weights}" = 1.0}}',
     ]
     run_recipe(recipe, overrides, tmp_path / "out")
     header = (tmp_path / "out" / "log.csv").read_text().splitlines()[0]
@@ -207,7 +213,9 @@ def test_imitation_trains_the_evidence_rule_alone(recipe: Path, tmp_path: Path) 
     saved = load_file(tmp_path / "out" / "checkpoint.safetensors")
     moments = {name for name in saved if name.startswith("optimizer.exp_avg.")}
     assert moments
-    assert all(name.startswith("optimizer.exp_avg.policies.evidence.") for name in moments)
+    assert all(name.startswith(f"optimizer.exp_avg.{weights}.") for name in moments)
+    moved = [saved[name] for name in moments if name.endswith(".weight")]
+    assert any(x.abs().max() > 0 for x in moved)
 
 
 def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_path: Path) -> None:

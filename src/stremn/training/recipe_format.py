@@ -107,8 +107,10 @@ class LossSection(Config):
     bootstrap: float = Field(default=1.0, gt=0, le=1)
     ramp: tuple[float, float] = (0.2, 0.7)
     imitate: str | None = None
-    """Train the rule "evidence" to choose as this hand-made rule does, and nothing else, on what
-    random eviction leads to; the stages' policies then have no part in it."""
+    """Train a rule to choose as this hand-made rule does, and nothing else, on what random eviction
+    leads to; the stages' policies then have no part in it."""
+    taught: Literal["evidence", "learned"] = "evidence"
+    """Which rule imitates: the one with evidence, or the paper's, whose update keys then learn."""
 
 
 class ValidationSection(Config):

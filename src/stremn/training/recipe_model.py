@@ -105,7 +105,8 @@ class StageLoss:
         network = cast(STReMN, model)
         if self.loss.imitate is not None:
             teacher = build_policy(self.loss.imitate)
-            return Imitation(slots=chosen, teacher=teacher)(network, batch, progress)
+            lesson = Imitation(chosen, teacher, self.loss.taught)
+            return lesson(network, batch, progress)
         name = self._draw_policy()
         policy = training_policy(network, name)
         watched = Watched(policy, {rule: build_policy(rule) for rule in WATCHED})
