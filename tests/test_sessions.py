@@ -1,6 +1,7 @@
 """Streaming: equal to training's roll-out, constant in memory, saved and restored, any objects."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,8 @@ def test_a_wide_reach_is_no_reach(model: STReMN) -> None:
     batch = square_clips([[0, 1]], frames=6)
     wide = run(open_session(model, reach=50.0), batch)
     everywhere = run(open_session(model, reach=None), batch)
+    endless = open_session(model, reach=math.inf)
+    assert endless.reach is None
     for a, b in zip(wide, everywhere, strict=True):
         assert np.array_equal(a.labels, b.labels)
         np.testing.assert_allclose(a.shares, b.shares, atol=1e-4)

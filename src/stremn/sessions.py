@@ -6,6 +6,7 @@ same `memorize` and `recall` that training uses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -92,8 +93,8 @@ class SegmentationSession:
             reach: how far an object may be from where it was in the previous frame, in units of
                 its size (square root of its area). False positives that are farther away are
                 removed before the frame is memorized (Sec 4.1.1), and what is farther is not even
-                read, which saves time; an object that is lost is looked for everywhere. None
-                removes nothing and always reads the whole frame.
+                read, which saves time; an object that is lost is looked for everywhere. None,
+                or inf, removes nothing and always reads the whole frame.
 
         Raises:
             StremnError: K below 1, size below 64, a negative reach, an unknown device, precision
@@ -118,7 +119,7 @@ class SegmentationSession:
         self.memory_slots = memory_slots
         self.size = size
         self.seed = seed
-        self.reach = reach
+        self.reach = None if reach == math.inf else reach
         self.policy_name = policy if isinstance(policy, str) else type(policy).__name__
         self.policy = self._resolve(policy)
         self.growth = GROWTH if isinstance(self.policy, Append) else 0
