@@ -1,7 +1,9 @@
 """Metrics against scikit-image and lpips, and the conventions that peers differ in."""
 
+import builtins
 import pickle
 import sys
+from pathlib import Path
 
 import lpips
 import numpy as np
@@ -180,6 +182,53 @@ def test_lpips_heads_that_are_missing_or_unreadable_are_named(tmp_path):
     path.write_bytes(b"no weights")
     with pytest.raises(StremnError, match=r"alex\.pth cannot be read .*force-reinstall lpips"):
         read_heads(path)
+
+
+WRONG = [
+    ([torch.zeros(3)], "holds no tensors by name, but list"),
+    ({"lin0.model.1.weight": "words"}, r"more than tensors by name: lin0\.model\.1\.weight"),
+    ({1: torch.zeros(3)}, "more than tensors by name: 1"),
+    ({"a": torch.tensor([1.0, torch.nan])}, "not finite in a"),
+    ({"a": Path("x")}, "cannot be read"),  # not made: only tensors and plain containers are
+]
+
+
+@pytest.mark.parametrize(("content", "message"), WRONG)
+@pytest.mark.parametrize("read", [read_heads, read_alexnet])
+def test_files_that_hold_anything_but_tensors_by_name_are_refused(tmp_path, read, content, message):
+    torch.save(content, tmp_path / "alex.pth")
+    with pytest.raises(StremnError, match=message):
+        read(tmp_path / "alex.pth")
+
+
+class RunsCode:
+    """What a malicious file holds: unpickled in full, it would run a command."""
+
+    def __reduce__(self):
+        return exec, ("import builtins; builtins.code_has_run = True",)
+
+
+@pytest.mark.parametrize("name", ["alex.pth", "alex.pkl"])
+def test_code_in_a_file_of_weights_does_not_run(tmp_path, name):
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        torch.save({"a": RunsCode()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"AlexNet_0": RunsCode()}))
+    with pytest.raises(StremnError, match="read"):
+        read_alexnet(path)
+    assert not hasattr(builtins, "code_has_run")
+
+
+def test_arrays_that_are_not_finite_are_refused(tmp_path):
+    layers, _ = random_network()
+    arrays = {
+        f"Conv_{i}": {"kernel": w.permute(2, 3, 1, 0).numpy(), "bias": b.numpy() * np.nan}
+        for i, (w, b) in enumerate(layers)
+    }
+    (tmp_path / "alex.pkl").write_bytes(pickle.dumps({"AlexNet_0": arrays}))
+    with pytest.raises(StremnError, match="numbers that are not finite"):
+        read_alexnet(tmp_path / "alex.pkl")
 
 
 def test_alexnet_weights_of_another_network_are_refused(tmp_path):

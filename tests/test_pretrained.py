@@ -218,3 +218,5 @@ def test_tensors_are_copied_in_order_and_checked() -> None:
     assert torch.equal(ours.weight, theirs.weight)
     with pytest.raises(StremnError, match="do not have this backbone's tensors"):
         _copy_by_position(ours, dict(reversed(renamed.items())))
+    with pytest.raises(StremnError, match="do not have this backbone's tensors"):
+        _copy_by_position(ours, {name: x.long() for name, x in renamed.items()})

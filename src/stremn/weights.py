@@ -1,4 +1,7 @@
-"""Weights on disk: safetensors with the configuration that rebuilds the model in the header."""
+"""Weights on disk: safetensors with the configuration that rebuilds the model in the header.
+
+Other people's weights, which PyTorch pickled, are read as tensors and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -44,6 +48,30 @@ def read_weights(path: Path, task: str) -> tuple[dict[str, Any], dict[str, Tenso
         what = f"a model for {found}" if found else "no model of stremn"
         raise StremnError(f"{path} holds {what}; expected one for {task}.")
     return json.loads(header["config"]), tensors
+
+
+def read_pickled(path: Path, what: str, advice: str) -> dict[str, Tensor]:
+    """Return the tensors, by name, of a file that PyTorch pickled; no code in it can run.
+
+    Raises StremnError, with `what` as the file's name and `advice` at its end, if the file cannot
+    be read, holds anything but tensors by name, or numbers that are not finite.
+    """
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a pickle is a program: damaged, it may raise anything
+        reason = str(error).partition("\n")[0]  # PyTorch adds a page of advice
+        raise StremnError(f"{what} cannot be read ({reason}). {advice}") from error
+    if not isinstance(found, dict):
+        raise StremnError(f"{what} holds no tensors by name, but {type(found).__name__}. {advice}")
+    other = [str(n) for n, x in found.items() if not isinstance(n, str) or not torch.is_tensor(x)]
+    if other:
+        raise StremnError(f"{what} holds more than tensors by name: {', '.join(other)}. {advice}")
+    broken = [name for name, x in found.items() if not x.isfinite().all()]
+    if broken:
+        raise StremnError(
+            f"{what} holds numbers that are not finite in {', '.join(broken)}. {advice}"
+        )
+    return found
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

