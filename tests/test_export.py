@@ -58,7 +58,6 @@ def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
         session.step(made_frame(64, 96))
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("unchecked")
 def test_a_torch_program_is_written_too(tmp_path: Path) -> None:
     path = export_step(tiny_model(), tmp_path / "step.pt2", **SIZE)

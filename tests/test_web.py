@@ -41,6 +41,18 @@ def disc(index: int) -> np.ndarray:
     return mask > 0
 
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+LIBRARIES_WARN = (
+    "ignore::ResourceWarning",  # sockets and event loops left to the garbage collector
+    "ignore::pytest.PytestUnraisableExceptionWarning",  # the same, found by pytest
+    "ignore:'future.no_silent_downcasting':DeprecationWarning",  # gradio sets it, pandas objects
+)
+
+of_the_pages_libraries = pytest.mark.filterwarnings(*LIBRARIES_WARN)
+"""Lets gradio and its client warn of what is theirs; any other warning is an error."""
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
@@ -232,7 +244,7 @@ def address() -> Iterator[str]:
         gc.collect()
 
 
-@pytest.mark.filterwarnings("ignore")  # of the page's own libraries
+@of_the_pages_libraries
 def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
@@ -260,7 +272,7 @@ def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: P
         client.predict(video, 6, api_name="/correct")
 
 
-@pytest.mark.filterwarnings("ignore")
+@of_the_pages_libraries
 def test_mistakes_reach_the_client_in_words(address: str, clip: Path, tmp_path: Path) -> None:
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
@@ -278,13 +290,13 @@ def test_mistakes_reach_the_client_in_words(address: str, clip: Path, tmp_path: 
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
+@of_the_pages_libraries
 def test_the_whole_path_in_a_browser(address: str, clip: Path) -> None:
     from playwright import sync_api as playwright
 
-    chromium = shutil.which("chromium")
+    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
     if chromium is None:
-        pytest.skip("needs chromium")
+        pytest.skip(f"needs a browser: one of {', '.join(BROWSERS)}")
     with playwright.sync_playwright() as tools:
         browser = tools.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1400})
