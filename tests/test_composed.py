@@ -204,6 +204,7 @@ def test_real_data_is_composed() -> None:
     for i in range(10):
         clip = source.sample(np.random.default_rng(i), 8, 128, 1.0)
         assert clip.frames.std() > 5
+        assert (clip.labels[0] == list(clip.given).index(0) + 1).any()  # what is to be followed
 
 
 def test_a_crowd_is_background_of_the_targets_own_set() -> None:

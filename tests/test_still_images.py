@@ -169,3 +169,4 @@ def test_real_stills_become_clips(name: str, kind: str) -> None:
     source = StillImageClips([open_stills(root, kind)])  # type: ignore[arg-type]
     for clip in clips_of(source, 20, frames=4, size=128):
         assert clip.frames.std() > 5
+        assert (clip.labels[0] == list(clip.given).index(0) + 1).any()  # what is to be followed

@@ -283,3 +283,4 @@ def test_real_videos_become_clips() -> None:
     source = VideoClips(VideoReader(list(davis)))
     for clip in clips_of(source, 15, 5, 1.0):
         assert clip.frames.std() > 5
+        assert (clip.labels[0] == list(clip.given).index(0) + 1).any()  # what is to be followed
