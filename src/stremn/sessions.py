@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from stremn.errors import StremnError
 from stremn.hardware import inference_precision, keep_freed_memory, pick_device
 from stremn.inference import for_inference, placed
-from stremn.inputs import FrameInput, MaskInput, as_rgb, label_map_of
+from stremn.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.media.masks import LabelMap, Labels
 from stremn.memory import Choice, UpdatePolicy
 from stremn.model import Query, STReMN
@@ -170,7 +170,7 @@ class SegmentationSession:
                 size; a frame of another size than those before.
         """
         image = as_rgb(frame)
-        given = None if mask is None else self._given(mask, image)
+        given = None if mask is None else given_masks(mask, (image.shape[0], image.shape[1]))
         if self.frame < 0 and given is None:
             raise StremnError(
                 "There is nothing to follow yet: give a mask with the first frame, as in "
@@ -197,8 +197,7 @@ class SegmentationSession:
                 "the mask with the next frame, as in step(frame, mask)."
             )
         query, shares, size = self._latest
-        given = label_map_of(mask)
-        self._check_mask(given, (size.height, size.width))
+        given = given_masks(mask, (size.height, size.width))
         with torch.inference_mode():
             self._write(query, shares, given, size, only=set(given.ids))
         return self._result()
@@ -266,22 +265,6 @@ class SegmentationSession:
         pixels = torch.from_numpy(image).to(self.device)
         # Planes, not interleaved: shifting and scaling each color is then ten times as fast.
         return pixels.permute(2, 0, 1)[None].contiguous().to(self.dtype) / 255
-
-    def _given(self, mask: MaskInput, image: np.ndarray) -> LabelMap:
-        given = label_map_of(mask)
-        self._check_mask(given, (image.shape[0], image.shape[1]))
-        return given
-
-    def _check_mask(self, given: LabelMap, size: tuple[int, int]) -> None:
-        if given.size != size:
-            raise StremnError(
-                f"The mask is {given.size[1]}x{given.size[0]} pixels, the frame "
-                f"{size[1]}x{size[0]}: they must be equal. `stremn check-mask` can resize it."
-            )
-        if not given.ids:
-            raise StremnError(
-                "The mask holds no object: all pixels are 0. Give each object an id above 0."
-            )
 
     def _check_size(self, image: np.ndarray) -> None:
         size = (image.shape[0], image.shape[1])
