@@ -9,22 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Float64, UInt8
+from jaxtyping import Bool, UInt8
 
-from stremn.data.absences import beginning, coming_out, moved_away, run_of_frames
+from stremn.data.absences import beginning, run_of_frames
 from stremn.data.actors import Actor, carrying, filmed
 from stremn.data.clips import Clip, introduce
-from stremn.data.colors import color_matrix, flickering
+from stremn.data.colors import flickering
 from stremn.data.cut_outs import StillDraw, occluder
 from stremn.data.labelled_videos import VideoReader
 from stremn.data.layers import Layer, channels_first, render
-from stremn.data.shapes import Mask
+from stremn.data.staging import Canvas, Staged
 from stremn.data.still_layers import (
     StillClipParameters,
     backdrop,
     passing,
-    random_motion,
-    reduced,
 )
 from stremn.data.stills import StillImages
 from stremn.data.video_clips import (
@@ -34,7 +32,6 @@ from stremn.data.video_clips import (
     draw_scene,
     draw_stretch,
 )
-from stremn.data.warps import Motion, bends, motion_matrices
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 
@@ -105,9 +102,6 @@ class ComposedClipParameters:
     """Share of the pixels an object must have in the frame where it is given."""
 
 
-HIDDEN_SHARE = 0.8
-"""Largest size of what is behind a target at first, as a share of the target's."""
-
 FILMED_GAP = 3
 """Largest gap between the frames of a filmed object: its shape changes, its size hardly."""
 
@@ -152,15 +146,6 @@ class ComposedClips:
         )
 
 
-@dataclass(frozen=True)
-class _Staged:
-    """An actor on the canvas: its layer, and where its middle is and how large it is, in pixels."""
-
-    layer: Layer
-    position: Float64[np.ndarray, "t 2"]
-    extent: float
-
-
 @dataclass
 class _Take:
     """One clip in the making, from background to front.
@@ -179,6 +164,12 @@ class _Take:
     used: set[int] = field(default_factory=set)
     layers: list[Layer] = field(default_factory=list)
     front: list[Layer] = field(default_factory=list)
+
+    @property
+    def canvas(self) -> Canvas:
+        """Where actors are staged."""
+        p = self.p
+        return Canvas(self.rng, self.frames, self.size, p.motion, p.share, p.wobble)
 
     def clip(self) -> Clip | None:
         """Draw everything and render it; None if no target can be seen in frame 0."""
@@ -238,7 +229,7 @@ class _Take:
             if not actor.filmed and self._happens(p.carried):
                 actor = carrying(self.rng, actor, self.draw.whole_cut_out(self.rng))
             twin = leads and bool(self.rng.random() < p.twin)
-            staged = self._stage(actor, number, self._absence(number > 1, twin))
+            staged = self.canvas.stage(actor, number, self._absence(number > 1, twin))
             if leads:
                 origin = actor.origin
                 if origin is not None and self._happens(p.crowd):
@@ -248,7 +239,7 @@ class _Take:
             self.layers.append(staged.layer)
             count = number if actor.carried is None else number + 1
             if twin:
-                self.layers.insert(1, self._stage(actor, 0, self._never()).layer)
+                self.layers.insert(1, self.canvas.stage(actor, 0, self._never()).layer)
             if self.rng.random() < p.hidden:
                 self.front.append(self._cover(staged))
         return count
@@ -256,7 +247,7 @@ class _Take:
     def _add_rival(self) -> None:
         """Stage a moving object that is background, behind or in front of the others."""
         absent = self._absence(True, False)
-        rival = self._stage(self._actor(), 0, absent)
+        rival = self.canvas.stage(self._actor(), 0, absent)
         self.layers.insert(int(self.rng.integers(1, len(self.layers) + 1)), rival.layer)
 
     def _actor(self) -> Actor:
@@ -283,14 +274,14 @@ class _Take:
         """Bystanders: background of the same set as the target, always in the picture."""
         fewest, most = self.p.crowd_size
         return [
-            self._stage(self._still_actor(origin), 0, self._never()).layer
+            self.canvas.stage(self._still_actor(origin), 0, self._never()).layer
             for _ in range(int(self.rng.integers(fewest, most + 1)))
         ]
 
-    def _emerging(self, actor: Actor, target: _Staged) -> Layer:
+    def _emerging(self, actor: Actor, target: Staged) -> Layer:
         """The target's likeness, or kin of it, background that comes out from behind it."""
         likeness = actor if self.rng.random() < 0.5 else self._still_actor(actor.origin)
-        return self._stage(replace(likeness, carried=None), 0, self._never(), target).layer
+        return self.canvas.stage(replace(likeness, carried=None), 0, self._never(), target).layer
 
     def _happens(self, chance: float) -> bool:
         """Whether something that may be turned off happens.
@@ -316,85 +307,15 @@ class _Take:
             return run_of_frames(self.rng, self.frames, self.p.away_run)
         return self._never()
 
-    def _stage(
-        self,
-        actor: Actor,
-        number: int,
-        absent: Bool[np.ndarray, " t"],
-        behind: _Staged | None = None,
-    ) -> _Staged:
-        """Give an actor a path over the canvas that leaves it in the frames `absent`.
-
-        `number` is its label, 0 for background; what it carries has the next one. One that starts
-        `behind` another is no larger, and comes out.
-        """
-        p, rng, frames, size = self.p, self.rng, self.frames, self.size
-        height, width = actor.alphas[0].shape
-        area = max(1, int(np.count_nonzero(actor.alphas[0] > 127)))
-        share = float(np.exp(rng.uniform(*np.log(p.share))))
-        scale = min(share * size / area**0.5, 0.9 * size / max(height, width), 2.0)
-        if behind is not None:
-            scale = min(scale, HIDDEN_SHARE * behind.extent / max(height, width))
-        parts = [
-            reduced(picture, alpha, actor.carried, scale)
-            for picture, alpha in zip(actor.pictures, actor.alphas, strict=True)
-        ]
-        _, alpha, carried, left = parts[0]
-        rows, columns = alpha.shape
-        start = rng.uniform(0.2, 0.8, 2) * size
-        extent = max(rows, columns)
-        motion = random_motion(rng, frames, (start[0], start[1]), left, extent, size, p.motion)
-        motion = moved_away(rng, motion, extent * left, size, absent)
-        if behind is not None:
-            motion = replace(motion, position=coming_out(rng, behind.position, behind.extent))
-        box = (0.0, 0.0, float(columns), float(rows))
-        wobble = not actor.filmed and rng.random() < p.wobble
-        layer = Layer(
-            pictures=[part[0] for part in parts],
-            alphas=[part[1] for part in parts],
-            ids=_labels(alpha, carried, number),
-            color=color_matrix(rng, p.motion.color),
-            matrices=motion_matrices((columns / 2, rows / 2), motion, bool(rng.random() < 0.5)),
-            bends=bends(rng, frames, box, rng.uniform(0.02, 0.10)) if wobble else None,
-            drawn=np.ones(frames, dtype=bool),
-        )
-        return _Staged(layer, motion.position, extent * left)
-
     def _passing(self) -> Layer:
         """Something that crosses the canvas in front."""
         return passing(self.rng, self.draw, self.frames, self.size, self.p.motion)
 
-    def _cover(self, staged: _Staged) -> Layer:
-        """Something in front that slides over an actor, stays with it for a run, and goes on."""
-        rng, frames = self.rng, self.frames
-        covered = np.flatnonzero(run_of_frames(rng, frames, self.p.away_run))
-        cut = occluder(rng, self.draw)
-        scale = staged.extent * rng.uniform(1.0, 1.6) / max(cut.alpha.shape)
-        image, alpha, _, left = reduced(cut.image, cut.alpha, None, scale)
-        heading = rng.uniform(0, 2 * np.pi)
-        if covered.size == 0:
-            return self._passing()
-        time = np.arange(frames)
-        distance = np.maximum(covered[0] - time, 0) * -1.0 + np.maximum(time - covered[-1], 0)
-        step = staged.extent * rng.uniform(0.6, 1.5)
-        offset = (distance * step)[:, None] * np.array([np.cos(heading), np.sin(heading)])
-        motion = Motion(
-            position=staged.position + offset,
-            scale=np.full(frames, left),
-            angle=np.full(frames, rng.uniform(-0.5, 0.5)),
-            shear=np.zeros(frames),
-            tilt=np.zeros((frames, 2)),
-        )
-        rows, columns = alpha.shape
-        return Layer(
-            pictures=[image],
-            alphas=[alpha],
-            ids=None,
-            color=color_matrix(rng, self.p.motion.color),
-            matrices=motion_matrices((columns / 2, rows / 2), motion, False),
-            bends=None,
-            drawn=np.abs(distance) <= 3,
-        )
+    def _cover(self, staged: Staged) -> Layer:
+        """Something that covers an actor for a run of frames, or passes in a clip too short."""
+        covered = run_of_frames(self.rng, self.frames, self.p.away_run)
+        cover = self.canvas.cover(staged, occluder(self.rng, self.draw), covered)
+        return self._passing() if cover is None else cover
 
     def _cut_in(
         self, pictures: UInt8[np.ndarray, "t h w 3"], labels: UInt8[np.ndarray, "t h w"]
@@ -405,11 +326,3 @@ class _Take:
             return
         layer = any_view(self.rng, self._view(chosen.size), self.size, self.p.background)
         pictures[chosen], labels[chosen] = render([layer], chosen.size, self.size)
-
-
-def _labels(alpha: Mask, carried: Mask | None, number: int) -> list[Mask] | None:
-    """The id map of an object, and of what it carries; None for background."""
-    if not number:
-        return None
-    ids = np.full_like(alpha, number)
-    return [ids if carried is None else ids + carried]
