@@ -326,3 +326,25 @@ def test_sets_without_an_object_to_cut_out_are_named_together(tmp_path: Path, ki
     write_mask(tmp_path / "c" / "masks" / "0.png", np.where(cut_off == 2, 2, MASK))
     if kind == "instances":  # one of two is whole
         require_whole({"c": open_stills(tmp_path / "c", kind)})
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ([0, 1, 1, 0], [0, 1, 1, 0]),
+        ([0, 1, 2, 3], [0, 1, 1, 1]),  # ids: every one is the object
+        ([0, 1, 255, 2], [0, 1, VOID, 1]),  # 255 beside ids is void
+        ([0, 255, 255, 0], [0, 1, 1, 0]),
+        ([0, 40, 200, 255], [0, 0, 1, 1]),  # a soft edge
+        ([0, 0, 0, 0], [0, 0, 0, 0]),
+    ],
+)
+@pytest.mark.parametrize("mode", ["L", "P"])
+def test_binary_masks_are_ids_or_bright(
+    tmp_path: Path, row: list[int], expected: list[int], mode: str
+) -> None:
+    image = Image.fromarray(np.array([row, row], np.uint8))
+    if mode == "P":
+        image.putpalette(bytes(range(256)) * 3)
+    image.save(tmp_path / "m.png")
+    assert read_ids(tmp_path / "m.png", "binary").tolist() == [expected, expected]

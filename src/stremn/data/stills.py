@@ -62,17 +62,28 @@ def recent_stills() -> Recent[int, Still]:
 
 
 def read_ids(path: Path, kind: Kind) -> Mask:
-    """Read a mask file. Binary masks, which may be color, become 0 and 1 at half of their maximum.
+    """Read a mask file. Binary masks, which may be color or soft, become 0, 1 and `VOID`.
 
     Raises StremnError if it cannot be decoded, or holds colors or ids above 255 that mean objects.
     """
     if kind == "binary":
-        values = _brightness(path).astype(np.int64)
-        return (values * 2 > values.max()).astype(np.uint8)
+        return _as_one_object(_brightness(path))
     ids = read_indices(path)
     if ids.max() > VOID:
         raise StremnError(f"{path} holds ids up to {int(ids.max())}; the largest possible is 254.")
     return ids.astype(np.uint8)
+
+
+MOST_IDS = 32
+"""Values up to this are ids, not brightness: a mask that is bright or dark reaches higher."""
+
+
+def _as_one_object(values: np.ndarray) -> Mask:
+    """All ids as object 1, with 255 beside them void; else what is brighter than half."""
+    used = np.unique(values)
+    if used[used != VOID].max(initial=0) in range(1, MOST_IDS + 1):
+        return np.where(values == VOID, VOID, values > 0).astype(np.uint8)
+    return (values.astype(np.int64) * 2 > int(values.max())).astype(np.uint8)
 
 
 def _brightness(path: Path) -> np.ndarray:
