@@ -218,6 +218,18 @@ def test_imitation_trains_the_rule_alone(
     assert any(x.abs().max() > 0 for x in moved)
 
 
+def test_a_rule_that_cannot_learn_is_not_taught(recipe: Path, tmp_path: Path) -> None:
+    frozen = [
+        "loss.imitate=spread-occupied",
+        "loss.taught=learned",
+        "stages.0.frames=5",
+        "stages.0.slots=3",
+        'train.lr_multipliers={"" = 0.0, "policies.evidence" = 1.0}',
+    ]
+    with pytest.raises(StremnError, match=r"none of its weights is trained: .*leave update_key"):
+        run_recipe(recipe, frozen, tmp_path / "out")
+
+
 def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_path: Path) -> None:
     run_recipe(recipe, ["train.steps=2"], tmp_path / "a")
     weights = tmp_path / "a" / "last.safetensors"
@@ -265,6 +277,16 @@ def test_cost_needs_no_data_and_says_so(recipe: Path, monkeypatch: pytest.Monkey
     assert "a full run will take about" in text
 
 
+@pytest.mark.parametrize("name", ["small-policy", "small-evidence", "small-fusion"])
+def test_cost_counts_what_the_recipe_trains_and_needs_no_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["stages.0.size=64", "stages.0.batch=1", 'model.start="not/there.safetensors"']
+    cost = estimate_cost(RECIPES / f"{name}.toml", small)
+    assert 0 < cost.trainable < 0.3 * cost.parameters
+
+
 def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:
     cost = estimate_cost(recipe, ["model.freeze=stem-and-depthwise"])
     assert "ms on one core" in cost.data
@@ -299,6 +321,9 @@ def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:
             r"data\.sources\.composed\.parameters: motion\.angle: .* valid number.*got 'steep'",
         ),
         ("stages.0.policy=oldst", "There is no policy 'oldst'"),
+        ("validation.policy=oldst", "There is no policy 'oldst'"),
+        ("loss.imitate=oldst", "There is no policy 'oldst'"),
+        ("train.monitor=JJ", "train.monitor is 'JJ', but validation reports J, probe_right"),
         ("loss.imitate=spread", "evicted from [23] slots in clips of 2 frames, so there is no"),
         ("train.steps=0", "train.steps: Input should be greater than 0"),
     ],
@@ -368,9 +393,14 @@ def test_policy_and_slots_are_drawn_from_the_recipe() -> None:
     model = build_model(model_config(read_tiny_model()))
     loss = StageLoss(stage, read_recipe(RECIPES / "small-still.toml").loss)
     batch = collate([moving_square(stage, seed) for seed in range(2)])
-    drawn = [loss(model, batch, 0.0).scalars["evictions"] for _ in range(12)]
+    drawn = [loss(model, batch, step / 12).scalars["evictions"] for step in range(12)]
     # Slot 0 is pinned: of 3 writes after it, 2 slots leave no choice, 3 slots choose once.
     assert set(drawn) == {0.0, 1.0}
+    # Whatever else was drawn meanwhile, as by the other processes of a batch.
+    again = [loss(model, batch, step / 12).scalars["evictions"] for step in range(12)]
+    assert again == drawn
+    other = StageLoss(stage, loss.loss, seed=1)
+    assert [other(model, batch, step / 12).scalars["evictions"] for step in range(12)] != drawn
 
 
 def read_tiny_model():

@@ -14,9 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stremn.data.clips import Clip, collate
 from stremn.errors import StremnError
-from stremn.hardware import pick_device
+from stremn.hardware import keep_freed_memory, pick_device
 from stremn.model import STReMN
 from stremn.study.machine import measure_machine
+from stremn.training.optimization import parameter_groups
 from stremn.training.recipe_data import clip_dataset, open_data, used_sources
 from stremn.training.recipe_format import Recipe, StageSection, read_recipe
 from stremn.training.recipe_model import StageLoss, first_model, model_config
@@ -75,12 +76,18 @@ class Cost:
 def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
     """Build everything, take two steps of each stage on synthetic clips, and time the second.
 
-    Needs no data. If the recipe's data is there, the time to make clips is measured too.
+    Needs no data and no weights: a step costs the same with any. If the recipe's data is there, the
+    time to make clips is measured too.
     """
     recipe = read_recipe(path, overrides)
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    keep_freed_memory()
     device = pick_device(recipe.train.device)
-    config = model_config(recipe.model)
-    model = first_model(recipe, config, None).to(device).train()
+    random = recipe.model.model_copy(update={"start": None, "imagenet": "none"})
+    untrained = recipe.model_copy(update={"model": random})
+    model = first_model(untrained, model_config(random), None).to(device).train()
+    parameter_groups(model, recipe.train)  # freezes what the recipe does not train
     stages = []
     for index, (stage, (first, last)) in enumerate(recipe.spans()):
         name = f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})"

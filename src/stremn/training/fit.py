@@ -171,7 +171,11 @@ def _train(
 
 
 def _validate(run: Run, hooks: _Hooks, log: TrainingLog | None) -> None:
-    """Score the weights to ship, keep them if they are the best, and write a checkpoint."""
+    """Score the weights to ship and keep them if they are the best, between two checkpoints.
+
+    The first is there should scoring fail, the second knows the best score.
+    """
+    _save(run, hooks)
     if run.accelerator.is_main_process:
         seed_step(run.config.seed, run.step, 0)
         model = run.shipped.eval()

@@ -83,6 +83,12 @@ class Imitation:
                 "at least two frames more than slots."
             )
         scores = torch.cat(lessons.scores)
+        if torch.is_grad_enabled() and not scores.requires_grad:
+            weights = "update_key" if self.taught == "learned" else "policies.evidence"
+            raise StremnError(
+                f"The rule {self.taught!r} is to be taught, but none of its weights is trained: "
+                f"train.lr_multipliers must leave {weights} above 0."
+            )
         loss = F.cross_entropy(scores, answers)
         agreement = float((scores.argmax(1) == answers).float().mean())
         return LossReport(loss, {"agreement": agreement, "evictions": float(len(answers))})

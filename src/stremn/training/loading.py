@@ -106,9 +106,10 @@ def _share_of_process(
     own = phase.batch // world
     micro = min(micro_batch or own, own)
     if phase.batch % world or own % micro:
+        parts = f" in micro-batches of {micro_batch}" if micro_batch else ""
         raise StremnError(
             f"Phase {phase.name!r}: a batch of {phase.batch} cannot be split evenly over {world} "
-            f"process(es) in micro-batches of {micro}. Change the batch or train.micro_batch."
+            f"process(es){parts}. Change the batch (stages.N.batch) or train.micro_batch."
         )
     steps = []
     for step in range(start, phase.steps):

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from stremn.config import Config, build, override, read_toml
+from stremn.policies import POLICIES
 from stremn.training.config import TrainingRecipe
 
 __all__ = [
@@ -95,6 +96,17 @@ class StageSection(Config):
     """Several with weights: one of them is drawn for each batch."""
     sources: dict[str, PositiveFloat]
 
+    @property
+    def rules(self) -> dict[str, float]:
+        """Names of the rules, with weights."""
+        return {self.policy: 1.0} if isinstance(self.policy, str) else dict(self.policy)
+
+
+SCORES = (
+    "J", "probe_right", "probe_wrong", "probe_empty", "eviction_stake", "evictions_that_matter",
+)  # fmt: skip
+"""What validation reports, beside J of each sequence."""
+
 
 class LossSection(Config):
     """Cross entropy; `bootstrap` below 1 keeps that share of the pixels from `ramp[1]` on.
@@ -150,6 +162,22 @@ class Recipe(TrainingRecipe):
                 _known("stills", name, self.data.stills)
             for name in source.videos:
                 _known("videos", name, self.data.videos)
+        return self
+
+    @model_validator(mode="after")
+    def _rules_and_scores_are_known(self) -> Self:
+        rules = [name for stage in self.stages for name in stage.rules]
+        rules += [self.validation.policy] if self.validation else []
+        rules += [self.loss.imitate] if self.loss.imitate else []
+        for name in rules:
+            if name not in POLICIES:
+                raise ValueError(f"There is no policy {name!r}; known: {', '.join(POLICIES)}")
+        monitor = self.train.monitor
+        if self.validation and monitor not in SCORES and not monitor.startswith("J_"):
+            raise ValueError(
+                f"train.monitor is {monitor!r}, but validation reports {', '.join(SCORES)} and "
+                "J_<sequence>"
+            )
         return self
 
     def spans(self) -> list[tuple[StageSection, tuple[int, int]]]:

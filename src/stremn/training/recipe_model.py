@@ -93,21 +93,24 @@ def _started(source: str, config: SegmentationConfig) -> STReMN:
 class StageLoss:
     """The clip loss of a stage: draws slots and policy for each batch where there are several."""
 
-    def __init__(self, stage: StageSection, loss: LossSection) -> None:
+    def __init__(self, stage: StageSection, loss: LossSection, seed: int = 0) -> None:
         self.stage = stage
         self.loss = loss
+        self.seed = seed
 
     def __call__(self, model: nn.Module, batch: ClipBatch, progress: float) -> LossReport:
         """Return the loss of a batch of clips at `progress` in [0, 1] of the training."""
-        # `random` is seeded for each step, so a resumed run draws the same.
+        # Of seed and step alone: a resumed run draws the same, and so do all parts of a batch.
+        draw = random.Random(f"{self.seed} {progress}")
         slots = self.stage.slots
-        chosen = slots if isinstance(slots, int) else random.choice(slots)
+        chosen = slots if isinstance(slots, int) else draw.choice(slots)
         network = cast(STReMN, model)
         if self.loss.imitate is not None:
             teacher = build_policy(self.loss.imitate)
             lesson = Imitation(chosen, teacher, self.loss.taught)
             return lesson(network, batch, progress)
-        name = self._draw_policy()
+        rules = self.stage.rules
+        name = draw.choices(list(rules), list(rules.values()))[0]
         policy = training_policy(network, name)
         watched = Watched(policy, {rule: build_policy(rule) for rule in WATCHED})
         learns = name in network.policies
@@ -121,12 +124,6 @@ class StageLoss:
         )
         report = loss(network, batch, progress)
         return LossReport(report.loss, report.scalars | watched.scalars())
-
-    def _draw_policy(self) -> str:
-        policy = self.stage.policy
-        if isinstance(policy, str):
-            return policy
-        return random.choices(list(policy), list(policy.values()))[0]
 
 
 def training_policy(model: STReMN, name: str) -> UpdatePolicy:

@@ -93,7 +93,7 @@ def phases(recipe: Recipe, dataset: ClipDataset) -> list[Phase[Clip, ClipBatch]]
                 batch=stage.batch,
                 dataset=Subset(dataset, range(begin, begin + clips)),
                 collate=collate,
-                clip_loss=StageLoss(stage, recipe.loss),
+                clip_loss=StageLoss(stage, recipe.loss, recipe.train.seed),
             )
         )
         begin += clips
