@@ -295,3 +295,13 @@ def test_real_davis():
     assert data["blackswan"].objects == {1: 0}
     data["blackswan"].check()
     assert sum(len(s) for s in read_davis(root, "train", 2016)) == 2079
+
+
+def test_all_sequences_with_missing_files_are_named_together(tmp_path):
+    root = tmp_path / "davis"
+    davis(root, {"cats": [1], "dogs": [1], "owls": [1]})
+    (root / "Annotations/480p/cats/00002.png").unlink()
+    (root / "JPEGImages/480p/owls/00003.jpg").unlink()
+    message = r"(?s)2 sequences cannot be used:.*cats: 1 frames have no mask: 00002.*owls: 1 masks"
+    with pytest.raises(StremnError, match=message):
+        read_davis(root)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from stremn.data.folders import images_in
+from stremn.data.problems import MOST_LISTED
 from stremn.data.sequences import (
     LabelReader,
     StoredSequence,
@@ -39,6 +40,29 @@ def pair_files(
         reader,
         late_objects,
     )
+
+
+def every_sequence(
+    names: Sequence[str], read: Callable[[str], StoredSequence]
+) -> tuple[StoredSequence, ...]:
+    """Read the sequence of each name.
+
+    Raises one StremnError that lists what is wrong with any of them.
+    """
+    sequences, problems = [], []
+    for name in names:
+        try:
+            sequences.append(read(name))
+        except StremnError as error:
+            problems.append(str(error))
+    if len(problems) == 1:
+        raise StremnError(problems[0])
+    if problems:
+        rest = len(problems) - MOST_LISTED
+        more = [f"and {rest} more"] if rest > 0 else []
+        listed = "\n  ".join([*problems[:MOST_LISTED], *more])
+        raise StremnError(f"{len(problems)} sequences cannot be used:\n  {listed}")
+    return tuple(sequences)
 
 
 def check_numbering(sequence: StoredSequence) -> None:

@@ -18,6 +18,7 @@ from stremn.data.layout_files import (
     check_present,
     classes_of,
     davis_split,
+    every_sequence,
     existing_folder,
     images_if_there,
     pair_files,
@@ -96,12 +97,19 @@ def read_davis(
     reader = read_binary if year == 2016 else read_indices
     hidden = split.startswith("test")
     check_labels = check_given if hidden else check_every_label
-    sequences = [pair_files(name, frames / name, labels / name, reader) for name in names]
-    for sequence in sequences:
+
+    def read(name: str) -> StoredSequence:
+        sequence = pair_files(name, frames / name, labels / name, reader)
         check_numbering(sequence)
         check_labels(sequence)
+        return sequence
+
     return SequenceSet(
-        f"DAVIS {year}", split, tuple(sequences), DAVIS_RULE, submission="davis" if hidden else ""
+        f"DAVIS {year}",
+        split,
+        every_sequence(names, read),
+        DAVIS_RULE,
+        submission="davis" if hidden else "",
     )
 
 
@@ -132,13 +140,13 @@ def read_youtube_vos(
     names = sorted(videos)
     for folder in (sparse, labels, shown):
         check_present(names, folder, f"{root / split / 'meta.json'}")
-    sequences = [
-        _from_meta(name, shown / name, labels / name, sparse / name, videos[name]) for name in names
-    ]
+    sequences = every_sequence(
+        names, lambda n: _from_meta(n, shown / n, labels / n, sparse / n, videos[n])
+    )
     return SequenceSet(
         f"YouTube-VOS {year}",
         split,
-        tuple(sequences),
+        sequences,
         AFTER_GIVEN_RULE,
         frames="every frame" if all_frames else "6-fps frames",
         seen_classes=classes_of(root / "train" / "meta.json"),
@@ -197,9 +205,7 @@ def read_mose(root: Path, split: str = "valid") -> SequenceSet:
     Raises:
         StremnError: wrong layout, or frames and masks that do not fit together.
     """
-    return SequenceSet(
-        "MOSE", split, tuple(_read_split(root, split)), DAVIS_RULE, submission="mose"
-    )
+    return SequenceSet("MOSE", split, _read_split(root, split), DAVIS_RULE, submission="mose")
 
 
 def read_long_time_video(root: Path) -> SequenceSet:
@@ -241,14 +247,19 @@ def read_folders(
     if split_file is not None:
         names = split_names(split_file, tree)
         check_names(names, pairs, f"split file {split_file}")
-    sequences = [pair_files(name, *pairs[name], read_indices, late_objects) for name in names]
-    for sequence in sequences:
-        check_given(sequence)
+    sequences = every_sequence(names, lambda n: _given(n, *pairs[n], late_objects))
     split = "all" if split_file is None else split_file.stem
-    return SequenceSet(root.name, split, tuple(sequences), rule)
+    return SequenceSet(root.name, split, sequences, rule)
 
 
-def _read_split(root: Path, split: str) -> list[StoredSequence]:
+def _given(name: str, frames: Path, labels: Path, late_objects: bool = True) -> StoredSequence:
+    """Pair a sequence of ids, in which some object must be given."""
+    sequence = pair_files(name, frames, labels, read_indices, late_objects)
+    check_given(sequence)
+    return sequence
+
+
+def _read_split(root: Path, split: str) -> tuple[StoredSequence, ...]:
     tree = _SPLIT_TREE.format(root=root, split=split)
     base = _split_folder(root, split)
     frames, labels = (
@@ -257,12 +268,7 @@ def _read_split(root: Path, split: str) -> list[StoredSequence]:
     )
     names = sequence_folders(frames, tree)
     check_present(names, labels, f"{frames}")
-    sequences = [
-        pair_files(n, frames / n, labels / n, read_indices, late_objects=True) for n in names
-    ]
-    for sequence in sequences:
-        check_given(sequence)
-    return sequences
+    return every_sequence(names, lambda n: _given(n, frames / n, labels / n))
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -303,9 +309,3 @@ def _first_frame(entry: Mapping[str, Any], sequence: StoredSequence, i: int) -> 
             f"{first}.png in its Annotations folder. The copy is incomplete; extract it again."
         )
     return first
-
-
-# Checks ---------------------------------------------------------------------------------------
-
-
-# Files ----------------------------------------------------------------------------------------
