@@ -206,6 +206,9 @@ def test_j_of_the_last_frame_is_intersection_over_union(model: STReMN) -> None:
         track = rollout(model, batch, slots=2, policy=Oldest()).track
     # Object 1: 4 / 8. Object 2 is neither there nor seen: 1.
     assert last_frame_j(Rollout([logp], [target], [], track), batch) == pytest.approx(0.75)
+    # One that is given in the last frame is not segmented there, so it has no score.
+    late = type(batch)(batch.frames, batch.labels, torch.tensor([[0, 1]]))
+    assert last_frame_j(Rollout([logp], [target], [], track), late) == pytest.approx(0.5)
 
 
 def test_the_probe_tells_a_memory_that_is_read_from_one_that_is_not(model: STReMN) -> None:

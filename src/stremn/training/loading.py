@@ -88,7 +88,9 @@ def batches(
         if place.process_index == 0:
             logger.info("phase %s: %d steps of %d samples", phase.name, phase.steps, phase.batch)
         shares = _share_of_process(phase, start, config.micro_batch, place)
-        loader = iter(_loader(phase, [indices for step in shares for indices in step], config))
+        loader = iter(
+            _loader(phase, [indices for step in shares for indices in step], config, place)
+        )
         for step in shares:
             with clock.waiting():
                 micro_batches = [next(loader).to(place.device) for _ in step]
@@ -119,7 +121,7 @@ def _share_of_process(
 
 
 def _loader(
-    phase: Phase[Any, Any], batches: list[list[int]], config: TrainConfig
+    phase: Phase[Any, Any], batches: list[list[int]], config: TrainConfig, place: Place
 ) -> DataLoader[Any]:
     return DataLoader(
         phase.dataset,
@@ -127,6 +129,7 @@ def _loader(
         collate_fn=phase.collate,
         num_workers=config.workers,
         prefetch_factor=4 if config.workers else None,
+        pin_memory=place.device.type == "cuda",  # then copies to it do not wait
         worker_init_fn=_leave_signals_to_parent,
         # Its own generator: drawing the workers' seed must not move the global one.
         generator=torch.Generator().manual_seed(config.seed),

@@ -178,7 +178,7 @@ def last_frame_j(clip: Rollout, batch: ClipBatch) -> float:
 
 @torch.no_grad()
 def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
-    """J of every object in each clip's last frame; NaN where a clip has no such object."""
+    """J of every object in each clip's last frame; NaN where a clip gives none before that."""
     predicted, truth = clip.log_probabilities[-1].max(1).indices, clip.targets[-1]
     predicted = predicted.masked_fill(truth == VOID, VOID)
     scores = []
@@ -187,7 +187,8 @@ def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
         union = (ours | theirs).sum((1, 2))
         j = (ours & theirs).sum((1, 2)) / union.clamp(min=1)
         j = torch.where(union == 0, 1.0, j)
-        scores.append(j.masked_fill(batch.given[:, column] < 0, torch.nan))
+        given, last = batch.given[:, column], batch.frames.shape[1] - 1
+        scores.append(j.masked_fill((given < 0) | (given == last), torch.nan))
     return torch.stack(scores, dim=1)
 
 
