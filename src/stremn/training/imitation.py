@@ -30,7 +30,7 @@ Taught = Literal["evidence", "learned"]
 SCALE = 20.0
 """What cosines are multiplied with before the softmax: those of templates differ by hundredths."""
 
-Scores = Callable[[MemoryState, Template], Float[Tensor, "b k"]]
+Scoring = Callable[[MemoryState, Template], Float[Tensor, "b k"]]
 """How a rule scores slots; the highest is replaced."""
 
 
@@ -40,7 +40,7 @@ class Lessons:
 
     behavior: UpdatePolicy
     teacher: UpdatePolicy
-    rule: Scores
+    rule: Scoring
     scores: list[Float[Tensor, "n k"]] = field(default_factory=list)
     answers: list[Int[Tensor, " n"]] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ class Imitation:
         agreement = float((scores.argmax(1) == answers).float().mean())
         return LossReport(loss, {"agreement": agreement, "evictions": float(len(answers))})
 
-    def _scores(self, model: STReMN) -> Scores:
+    def _scores(self, model: STReMN) -> Scoring:
         if self.taught == "learned":
             return lambda state, new: SCALE * similarity(new.update_key, state.update_keys)
         rule = model.policies["evidence"]
