@@ -1,5 +1,12 @@
 """Shared by all tests: annotations are checked at run time, and a tiny segmentation model."""
 
+import os
+
+# Workers share the cores: with all of them each, threads wait for one another (ten times slower).
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    threads = max(1, (os.cpu_count() or 1) // int(workers))
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # before torch, and for subprocesses
+
 from jaxtyping import install_import_hook
 
 install_import_hook("stremn", "type_checks.checked")  # before anything imports the package
