@@ -189,6 +189,8 @@ WRONG = [
     ({"lin0.model.1.weight": "words"}, r"more than tensors by name: lin0\.model\.1\.weight"),
     ({1: torch.zeros(3)}, "more than tensors by name: 1"),
     ({"a": torch.tensor([1.0, torch.nan])}, "not finite in a"),
+    ({"a": torch.empty(3, device="meta")}, "not dense or of an unknown type: a"),
+    ({"a": torch.ones(3).to(torch.float8_e4m3fn)}, "not dense or of an unknown type: a"),
     ({"a": Path("x")}, "cannot be read"),  # not made: only tensors and plain containers are
 ]
 

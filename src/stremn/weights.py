@@ -18,6 +18,12 @@ from torch import Tensor, nn
 from stremn.checkpoints import write_atomically
 from stremn.errors import StremnError
 
+PLAIN = frozenset({
+    torch.float64, torch.float32, torch.float16, torch.bfloat16,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+})  # fmt: skip
+"""Types of numbers that other people's weights may have."""
+
 
 def save_weights(model: nn.Module, task: str, config: str, path: Path) -> None:
     """Write the tensors of `model` with its `task` and its `config` (JSON), in one move."""
@@ -54,7 +60,8 @@ def read_pickled(path: Path, what: str, advice: str) -> dict[str, Tensor]:
     """Return the tensors, by name, of a file that PyTorch pickled; no code in it can run.
 
     Raises StremnError, with `what` as the file's name and `advice` at its end, if the file cannot
-    be read, holds anything but tensors by name, or numbers that are not finite.
+    be read, holds anything but tensors by name, tensors that are not dense or of no `PLAIN` type,
+    or numbers that are not finite.
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
@@ -66,12 +73,23 @@ def read_pickled(path: Path, what: str, advice: str) -> dict[str, Tensor]:
     other = [str(n) for n, x in found.items() if not isinstance(n, str) or not torch.is_tensor(x)]
     if other:
         raise StremnError(f"{what} holds more than tensors by name: {', '.join(other)}. {advice}")
+    odd = [name for name, x in found.items() if not _holds_plain_numbers(x)]
+    if odd:
+        raise StremnError(
+            f"{what} holds tensors that are not dense or of an unknown type: {', '.join(odd)}. "
+            f"{advice}"
+        )
     broken = [name for name, x in found.items() if not x.isfinite().all()]
     if broken:
         raise StremnError(
             f"{what} holds numbers that are not finite in {', '.join(broken)}. {advice}"
         )
     return found
+
+
+def _holds_plain_numbers(x: Tensor) -> bool:
+    dense = x.layout is torch.strided and not (x.is_nested or x.is_meta)
+    return dense and x.dtype in PLAIN
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for JSON, tables and plots.")] = (
-        Path("benchmarks/results")
+        Path("stremn-bench")
     ),
     parts: Annotated[
         str | None,
