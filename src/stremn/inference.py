@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,8 @@ from torch.nn import functional as F
 
 from stremn.depthwise import DepthwiseConv
 from stremn.model import STReMN
+
+Module = TypeVar("Module", bound=nn.Module)
 
 FUSED_TYPES = (torch.float32, torch.bfloat16)
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
@@ -48,7 +51,7 @@ def for_inference(model: STReMN) -> STReMN:
     return fast
 
 
-def placed(model: STReMN, device: torch.device, precision: torch.dtype) -> STReMN:
+def placed(model: Module, device: torch.device, precision: torch.dtype) -> Module:
     """Return the model ready to run: itself if it is, else a copy, so that the caller's stays."""
     weight = next(model.parameters())
     same_device = torch.empty(0, device=device).device == weight.device

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.segment import Device
 from stremn.cli.terminal import show
 
 
@@ -25,6 +26,7 @@ def predict(
         int | None, typer.Option(help="Frames to look at; the rest is shown beside. Default: all.")
     ] = None,
     weights: Annotated[str, typer.Option(help="Shipped weights by name, or a file.")] = "digits",
+    device: Device = "auto",
 ) -> None:
     """Predict what a video shows next.
 
@@ -35,6 +37,8 @@ def predict(
     """
     from stremn.prediction.files import predict_video
 
-    files = predict_video(source, out, frames=frames, observe=observe, weights=weights)
+    files = predict_video(
+        source, out, frames=frames, observe=observe, weights=weights, device=device
+    )
     show(files.note)
     show(f"  frames   {out / 'frames'}\n  video    {files.video}\n  strip    {files.strip}")

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stremn.cli.evaluate import evaluate_app
+from stremn.cli.segment import Device
 from stremn.cli.terminal import console, show
 
 
@@ -55,6 +56,7 @@ def prediction(
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Add LPIPS; needs AlexNet's weights.")
     ] = False,
+    device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a report.")] = None,
 ) -> None:
     """Score predictors of frames: MSE, MAE, PSNR, SSIM, LPIPS, with their conventions.
@@ -79,6 +81,7 @@ def prediction(
             rules=rule or [],
             clips=clips,
             lpips=lpips,
+            device=device,
             out=out,
             progress=lambda name, done, total: status.update(f"{name}: {done} of {total} clips"),
         )

@@ -18,6 +18,7 @@ from torch import Tensor
 from stremn.data.frame_clips import FrameClips, Split
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import MissingExtraError, StremnError
+from stremn.hardware import pick_device
 from stremn.prediction.baselines import TRIVIAL, Predict
 from stremn.prediction.metrics import METRICS, Metric, lpips_metrics
 from stremn.prediction.model import Forecaster
@@ -65,13 +66,19 @@ def difference(first: Scores, second: Scores, metric: str) -> Interval:
     return over_clips((a - b).mean(1))
 
 
-def as_predict(model: Forecaster) -> Predict:
-    """Turn a trained predictor into a function of observed frames; no true frame is seen later."""
+def as_predict(model: Forecaster, device: torch.device | None = None) -> Predict:
+    """Turn a trained predictor into a function of observed frames; no true frame is seen later.
+
+    With `device`, where the model is, frames are brought there and predictions back.
+    """
 
     def predict(
         observed: Float[Tensor, "b t c height width"], frames: int
     ) -> Float[Tensor, "b n c height width"]:
-        return model.rollout(observed, observed.shape[1], frames).frames[:, -frames:]
+        predicted = model.rollout(
+            observed.to(device or observed.device), observed.shape[1], frames
+        ).frames
+        return predicted[:, -frames:].to(observed.device)
 
     return predict
 
@@ -143,6 +150,7 @@ def evaluate_prediction(
     rules: Sequence[str] = (),
     clips: int = 1000,
     lpips: bool = False,
+    device: str = "auto",
     out: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> str:
@@ -160,13 +168,15 @@ def evaluate_prediction(
         rules: other memory rules to score the same weights under.
         clips: at most so many.
         lpips: add LPIPS (see `lpips_metrics`).
+        device: where predictors compute; metrics are computed on the CPU.
         out: folder for the files of `write_report` and curves as pictures.
         progress: is told (predictor, clips done, clips in all).
     """
+    where = pick_device(device)
     source = open_clips(data, split, observed=observed, future=future, length=clips)
     metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
     rows = []
-    for name, parameters, predict in _rows(predictors, rules):
+    for name, parameters, predict in _rows(predictors, rules, where):
         told = None if progress is None else partial(progress, name)
         rows.append(
             score(
@@ -197,20 +207,22 @@ def evaluate_prediction(
     return table(rows, metrics)
 
 
-def _rows(predictors: Sequence[str], rules: Sequence[str]) -> Iterator[tuple[str, int, Predict]]:
+def _rows(
+    predictors: Sequence[str], rules: Sequence[str], device: torch.device
+) -> Iterator[tuple[str, int, Predict]]:
     """Name, parameters and function of every row of the table."""
     for name, predict in TRIVIAL.items():
         yield name, 0, predict
     for source in predictors:
-        model = load_predictor(source)
+        model = load_predictor(source).to(device)
         name = source if source in SHIPPED else f"{Path(source).parent.name}/{Path(source).stem}"
         parameters = sum(p.numel() for p in model.parameters())
-        yield f"{name} ({model.config.kind})", parameters, as_predict(model)
+        yield f"{name} ({model.config.kind})", parameters, as_predict(model, device)
         if model.config.kind != "stremn":
             continue
-        network = load_memory_predictor(source)
+        network = load_memory_predictor(source).to(device)
         for rule in rules:
-            yield f"{name}, rule {rule}", parameters, as_predict(network.under(rule))
+            yield f"{name}, rule {rule}", parameters, as_predict(network.under(rule), device)
 
 
 # ----------------------------------------------------------------------------------------- tables

@@ -46,6 +46,7 @@ def predict_video(
     frames: int = 20,
     observe: int | None = None,
     weights: str | Path = "digits",
+    device: str = "auto",
 ) -> PredictionFiles:
     """Observe a video, predict what follows, and write both. Body of `stremn predict`.
 
@@ -56,12 +57,13 @@ def predict_video(
         observe: frames to observe; the input's frames after them are shown beside the predicted
             ones as the truth. None observes all, and there is no truth.
         weights: file, or name of shipped weights.
+        device: where to compute.
 
     Raises:
         StremnError: input that cannot be used. Nothing has been written then.
     """
     model = load_memory_predictor(weights)
-    session = PredictionSession(model)
+    session = PredictionSession(model, device=device)
     config = model.config
     before: deque[Picture] = deque(maxlen=SHOWN)
     truth: list[Picture] = []

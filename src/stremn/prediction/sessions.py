@@ -25,6 +25,8 @@ from torch import Tensor
 from stremn.checkpoints import write_atomically
 from stremn.config import build
 from stremn.errors import StremnError
+from stremn.hardware import pick_device
+from stremn.inference import placed
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import Encoded, FramePredictor, Past
 
@@ -36,12 +38,16 @@ class PredictionSession:
     """Streams frames into a predictor's memory.
 
     Args:
-        model: a predictor with weights; it is put into evaluation mode.
+        model: a predictor with weights; copied if it is in training or elsewhere.
+        device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+
+    Raises:
+        StremnError: an unknown device.
     """
 
-    def __init__(self, model: FramePredictor) -> None:
-        self.model = model.eval()
-        self._device = next(model.parameters()).device
+    def __init__(self, model: FramePredictor, *, device: str = "auto") -> None:
+        self._device = pick_device(device)
+        self.model = placed(model, self._device, torch.float32)
         self.frames_seen = 0
         self._past = self._empty()
         self._window: list[Float[Tensor, "c size size"]] = []
@@ -138,17 +144,17 @@ class PredictionSession:
         )
 
     @classmethod
-    def load(cls, path: Path, model: FramePredictor) -> PredictionSession:
+    def load(cls, path: Path, model: FramePredictor, *, device: str = "auto") -> PredictionSession:
         """Restore a session; it goes on exactly as the saved one would have.
 
         Raises:
             StremnError: no session in the file, or one of another model.
         """
-        device = next(model.parameters()).device
+        where = pick_device(device)
         try:
             with safe_open(path, framework="pt") as file:
                 header = (file.metadata() or {}).get(_KEY)
-                tensors = {n: file.get_tensor(n).to(device) for n in file.keys()}  # noqa: SIM118
+                tensors = {n: file.get_tensor(n).to(where) for n in file.keys()}  # noqa: SIM118
         except (OSError, SafetensorError) as error:
             raise StremnError(f"Cannot read the session {path}: {error}.") from error
         if header is None:
@@ -165,7 +171,7 @@ class PredictionSession:
                 f"The session {path} belongs to a model with another configuration. Load the "
                 "weights it was saved with."
             )
-        session = cls(model)
+        session = cls(model, device=device)
         memory = {n.removeprefix("memory."): x for n, x in tensors.items() if "memory." in n}
         session._past = Past(
             replace(
@@ -178,7 +184,7 @@ class PredictionSession:
         session._shape = facts["shape"] and (facts["shape"][0], facts["shape"][1])
         if len(session._window) == model.config.stack:
             with torch.inference_mode():
-                session._last = model.encode_query(torch.stack(session._window)[None])
+                session._last = session.model.encode_query(torch.stack(session._window)[None])
         return session
 
     def _empty(self) -> Past:
