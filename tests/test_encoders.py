@@ -246,3 +246,14 @@ def test_the_small_encoder_hands_on_the_masks_coverage_of_each_cell() -> None:
     torch.testing.assert_close(mean[0], torch.tensor([[0.0, -1.0], [-1.0, -1.0]]))
     torch.testing.assert_close(mean[1], torch.tensor([[-1.0, -1.0], [-1.0, 1.0]]))
     torch.testing.assert_close(largest[0], torch.tensor([[1.0, -1.0], [-1.0, -1.0]]))
+
+
+def test_weights_that_cannot_be_fetched_are_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(
+        StremnError, match=r"ImageNet weights for 'resnet18' \(OSError\).*connection"
+    ):
+        build_backbone("resnet18", pretrained=True)

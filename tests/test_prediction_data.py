@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import pickle
 import struct
 from pathlib import Path
 
@@ -251,6 +252,18 @@ def write_walk(root, subject, scenario, numbers, camera="54138969"):
         image = np.zeros((40, 48, 3), np.uint8)
         image[10:30, 12:36] = (0, 0, number % 250)  # the middle half, red (BGR on disk)
         cv2.imwrite(str(root / f"{subject}_{scenario}.{camera}_{number:06d}.jpg"), image)
+
+
+@pytest.mark.parametrize("kind", ["moving", "hidden", "kth"])
+def test_clips_can_go_to_a_process_that_shares_nothing(kind, kth_root):
+    digits = np.random.default_rng(0).integers(0, 256, (4, 28, 28), dtype=np.uint8)
+    clips = {
+        "moving": lambda: moving_digits(digits, 3),
+        "hidden": lambda: hidden_digit(digits, 3),
+        "kth": lambda: kth(kth_root, "train", 5, 16),
+    }[kind]()
+    first = clips[0]
+    assert torch.equal(pickle.loads(pickle.dumps(clips))[0], first)  # as macOS hands them over
 
 
 def test_human_walking_takes_every_second_image_without_gaps(tmp_path):

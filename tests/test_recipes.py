@@ -1,5 +1,6 @@
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from stremn.checkpoints import read_checkpoint, write_checkpoint
@@ -344,6 +346,68 @@ def test_broken_data_is_listed_together_or_left_out(
     caplog.set_level(logging.WARNING)
     run_recipe(recipe, ["data.check=skip", "train.time_budget_minutes=1e-9"], tmp_path / "b")
     assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
+
+
+def test_broken_videos_are_listed_with_the_rest_or_left_out(
+    recipe: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = data / "davis"
+    for name in ("bare", "torn"):
+        for folder in ("JPEGImages", "Annotations"):
+            shutil.copytree(root / folder / "480p" / "one", root / folder / "480p" / name)
+    for path in (root / "Annotations" / "480p" / "bare").iterdir():
+        path.unlink()
+    (root / "JPEGImages" / "480p" / "torn" / "00002.jpg").write_bytes(b"no image")
+    (root / "ImageSets" / "2017" / "more.txt").write_text("one\nbare\ntorn\n")
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    more = "data.videos.davis.split=more"
+    listed = r"(?s)3 problem.*bare: .*6 frames have no mask.*1\.jpg.*torn: .*00002\.jpg"
+    with pytest.raises(StremnError, match=listed):
+        run_recipe(recipe, [more], tmp_path / "a")
+    with pytest.raises(StremnError, match="6 frames have no mask"):
+        run_recipe(recipe, [more, "data.check=off"], tmp_path / "a")
+    caplog.set_level(logging.WARNING)
+    skip = [more, "data.check=skip", "train.time_budget_minutes=1e-9"]
+    run_recipe(recipe, skip, tmp_path / "b")
+    assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
+    with pytest.raises(StremnError, match=r"Every video of data\.videos\.davis has a problem"):
+        run_recipe(recipe, [*skip, 'data.videos.davis.names=["bare", "torn"]'], tmp_path / "c")
+
+
+def test_the_check_of_the_data_says_how_far_it_is(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stremn.training.recipe_data.TOLD_EVERY", -1.0)
+    caplog.set_level(logging.INFO)
+    found = read_recipe(recipe, [])
+    open_data(found.data, used_sources(found), check=True)
+    assert "checking some: 3 of 3 files read" in caplog.messages
+    assert "checking davis: 12 of 12 files read" in caplog.messages
+
+
+def test_workers_that_share_nothing_make_the_same_clips(recipe: Path) -> None:
+    found = read_recipe(recipe, [])
+    opened = open_data(found.data, used_sources(found), check=False)
+    dataset = clip_dataset(found, opened)
+    ours = [dataset[index].frames for index in range(len(dataset))]  # caches are filled, too
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )  # as macOS starts them
+    for mine, theirs in zip(ours, loader, strict=True):
+        np.testing.assert_array_equal(mine, theirs.frames)
+
+
+def test_a_training_goes_on_without_what_it_started_from(recipe: Path, tmp_path: Path) -> None:
+    run_recipe(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "first")
+    weights = tmp_path / "first" / "last.safetensors"
+    start = f'model.start="{weights}"'
+    run_recipe(recipe, [start], tmp_path / "whole")
+    run_recipe(recipe, [start, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
+    weights.unlink()
+    run_recipe(recipe, [start], tmp_path / "cut", resume=True)
+    expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
 
 
 def test_composed_clips_ask_for_objects_to_cut_out_before_training(

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -69,11 +70,24 @@ def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
 
     `pretrained` asks timm for ImageNet weights, which needs a connection or a filled cache.
     Folded, a frozen BatchNorm costs nothing; models with GroupNorm are left as they are.
+
+    Raises StremnError for a name that timm does not have, weights that are not to be had, and a
+    network that cannot be cut.
     """
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise StremnError(f"timm has no backbone {name!r}. Names alike: {', '.join(near) or '-'}.")
-    return cut_backbone(timm.create_model(name, pretrained=pretrained).eval())
+    try:
+        model = timm.create_model(name, pretrained=pretrained)
+    except (OSError, RuntimeError, HfHubHTTPError) as error:
+        if not pretrained:
+            raise
+        raise StremnError(
+            f"timm cannot get ImageNet weights for {name!r} ({type(error).__name__}). Is there a "
+            "connection? Once fetched they stay in the hub's cache. Without one, the small "
+            'recipes take theirs from a package (imagenet = "package").'
+        ) from error
+    return cut_backbone(model.eval())
 
 
 def cut_backbone(model: nn.Module) -> Backbone:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -175,16 +176,26 @@ def moving_digits(
     The generator of PhyDNet and OpenSTL in law: uniform start and direction, 0.1 of the free room
     per frame, overlap by maximum. Other arguments are those of `FlyingDigits` and `DigitClips`.
     """
+    flying = FlyingDigits(digits, size, side, step)
+    return DigitClips(flying, _Moving(frames, count), length, seed)
 
-    def draw(flying: FlyingDigits, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
-        clip = flying.black(frames)
-        for _ in range(count):
+
+@dataclass(frozen=True)
+class _Moving:
+    """Draws `count` digits that bounce for `frames` frames."""
+
+    frames: int
+    count: int
+
+    def __call__(
+        self, flying: FlyingDigits, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "t size size"]:
+        clip = flying.black(self.frames)
+        for _ in range(self.count):
             digit = flying.digits[rng.integers(len(flying.digits))]
-            for frame, corner in zip(clip, flying.way(rng, frames), strict=True):
+            for frame, corner in zip(clip, flying.way(rng, self.frames), strict=True):
                 _paste(frame, digit, corner)
         return clip
-
-    return DigitClips(FlyingDigits(digits, size, side, step), draw, length, seed)
 
 
 def hidden_digit(
@@ -206,22 +217,33 @@ def hidden_digit(
     cannot: a queue of five stacks has forgotten it, so only a memory that kept an early frame
     draws it. Other arguments are those of `FlyingDigits` and `DigitClips`.
     """
-    back = visible + hidden
+    flying = FlyingDigits(digits, size, side, step)
+    return DigitClips(flying, _Hiding(visible, hidden, returned), length, seed)
 
-    def draw(flying: FlyingDigits, rng: np.random.Generator) -> UInt8[np.ndarray, "t size size"]:
-        clip = flying.black(back + returned)
+
+@dataclass(frozen=True)
+class _Hiding:
+    """Draws two digits, the second of which is away for `hidden` frames."""
+
+    visible: int
+    hidden: int
+    returned: int
+
+    def __call__(
+        self, flying: FlyingDigits, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "t size size"]:
+        back = self.visible + self.hidden
+        clip = flying.black(back + self.returned)
         steady, shy = flying.digits[rng.integers(len(flying.digits), size=2)]
         ways = [flying.way(rng, len(clip)) for _ in range(2)]
         for time, frame in enumerate(clip):
             _paste(frame, steady, ways[0][time])
-            if visible <= time < back:
+            if self.visible <= time < back:
                 marker = np.full((4, 4), 255 if time == back - 1 else 110, np.uint8)
                 _paste(frame, marker, ways[1][time] + flying.side // 2 - 2)
             else:
                 _paste(frame, shy, ways[1][time])
         return clip
-
-    return DigitClips(FlyingDigits(digits, size, side, step), draw, length, seed)
 
 
 def _name(digit: UInt8[np.ndarray, "28 28"]) -> str:

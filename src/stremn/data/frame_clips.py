@@ -106,7 +106,7 @@ class SpanClips:
             raise StremnError(f"Frames have 1 channel (grey) or 3 (RGB); got {channels}.")
         self.spans, self.size, self.channels = tuple(spans), size, channels
         self._names = dict(names or {})
-        self._decoded: Recent[Path, np.ndarray] = Recent(VIDEOS_KEPT, lambda _: 1)
+        self._decoded: Recent[Path, np.ndarray] = Recent(VIDEOS_KEPT, _one)
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -132,6 +132,10 @@ class SpanClips:
 
     def _decode(self, path: Path) -> UInt8[np.ndarray, "t size size c"]:
         return np.stack([resize(frame, self.size) for frame in read_frames(path, self.channels)])
+
+
+def _one(_: np.ndarray) -> int:
+    return 1
 
 
 def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from jaxtyping import Integer, UInt8
 
+from stremn.data.checking import Told, look_at_each
 from stremn.data.problems import Problem
 from stremn.data.recent import Recent
 from stremn.data.shapes import Mask, id_counts
@@ -101,23 +102,33 @@ def _bytes(item: tuple[Picture, Mask | None]) -> int:
     return item[0].nbytes + (0 if item[1] is None else item[1].nbytes)
 
 
-def check_videos(videos: Sequence[LabelledVideo]) -> list[Problem]:
+def check_videos(videos: Sequence[LabelledVideo], told: Told | None = None) -> list[Problem]:
     """Read every frame of the videos and list what cannot be used.
 
     Found are unreadable files, unequal sizes, ids that are too large, and videos in which no
     frame has an object. Single empty label maps are no problem: objects leave.
     """
-    problems = []
-    for video in videos:
-        reader = VideoReader([video], limit=0)
-        empty = True
-        for index in range(len(video)):
-            try:
-                _, ids = reader.read(0, index)
-            except StremnError as error:
-                problems.append(Problem(video.name, str(error)))
-                continue
-            empty = empty and (ids is None or not id_counts(ids).any())
-        if empty:
-            problems.append(Problem(video.name, "No frame has a label map with an object."))
-    return problems
+    if not videos:
+        return []
+    reader = VideoReader(videos, limit=0)
+    frames = [(video, index) for video in range(len(videos)) for index in range(len(videos[video]))]
+
+    def look(place: int) -> bool | Problem:
+        """Whether a frame shows an object, or what is wrong with it."""
+        video, index = frames[place]
+        try:
+            _, ids = reader.read(video, index)
+        except StremnError as error:
+            return Problem(videos[video].name, str(error))
+        return ids is not None and bool(id_counts(ids).any())
+
+    found = list(look_at_each(look, len(frames), told))
+    shown = {video for (video, _), each in zip(frames, found, strict=True) if each is True}
+    problems: dict[int, list[Problem]] = {video: [] for video in range(len(videos))}
+    for (video, _), each in zip(frames, found, strict=True):
+        if isinstance(each, Problem):
+            problems[video].append(each)
+    for video in problems.keys() - shown:
+        reason = "No frame has a label map with an object."
+        problems[video].append(Problem(videos[video].name, reason))
+    return [problem for listed in problems.values() for problem in listed]

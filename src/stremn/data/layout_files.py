@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stremn.data.folders import images_in
-from stremn.data.problems import MOST_LISTED
+from stremn.data.problems import MOST_LISTED, LeaveOut, Problem
 from stremn.data.sequences import (
     LabelReader,
     StoredSequence,
@@ -43,17 +43,22 @@ def pair_files(
 
 
 def every_sequence(
-    names: Sequence[str], read: Callable[[str], StoredSequence]
+    names: Sequence[str],
+    read: Callable[[str], StoredSequence],
+    left_out: LeaveOut | None = None,
 ) -> tuple[StoredSequence, ...]:
-    """Read the sequence of each name.
+    """Read the sequence of each name; those that cannot be used are told to `left_out`.
 
-    Raises one StremnError that lists what is wrong with any of them.
+    Without it raises one StremnError that lists what is wrong with any of them.
     """
     sequences, problems = [], []
     for name in names:
         try:
             sequences.append(read(name))
         except StremnError as error:
+            if left_out is not None:
+                left_out(Problem(name, str(error)))
+                continue
             problems.append(str(error))
     if len(problems) == 1:
         raise StremnError(problems[0])

@@ -28,6 +28,7 @@ from stremn.data.layout_files import (
     sequence_folders,
     split_names,
 )
+from stremn.data.problems import LeaveOut
 from stremn.data.sequences import (
     AFTER_GIVEN_RULE,
     DAVIS_RULE,
@@ -73,7 +74,11 @@ or
 
 
 def read_davis(
-    root: Path, split: str = "val", year: int = 2017, resolution: str = "480p"
+    root: Path,
+    split: str = "val",
+    year: int = 2017,
+    resolution: str = "480p",
+    left_out: LeaveOut | None = None,
 ) -> SequenceSet:
     """DAVIS 2016 or 2017. Objects are those of the first frame; 2016 has one object.
 
@@ -84,6 +89,7 @@ def read_davis(
         split: name of a file in ``ImageSets/<year>``, such as "train", "val" or "test-dev".
         year: 2016 (one object: every non-zero pixel) or 2017 (ids).
         resolution: "480p" or "Full-Resolution".
+        left_out: is told of sequences that cannot be used; None refuses them.
 
     Raises:
         StremnError: wrong layout, a sequence of the split that is not there, missing or extra
@@ -107,14 +113,18 @@ def read_davis(
     return SequenceSet(
         f"DAVIS {year}",
         split,
-        every_sequence(names, read),
+        every_sequence(names, read, left_out),
         DAVIS_RULE,
         submission="davis" if hidden else "",
     )
 
 
 def read_youtube_vos(
-    root: Path, split: str = "valid", year: int = 2019, all_frames: bool = False
+    root: Path,
+    split: str = "valid",
+    year: int = 2019,
+    all_frames: bool = False,
+    left_out: LeaveOut | None = None,
 ) -> SequenceSet:
     """YouTube-VOS 2018 or 2019. Objects may be given in later frames, as ``meta.json`` says.
 
@@ -126,6 +136,7 @@ def read_youtube_vos(
         year: 2018 or 2019; the layout is the same.
         all_frames: show the model every frame of ``<split>_all_frames``; masks of the 6-fps frames
             are still the ones that count. Otherwise only the 6-fps frames are shown.
+        left_out: is told of videos that cannot be used; None refuses them.
 
     Raises:
         StremnError: wrong layout, or videos, frames or masks that do not fit together.
@@ -141,7 +152,7 @@ def read_youtube_vos(
     for folder in (sparse, labels, shown):
         check_present(names, folder, f"{root / split / 'meta.json'}")
     sequences = every_sequence(
-        names, lambda n: _from_meta(n, shown / n, labels / n, sparse / n, videos[n])
+        names, lambda n: _from_meta(n, shown / n, labels / n, sparse / n, videos[n]), left_out
     )
     return SequenceSet(
         f"YouTube-VOS {year}",
@@ -225,6 +236,7 @@ def read_folders(
     split_file: Path | None = None,
     late_objects: bool = False,
     rule: ScoringRule = DAVIS_RULE,
+    left_out: LeaveOut | None = None,
 ) -> SequenceSet:
     """Plain folders: ``JPEGImages/<sequence>`` with ``Annotations/<sequence>``, or the same inside
     a folder for each sequence.
@@ -236,6 +248,7 @@ def read_folders(
         split_file: text file with a sequence name a line; all sequences by default.
         late_objects: later label maps may give new objects; else only the first one does.
         rule: which annotated frames count.
+        left_out: is told of sequences that cannot be used; None refuses them.
 
     Raises:
         StremnError: wrong layout, a sequence of the split that is not there, a label map without
@@ -247,7 +260,7 @@ def read_folders(
     if split_file is not None:
         names = split_names(split_file, tree)
         check_names(names, pairs, f"split file {split_file}")
-    sequences = every_sequence(names, lambda n: _given(n, *pairs[n], late_objects))
+    sequences = every_sequence(names, lambda n: _given(n, *pairs[n], late_objects), left_out)
     split = "all" if split_file is None else split_file.stem
     return SequenceSet(root.name, split, sequences, rule)
 

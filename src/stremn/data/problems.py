@@ -1,6 +1,6 @@
 """What is wrong with training data, collected before it is told."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from stremn.errors import StremnError
@@ -15,6 +15,10 @@ class Problem:
 
     where: str
     reason: str
+
+
+LeaveOut = Callable[[Problem], None]
+"""Is told of something that cannot be used, and was left out."""
 
 
 def refuse(problems: Sequence[Problem]) -> None:

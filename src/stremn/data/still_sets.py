@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from stremn.data.checking import Told, look_at_each
 from stremn.data.folders import images_in
 from stremn.data.instance_sets import SbdStills, open_coco
 from stremn.data.problems import Problem
@@ -82,21 +83,20 @@ def _layout(name: str) -> StillLayout:
     return LAYOUTS[name]
 
 
-def check_stills(stills: StillImages) -> list[Problem]:
+def check_stills(stills: StillImages, told: Told | None = None) -> list[Problem]:
     """Read every still of a set and list those that cannot be used.
 
     Found are unreadable files, unequal sizes, and masks without any object.
     """
-    problems = []
-    for index in range(len(stills)):
+
+    def look(index: int) -> Problem | None:
         try:
-            still = stills.load(index)
+            empty = not id_counts(stills.load(index).ids).any()
         except StremnError as error:
-            problems.append(Problem(stills.name(index), str(error)))
-            continue
-        if not id_counts(still.ids).any():
-            problems.append(Problem(stills.name(index), "The mask is empty."))
-    return problems
+            return Problem(stills.name(index), str(error))
+        return Problem(stills.name(index), "The mask is empty.") if empty else None
+
+    return [found for found in look_at_each(look, len(stills), told) if found is not None]
 
 
 def check_pairing(root: Path, layout: str = "folder") -> list[Problem]:

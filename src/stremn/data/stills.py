@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -58,7 +59,7 @@ class StillImages(Protocol):
 
 def recent_stills() -> Recent[int, Still]:
     """A cache for the stills of one set, by index."""
-    return Recent(CACHED_BYTES, lambda still: still.nbytes)
+    return Recent(CACHED_BYTES, attrgetter("nbytes"))
 
 
 def read_ids(path: Path, kind: Kind) -> Mask:

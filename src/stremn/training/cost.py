@@ -20,7 +20,7 @@ from stremn.study.machine import measure_machine
 from stremn.training.optimization import parameter_groups
 from stremn.training.recipe_data import clip_dataset, open_data, used_sources
 from stremn.training.recipe_format import Recipe, StageSection, read_recipe
-from stremn.training.recipe_model import StageLoss, first_model, model_config
+from stremn.training.recipe_model import StageLoss, blank_model, model_config
 
 __all__ = ["Cost", "StageCost", "estimate_cost", "moving_square"]
 
@@ -84,9 +84,7 @@ def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     device = pick_device(recipe.train.device)
-    random = recipe.model.model_copy(update={"start": None, "imagenet": "none"})
-    untrained = recipe.model_copy(update={"model": random})
-    model = first_model(untrained, model_config(random), None).to(device).train()
+    model = blank_model(recipe, model_config(recipe.model)).to(device).train()
     parameter_groups(model, recipe.train)  # freezes what the recipe does not train
     stages = []
     for index, (stage, (first, last)) in enumerate(recipe.spans()):

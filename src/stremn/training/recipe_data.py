@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from stremn.data.checking import Told
 from stremn.data.clips import ClipDataset, ClipSource, Stage
 from stremn.data.composed import ComposedClipParameters, ComposedClips
 from stremn.data.cut_outs import require_whole
 from stremn.data.labelled_videos import VideoReader, check_videos, joined
 from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
 from stremn.data.places import place
-from stremn.data.problems import refuse
+from stremn.data.problems import LeaveOut, Problem, refuse
 from stremn.data.sequences import SequenceSet
 from stremn.data.still_images import StillImageClips
 from stremn.data.still_layers import StillClipParameters
@@ -26,6 +28,9 @@ from stremn.errors import StremnError
 from stremn.training.recipe_format import DataSection, Recipe, VideosSection
 
 __all__ = ["OpenData", "clip_dataset", "clip_source", "open_data", "open_videos", "used_sources"]
+
+TOLD_EVERY = 10.0
+"""Seconds between two lines about the check of the data."""
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -45,6 +50,8 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
 
     Raises `StremnError` that lists every problem of every set together.
     """
+    checked = check and data.check != "off"
+    problems: list[Problem] = []
     used = [data.sources[name] for name in sources]
     stills: dict[str, StillImages] = {
         name: open_stills(place(section.path), section.kind, section.layout)
@@ -52,14 +59,14 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
         if any(name in source.stills for source in used)
     }
     videos = {
-        name: list(open_videos(section))
+        name: list(open_videos(section, problems.append if checked else None))
         for name, section in data.videos.items()
         if any(name in source.videos for source in used)
     }
-    if check and data.check != "off":
-        wrong_stills = {name: check_stills(each) for name, each in stills.items()}
-        wrong_videos = {name: check_videos(each) for name, each in videos.items()}
-        problems = [p for each in wrong_stills.values() for p in each]
+    if checked:
+        wrong_stills = {name: check_stills(each, _telling(name)) for name, each in stills.items()}
+        wrong_videos = {name: check_videos(each, _telling(name)) for name, each in videos.items()}
+        problems += [p for each in wrong_stills.values() for p in each]
         for name in stills:
             problems += check_pairing(place(data.stills[name].path), data.stills[name].layout)
         problems += [p for each in wrong_videos.values() for p in each]
@@ -71,11 +78,28 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
         for name, each in videos.items():
             bad = {problem.where for problem in wrong_videos[name]}
             videos[name] = [video for video in each if video.name not in bad]
+            if not videos[name]:
+                raise StremnError(
+                    f"Every video of data.videos.{name} has a problem; none is left to train on."
+                )
     if check:
         composed = {each for source in used if source.kind == "composed" for each in source.stills}
         require_whole({f"data.stills.{name}": stills[name] for name in sorted(composed)})
     limit = data.cache * 2**20
     return OpenData(stills, {name: VideoReader(each, limit) for name, each in videos.items()})
+
+
+def _telling(name: str) -> Told:
+    """Return what logs how far the check of a set is, now and then."""
+    last = time.monotonic()
+
+    def told(done: int, count: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > TOLD_EVERY:
+            last = time.monotonic()
+            logger.info("checking %s: %d of %d files read", name, done, count)
+
+    return told
 
 
 def used_sources(recipe: Recipe) -> list[str]:
@@ -117,19 +141,28 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
     return VideoClips(reader, gaps, _parameters(VideoClipParameters, section.parameters, where))
 
 
-def open_videos(section: VideosSection) -> SequenceSet:
+def open_videos(section: VideosSection, left_out: LeaveOut | None = None) -> SequenceSet:
     """Open a data set of videos in its layout, or those of its videos that are named.
 
-    Raises StremnError for a name that the set does not have.
+    `left_out` is told of videos that cannot be used; None refuses them. Raises StremnError for a
+    name that the set does not have.
     """
     root = place(section.path)
+    broken: list[Problem] = []
+    leave = broken.append if left_out else None
     readers: dict[str, Callable[[], SequenceSet]] = {
-        "davis": lambda: read_davis(root, section.split, section.year),
-        "youtube-vos": lambda: read_youtube_vos(root, section.split),
-        "folders": lambda: read_folders(root, late_objects=True),
+        "davis": lambda: read_davis(root, section.split, section.year, left_out=leave),
+        "youtube-vos": lambda: read_youtube_vos(root, section.split, left_out=leave),
+        "folders": lambda: read_folders(root, late_objects=True, left_out=leave),
     }
     videos = readers[section.layout]()
-    return videos.only(section.names) if section.names else videos
+    wanted = section.names or [*(video.name for video in videos), *(p.where for p in broken)]
+    unusable = [problem for problem in broken if problem.where in wanted]
+    if left_out is not None:
+        for problem in unusable:
+            left_out(problem)
+    names = {problem.where for problem in unusable}
+    return videos.only([name for name in wanted if name not in names])
 
 
 def _parameters(kind: type[ParametersT], values: Mapping[str, Any], where: str) -> ParametersT:

@@ -31,7 +31,7 @@ from stremn.training.losses import LossReport
 from stremn.training.recipe_format import LossSection, ModelSection, Recipe, StageSection
 from stremn.training.rollout import ClipLoss
 
-__all__ = ["StageLoss", "first_model", "model_config", "training_policy"]
+__all__ = ["StageLoss", "blank_model", "first_model", "model_config", "training_policy"]
 
 
 WATCHED = ("oldest", "newest", "most-similar", "spread", "empty-first")
@@ -62,11 +62,22 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
             count = min(32, len(dataset))
             frames = np.stack([dataset[index].frames[0] for index in range(count)])
             measure(model, torch.from_numpy(frames).float() / 255)
+    _freeze(model, section)
+    return model
+
+
+def blank_model(recipe: Recipe, config: SegmentationConfig) -> STReMN:
+    """Return the model for weights that come from elsewhere, or do not matter: none are read."""
+    model = build_model(config)
+    _freeze(model, recipe.model)
+    return model
+
+
+def _freeze(model: STReMN, section: ModelSection) -> None:
     if section.freeze == "stem-and-depthwise":
         frozen = set(frozen_parameters(model))
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name not in frozen)
-    return model
 
 
 def _started(source: str, config: SegmentationConfig) -> STReMN:

@@ -20,7 +20,7 @@ from stremn.model import STReMN
 from stremn.pretrained import Pretrained
 from stremn.training.config import overridden
 from stremn.training.cost import estimate_cost
-from stremn.training.fit import FitResult, Phase, fit
+from stremn.training.fit import CHECKPOINT, FitResult, Phase, fit
 from stremn.training.recipe_data import (
     OpenData,
     clip_dataset,
@@ -30,7 +30,7 @@ from stremn.training.recipe_data import (
     used_sources,
 )
 from stremn.training.recipe_format import Recipe, read_recipe
-from stremn.training.recipe_model import StageLoss, first_model, model_config
+from stremn.training.recipe_model import StageLoss, blank_model, first_model, model_config
 from stremn.training.validation import StreamedValidation
 
 __all__ = ["phases", "probe_clips", "run_recipe", "train"]
@@ -64,7 +64,8 @@ def run_recipe(
     data = open_data(recipe.data, used_sources(recipe), check=check)
     dataset = clip_dataset(recipe, data)
     config = model_config(recipe.model)
-    model = first_model(recipe, config, dataset)
+    restored = resume and (out / CHECKPOINT).exists()  # all weights come from there
+    model = blank_model(recipe, config) if restored else first_model(recipe, config, dataset)
     validation = _validation(recipe, data, recipe.train.device)
     return fit(
         model,
