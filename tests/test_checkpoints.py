@@ -45,7 +45,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
     def half(file: Path) -> None:
         assert file.suffix == ".safetensors"
         assert file.parent == tmp_path  # a move within one file system is atomic
-        file.write_text("ne")
+        file.write_text("ne", encoding="utf-8")
         assert path.read_text() == "old"
         raise OSError("disk full")
 

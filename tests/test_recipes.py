@@ -174,11 +174,13 @@ def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: 
 
 def test_resuming_with_changes(recipe: Path, tmp_path: Path) -> None:
     run_recipe(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "out")
-    recipe.write_text(TINY.replace("dice = 0.5", "dice = 0.1").replace("size = 64", "size = 48"))
+    recipe.write_text(
+        TINY.replace("dice = 0.5", "dice = 0.1").replace("size = 64", "size = 48"), encoding="utf-8"
+    )
     message = r"loss\.dice: 0\.5 -> 0\.1; stages\.0\.size: 64 -> 48"
     with pytest.raises(StremnError, match=message):
         run_recipe(recipe, [], tmp_path / "out", resume=True)
-    recipe.write_text(TINY)
+    recipe.write_text(TINY, encoding="utf-8")
     changed = ["loss.dice=0.1", "train.time_budget_minutes=1e-9"]
     assert run_recipe(recipe, changed, tmp_path / "out", resume=True).step == 2
 

@@ -86,7 +86,7 @@ def make_config(steps: int, **changes) -> TrainConfig:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 

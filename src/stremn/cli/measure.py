@@ -50,7 +50,7 @@ def bench(
         precision=precision,
         threads=threads,
     )
-    show((out / "speed.md").read_text())
+    show((out / "speed.md").read_text(encoding="utf-8"))
 
 
 def export(

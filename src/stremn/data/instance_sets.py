@@ -27,7 +27,7 @@ class SbdStills:
         if not listing.is_file():
             raise StremnError(f"{root} has no {split}.txt; expected SBD's `dataset` folder.")
         self._root = root
-        self._names = listing.read_text().split()
+        self._names = listing.read_text(encoding="utf-8").split()
         self._recent = recent_stills()
 
     def __len__(self) -> int:
@@ -63,7 +63,7 @@ class CocoStills:
 
     def __init__(self, images: Path, annotations: Path) -> None:
         try:
-            content = json.loads(annotations.read_text())
+            content = json.loads(annotations.read_text(encoding="utf-8"))
             shapes: dict[int, list[Mapping[str, Any]]] = {}
             for item in content["annotations"]:
                 shapes.setdefault(item["image_id"], []).append(item)

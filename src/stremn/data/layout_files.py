@@ -170,7 +170,7 @@ def split_names(path: Path, tree: str) -> list[str]:
     """Return what a split file names, a line each; raise StremnError if nothing."""
     if not path.is_file():
         raise StremnError(f"There is no split file {path}. Expected this layout:\n{tree}")
-    lines = [line.strip() for line in path.read_text().splitlines()]
+    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     names = [line for line in lines if line]
     if not names:
         raise StremnError(f"The split file {path} is empty; it should name a sequence a line.")
@@ -182,7 +182,7 @@ def read_meta(path: Path, tree: str) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         raise StremnError(f"There is no file {path}. Expected this layout:\n{tree}")
     try:
-        videos = json.loads(path.read_text())["videos"]
+        videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
         return {name: dict(video["objects"]) for name, video in videos.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StremnError(

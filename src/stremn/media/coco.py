@@ -39,7 +39,7 @@ def write_coco(rows: Path, path: Path) -> None:
     """
     beside = path.with_name(f".{path.name}.part")
     with writing(path):
-        with beside.open("w") as file:
+        with beside.open("w", encoding="utf-8") as file:
             file.write('{"images": [')
             _write_list(file, _coco_images(rows))
             file.write('], "annotations": [')

@@ -120,7 +120,7 @@ def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
         StremnError: the file is not there or a line is not an object.
     """
     try:
-        with path.open() as lines:
+        with path.open(encoding="utf-8") as lines:
             for line in lines:
                 text = line.strip().rstrip(",")
                 if text in ("[", "]", ""):

@@ -317,7 +317,7 @@ def _read_progress(folder: Path) -> Progress | None:
     if not path.exists():
         return None
     try:
-        return Progress(**json.loads(path.read_text()))
+        return Progress(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise StremnError(
             f"{path} is damaged, so the run cannot be continued: {error}. Use --overwrite to start "

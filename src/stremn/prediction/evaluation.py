@@ -267,8 +267,8 @@ def write_report(
     `table.md`, `curves.csv` (a row a frame), `clips.safetensors` (every number), `facts.json`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(table(rows, metrics) + "\n")
-    with (out / "curves.csv").open("w", newline="") as file:
+    (out / "table.md").write_text(table(rows, metrics) + "\n", encoding="utf-8")
+    with (out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["predictor", "metric", "frame", "mean"])
         for row in rows:
@@ -281,7 +281,8 @@ def write_report(
         for metric in metrics
     }
     save_file(numbers, out / "clips.safetensors")
-    (out / "facts.json").write_text(json.dumps(dict(facts or {}), indent=1) + "\n")
+    text = json.dumps(dict(facts or {}), indent=1) + "\n"
+    (out / "facts.json").write_text(text, encoding="utf-8")
 
 
 def plot_curves(

@@ -73,7 +73,7 @@ def measure_machine(size: int = 2048, megabytes: int = 256) -> Machine:
 def processor_name() -> str:
     """Return what the processor is called, with the matrix units that matter."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}

@@ -25,7 +25,7 @@ def open_output(out: Path, protocol: Json) -> None:
     if not path.is_file():
         save_json(path, protocol)
         return
-    before = json.loads(path.read_text())
+    before = json.loads(path.read_text(encoding="utf-8"))
     changed = [key for key in protocol if key in before and before[key] != protocol[key]]
     if changed:
         key = changed[0]
@@ -69,4 +69,4 @@ def _record_path(out: Path, name: str) -> Path:
 
 
 def _read(path: Path) -> SequenceRecord:
-    return SequenceRecord.from_json(json.loads(path.read_text()))
+    return SequenceRecord.from_json(json.loads(path.read_text(encoding="utf-8")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ class Cost:
     parameters: int
     trainable: int
     stages: tuple[StageCost, ...]
-    peak_bytes: int
+    peak_bytes: int | None
+    """None where the system does not say."""
     data: str
     rate: float | None = None
     """Operations a second of the machine's large matrix products in the recipe's precision."""
@@ -67,7 +69,8 @@ class Cost:
     def __str__(self) -> str:
         lines = [f"{self.parameters:,} parameters, {self.trainable:,} of them trained"]
         lines += [stage.describe(self.rate) for stage in self.stages]
-        lines.append(f"peak memory {self.peak_bytes / 2**30:.2f} GiB")
+        if self.peak_bytes is not None:
+            lines.append(f"peak memory {self.peak_bytes / 2**30:.2f} GiB")
         lines.append(self.data)
         lines.append(f"a full run will take about {self.hours:.1f} hours, validation apart")
         return "\n".join(lines)
@@ -170,12 +173,15 @@ def moving_square(stage: StageSection, seed: int) -> Clip:
     return Clip(frames, labels, np.array([0]))
 
 
-def _peak_bytes(device: torch.device) -> int:
+def _peak_bytes(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
