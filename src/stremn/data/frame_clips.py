@@ -176,7 +176,7 @@ def _raw_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height
     try:
         with av.open(str(path)) as container:
             for decoded in container.decode(video=0):
-                array = decoded.to_ndarray(format="gray" if channels == 1 else "rgb24")
+                array = decoded.to_ndarray(format="gray" if channels == 1 else "rgb24", threads=1)
                 yield array[..., None] if channels == 1 else array
     except (av.FFmpegError, IndexError) as error:
         raise StremnError(f"{path} cannot be decoded as a video: {error}.") from error

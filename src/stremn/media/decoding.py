@@ -134,7 +134,8 @@ def _end_seconds(packet: "av.Packet[Stream]") -> float:
 
 
 def _to_rgb(frame: av.VideoFrame) -> Picture:
-    pixels = frame.to_ndarray(format="rgb24")
+    # One thread: else threads are started for every frame, and wait for those of the model.
+    pixels = frame.to_ndarray(format="rgb24", threads=1)
     quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
 
