@@ -58,7 +58,8 @@ def encoder_frame(image: Picture) -> av.VideoFrame:
     looks at the bytes beside the picture, which are whatever the memory held; here they are 0, so
     that the same pictures always give the same file.
     """
-    frame = av.VideoFrame.from_ndarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), format=_FORMAT)
+    planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
+    frame = av.VideoFrame.from_ndarray(planes, format=_FORMAT)
     for plane in frame.planes:
         rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
         rows[:, plane.width :] = 0
