@@ -28,7 +28,12 @@ def filmed(*held: tuple[int | None, ...]) -> MemoryStrip:
 
 def test_frames_that_left_the_memory_are_forgotten():
     strip = filmed((0, None, None), (0, 1, None), (0, 1, 2), (0, 3, 2))
+    assert sorted(strip._pictures) == [0, 2]  # the latest may leave before it was ever drawn
+    strip.draw()
     assert sorted(strip._pictures) == [0, 2, 3]
+    strip.add(np.zeros((48, 64, 3), np.uint8), step(4, (0, 4, 2)))
+    strip.draw()
+    assert sorted(strip._pictures) == [0, 2, 4]
 
 
 def test_one_row_an_object_and_one_tile_a_slot():

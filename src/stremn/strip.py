@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -24,14 +25,25 @@ _PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 40), (200, 200, 200)
 _KEPT = Path(".resume") / "strip.npz"
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A frame of the video, and what was found in it."""
+
+    index: int
+    frame: UInt8[np.ndarray, "height width 3"]
+    labels: Integer[np.ndarray, "height width"]
+
+
 class MemoryStrip:
     """Keeps a small picture of every frame that some slot holds, and no other.
 
-    So its size is bounded by the memory's: K pictures an object.
+    So its size is bounded by the memory's: K pictures an object. The latest frame, which most often
+    is the next to leave the memory, is drawn only once it has stayed.
     """
 
     def __init__(self) -> None:
         self._pictures: dict[int, UInt8[np.ndarray, "tile w 3"]] = {}
+        self._latest: _Seen | None = None
         self._report: MemoryReport | None = None
 
     def add(self, frame: UInt8[np.ndarray, "height width 3"], result: StepResult) -> None:
@@ -39,11 +51,20 @@ class MemoryStrip:
         self._report = result.memory
         held = {t for o in result.memory.objects for t in o.frames if t is not None}
         self._pictures = {t: p for t, p in self._pictures.items() if t in held}
+        if self._latest is not None and self._latest.index in held:
+            self._draw_latest()
+        self._latest = None
         if result.frame in held:
-            self._pictures[result.frame] = _tile(frame, result.labels)
+            self._latest = _Seen(result.frame, frame, result.labels)
+
+    def _draw_latest(self) -> None:
+        if self._latest is not None:
+            self._pictures[self._latest.index] = _tile(self._latest.frame, self._latest.labels)
+            self._latest = None
 
     def draw(self) -> UInt8[np.ndarray, "height width 3"]:
         """Return the strip: a row for each object, a tile for each slot, in order of time."""
+        self._draw_latest()
         if self._report is None or not self._pictures:
             return np.full((TILE, TILE, 3), 255, np.uint8)
         objects = self._report.objects
@@ -81,6 +102,7 @@ class MemoryStrip:
 
     def keep(self, out: Path) -> None:
         """Write the pictures beside the run's state, for `restored`."""
+        self._draw_latest()
         times = np.array(sorted(self._pictures), dtype=np.int64)
         content = io.BytesIO()
         pictures = [self._pictures[int(t)] for t in times]
