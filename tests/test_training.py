@@ -99,14 +99,17 @@ class KilledError(Exception):
     pass
 
 
-def killed_after(loss, calls: int):
-    """A loss that dies in the middle of a step, as a killed process does."""
-    count = 0
+def killed_after(loss, steps: int, rehearsed: int = 2):
+    """A loss that dies in the middle of a step, as a killed process does.
+
+    Before the first step it is called for each phase to be rehearsed.
+    """
+    count = -rehearsed
 
     def dying(model: nn.Module, batch: Points, progress: float) -> LossReport:
         nonlocal count
         count += 1
-        if count > calls:
+        if count > steps:
             raise KilledError
         return loss(model, batch, progress)
 
@@ -136,8 +139,31 @@ def test_killed_and_resumed_equals_uninterrupted_bitwise(tmp_path: Path, death: 
 def test_phases_use_each_sample_once_and_in_order(tmp_path: Path) -> None:
     phases = make_phases(9)
     fit(make_model(), phases, make_config(9), out=tmp_path)
-    assert phases[0].dataset.seen == list(range(3 * 4))
-    assert phases[1].dataset.seen == list(range(6 * 8))
+    rehearsed, first, second = 1, 3 * 4, 6 * 8  # the first batch of each phase is tried before
+    assert phases[0].dataset.seen == [*range(rehearsed * 4), *range(first)]
+    assert phases[1].dataset.seen == [*range(rehearsed * 8), *range(second)]
+
+
+@pytest.mark.parametrize("said", ["CUDA out of memory. Tried to", "can't allocate memory: you"])
+def test_a_batch_that_does_not_fit_is_told_before_the_first_step(tmp_path: Path, said: str) -> None:
+    def loss(model: nn.Module, batch: Points, progress: float) -> LossReport:
+        if len(batch.x) > 4:
+            raise RuntimeError(said)
+        return squared_error(model, batch, progress)
+
+    message = r"Phase 'second': 8 of its samples at once do not fit .* cpu.*train\.micro_batch"
+    with pytest.raises(StremnError, match=message):
+        fit(make_model(), make_phases(9, loss), make_config(9), out=tmp_path)
+    assert not (tmp_path / "log.csv").exists()
+    fit(make_model(), make_phases(9, loss), make_config(9, micro_batch=4), out=tmp_path)
+
+
+def test_other_errors_of_a_loss_are_not_taken_for_memory(tmp_path: Path) -> None:
+    def loss(model: nn.Module, batch: Points, progress: float) -> LossReport:
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        fit(make_model(), make_phases(9, loss), make_config(9), out=tmp_path)
 
 
 def test_accumulation_equals_the_whole_batch(tmp_path: Path) -> None:
@@ -415,7 +441,7 @@ def test_bfloat16_autocasts_the_model_not_the_loss(tmp_path: Path) -> None:
 
     model = make_model()
     fit(model, make_phases(3, loss), make_config(3, precision="bfloat16"), out=tmp_path)
-    assert types == [torch.bfloat16] * 3
+    assert types == [torch.bfloat16] * (2 + 3)  # two phases are rehearsed
     assert model[0].weight.dtype == torch.float32
 
 

@@ -51,7 +51,9 @@ def main() -> None:
     except StremnError as error:
         _fail(str(error))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        from stremn.hardware import is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
         _fail(
             "The machine's memory is used up. Fewer --slots, a smaller --size or fewer objects "
@@ -65,12 +67,6 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     console.print(f"[bold red]Error:[/bold red] {_plain(message)}", soft_wrap=True)
     sys.exit(2)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed; PyTorch says so in words only."""
-    said = ("can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(words in str(error) for words in said)
 
 
 def _plain(text: str) -> str:

@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from stremn.checkpoints import read_checkpoint, write_atomically, write_checkpoint
 from stremn.config import build
 from stremn.errors import MissingExtraError, StremnError
-from stremn.hardware import keep_freed_memory, pick_device
+from stremn.hardware import is_out_of_memory, keep_freed_memory, pick_device
 from stremn.signals import stop_requests
 from stremn.training.config import TrainConfig, refuse_differences
-from stremn.training.loading import Clock, Phase, batches
+from stremn.training.loading import Clock, Phase, batches, first_micro_batch
 from stremn.training.log import Means, TrainingLog
 from stremn.training.optimization import NotFiniteError, Run, learning_rate, seed_step
 
@@ -108,6 +108,7 @@ def fit(
         refuse_differences(before, now, accept)
         run.restore(saved)
         logger.info("resumed at step %d of %d", run.step, config.steps)
+    _rehearse(run, phases)
     if main and recipe is not None:
         _write_recipe(out, recipe, config)
     hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
@@ -301,6 +302,30 @@ def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> Non
         raise StremnError(
             f"The phases have {total} steps together, but train.steps is {config.steps}."
         )
+
+
+def _rehearse(run: Run, phases: Sequence[Phase[Any, Any]]) -> None:
+    """Go through the first step of each phase that is to come, without its update.
+
+    A later phase may take larger batches: what does not fit should fail now, not after hours.
+    """
+    first = 0
+    for phase in phases:
+        first += phase.steps
+        if first <= run.step:
+            continue
+        try:
+            run.rehearse(phase, first_micro_batch(phase, run.config, run.accelerator))
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            own = phase.batch // run.accelerator.num_processes
+            raise StremnError(
+                f"Phase {phase.name!r}: {min(run.config.micro_batch or own, own)} of its samples "
+                f"at once do not fit into the memory of {run.accelerator.device}. A smaller "
+                "train.micro_batch gives the same training, more slowly; a smaller batch, size or "
+                "number of frames gives another."
+            ) from error
 
 
 def _size(model: nn.Module) -> str:

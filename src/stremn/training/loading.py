@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
@@ -18,7 +18,7 @@ from stremn.errors import StremnError
 from stremn.training.config import TrainConfig
 from stremn.training.losses import LossReport
 
-__all__ = ["Batch", "BatchLoss", "Clock", "Phase", "Place", "batches"]
+__all__ = ["Batch", "BatchLoss", "Clock", "Phase", "Place", "batches", "first_micro_batch"]
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -95,6 +95,16 @@ def batches(
             with clock.waiting():
                 micro_batches = [next(loader).to(place.device) for _ in step]
             yield phase, micro_batches
+
+
+def first_micro_batch(phase: Phase[Any, Any], config: TrainConfig, place: Place) -> Any:
+    """Return this process's first micro-batch of a phase, on its device.
+
+    Raises `StremnError` if the phase's batch cannot be split evenly.
+    """
+    steps = _share_of_process(replace(phase, steps=1), 0, config.micro_batch, place)
+    samples = [phase.dataset[index] for index in steps[0][0]]
+    return phase.collate(samples).to(place.device)
 
 
 def _share_of_process(

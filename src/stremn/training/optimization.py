@@ -111,6 +111,14 @@ class Run:
         restore_optimizer(self.optimizer, self.model, under(saved.tensors, "optimizer"))
         self.step, self.best = saved.facts["step"], saved.facts["best"]
 
+    def rehearse(self, phase: Phase[Any, Any], batch: Any) -> None:
+        """Do all that a step does with a micro-batch but the update: what does not fit, fails."""
+        seed_step(self.config.seed, self.step, self.accelerator.process_index)
+        self.loss_module.train()
+        loss, _ = self.loss_module(phase.clip_loss, batch, 0.0, self.accelerator.device)
+        loss.backward()
+        self.optimizer.zero_grad(set_to_none=True)
+
     def update(self, phase: Phase[Any, Any], micro_batches: Sequence[Any]) -> dict[str, float]:
         """Take one optimizer step on this process's share of a batch; return its scalars."""
         seed_step(self.config.seed, self.step, self.accelerator.process_index)
