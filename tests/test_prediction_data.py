@@ -3,6 +3,7 @@
 import gzip
 import os
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
@@ -328,6 +329,11 @@ def test_subfolders_named_like_splits_are_the_splits(tmp_path):
     clips = video_folder(tmp_path, "val", frames=4, size=8, channels=1)
     assert clips.origins() == {str(tmp_path / "val" / "walk")}
     assert clips[0].float().mean((1, 2, 3)).tolist() == [0, 50, 100, 150]
+    shutil.rmtree(tmp_path / "train")  # who only scores has no use for it
+    alone = video_folder(tmp_path, "test", frames=4, size=8, channels=1)
+    assert alone.origins() == {str(tmp_path / "test" / "walk")}
+    with pytest.raises(StremnError, match=r"no videos for the split 'train'.*subfolder"):
+        video_folder(tmp_path, "train", frames=4, size=8, channels=1)
 
 
 def test_images_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):

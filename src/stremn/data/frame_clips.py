@@ -203,7 +203,8 @@ def video_folder(
 ) -> SpanClips:
     """Clips of any folder of videos (files, or subfolders of images).
 
-    With subfolders `train`, `val` and `test` those are the splits. Otherwise a hash of the file's
+    Subfolders `train`, `val` and `test` that hold videos are the splits; not all are needed. Without
+    any a hash of the file's
     name puts each video in one: 8 of 10 train, 1 val, 1 test; the same name always in the same.
     The clips of a video follow one another without overlap.
 
@@ -217,14 +218,15 @@ def video_folder(
     """
     if not root.is_dir():
         raise StremnError(f"{root} is not a folder; a folder of videos was expected.")
-    if all((root / name).is_dir() for name in SPLITS):
-        videos = _videos(root / split)
+    splits = [n for n in SPLITS if (root / n).is_dir() and not images_in(root / n)]
+    if splits:
+        videos = _videos(root / split) if split in splits else []
     else:
         videos = [video for video in _videos(root) if _split_of(video.name) == split]
     if not videos:
         raise StremnError(
             f"{root} has no videos for the split {split!r}. Put video files or folders of images "
-            "there, or make subfolders train, val and test yourself."
+            "there, or in a subfolder of that name: train, val or test."
         )
     reach = (frames - 1) * stride + 1
     spans = [
