@@ -203,9 +203,9 @@ def video_folder(
 ) -> SpanClips:
     """Clips of any folder of videos (files, or subfolders of images).
 
-    Subfolders `train`, `val` and `test` that hold videos are the splits; not all are needed. Without
-    any a hash of the file's
-    name puts each video in one: 8 of 10 train, 1 val, 1 test; the same name always in the same.
+    Subfolders `train`, `val` and `test` that hold videos are the splits; not all are needed.
+    Without any, a hash of the file's name puts each video in one: 8 of 10 train, 1 val, 1 test;
+    the same name always in the same.
     The clips of a video follow one another without overlap.
 
     Args:
