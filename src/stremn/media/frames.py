@@ -86,7 +86,7 @@ class FrameSource:
                 raise StremnError(
                     f"{self.label} changes size at frame {self.name(index)}: expected "
                     f"{_size_text(self.size)} like the frames before, got "
-                    f"{_size_text(image.shape[:2])}. Segment the two parts separately, or resize "
+                    f"{_size_text(image.shape[:2])}. Give the two parts one by one, or resize "
                     "the frames first."
                 )
             yield Frame(index, self.name(index), image)
