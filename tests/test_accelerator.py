@@ -62,8 +62,23 @@ def check_play(folder, policy, reach=None, **changes):
     with accelerator() as device:
         found = play(device, policy, reach, folder, **changes)
     for ours, theirs in zip(found, expected, strict=True):
-        assert ours.memory == theirs.memory
-        np.testing.assert_array_equal(ours.labels, theirs.labels)
+        assert_alike(ours, theirs)
+
+
+def assert_alike(ours, theirs):
+    """The same frames in the same slots, and the same result.
+
+    But for rounding: the CPU has fused convolutions of its own, whose sums have another order.
+    """
+    assert np.count_nonzero(ours.labels != theirs.labels) <= 0.001 * ours.labels.size
+    assert ours.memory.nbytes == theirs.memory.nbytes
+    for a, b in zip(ours.memory.objects, theirs.memory.objects, strict=True):
+        assert (a.id, a.frames, a.pinned) == (b.id, b.frames, b.pinned)
+        assert (a.replaced is None) == (b.replaced is None)
+        if a.replaced is not None:
+            assert (a.replaced.slot, a.replaced.frame) == (b.replaced.slot, b.replaced.frame)
+            scores = [np.array(x.replaced.scores, dtype=float) for x in (a, b)]
+            np.testing.assert_allclose(*scores, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", POLICIES)

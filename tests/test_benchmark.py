@@ -1,14 +1,17 @@
 """What the benchmark counts and compares; times themselves are not tested, growth is."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
+from stremn import hardware
 from stremn.errors import StremnError
 from stremn.study import benchmark
 from stremn.study.benchmark_report import markdown
@@ -19,8 +22,8 @@ from stremn.study.constancy import (
     measure_growth,
     resident_bytes,
 )
-from stremn.study.machine import Cost, Machine, cost_of, measure_machine
-from stremn.study.workload import TINY, full_session, made_frame, made_labels
+from stremn.study.machine import Cost, Machine, best_of, cost_of, measure_machine
+from stremn.study.workload import TINY, Plan, full_session, made_frame, made_labels
 from tiny_model import tiny_model
 
 MACHINE = Machine("a processor", 1, False, "2", "2026-01-01", {"float32": 1e9}, 1e8)
@@ -110,7 +113,9 @@ def test_a_growing_memory_grows_and_the_learned_one_does_not() -> None:
 
 def test_the_report_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "ready_model", lambda name: tiny_model())
-    monkeypatch.setattr(benchmark, "measure_machine", lambda: measure_machine(64, 1))
+    monkeypatch.setattr(
+        benchmark, "measure_machine", partial(measure_machine, size=64, megabytes=1)
+    )
     parts = ("stages", "sweeps", "growth", "pipeline", "flat")
     results = benchmark.run(tmp_path, plan=TINY, parts=parts, precision="float32")
     assert json.loads((tmp_path / "speed.json").read_text())["precision"] == "float32"
@@ -131,6 +136,37 @@ def test_the_report_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert sum(parts_of_it) == pytest.approx(stages[whole]["median"])
     for name in ("growth", "flat"):
         assert (tmp_path / f"{name}.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_arithmetic_that_the_machine_is_slow_at_is_not_measured(
+    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def machine(precisions: list[str]) -> Machine:
+        return replace(MACHINE, flops=dict.fromkeys(precisions, 1e9))
+
+    def step(model: nn.Module, plan: Plan, *, precision: str, **_: object) -> dict[str, object]:
+        steps.append(precision)
+        row = {"size": "240p", "objects": 1, "slots": 6, "precision": precision, "reach": None}
+        return row | {"ms": 1.0, "best_ms": 1.0, "memory_bytes": 1}
+
+    steps: list[str] = []
+    monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device: fast)
+    monkeypatch.setattr(benchmark, "ready_model", lambda name: tiny_model())
+    monkeypatch.setattr(benchmark, "measure_machine", machine)
+    monkeypatch.setattr(benchmark, "measure_step", step)
+    results = benchmark.run(tmp_path, plan=TINY, parts=["sweeps"])
+    precisions = {"float32", "bfloat16"} if fast else {"float32"}
+    assert set(results["machine"]["flops"]) == set(steps) == precisions
+    assert results["precision"] == steps[0] == ("bfloat16" if fast else "float32")
+
+
+def test_the_shortest_of_few_tries_where_a_try_takes_long() -> None:
+    runs = []
+    assert best_of(lambda: runs.append(1), tries=5) >= 0
+    assert len(runs) == 1 + 5
+    assert best_of(lambda: runs.append(1), tries=5, enough=0) >= 0
+    assert len(runs) == 1 + 5 + 1 + 1
 
 
 def test_unknown_parts_and_precisions_are_refused(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from PIL import Image
 from stremn.data.layouts import read_davis, read_folders, read_youtube_vos
 from stremn.data.sequences import AFTER_GIVEN_RULE, DAVIS_RULE, LVOS_RULE, read_indices
 from stremn.errors import StremnError
-from stremn.hardware import inference_precision
+from stremn.hardware import pick_precision, precision_name
 from stremn.study.evaluation import counted, evaluate, given_mask, predict
 from stremn.study.metrics import contour_accuracy, region_similarity
-from stremn.study.runs import RunDescription, precision_name, session_factory
+from stremn.study.runs import RunDescription, session_factory
 from stremn.study.stored_masks import score_predictions
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 
@@ -301,9 +301,11 @@ def test_the_description_makes_the_session(model):
     plain = session_factory(model, RunDescription("m", "oldest", 3, 96, reach=0.5), device="cpu")()
     assert (plain.memory_slots, plain.policy_name, plain.size) == (3, "oldest", 96)
     assert plain.reach == 0.5
-    assert plain.dtype == inference_precision("auto", torch.device("cpu"))
+    assert plain.dtype == pick_precision("auto", torch.device("cpu"))
     for name in ("float32", "bfloat16"):
-        run = RunDescription("m", "oldest", 3, 96, precision=precision_name(name, "cpu"))
+        run = RunDescription(
+            "m", "oldest", 3, 96, precision=precision_name(name, torch.device("cpu"))
+        )
         assert run.precision == name
         assert session_factory(model, run, device="cpu")().dtype == getattr(torch, name)
     many = RunDescription("m", "oldest", 3, 96, scales=(1.0, 1.5), flip=True)

@@ -21,7 +21,11 @@ from stremn.segmentation import (
 )
 from tiny_model import tiny_model
 
-fusing = pytest.mark.skipif(not can_fuse(), reason="no oneDNN in this build of PyTorch")
+fusing = pytest.mark.skipif(
+    not can_fuse(torch.float32), reason="no oneDNN in this build of PyTorch"
+)
+FUSED_TYPES = [x for x in (torch.float32, torch.bfloat16) if can_fuse(x)]
+"""What this processor can do."""
 
 
 def convolutions(model: nn.Module) -> int:
@@ -29,7 +33,7 @@ def convolutions(model: nn.Module) -> int:
 
 
 @fusing
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("precision", FUSED_TYPES)
 def test_the_small_model_computes_the_same_fused(precision: torch.dtype) -> None:
     torch.manual_seed(0)
     model = build_model(PRESETS["small"]).to(precision).eval()
@@ -45,6 +49,17 @@ def test_the_small_model_computes_the_same_fused(precision: torch.dtype) -> None
     torch.testing.assert_close(fused.stem, plain.stem, **tolerance)
     torch.testing.assert_close(new.value, old.value, **tolerance)
     assert convolutions(model) - convolutions(fast) > 30
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_bfloat16_is_fused_only_where_the_processor_has_it(
+    supported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    assert can_fuse(torch.bfloat16) == (supported and can_fuse(torch.float32))
+    assert not can_fuse(torch.float64)
+    model = tiny_model().bfloat16()
+    assert (for_inference(model) is model) != can_fuse(torch.bfloat16)
 
 
 @fusing

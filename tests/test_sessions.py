@@ -11,7 +11,7 @@ from PIL import Image
 
 from stremn.data.clips import ClipBatch
 from stremn.errors import StremnError
-from stremn.hardware import inference_precision, pick_device
+from stremn.hardware import pick_device, pick_precision
 from stremn.model import STReMN
 from stremn.policies import POLICIES, Append, Oldest, build_policy
 from stremn.reports import StepResult
@@ -561,9 +561,9 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 def test_auto_picks_what_there_is() -> None:
     device = pick_device("auto")
     assert device.type in ("cpu", "cuda", "mps")
-    assert inference_precision("auto", torch.device("mps")) == torch.float32
-    assert inference_precision("float16", device) == torch.float16
-    assert inference_precision("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    assert pick_precision("auto", torch.device("mps")) == torch.float32
+    assert pick_precision("float16", device) == torch.float16
+    assert pick_precision("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)
 
 
 def test_a_step_before_any_mask_is_refused(model: STReMN) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import two_processes
+from stremn import hardware
 from stremn.errors import StremnError
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.fit import FitResult, fit
@@ -443,6 +444,23 @@ def test_bfloat16_autocasts_the_model_not_the_loss(tmp_path: Path) -> None:
     fit(model, make_phases(3, loss), make_config(3, precision="bfloat16"), out=tmp_path)
     assert types == [torch.bfloat16] * (2 + 3)  # two phases are rehearsed
     assert model[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("fast", "chosen"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_precision_is_decided_at_the_start_and_kept(
+    fast: bool, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device: fast)
+    config = make_config(3, precision="auto")
+    fit(make_model(), make_phases(3), config, out=tmp_path, recipe={})
+    written = json.loads((tmp_path / "recipe.json").read_text())
+    assert written["train"]["precision"] == chosen
+    # On a machine of the other kind it would be another training.
+    monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device: not fast)
+    with pytest.raises(StremnError, match=f"Changed: train.precision: .*{chosen}"):
+        fit(make_model(), make_phases(3), config, out=tmp_path, recipe={}, resume=True)
+    again = {"resume": True, "accept": ["train.precision"]}
+    assert fit(make_model(), make_phases(3), config, out=tmp_path, recipe={}, **again).step == 3
 
 
 def test_tensorboard_is_written(tmp_path: Path) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import logging
 import sys
 
 import torch
 
 from stremn.errors import StremnError
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -38,8 +41,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def inference_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return the number type to run in; "auto" is bfloat16 where it is fast, else float32.
+def pick_precision(name: str, device: torch.device) -> torch.dtype:
+    """Return the number type to compute in; "auto" is bfloat16 where it is fast, else float32.
 
     Raises StremnError for an unknown name.
     """
@@ -47,7 +50,23 @@ def inference_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
     if name not in PRECISIONS:
         raise StremnError(f"Unknown precision {name!r}; known: auto, {', '.join(PRECISIONS)}.")
+    if name == "bfloat16" and device.type == "cpu" and not has_fast_bfloat16(device):
+        _warn_of_slow_bfloat16()
     return PRECISIONS[name]
+
+
+@functools.cache
+def _warn_of_slow_bfloat16() -> None:
+    """Say it once a process, however many sessions are opened."""
+    logger.warning(
+        "This processor is not known to multiply bfloat16 (AMX, AVX512-BF16): it may take twenty "
+        "to a hundred times as long as float32. Use float32, or auto."
+    )
+
+
+def precision_name(name: str, device: torch.device) -> str:
+    """Return what `pick_precision` chooses, as a name: "auto" decided, other names checked."""
+    return str(pick_precision(name, device)).removeprefix("torch.")
 
 
 @functools.cache

@@ -26,7 +26,6 @@ from stremn.model import STReMN
 
 Module = TypeVar("Module", bound=nn.Module)
 
-FUSED_TYPES = (torch.float32, torch.bfloat16)
 ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.Identity: ("none", []),
     nn.ReLU: ("relu", []),
@@ -43,7 +42,7 @@ def for_inference(model: STReMN) -> STReMN:
     of 16, as everywhere.
     """
     weight = next(model.parameters())
-    if weight.device.type != "cpu" or weight.dtype not in FUSED_TYPES or not can_fuse():
+    if weight.device.type != "cpu" or not can_fuse(weight.dtype):
         return model
     shared = {id(x): x for x in (*model.parameters(), *model.buffers())}
     fast = copy.deepcopy(model, shared).eval()
@@ -60,13 +59,15 @@ def placed(model: Module, device: torch.device, precision: torch.dtype) -> Modul
     return copy.deepcopy(model).to(device, precision).eval()
 
 
-def can_fuse() -> bool:
-    """Whether this build of PyTorch has oneDNN's fused convolution."""
+def can_fuse(precision: torch.dtype) -> bool:
+    """Whether this build of PyTorch has oneDNN's fused convolution, and the CPU what it needs."""
     try:
         torch.ops.mkldnn._convolution_pointwise  # noqa: B018
+        bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     except (AttributeError, RuntimeError):
         return False
-    return torch.backends.mkldnn.is_available()
+    runs = {torch.float32: True, torch.bfloat16: bfloat16}
+    return runs.get(precision, False) and torch.backends.mkldnn.is_available()
 
 
 def fuse_activations(module: nn.Module) -> None:

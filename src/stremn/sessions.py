@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stremn.errors import StremnError
-from stremn.hardware import inference_precision, keep_freed_memory, pick_device
+from stremn.hardware import keep_freed_memory, pick_device, pick_precision
 from stremn.inference import for_inference, placed
 from stremn.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.media.masks import LabelMap, Labels
@@ -112,7 +112,7 @@ class SegmentationSession:
                 "0.5 is usual."
             )
         self.device = pick_device(device)
-        self.dtype = inference_precision(precision, self.device)
+        self.dtype = pick_precision(precision, self.device)
         self.model = placed(model, self.device, self.dtype)
         self._fast = for_inference(self.model)
         keep_freed_memory()

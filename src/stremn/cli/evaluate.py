@@ -110,9 +110,10 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             typer.Option("--zip", help="File: write, and check, what the split's server expects."),
         ] = None,
     ) -> None:
+        from stremn.hardware import pick_device, precision_name
         from stremn.pretrained import load_model
         from stremn.study.evaluation import evaluate
-        from stremn.study.runs import RunDescription, precision_name, session_factory
+        from stremn.study.runs import RunDescription, session_factory
         from stremn.weights import fingerprint
 
         data = only(read(kind, root, split, year, all_frames), sequences)
@@ -128,7 +129,7 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             seed,
             within(reach),
             f"{fingerprint(network):08x}",
-            precision_name(precision, device),
+            precision_name(precision, pick_device(device)),
         )
         with sequence_progress() as watch:
             report = evaluate(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from stremn.data.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
+from stremn.hardware import pick_device, precision_name
 from stremn.media.frames import Picture
 from stremn.model import STReMN
 from stremn.pretrained import load_model
@@ -22,7 +23,7 @@ from stremn.study.evaluation import Watcher, evaluate, nobody
 from stremn.study.memory_log import MemoryRecorder, SlotHistory, read_histories
 from stremn.study.memory_pictures import FrameOf, draw_ages, draw_history, draw_retained, histograms
 from stremn.study.records import read_records
-from stremn.study.runs import RunDescription, precision_name, single_session, slots_label
+from stremn.study.runs import RunDescription, single_session, slots_label
 from stremn.study.score_pictures import (
     draw_failures,
     draw_scores,
@@ -78,7 +79,10 @@ def study_slots(
         precision: likewise.
     """
     model = load_model(source).model
-    weights, number_type = f"{fingerprint(model):08x}", precision_name(precision, device)
+    weights, number_type = (
+        f"{fingerprint(model):08x}",
+        precision_name(precision, pick_device(device)),
+    )
     runs = [
         RunDescription(
             str(source),

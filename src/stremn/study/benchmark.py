@@ -11,7 +11,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from stremn.errors import StremnError
-from stremn.hardware import has_fast_bfloat16
+from stremn.hardware import precision_name
 from stremn.inference import for_inference
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
@@ -59,9 +59,9 @@ def measure_step(
     model: STReMN,
     plan: Plan,
     *,
+    precision: str,
     objects: int = 1,
     slots: int = 6,
-    precision: str = "bfloat16",
     size: str = "480p",
     reach: float | None = None,
 ) -> dict[str, Any]:
@@ -82,15 +82,16 @@ def measure_step(
     }
 
 
-def measure_sweeps(model: STReMN, plan: Plan, precision: str) -> list[dict[str, Any]]:
+def measure_sweeps(
+    model: STReMN, plan: Plan, precision: str, others: Collection[str]
+) -> list[dict[str, Any]]:
     """Measure steps against objects, slots, frame size and precision, one at a time."""
     step = partial(measure_step, model, plan)
-    other = "float32" if precision == "bfloat16" else "bfloat16"
     looks = (None, SHIPPED_REACH)
     rows = [step(objects=n, precision=precision, reach=r) for r in looks for n in plan.objects]
     rows += [step(slots=k, precision=precision) for k in plan.slots]
     rows += [step(size=size, precision=precision, reach=r) for r in looks for size in plan.sizes]
-    return [*rows, step(precision=other)]
+    return rows + [step(precision=other) for other in others]
 
 
 # ------------------------------------------------------------------------------ whole pipeline
@@ -181,9 +182,11 @@ def run(
     make_folder(out)
     if threads is not None:
         torch.set_num_threads(threads)
-    if precision == "auto":
-        precision = "bfloat16" if has_fast_bfloat16(torch.device("cpu")) else "float32"
-    machine = measure_machine()
+    cpu = torch.device("cpu")
+    precision = precision_name(precision, cpu)
+    # Arithmetic that this machine is slow at is left out unless asked for: it would take hours.
+    worth_it = dict.fromkeys([precision, "float32", precision_name("auto", cpu)])
+    machine = measure_machine(list(worth_it))
     results: dict[str, Any] = {"machine": asdict(machine), "precision": precision}
     for name, value in _measured(machine, plan, parts, precision):
         logger.info("%s measured", name)
@@ -213,7 +216,11 @@ def _measured(
             },
         )
     if "sweeps" in parts:
-        yield "sweeps", {name: measure_sweeps(m, plan, precision) for name, m in models.items()}
+        others = [name for name in machine.flops if name != precision]
+        yield (
+            "sweeps",
+            {name: measure_sweeps(m, plan, precision, others) for name, m in models.items()},
+        )
     small = models[plan.models[0]]
     if "growth" in parts:
         yield "growth", measure_growth(small, plan, precision)

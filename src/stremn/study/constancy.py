@@ -100,9 +100,7 @@ class Flatness:
         return self.last_resident / self.first_resident - 1 if self.first_resident else 0.0
 
 
-def measure_flatness(
-    model: STReMN, frames: int, side: int, precision: str = "bfloat16"
-) -> Flatness:
+def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> Flatness:
     """Stream `frames` frames of `side` x `side` pixels; a tenth of them at each end is compared."""
     session = SegmentationSession(model, device="cpu", precision=precision, size=side)
     loop = [made_frame(side, side, i) for i in range(40)]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from stremn.hardware import inference_precision, pick_device
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
 from stremn.model import STReMN
@@ -49,7 +48,7 @@ class RunDescription:
         reach: far false positives are removed before a frame is memorized, within this reach of
             :func:`stremn.postprocess.near_regions`; None = they are not.
         weights: checksum of the weights, so that a file trained further is another run.
-        precision: number type of the sessions; see :func:`precision_name`.
+        precision: number type of the sessions; never "auto" in a record.
     """
 
     model: str
@@ -71,15 +70,6 @@ class RunDescription:
 def slots_label(slots: int) -> str:
     """What tables and pictures call a memory of so many slots."""
     return "1 slot" if slots == 1 else f"{slots} slots"
-
-
-def precision_name(name: str, device: str) -> str:
-    """The number type that a precision is on a device: "auto" depends on the machine.
-
-    Raises:
-        StremnError: no such precision or device.
-    """
-    return str(inference_precision(name, pick_device(device))).removeprefix("torch.")
 
 
 def single_session(

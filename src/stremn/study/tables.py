@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from stremn.errors import StremnError
+from stremn.hardware import pick_device, precision_name
 from stremn.model import STReMN
 from stremn.study.evaluation import Watcher, evaluate, nobody
 from stremn.study.runs import (
     RunDescription,
     Session,
-    precision_name,
     session_factory,
     slots_label,
 )
@@ -146,7 +146,7 @@ def weights_of(
         network, rule = (model, run.policy) if choose is None else choose(run.policy)
         return session_factory(network, replace(run, policy=rule), device=device)()
 
-    checksum, precision = f"{fingerprint(model):08x}", precision_name("auto", device)
+    checksum, precision = f"{fingerprint(model):08x}", precision_name("auto", pick_device(device))
     return Weights(name, make, checksum, resolution, reach, precision)
 
 

@@ -52,7 +52,9 @@ class TrainConfig(Config):
     clip_norm: PositiveFloat | None = None
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay a step of the averaged weights, which are validated and shipped when set."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """Of the forward pass. "auto" is bfloat16 where the device is fast at it: decided when the
+    training starts, and kept with it."""
     device: Literal["auto", "cpu"] = "auto"
     micro_batch: PositiveInt | None = None
     """Samples in memory at once in each process; gradients accumulate up to the phase's batch."""

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stremn.data.clips import Clip, collate
 from stremn.errors import StremnError
-from stremn.hardware import keep_freed_memory, pick_device
+from stremn.hardware import keep_freed_memory, pick_device, precision_name
 from stremn.model import STReMN
 from stremn.study.machine import measure_machine
 from stremn.training.optimization import parameter_groups
@@ -87,12 +87,13 @@ def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
     device = pick_device(recipe.train.device)
+    precision = precision_name(recipe.train.precision, device)
     model = blank_model(recipe, model_config(recipe.model)).to(device).train()
     parameter_groups(model, recipe.train)  # freezes what the recipe does not train
     stages = []
     for index, (stage, (first, last)) in enumerate(recipe.spans()):
         name = f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})"
-        seconds, flops = _cost_of_a_step(recipe, stage, model, device)
+        seconds, flops = _cost_of_a_step(recipe, stage, model, device, precision)
         stages.append(StageCost(name, last - first, seconds, stage.batch, flops))
     return Cost(
         parameters=sum(p.numel() for p in model.parameters()),
@@ -100,7 +101,7 @@ def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
         stages=tuple(stages),
         peak_bytes=_peak_bytes(device),
         data=_time_of_clips(recipe),
-        rate=measure_machine().flops[recipe.train.precision] if device.type == "cpu" else None,
+        rate=measure_machine([precision]).flops[precision] if device.type == "cpu" else None,
     )
 
 
@@ -129,7 +130,7 @@ def gradient_flops(
 
 
 def _cost_of_a_step(
-    recipe: Recipe, stage: StageSection, model: STReMN, device: torch.device
+    recipe: Recipe, stage: StageSection, model: STReMN, device: torch.device, precision: str
 ) -> tuple[float, float]:
     """Count the first and time the second of two steps on synthetic clips: seconds, FLOPs.
 
@@ -141,9 +142,7 @@ def _cost_of_a_step(
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
     def step() -> None:
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=recipe.train.precision == "bfloat16"
-        ):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             report = loss(model, batch, 0.0)
         report.loss.backward()
         optimizer.step()

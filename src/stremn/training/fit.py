@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from stremn.checkpoints import read_checkpoint, write_atomically, write_checkpoint
 from stremn.config import build
 from stremn.errors import MissingExtraError, StremnError
-from stremn.hardware import is_out_of_memory, keep_freed_memory, pick_device
+from stremn.hardware import is_out_of_memory, keep_freed_memory, pick_device, precision_name
 from stremn.signals import stop_requests
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.loading import Clock, Phase, batches, first_micro_batch
@@ -93,6 +93,8 @@ def fit(
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     accelerator = _accelerator(config)
+    precision = precision_name(config.precision, accelerator.device)
+    config = config.model_copy(update={"precision": precision})
     run = Run(model, config, accelerator)
     main = accelerator.is_main_process
     if main:
