@@ -145,6 +145,26 @@ def test_a_trial_of_some_frames_can_be_continued(clip, mask, tmp_path):
     assert not list((trial / ".resume").glob("state-*"))
 
 
+def test_adapted_weights_are_kept_and_taken_again(clip, mask, tmp_path, monkeypatch):
+    monkeypatch.setattr("stremn.training.adaptation.SIDE", 64)
+    out, again = tmp_path / "out", tmp_path / "again"
+    options = ("--mask", mask, "--device", "cpu", "--size", 64)
+    text = run("segment", clip, *options, "-o", out, "--adapt", 2, "--limit", 3)
+    assert "adapting the network to the objects of the first frame: 2 steps" in text
+    weights = (out / "adapted.safetensors").read_bytes()
+    with pytest.raises(StremnError, match="made with adapt 2, now adapt is None"):
+        run("segment", clip, *options, "-o", out, "--resume")
+    text = run("segment", clip, *options, "-o", out, "--adapt", 2, "--resume")
+    assert "adapting" not in text
+    assert (out / "adapted.safetensors").read_bytes() == weights
+    assert len(labels_in(out)) == FRAMES
+    run("segment", clip, *options, "-o", again, "--model", out / "adapted.safetensors")
+    for one, other in zip(labels_in(out), labels_in(again), strict=True):
+        assert np.array_equal(one, other)
+    run("segment", clip, *options, "-o", out, "--overwrite")
+    assert not (out / "adapted.safetensors").exists()
+
+
 def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
     out = tmp_path / "out"
     run("segment", clip, "--mask", mask, "-o", out, "--limit", 2)

@@ -45,6 +45,18 @@ def test_evaluate_then_score_what_it_wrote(run, root, tmp_path):
     assert f"{mean:.1f}" in scored.output
 
 
+def test_evaluating_a_network_that_is_adapted_to_each_sequence(run, root, tmp_path, monkeypatch):
+    monkeypatch.setattr("stremn.training.adaptation.SIDE", 64)
+    options = ("--root", root, "--year", 2017, "--split", "val", "--sequences", "cat", *QUICK)
+    result = run("evaluate", "davis", *options, "-o", tmp_path / "out", "--adapt", 1)
+    assert result.exit_code == 0, result.output
+    table = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert table["protocol"]["adapt"] == 1
+    assert not table["failed"]
+    with pytest.raises(StremnError, match="its adapt is 1, now 0"):
+        run("evaluate", "davis", *options, "-o", tmp_path / "out")
+
+
 def test_a_split_without_masks_is_zipped_but_not_scored(run, tmp_path):
     root = davis(tmp_path / "D", {"cat": [1]}, split="test-dev", annotated=["00000"], count=4)
     path = tmp_path / "send.zip"

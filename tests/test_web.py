@@ -19,9 +19,12 @@ from stremn.media.encoding import write_video
 from stremn.media.masks import read_mask, write_mask
 from stremn.media.video import open_frames
 from stremn.model import STReMN
+from stremn.pretrained import Pretrained
+from stremn.training import adaptation
 from stremn.web.drawing import Drawing, Tool
 from stremn.web.page import build_page
 from stremn.web.runs import Options, StoppedError, follow, frame_of
+from tiny_model import tiny_config
 
 HEIGHT, WIDTH = 96, 128
 FRAMES = 7
@@ -145,18 +148,25 @@ def test_correction_of_a_later_frame() -> None:
 # ---------------------------------------------------------------- a run
 
 
-def never(done: int, total: int | None) -> None:
+@pytest.fixture
+def pretrained(model: STReMN) -> Pretrained:
+    return Pretrained(model, tiny_config())
+
+
+def never(doing: str, done: int, total: int | None) -> None:
     """A watcher that never stops."""
 
 
-def test_follow_gives_video_strip_and_masks(tmp_path: Path, clip: Path, model: STReMN) -> None:
-    seen: list[tuple[int, int | None]] = []
+def test_follow_gives_video_strip_and_masks(
+    tmp_path: Path, clip: Path, pretrained: Pretrained
+) -> None:
+    seen: list[tuple[str, int, int | None]] = []
     mask = read_mask(disc(0).astype(np.uint8) * 3)
     found = follow(
-        str(clip), {0: mask}, model, tmp_path / "run", Options(slots=3, size=64), device="cpu",
-        watch=lambda done, total: seen.append((done, total)),
+        str(clip), {0: mask}, pretrained, tmp_path / "run", Options(slots=3, size=64), device="cpu",
+        watch=lambda *so_far: seen.append(so_far),
     )  # fmt: skip
-    assert seen == [(done, FRAMES) for done in range(1, FRAMES + 1)]
+    assert seen == [("following", done, FRAMES) for done in range(1, FRAMES + 1)]
     assert len(list(open_frames(found.overlay))) == FRAMES
     assert cv2.imread(str(found.strip)) is not None
     with zipfile.ZipFile(found.masks) as archive:
@@ -170,14 +180,20 @@ def test_follow_gives_video_strip_and_masks(tmp_path: Path, clip: Path, model: S
     assert "MB from the first frame to the last" in found.summary
 
 
-def test_a_stopped_run_keeps_its_frames(tmp_path: Path, clip: Path, model: STReMN) -> None:
-    def watch(done: int, total: int | None) -> None:
+def test_a_stopped_run_keeps_its_frames(tmp_path: Path, clip: Path, pretrained: Pretrained) -> None:
+    def watch(doing: str, done: int, total: int | None) -> None:
         if done == 4:
             raise StoppedError("Stopped.")
 
     mask = read_mask(disc(0))
     found = follow(
-        str(clip), {0: mask}, model, tmp_path / "run", Options(size=64), device="cpu", watch=watch
+        str(clip),
+        {0: mask},
+        pretrained,
+        tmp_path / "run",
+        Options(size=64),
+        device="cpu",
+        watch=watch,
     )
     assert found.summary.startswith("Stopped early. ")
     count = len(list(open_frames(found.overlay)))
@@ -186,20 +202,50 @@ def test_a_stopped_run_keeps_its_frames(tmp_path: Path, clip: Path, model: STReM
         assert len(archive.namelist()) == count + 1
 
 
-def test_limit_ends_a_run(tmp_path: Path, clip: Path, model: STReMN) -> None:
+def test_a_run_on_an_adapted_network_can_be_stopped_while_it_adapts(
+    tmp_path: Path, clip: Path, pretrained: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adaptation, "SIDE", 64)
+    monkeypatch.setattr(adaptation, "STEPS", 2)
+    seen: list[tuple[str, int, int | None]] = []
+    mask, options = read_mask(disc(0)), Options(size=64, limit=3, adapt=True)
+
+    def watch(doing: str, done: int, total: int | None) -> None:
+        seen.append((doing, done, total))
+        if stop_at == (doing, done):
+            raise StoppedError("Stopped.")
+
+    for stop_at in (None, ("adapting", 1)):
+        seen.clear()
+        run = tmp_path / str(stop_at)
+        arguments = (str(clip), {0: mask}, pretrained, run, options)
+        if stop_at is None:
+            follow(*arguments, device="cpu", watch=watch)
+            assert {("adapting", 1, 2), ("following", 3, 3)} <= set(seen)
+        else:
+            with pytest.raises(StoppedError):
+                follow(*arguments, device="cpu", watch=watch)
+            assert seen[-1] == ("adapting", 1, 2)
+
+
+def test_limit_ends_a_run(tmp_path: Path, clip: Path, pretrained: Pretrained) -> None:
     options = Options(size=64, limit=3)
     mask = read_mask(disc(0))
     found = follow(
-        str(clip), {0: mask}, model, tmp_path / "run", options, device="cpu", watch=never
+        str(clip), {0: mask}, pretrained, tmp_path / "run", options, device="cpu", watch=never
     )
     assert len(list(open_frames(found.overlay))) == 3
 
 
-def test_a_mask_of_a_later_frame_corrects_it(tmp_path: Path, clip: Path, model: STReMN) -> None:
+def test_a_mask_of_a_later_frame_corrects_it(
+    tmp_path: Path, clip: Path, pretrained: Pretrained
+) -> None:
     corner = np.zeros((HEIGHT, WIDTH), np.uint8)
     corner[5:25, 90:120] = 1
     masks = {0: read_mask(disc(0)), 4: read_mask(corner)}
-    follow(str(clip), masks, model, tmp_path / "run", Options(size=64), device="cpu", watch=never)
+    follow(
+        str(clip), masks, pretrained, tmp_path / "run", Options(size=64), device="cpu", watch=never
+    )
     kept = read_mask(tmp_path / "run" / "masks" / "00004.png").labels
     assert overlap(kept > 0, corner > 0) > 0.95
 
@@ -211,7 +257,7 @@ def test_frames_by_number(clip: Path) -> None:
         frame_of(str(clip), 99)
 
 
-def test_broken_inputs_are_said_in_words(tmp_path: Path, model: STReMN) -> None:
+def test_broken_inputs_are_said_in_words(tmp_path: Path, pretrained: Pretrained) -> None:
     (tmp_path / "x.mp4").write_bytes(b"no video")
     with pytest.raises(StremnError, match="cannot be opened as a video"):
         frame_of(str(tmp_path / "x.mp4"))
@@ -255,7 +301,9 @@ def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: P
     assert cv2.imread(str(shown)).shape == (HEIGHT, WIDTH, 3)
     write_mask(tmp_path / "m.png", disc(0).astype(np.uint8) * 7)
     client.predict(handle_file(str(tmp_path / "m.png")), api_name="/mask")
-    overlay, strip, masks, summary = client.predict(video, 3, "learned", 128, 5, api_name="/follow")
+    overlay, strip, masks, summary = client.predict(
+        video, 3, "learned", 128, 5, False, api_name="/follow"
+    )
     copy = tmp_path / "overlay.mp4"
     shutil.copy(overlay["video"] if isinstance(overlay, dict) else overlay, copy)
     assert len(list(open_frames(copy))) == 5
@@ -280,10 +328,10 @@ def test_mistakes_reach_the_client_in_words(address: str, clip: Path, tmp_path: 
     client = Client(address, verbose=False, analytics_enabled=False)
     video = handle_file(str(clip))
     with pytest.raises(AppError, match="Upload a video first"):
-        client.predict(video, 3, "learned", 128, 0, api_name="/follow")
+        client.predict(video, 3, "learned", 128, 0, False, api_name="/follow")
     client.predict(video, api_name="/open")
     with pytest.raises(AppError, match="Say what to follow first"):
-        client.predict(video, 3, "learned", 128, 0, api_name="/follow")
+        client.predict(video, 3, "learned", 128, 0, False, api_name="/follow")
     write_mask(tmp_path / "m.png", np.ones((9, 30), np.uint8))
     with pytest.raises(AppError, match="it is 30x9 but the frame is 128x96"):
         client.predict(handle_file(str(tmp_path / "m.png")), api_name="/mask")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stremn.reports import StepResult
     from stremn.segmentation import PRESETS, SegmentationConfig, build_model
     from stremn.sessions import SegmentationSession
+    from stremn.training.adaptation import adapt
 
 _HOMES = {
     "POLICIES": "stremn.policies",
@@ -36,6 +37,7 @@ _HOMES = {
     "StepResult": "stremn.reports",
     "StremnError": "stremn.errors",
     "Template": "stremn.memory",
+    "adapt": "stremn.training.adaptation",
     "build_model": "stremn.segmentation",
     "build_policy": "stremn.policies",
     "load_model": "stremn.pretrained",
@@ -54,6 +56,7 @@ __all__ = [
     "StepResult",
     "StremnError",
     "Template",
+    "adapt",
     "build_model",
     "build_policy",
     "load_model",

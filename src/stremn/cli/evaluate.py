@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.segment import Device, Model, Policy, Precision, Reach, Size, Slots, within
+from stremn.cli.segment import Adapt, Device, Model, Policy, Precision, Reach, Size, Slots, within
 from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
     from stremn.data.sequences import SequenceSet
+    from stremn.pretrained import Pretrained
     from stremn.study.metrics import Scores
+    from stremn.study.runs import RunDescription, Session
     from stremn.study.scores import Report
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
@@ -89,6 +91,7 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         flip: Annotated[bool, typer.Option("--flip", help="Mirrored copies vote too.")] = False,
         seed: Annotated[int, typer.Option(help="Seed of random rules.")] = 0,
         reach: Reach = 0.5,
+        adapt: Adapt = 0,
         sequences: Names = None,
         all_frames: Annotated[
             bool,
@@ -113,12 +116,12 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         from stremn.hardware import pick_device, precision_name
         from stremn.pretrained import load_model
         from stremn.study.evaluation import evaluate
-        from stremn.study.runs import RunDescription, session_factory
+        from stremn.study.runs import RunDescription
         from stremn.weights import fingerprint
 
         data = only(read(kind, root, split, year, all_frames), sequences)
         sizes = tuple(numbers_in(scales))
-        network = load_model(model).model
+        pretrained = load_model(model)
         run = RunDescription(
             model,
             policy,
@@ -128,13 +131,14 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             flip,
             seed,
             within(reach),
-            f"{fingerprint(network):08x}",
+            f"{fingerprint(pretrained.model):08x}",
             precision_name(precision, pick_device(device)),
+            adapt,
         )
         with sequence_progress() as watch:
             report = evaluate(
                 data,
-                session_factory(network, run, device=device),
+                _sessions(pretrained, run, device),
                 out,
                 run,
                 written="filtered" if filtered else "plain",
@@ -148,6 +152,21 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             raise typer.Exit(1)
 
     return evaluate
+
+
+def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:
+    """Fresh sessions as the run says, each with a network of its own if that is adapted."""
+    from stremn.study.runs import session_factory
+    from stremn.training.adaptation import AdaptedSession
+
+    if not run.adapt:
+        return session_factory(pretrained.model, run, device=device)
+    return lambda: AdaptedSession(
+        pretrained,
+        lambda model: session_factory(model, run, device=device)(),
+        steps=run.adapt,
+        device=device,
+    )
 
 
 def score(

@@ -8,6 +8,7 @@ In the output folder:
   continued gives the same file as one that was not interrupted.
 - `memory.json`: a JSON array, one row a line, valid after every frame.
 - `probabilities/NAME.npz` and `objects.json` (COCO) if asked for.
+- `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
 - `.resume/`: what `existing="resume"` needs to go on; the parts go when the run is finished.
 """
 
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 Existing = Literal["refuse", "resume", "replace"]
 _RATE_IF_UNKNOWN = 25.0
+ADAPTED = "adapted.safetensors"
+"""Weights adapted to a run's objects, in its folder; other runs may take them as their model."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +336,7 @@ def _remove_run(out: Path) -> None:
         for row in iterate_rows(out / "memory.json"):
             (out / "masks" / f"{row['name']}.png").unlink(missing_ok=True)
             (out / "probabilities" / f"{row['name']}.npz").unlink(missing_ok=True)
-        for name in ("memory.json", "overlay.mp4", "objects.json"):
+        for name in ("memory.json", "overlay.mp4", "objects.json", ADAPTED):
             (out / name).unlink(missing_ok=True)
         if (out / ".resume").exists():
             shutil.rmtree(out / ".resume")

@@ -49,6 +49,7 @@ class RunDescription:
             :func:`stremn.postprocess.near_regions`; None = they are not.
         weights: checksum of the weights, so that a file trained further is another run.
         precision: number type of the sessions; never "auto" in a record.
+        adapt: training steps in which the network is adapted to each video's objects first.
     """
 
     model: str
@@ -61,6 +62,7 @@ class RunDescription:
     reach: float | None = None
     weights: str = ""
     precision: str = "auto"
+    adapt: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """As a table for score files."""

@@ -19,7 +19,7 @@ from stremn.web.runs import Followed, Options, Runs, StoppedError, follow, frame
 if TYPE_CHECKING:
     import gradio
 
-    from stremn.model import STReMN
+    from stremn.pretrained import Pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -134,10 +134,10 @@ class _Page:
             self._connect()
 
     @cached_property
-    def _model(self) -> "STReMN":
+    def _model(self) -> "Pretrained":
         from stremn.pretrained import load_model
 
-        return load_model(self._source).model
+        return load_model(self._source)
 
     # ------------------------------------------------------------ widgets
 
@@ -198,6 +198,11 @@ class _Page:
                 128, 720, 432, step=16, label="Working size (shorter side, pixels)"
             )
             self._limit = gr.Number(0, precision=0, minimum=0, label="Stop after frames (0: all)")
+            self._adapt = gr.Checkbox(
+                False,
+                label="Adapt the network to the objects first: better masks for a minute or two",
+                elem_id="adapt",
+            )
         with gr.Row():
             self._run = gr.Button("Follow", variant="primary", elem_id="run")
             self._stop = gr.Button("Stop", elem_id="stop")
@@ -225,7 +230,7 @@ class _Page:
         ):
             button.click(self._changing(change), [self._drawing], drawn, api_name=False)
         self._mask.upload(self._use_mask, [self._drawing, self._mask], drawn, api_name="mask")
-        settings = [self._slots, self._policy, self._size, self._limit]
+        settings = [self._slots, self._policy, self._size, self._limit, self._adapt]
         results = [self._overlay, self._strip, self._masks, self._summary]
         self._connect_run([self._video, self._drawing, *settings], results)
 
@@ -241,14 +246,16 @@ class _Page:
             policy: str,
             size: float,
             limit: float,
+            adapt: bool,
             request: gr.Request,
             progress: gr.Progress = bar,
         ) -> tuple[str, str, str, str]:
-            options = Options(int(slots), policy, int(size), int(limit or 0))
+            options = Options(int(slots), policy, int(size), int(limit or 0), adapt)
             visitor = str(request.session_hash)
 
-            def watch(done: int, total: int | None) -> None:
-                progress((done, total), desc="Following", unit="frames")
+            def watch(doing: str, done: int, total: int | None) -> None:
+                unit = "frames" if doing == "following" else "steps"
+                progress((done, total), desc=doing.capitalize(), unit=unit)
 
             progress(0, desc="Loading the model")
             found = self._follow(video, drawing, options, visitor, watch)
@@ -289,12 +296,12 @@ class _Page:
         drawing: Drawing | None,
         options: Options,
         visitor: str,
-        progress: Callable[[int, int | None], None],
+        progress: Callable[[str, int, int | None], None],
     ) -> Followed:
         folder, stop = self._runs.begin(visitor)
 
-        def watch(done: int, total: int | None) -> None:
-            progress(done, total)
+        def watch(doing: str, done: int, total: int | None) -> None:
+            progress(doing, done, total)
             if stop.is_set():
                 raise StoppedError("Stopped.")
 

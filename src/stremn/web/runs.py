@@ -18,7 +18,7 @@ from stremn.media.masks import LabelMap, label_map
 from stremn.media.video import open_frames
 
 if TYPE_CHECKING:
-    from stremn.model import STReMN
+    from stremn.pretrained import Pretrained
 
 
 def frame_of(video: str, index: int = 0) -> Picture:
@@ -29,12 +29,16 @@ def frame_of(video: str, index: int = 0) -> Picture:
 
 @dataclass(frozen=True)
 class Options:
-    """How to follow: K slots, rule, working size (shorter side), frames at most (0: all)."""
+    """How to follow: K slots, rule, working size (shorter side), frames at most (0: all).
+
+    adapt: whether to adapt the network to the objects first.
+    """
 
     slots: int = 6
     policy: str = "evidence"
     size: int = 432
     limit: int = 0
+    adapt: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,24 +58,24 @@ class StoppedError(StremnError):
 def follow(
     video: str,
     masks: Mapping[int, LabelMap],
-    model: "STReMN",
+    pretrained: "Pretrained",
     out: Path,
     options: Options,
     *,
     device: str = "auto",
-    watch: Callable[[int, int | None], None],
+    watch: Callable[[str, int, int | None], None],
 ) -> Followed:
     """Follow objects through a video.
 
     Args:
         video: path of the video.
         masks: the objects by frame: in frame 0, and corrections later.
-        model: the network.
+        pretrained: the model.
         out: folder for the results; made anew.
         options: how to follow.
         device: where to compute.
-        watch: told (frames done, frames in all or None); raises StoppedError to end the run, of
-            which the frames so far are kept.
+        watch: told ("adapting" or "following", steps or frames done, how many in all or None);
+            raises StoppedError to end the run, of which the frames so far are kept.
 
     Raises:
         StremnError: the video breaks before its second frame, or a setting is impossible.
@@ -79,9 +83,18 @@ def follow(
     from stremn.media.results import ResultWriter
     from stremn.pipeline import STRIP, segment_video
     from stremn.sessions import SHIPPED_REACH, SegmentationSession
+    from stremn.training.adaptation import adapt
 
+    if options.adapt:
+        pretrained = adapt(
+            pretrained,
+            frame_of(video),
+            masks[0].labels,
+            device=device,
+            watch=lambda done, steps: watch("adapting", done, steps),
+        )
     session = SegmentationSession(
-        model,
+        pretrained.model,
         device=device,
         memory_slots=options.slots,
         policy=options.policy,
@@ -99,7 +112,7 @@ def follow(
                 lambda frame: masks.get(frame.index),
                 writer,
                 limit=options.limit or None,
-                watch=lambda done, result: watch(done, total),
+                watch=lambda done, result: watch("following", done, total),
             )
             speed = f"{summary.frames_per_second:.1f} frames/s"
         except StremnError as error:

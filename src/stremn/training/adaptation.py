@@ -1,0 +1,154 @@
+"""Adapting a network to the objects of one video, before it is followed.
+
+Not in the paper, whose weights stay as they were trained. Clips made of the given frame and its
+mask (`stremn.data.given_frame`) train the network for a moment, with the loss and the loop of every
+other training. What comes out knows these objects better, and all others a little less.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from torch import nn
+
+from stremn.data.clips import Clip, ClipBatch, ClipDataset, Stage, collate
+from stremn.data.given_frame import GivenFrameClips
+from stremn.errors import StremnError
+from stremn.inputs import FrameInput, MaskInput, as_rgb, given_masks
+from stremn.media.frames import Picture
+from stremn.media.masks import Labels
+from stremn.model import STReMN
+from stremn.pretrained import Pretrained
+from stremn.segmentation import frozen_parameters
+from stremn.study.runs import Session, Step
+from stremn.training.config import TrainConfig
+from stremn.training.fit import FitResult, Phase, fit
+from stremn.training.loading import BatchLoss
+from stremn.training.losses import LossReport
+from stremn.training.rollout import ClipLoss
+
+__all__ = ["STEPS", "AdaptedSession", "adapt"]
+
+Watcher = Callable[[int, int], None]
+"""Told (steps done, steps in all) before every step; what it raises ends the training."""
+
+STEPS = 60
+"""Optimizer steps, of one clip each, that are usually enough."""
+
+FRAMES, SIDE = 3, 320
+"""Length of a clip, and its side in pixels."""
+
+
+def nobody(done: int, steps: int) -> None:
+    """A watcher that does nothing."""
+
+
+def adapt(
+    pretrained: Pretrained,
+    frame: FrameInput,
+    mask: MaskInput,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    watch: Watcher = nobody,
+) -> Pretrained:
+    """Return a model adapted to the objects of `mask`; the one given stays as it is.
+
+    Args:
+        pretrained: the model to start from.
+        frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
+        mask: label map of the frame's size with any ids, 0 for background.
+        steps: how long; each takes one clip, forward and backward. None: `STEPS`.
+        seed: of the clips.
+        device: where to train: "auto", "cpu", ...
+        watch: told how far it is.
+
+    Raises:
+        StremnError: no steps, a mask without object or of another size, or objects too small.
+        MissingExtraError: accelerate is missing.
+        KeyboardInterrupt: it was asked to stop.
+    """
+    steps = STEPS if steps is None else steps
+    if steps < 1:
+        raise StremnError(f"steps must be at least 1, got {steps}. {STEPS} is usual.")
+    image = as_rgb(frame)
+    labels = given_masks(mask, (image.shape[0], image.shape[1])).labels
+    model = copy.deepcopy(pretrained.model).float()
+    frozen = set(frozen_parameters(model))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    stage = Stage(clips=steps, frames=FRAMES, size=SIDE, weights={"given": 1.0})
+    clips = ClipDataset({"given": GivenFrameClips(image, labels)}, [stage], seed)
+    phase: Phase[Clip, ClipBatch] = Phase(
+        "adaptation", steps, 1, clips, collate, _loss(steps, watch)
+    )
+    with TemporaryDirectory() as folder:
+        result: FitResult = fit(model, [phase], _config(steps, seed, device), out=Path(folder))
+    if result.stopped == "interrupted":
+        raise KeyboardInterrupt
+    adapted = cast(STReMN, result.model).to("cpu").eval().requires_grad_(False)
+    return Pretrained(adapted, pretrained.config)
+
+
+def _loss(steps: int, watch: Watcher) -> BatchLoss[ClipBatch]:
+    clip_loss = ClipLoss(slots=FRAMES, dice=0.5, bootstrap=0.3, ramp=(0.0, 0.1))
+
+    def watched(model: nn.Module, batch: ClipBatch, progress: float) -> LossReport:
+        watch(round(progress * steps), steps)
+        return clip_loss(cast(STReMN, model), batch, progress)
+
+    return watched
+
+
+class AdaptedSession:
+    """A session that adapts the network to the first masks that it is given, then follows.
+
+    make_session: opens the session on the adapted network.
+    """
+
+    def __init__(
+        self,
+        pretrained: Pretrained,
+        make_session: Callable[[STReMN], Session],
+        *,
+        steps: int,
+        device: str = "auto",
+    ) -> None:
+        self._pretrained = pretrained
+        self._make_session = make_session
+        self._steps = steps
+        self._device = device
+        self._session: Session | None = None
+
+    def step(self, frame: Picture, mask: Labels | None = None) -> Step:
+        """Segment the next frame; the first one needs a mask. Raises StremnError without."""
+        if self._session is None:
+            if mask is None:
+                raise StremnError("There is nothing to adapt to: give a mask with the first frame.")
+            adapted = adapt(self._pretrained, frame, mask, steps=self._steps, device=self._device)
+            self._session = self._make_session(adapted.model)
+        return self._session.step(frame, mask)
+
+
+def _config(steps: int, seed: int, device: str) -> TrainConfig:
+    return TrainConfig(
+        steps=steps,
+        seed=seed,
+        lr=1e-4,
+        lr_end=5e-6,
+        lr_multipliers={"query_encoder": 0.5, "memory_encoder": 0.5},
+        warmup_steps=min(5, steps - 1),
+        weight_decay=1e-4,
+        clip_norm=4.0,
+        ema=0.95,
+        precision="auto",
+        device="cpu" if device == "cpu" else "auto",
+        log_every=10,
+        checkpoint_every=steps,
+        validate_every=steps,
+    )
