@@ -18,6 +18,7 @@ from stremn.imagenet import PACKAGES, _copy_by_position, _packaged_tensors, pack
 from stremn.policies import Oldest
 from stremn.pretrained import FILE, SHIPPED, Pretrained, find_weights, load_model
 from stremn.segmentation import SegmentationConfig, build_model, memorize, recall, start
+from stremn.sessions import SegmentationSession
 from stremn.weights import read_weights, save_weights
 
 SIZE = (32, 32)
@@ -220,3 +221,13 @@ def test_tensors_are_copied_in_order_and_checked() -> None:
         _copy_by_position(ours, dict(reversed(renamed.items())))
     with pytest.raises(StremnError, match="do not have this backbone's tensors"):
         _copy_by_position(ours, {name: x.long() for name, x in renamed.items()})
+
+
+def test_a_session_opens_on_a_model_that_is_loaded_already() -> None:
+    loaded = load_model("small")
+    session = SegmentationSession.from_pretrained(loaded, device="cpu", precision="float32")
+    named = SegmentationSession.from_pretrained("small", device="cpu", precision="float32")
+    assert session.model is loaded.model
+    assert (session.policy_name, session.size, session.reach) == (
+        named.policy_name, named.size, named.reach
+    )  # fmt: skip

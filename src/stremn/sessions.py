@@ -132,8 +132,8 @@ class SegmentationSession:
         self._decisions: dict[int, Decision] = {}
 
     @classmethod
-    def from_pretrained(cls, source: str | Path = "small", **options: Any) -> Self:
-        """Open a session on a preset's name, a weights file, a folder or a hub id.
+    def from_pretrained(cls, source: str | Path | Pretrained = "small", **options: Any) -> Self:
+        """Open a session on a preset's name, a weights file, a folder, a hub id, or a loaded model.
 
         `options` are those of `SegmentationSession`; rule, reach and size are `SHIPPED_POLICY`,
         `SHIPPED_REACH` and `SHIPPED_SIZE` unless they say otherwise.
@@ -143,7 +143,9 @@ class SegmentationSession:
             "reach": SHIPPED_REACH,
             "size": SHIPPED_SIZE,
         }
-        return cls(Pretrained.from_pretrained(source).model, **shipped | options)
+        if not isinstance(source, Pretrained):
+            source = Pretrained.from_pretrained(source)
+        return cls(source.model, **shipped | options)
 
     def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:
         if not isinstance(policy, str):

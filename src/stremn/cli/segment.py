@@ -61,7 +61,7 @@ Adapt = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Adapt the network to the given objects first, in so many training steps (60 is "
+        help="Adapt the network to the given objects first, in so many training steps (150 is "
         "usual): a minute or two more, better masks. 0: not.",
     ),
 ]
