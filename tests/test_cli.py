@@ -20,6 +20,7 @@ from stremn.cli.evaluate import evaluate_app
 from stremn.cli.segment import segment
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
+from stremn.media.video import open_frames
 from stremn.sessions import SHIPPED_POLICY, SHIPPED_REACH, SHIPPED_SIZE, SegmentationSession
 from stremn.web.runs import Options
 
@@ -150,7 +151,8 @@ def test_adapted_weights_are_kept_and_taken_again(clip, mask, tmp_path, monkeypa
     out, again = tmp_path / "out", tmp_path / "again"
     options = ("--mask", mask, "--device", "cpu", "--size", 64)
     text = run("segment", clip, *options, "-o", out, "--adapt", 2, "--limit", 3)
-    assert "adapting the network to the objects of the first frame: 2 steps" in text
+    assert "adapting" in text
+    assert "2/2" in text
     weights = (out / "adapted.safetensors").read_bytes()
     with pytest.raises(StremnError, match="made with adapt 2, now adapt is None"):
         run("segment", clip, *options, "-o", out, "--resume")
@@ -161,8 +163,40 @@ def test_adapted_weights_are_kept_and_taken_again(clip, mask, tmp_path, monkeypa
     run("segment", clip, *options, "-o", again, "--model", out / "adapted.safetensors")
     for one, other in zip(labels_in(out), labels_in(again), strict=True):
         assert np.array_equal(one, other)
-    run("segment", clip, *options, "-o", out, "--overwrite")
-    assert not (out / "adapted.safetensors").exists()
+    adapted = out / "adapted.safetensors"
+    run("segment", clip, *options, "-o", out, "--model", adapted, "--overwrite")
+    assert adapted.read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--policy", "nosuch", "There is no policy 'nosuch'"),
+        ("--device", "abacus", "device 'abacus' cannot be used"),
+        ("--precision", "f8", "Unknown precision 'f8'"),
+        ("--slots", 0, "memory_slots"),
+    ],
+)
+def test_a_wrong_option_is_found_before_anything_is_adapted(
+    clip, mask, tmp_path, monkeypatch, option, value, message
+):
+    def never(*_, **__):
+        raise AssertionError("adapted in vain")
+
+    monkeypatch.setattr("stremn.training.adaptation.fit", never)
+    with pytest.raises(StremnError, match=message):
+        run("segment", clip, "--mask", mask, "-o", tmp_path / "out", "--adapt", 2, option, value)
+
+
+def test_a_camera_does_not_wait_for_an_adaptation(clip, mask, tmp_path, monkeypatch):
+    def camera(source, **_):
+        frames = open_frames(Path(source))
+        frames.live = True
+        return frames
+
+    monkeypatch.setattr("stremn.media.video.open_frames", camera)
+    with pytest.raises(StremnError, match=r"--adapt takes minutes, and .* would go on meanwhile"):
+        run("segment", clip, "--mask", mask, "-o", tmp_path / "out", "--adapt", 2)
 
 
 def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):

@@ -308,6 +308,8 @@ def test_the_description_makes_the_session(model):
         )
         assert run.precision == name
         assert session_factory(model, run, device="cpu")().dtype == getattr(torch, name)
+    with pytest.raises(StremnError, match="session_factory adapts no network"):
+        session_factory(model, RunDescription("m", "oldest", 3, 96, adapt=9), device="cpu")
     many = RunDescription("m", "oldest", 3, 96, scales=(1.0, 1.5), flip=True)
     views = session_factory(model, many, device="cpu")().views
     assert [(view.size, view.flipped) for view in views] == [

@@ -231,3 +231,11 @@ def test_a_session_opens_on_a_model_that_is_loaded_already() -> None:
     assert (session.policy_name, session.size, session.reach) == (
         named.policy_name, named.size, named.reach
     )  # fmt: skip
+
+
+def test_a_saved_session_goes_on_with_a_model_that_is_loaded_already(tmp_path: Path) -> None:
+    loaded = load_model("small")
+    session = SegmentationSession.from_pretrained(loaded, device="cpu", precision="float32")
+    session.save(tmp_path / "state.safetensors")
+    again = SegmentationSession.load(tmp_path / "state.safetensors", loaded, device="cpu")
+    assert again.model is loaded.model

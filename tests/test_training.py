@@ -455,12 +455,16 @@ def test_auto_precision_is_decided_at_the_start_and_kept(
     fit(make_model(), make_phases(3), config, out=tmp_path, recipe={})
     written = json.loads((tmp_path / "recipe.json").read_text())
     assert written["train"]["precision"] == chosen
-    # On a machine of the other kind it would be another training.
+    # On a machine of the other kind it goes on as it began, unless told otherwise.
     monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device: not fast)
+    fit(make_model(), make_phases(3), config, out=tmp_path, recipe={}, resume=True)
+    written = json.loads((tmp_path / "recipe.json").read_text())
+    assert written["train"]["precision"] == chosen
+    other = make_config(3, precision="float32" if fast else "bfloat16")
     with pytest.raises(StremnError, match=f"Changed: train.precision: .*{chosen}"):
-        fit(make_model(), make_phases(3), config, out=tmp_path, recipe={}, resume=True)
+        fit(make_model(), make_phases(3), other, out=tmp_path, recipe={}, resume=True)
     again = {"resume": True, "accept": ["train.precision"]}
-    assert fit(make_model(), make_phases(3), config, out=tmp_path, recipe={}, **again).step == 3
+    assert fit(make_model(), make_phases(3), other, out=tmp_path, recipe={}, **again).step == 3
 
 
 def test_tensorboard_is_written(tmp_path: Path) -> None:

@@ -462,7 +462,7 @@ class SegmentationSession:
     def load(
         cls,
         path: str | Path,
-        model: STReMN | str | Path = "small",
+        model: STReMN | Pretrained | str | Path = "small",
         *,
         device: str = "auto",
         policy: UpdatePolicy | None = None,
@@ -480,7 +480,9 @@ class SegmentationSession:
         """
         saved = read_session(Path(path), pick_device(device))
         if isinstance(model, str | Path):
-            model = Pretrained.from_pretrained(model).model
+            model = Pretrained.from_pretrained(model)
+        if isinstance(model, Pretrained):
+            model = model.model
         own_policy = {} if policy is None else {"policy": policy}
         session = cls(model, device=device, **saved.settings | own_policy)
         if fingerprint(session.model) != saved.weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -157,13 +158,15 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
 def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:
     """Fresh sessions as the run says, each with a network of its own if that is adapted."""
     from stremn.study.runs import session_factory
+
+    following = replace(run, adapt=0)
+    if not run.adapt:
+        return session_factory(pretrained.model, following, device=device)
     from stremn.training.adaptation import AdaptedSession
 
-    if not run.adapt:
-        return session_factory(pretrained.model, run, device=device)
     return lambda: AdaptedSession(
         pretrained,
-        lambda model: session_factory(model, run, device=device)(),
+        lambda model: session_factory(model, following, device=device)(),
         steps=run.adapt,
         device=device,
     )

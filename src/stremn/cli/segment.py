@@ -14,6 +14,7 @@ from stremn.cli.terminal import (
     megabytes,
     say,
     show,
+    step_progress,
     stopping_between_frames,
 )
 from stremn.errors import StremnError
@@ -57,12 +58,15 @@ Size = Annotated[
         "faster. Masks come out at the video's own size."
     ),
 ]
+Options = dict[str, str | float | None]
+"""Of a session, by name."""
+
 Adapt = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Adapt the network to the given objects first, in so many training steps (150 is "
-        "usual): a minute or two more, better masks. 0: not.",
+        help="Adapt the network to the objects of a video's first mask, in so many training steps "
+        "(150 is usual): a minute or two more, better masks. 0: not. Needs the extra `train`.",
     ),
 ]
 
@@ -165,18 +169,16 @@ def segment(
             if writer.finished:
                 say(f"{out} holds the finished run already; --overwrite makes it anew.")
                 return
+            options: Options = {
+                "precision": precision,
+                "memory_slots": slots,
+                "policy": policy,
+                "size": size,
+                "reach": farthest,
+            }
             if adapt:
-                model = str(_adapted(model, frames, mask_of, adapt, device, writer))
-            session = _session(
-                writer.state_path,
-                model,
-                device=device,
-                precision=precision,
-                memory_slots=slots,
-                policy=policy,
-                size=size,
-                reach=farthest,
-            )
+                model = str(_adapted(model, frames, mask_of, adapt, device, writer, options))
+            session = _session(writer.state_path, model, device=device, **options)
             if writer.read_from:
                 frames.close()
                 frames = open_frames(source, start=writer.read_from)
@@ -195,22 +197,42 @@ def within(reach: float) -> float | None:
 
 
 def _adapted(
-    model: str, frames: FrameSource, mask_of: MaskOf, steps: int, device: str, writer: ResultWriter
+    model: str,
+    frames: FrameSource,
+    mask_of: MaskOf,
+    steps: int,
+    device: str,
+    writer: ResultWriter,
+    options: Options,
 ) -> Path:
-    """Adapt the model to the first frame's objects; a run that goes on takes what it had."""
+    """Adapt the model to the first frame's objects; a run that goes on takes what it had.
+
+    `options` are the session's: a wrong one is found before the minutes that this takes.
+    """
     from stremn.media.results import ADAPTED
 
     path = writer.out / ADAPTED
     if writer.next_frame and path.is_file():
         return path
+    if frames.live:
+        raise StremnError(
+            f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
+            f"adapt to that, and give the {ADAPTED} that comes out as --model."
+        )
     from stremn.pretrained import load_model
+    from stremn.sessions import SegmentationSession
     from stremn.training.adaptation import adapt
 
+    pretrained = load_model(model)
+    SegmentationSession.from_pretrained(pretrained, device=device, **options)
     first = frames.peek()
     mask = mask_of(first)
     assert mask is not None  # `masks_for` sees to that
-    say(f"adapting the network to the objects of the first frame: {steps} steps")
-    adapt(load_model(model), first.image, mask.labels, steps=steps, device=device).save(path)
+    with step_progress("adapting") as watch:
+        adapted = adapt(
+            pretrained, first.image, mask.labels, steps=steps, device=device, watch=watch
+        )
+    adapted.save(path)
     return path
 
 

@@ -82,6 +82,21 @@ def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[Fr
 
 
 @contextmanager
+def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar; gives what is to be told (steps done, steps in all)."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(label, total=None)
+        yield lambda done, steps: progress.update(task, completed=done, total=steps)
+
+
+@contextmanager
 def stopping_between_frames() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C and SIGTERM wait for the end of a frame; a second one stops at once.
 

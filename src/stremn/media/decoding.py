@@ -55,6 +55,7 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         fps=float(rate) if rate else None,
         count=stream.frames or None,
         start=start,
+        live=live,
     )
 
 

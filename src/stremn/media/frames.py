@@ -47,8 +47,10 @@ class FrameSource:
         count: int | None = None,
         names: tuple[str, ...] | None = None,
         start: int = 0,
+        live: bool = False,
     ) -> None:
         self.label = label
+        self.live = live
         self.fps = fps
         self.count = count
         self.names = names

@@ -336,7 +336,7 @@ def _remove_run(out: Path) -> None:
         for row in iterate_rows(out / "memory.json"):
             (out / "masks" / f"{row['name']}.png").unlink(missing_ok=True)
             (out / "probabilities" / f"{row['name']}.npz").unlink(missing_ok=True)
-        for name in ("memory.json", "overlay.mp4", "objects.json", ADAPTED):
+        for name in ("memory.json", "overlay.mp4", "objects.json"):
             (out / name).unlink(missing_ok=True)
         if (out / ".resume").exists():
             shutil.rmtree(out / ".resume")

@@ -243,4 +243,4 @@ def _from_capture(capture: cv2.VideoCapture, label: str, start: int) -> FrameSou
         finally:
             capture.release()
 
-    return FrameSource(images(), label=label, fps=fps if fps > 0 else None, start=start)
+    return FrameSource(images(), label=label, fps=fps if fps > 0 else None, start=start, live=True)

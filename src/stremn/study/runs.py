@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
 from stremn.model import STReMN
@@ -106,7 +107,13 @@ def session_factory(
         model: the network, shared by all sessions.
         run: what the sessions are.
         device: as for :class:`stremn.sessions.SegmentationSession`.
+
+    Raises:
+        StremnError: the run adapts its network, which is
+            :class:`stremn.training.adaptation.AdaptedSession`'s to do.
     """
+    if run.adapt:
+        raise StremnError("session_factory adapts no network: give it an adapted one and adapt=0.")
 
     def single(size: int = run.resolution) -> SegmentationSession:
         return single_session(model, run, size, device=device)

@@ -19,6 +19,7 @@ from torch import nn
 from stremn.data.clips import Clip, ClipBatch, ClipDataset, Stage, collate
 from stremn.data.given_frame import GivenFrameClips
 from stremn.errors import StremnError
+from stremn.hardware import pick_device
 from stremn.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
@@ -36,7 +37,7 @@ from stremn.training.rollout import ClipLoss
 __all__ = ["STEPS", "AdaptedSession", "adapt"]
 
 Watcher = Callable[[int, int], None]
-"""Told (steps done, steps in all) before every step; what it raises ends the training."""
+"""Told (steps done, steps in all) before every step and at the end; what it raises ends it."""
 
 STEPS = 150
 """Optimizer steps, of one clip each, that are usually enough."""
@@ -61,23 +62,27 @@ def adapt(
 ) -> Pretrained:
     """Return a model adapted to the objects of `mask`; the one given stays as it is.
 
+    As every training it seeds the global random generators.
+
     Args:
         pretrained: the model to start from.
         frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
         mask: label map of the frame's size with any ids, 0 for background.
         steps: how long; each takes one clip, forward and backward. None: `STEPS`.
         seed: of the clips.
-        device: where to train: "auto", "cpu", ...
+        device: where to train: "auto", "cpu", ...; of several GPUs the first is used.
         watch: told how far it is.
 
     Raises:
-        StremnError: no steps, a mask without object or of another size, or objects too small.
+        StremnError: no steps, a mask without object or of another size, objects too small, or an
+            unknown device.
         MissingExtraError: accelerate is missing.
         KeyboardInterrupt: it was asked to stop.
     """
     steps = STEPS if steps is None else steps
     if steps < 1:
         raise StremnError(f"steps must be at least 1, got {steps}. {STEPS} is usual.")
+    on_cpu = pick_device(device).type == "cpu"
     image = as_rgb(frame)
     labels = given_masks(mask, (image.shape[0], image.shape[1])).labels
     model = copy.deepcopy(pretrained.model).float()
@@ -90,9 +95,11 @@ def adapt(
         "adaptation", steps, 1, clips, collate, _loss(steps, watch)
     )
     with TemporaryDirectory() as folder:
-        result: FitResult = fit(model, [phase], _config(steps, seed, device), out=Path(folder))
+        config = _config(steps, seed, on_cpu)
+        result: FitResult = fit(model, [phase], config, out=Path(folder), bar=False)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
+    watch(steps, steps)
     adapted = cast(STReMN, result.model).to("cpu").eval().requires_grad_(False)
     before = {name: x.cpu() for name, x in pretrained.model.state_dict().items()}
     adapted.load_state_dict(average_weights([adapted.state_dict(), before]))
@@ -104,7 +111,13 @@ def _loss(steps: int, watch: Watcher) -> BatchLoss[ClipBatch]:
 
     def watched(model: nn.Module, batch: ClipBatch, progress: float) -> LossReport:
         watch(round(progress * steps), steps)
-        return clip_loss(cast(STReMN, model), batch, progress)
+        report = clip_loss(cast(STReMN, model), batch, progress)
+        if not bool(report.loss.isfinite()):
+            raise StremnError(
+                f"Adapting failed at step {round(progress * steps)} of {steps}: the loss is not a "
+                "number. Follow the objects without it."
+            )
+        return report
 
     return watched
 
@@ -139,7 +152,7 @@ class AdaptedSession:
         return self._session.step(frame, mask)
 
 
-def _config(steps: int, seed: int, device: str) -> TrainConfig:
+def _config(steps: int, seed: int, on_cpu: bool) -> TrainConfig:
     return TrainConfig(
         steps=steps,
         seed=seed,
@@ -151,7 +164,7 @@ def _config(steps: int, seed: int, device: str) -> TrainConfig:
         clip_norm=4.0,
         ema=0.95,
         precision="auto",
-        device="cpu" if device == "cpu" else "auto",
+        device="cpu" if on_cpu else "auto",
         log_every=10,
         checkpoint_every=steps,
         validate_every=steps,

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stremn.checkpoints import read_checkpoint, write_atomically, write_checkpoint
+from stremn.checkpoints import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
 from stremn.config import build
 from stremn.errors import MissingExtraError, StremnError
 from stremn.hardware import is_out_of_memory, keep_freed_memory, pick_device, precision_name
@@ -73,6 +73,7 @@ def fit(
     recipe: Mapping[str, Any] | None = None,
     accept: Collection[str] = (),
     complete: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    bar: bool = True,
 ) -> FitResult:
     """Train `model` in place through `phases`, one after the other.
 
@@ -80,6 +81,7 @@ def fit(
     and `last.safetensors` (weights, written by `export`), `log.csv`, `validation.csv`, and
     `recipe.json` (`recipe` and `config`, once they are known to fit what is there).
     `validate` and `pictures` get the weights to ship, in evaluation mode, in the main process.
+    With `bar`, a terminal shows a progress bar.
 
     With `resume`, goes on from the checkpoint in `out` (from the start where there is none). The
     `recipe` must then equal the one of the checkpoint, after `complete` has given it the keys that
@@ -93,15 +95,15 @@ def fit(
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     accelerator = _accelerator(config)
-    precision = precision_name(config.precision, accelerator.device)
-    config = config.model_copy(update={"precision": precision})
+    _prepare_folder(out, resume)
+    going_on = resume and (out / CHECKPOINT).exists()
+    saved = read_checkpoint(out / CHECKPOINT) if going_on else None
+    config = _with_precision(config, saved, accelerator.device)
     run = Run(model, config, accelerator)
     main = accelerator.is_main_process
     if main:
         logger.info("%s", _size(model))
-    _prepare_folder(out, resume)
-    if resume and (out / CHECKPOINT).exists():
-        saved = read_checkpoint(out / CHECKPOINT)
+    if saved is not None:
         before = complete(saved.facts["recipe"] or {})
         # Through the model, so that a newer key has its default here too.
         train = build(TrainConfig, saved.facts["train"], "The settings in the checkpoint")
@@ -114,7 +116,7 @@ def fit(
     if main and recipe is not None:
         _write_recipe(out, recipe, config)
     hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
-    log = TrainingLog(out, run.step, config.steps, config.tensorboard) if main else None
+    log = TrainingLog(out, run.step, config.steps, config.tensorboard, bar) if main else None
     with log or nullcontext(), _stop_requests() as stop:
         return _train(run, phases, hooks, log, stop)
 
@@ -283,6 +285,16 @@ def _mean_over_processes(run: Run, value: float) -> float:
         return value
     mine = torch.tensor([value], dtype=torch.float32, device=run.accelerator.device)
     return float(run.accelerator.gather(mine).mean())
+
+
+def _with_precision(
+    config: TrainConfig, saved: Checkpoint | None, device: torch.device
+) -> TrainConfig:
+    """Decide what "auto" is: what the training began with, or what suits the device."""
+    name = config.precision
+    if name == "auto" and saved is not None:
+        name = saved.facts["train"].get("precision", name)
+    return config.model_copy(update={"precision": precision_name(name, device)})
 
 
 def _prepare_folder(out: Path, resume: bool) -> None:

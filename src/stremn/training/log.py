@@ -87,16 +87,18 @@ class CsvLog:
 class TrainingLog:
     """Everything the main process reports; use as a context manager.
 
-    A terminal gets a progress bar, anything else one log line per report.
+    A terminal gets a progress bar (unless `bar` is off), anything else one log line per report.
     """
 
-    def __init__(self, out: Path, first: int, steps: int, tensorboard: bool) -> None:
+    def __init__(
+        self, out: Path, first: int, steps: int, tensorboard: bool, bar: bool = True
+    ) -> None:
         self._train = CsvLog(out / "log.csv", first)
         self._validation = CsvLog(out / "validation.csv", first)
         self._board = _open_board(out / "tensorboard", first) if tensorboard else None
         self._first, self._steps, self._started = first, steps, time.monotonic()
         console = Console(stderr=True)
-        self._bar = _progress_bar(console) if console.is_terminal else None
+        self._bar = _progress_bar(console) if bar and console.is_terminal else None
         self._task = self._bar.add_task("", total=steps, completed=first) if self._bar else None
 
     def __enter__(self) -> Self:

@@ -83,24 +83,29 @@ def follow(
     from stremn.media.results import ResultWriter
     from stremn.pipeline import STRIP, segment_video
     from stremn.sessions import SHIPPED_REACH, SegmentationSession
-    from stremn.training.adaptation import adapt
 
+    def opened(model: "Pretrained") -> SegmentationSession:
+        return SegmentationSession(
+            model.model,
+            device=device,
+            memory_slots=options.slots,
+            policy=options.policy,
+            size=options.size,
+            reach=SHIPPED_REACH,
+        )
+
+    session = opened(pretrained)  # a wrong option is found before anything takes long
     if options.adapt:
-        pretrained = adapt(
+        from stremn.training.adaptation import adapt
+
+        adapted = adapt(
             pretrained,
             frame_of(video),
             masks[0].labels,
             device=device,
             watch=lambda done, steps: watch("adapting", done, steps),
         )
-    session = SegmentationSession(
-        pretrained.model,
-        device=device,
-        memory_slots=options.slots,
-        policy=options.policy,
-        size=options.size,
-        reach=SHIPPED_REACH,
-    )
+        session = opened(adapted)
     note = ""
     with open_frames(Path(video)) as frames:
         total = min(options.limit or frames.count or 0, frames.count or options.limit) or None
