@@ -134,7 +134,7 @@ class _Page:
             self._connect()
 
     @cached_property
-    def _model(self) -> "Pretrained":
+    def _pretrained(self) -> "Pretrained":
         from stremn.pretrained import load_model
 
         return load_model(self._source)
@@ -311,7 +311,7 @@ class _Page:
                 raise StremnError("Upload a video first, or use the demo clip.")
             with self._lock:
                 return follow(
-                    video, begun.masks(), self._model, folder, options,
+                    video, begun.masks(), self._pretrained, folder, options,
                     device=self._device, watch=watch,
                 )  # fmt: skip
 
