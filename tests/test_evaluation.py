@@ -119,7 +119,8 @@ def test_files_and_protocol(tmp_path):
         "weights": "",
         "precision": "auto",
         "postprocessing": {"reach": 1.0, "written": "plain"},
-        "decay": "mended",
+        "adapt": 0,
+            "decay": "mended",
         "scored_masks": 8,
     }
     scores = table["without_postprocessing"]
