@@ -120,7 +120,7 @@ def test_files_and_protocol(tmp_path):
         "precision": "auto",
         "postprocessing": {"reach": 1.0, "written": "plain"},
         "adapt": 0,
-            "decay": "mended",
+        "decay": "mended",
         "scored_masks": 8,
     }
     scores = table["without_postprocessing"]
