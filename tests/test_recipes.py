@@ -247,6 +247,30 @@ def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_p
         run_recipe(recipe, [start, "model.fields.key=9"], tmp_path / "c")
 
 
+def test_a_part_of_the_start_is_drawn_again_from_the_seed() -> None:
+    def model(*overrides: str) -> dict[str, torch.Tensor]:
+        recipe = read_recipe(RECIPES / "small-evidence.toml", ["model.start=small", *overrides])
+        torch.manual_seed(recipe.train.seed)
+        return first_model(recipe, model_config(recipe.model), None).state_dict()
+
+    again = 'model.anew=["policies.evidence"]'
+    start, first, same, other = model(), model(again), model(again), model(again, "train.seed=1")
+    changed = {name for name in start if not torch.equal(start[name], first[name])}
+    assert changed == {name for name in start if name.startswith("policies.evidence.")}
+    assert all(torch.equal(first[name], same[name]) for name in start)
+    assert all(not torch.equal(first[name], other[name]) for name in changed)
+
+
+def test_only_parts_of_a_start_are_drawn_again() -> None:
+    recipe = read_recipe(
+        RECIPES / "small-evidence.toml", ["model.start=small", 'model.anew=["evidence"]']
+    )
+    with pytest.raises(StremnError, match=r"model.anew names 'evidence'.*policies.evidence"):
+        first_model(recipe, model_config(recipe.model), None)
+    with pytest.raises(StremnError, match=r"anew names decoder.*there is no start"):
+        read_recipe(RECIPES / "small-still.toml", ['model.anew=["decoder"]'])
+
+
 def test_tau_is_the_recipes_whatever_the_start_was_trained_with() -> None:
     recipe = read_recipe(RECIPES / "small-policy.toml", ["model.fields.tau=0.25"])
     model = first_model(recipe, model_config(recipe.model), None)

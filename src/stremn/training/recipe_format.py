@@ -36,7 +36,18 @@ class ModelSection(Config):
     """Where the backbone's first weights come from; "timm" downloads them."""
     start: str | None = None
     """Weights to start from: a file of an earlier training, a preset with weights, or a hub id."""
+    anew: tuple[str, ...] = ()
+    """Parts of `start` whose weights are drawn again from the seed, such as "policies.evidence"."""
     freeze: Literal["nothing", "stem-and-depthwise"] = "nothing"
+
+    @model_validator(mode="after")
+    def _only_what_is_loaded_is_drawn_again(self) -> Self:
+        if self.anew and self.start is None:
+            raise ValueError(
+                f"anew names {', '.join(self.anew)}, parts of the weights to start from, but there "
+                "is no start: all weights are drawn from the seed"
+            )
+        return self
 
 
 class StillsSection(Config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -51,6 +52,7 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
     section = recipe.model
     if section.start is not None:
         model = _started(section.start, config)
+        _draw_again(model, section.anew, config)
     else:
         backbones = {
             "none": lambda: None,
@@ -99,6 +101,21 @@ def _started(source: str, config: SegmentationConfig) -> STReMN:
     for policy in found.model.policies.values():
         cast(Learned | Evidence, policy).tau = config.tau
     return found.model
+
+
+def _draw_again(model: STReMN, parts: Sequence[str], config: SegmentationConfig) -> None:
+    """Give the named parts the weights that they would have without a start."""
+    if not parts:
+        return
+    fresh = build_model(config)
+    known = {name: part for name, part in model.named_modules() if name and part.state_dict()}
+    for name in parts:
+        if name not in known:
+            raise StremnError(
+                f"model.anew names {name!r}, which is no part of the model. Parts: "
+                f"{', '.join(part for part in known if part.count('.') < 2)}."
+            )
+        known[name].load_state_dict(fresh.get_submodule(name).state_dict())
 
 
 class StageLoss:
