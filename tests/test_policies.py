@@ -1,6 +1,7 @@
 """Update policies: the learned one against Eq 1-3 in loops, the rules against plain lists."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 import oracles
 from memories import UPDATE, empty, remember, templates
 from stremn.errors import StremnError
-from stremn.memory import MemoryState, Template, open_slots, write
+from stremn.memory import MemoryState, Scale, Template, open_slots, read, write
 from stremn.policies import (
     FEATURES,
     POLICIES,
@@ -160,17 +161,15 @@ def test_noise_is_drawn_in_training_only_unless_asked_for() -> None:
 
 def test_without_noise_the_slot_most_similar_gives_way() -> None:
     """Decision: the highest score is replaced; the update keys learn what is alike."""
-    policy, like = Learned().eval(), MostSimilar()
+    policy = Learned().eval()
     for seed in range(8):
         state = remember(Oldest(), 4, 6, seed=seed)
         new = templates(8, seed=seed)[7]
         scores = scores_of(state, new)
-        best = max(range(1, 4), key=lambda slot: scores[slot])
-        for rule in (policy, like):
-            choice = rule(state, new, all_but_first(4))
-            assert int(choice.replace.argmax()) == best
-            np.testing.assert_allclose(choice.scores[0, 1:].numpy(), scores[1:], atol=1e-6)
-            assert math.isnan(float(choice.scores[0, 0]))
+        choice = policy(state, new, all_but_first(4))
+        assert int(choice.replace.argmax()) == max(range(1, 4), key=lambda slot: scores[slot])
+        np.testing.assert_allclose(choice.scores[0, 1:].numpy(), scores[1:], atol=1e-6)
+        assert math.isnan(float(choice.scores[0, 0]))
 
 
 def test_a_slot_that_cannot_be_chosen_gets_no_gradient() -> None:
@@ -216,6 +215,19 @@ def test_rules_of_time_hold_the_frames_that_lists_hold(policy, rule, slots, fram
 def test_rule_e_holds_the_first_and_the_last_frame(slots: int, frames: int) -> None:
     held = remember(FirstAndLast(), slots, frames).written_at[0].tolist()
     assert held == [0, frames - 1] + [-1] * (slots - 2)
+
+
+def test_rule_f_drops_what_looks_most_alike_whatever_the_update_keys() -> None:
+    """Appearance is that of the read's keys; by update keys it would be the learned rule."""
+    differ = 0
+    for seed in range(8):
+        state, new = remember(Oldest(), 4, 6, seed=seed), templates(8, seed=seed)[7]
+        alike = [oracles.similarity(new.key[0].numpy(), slot) for slot in state.keys[0].numpy()]
+        choice = MostSimilar()(state, new, all_but_first(4))
+        chosen = int(choice.replace.argmax())
+        assert chosen == max(range(1, 4), key=lambda slot: alike[slot])
+        differ += chosen != int(Learned().eval()(state, new, all_but_first(4)).replace.argmax())
+    assert differ
 
 
 def test_rule_c_drops_every_slot_as_often_and_never_a_pinned_one() -> None:
@@ -299,6 +311,16 @@ def test_attention_mass_is_the_share_of_equation_5() -> None:
         new.query_key[0].numpy().astype(np.float64), state.keys[0].numpy().astype(np.float64)
     )
     np.testing.assert_allclose(attention_mass(state, new)[0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", ["sqrt", "log", "none"])
+def test_attention_mass_is_what_is_read_of_each_slot(scale: Scale) -> None:
+    state, new = remember(Oldest(), 4, 2), replace(templates(9)[8], scale=scale)
+    b, k, h, w, _ = state.keys.shape
+    slot = torch.eye(k)[None, :, None, None].expand(b, k, h, w, k)
+    assert new.query_key is not None
+    share = read(replace(state, values=slot), new.query_key, scale=scale).mean((1, 2))
+    torch.testing.assert_close(attention_mass(state, new), share, rtol=1e-5, atol=1e-6)
 
 
 def test_attention_mass_of_vacant_slots_is_zero() -> None:

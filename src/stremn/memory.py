@@ -44,7 +44,7 @@ class Template:
 
     `frame` is its index in the video. `evidence` says how much object the frame shows (mean of
     the soft mask) and how sure the model is of it. `query_key` is the same frame's read key,
-    there for rules that ask which slots the frame attends to.
+    there for rules that ask which slots the frame attends to, as the read with `scale` would.
     """
 
     key: Float[Tensor, "b h w ck"]
@@ -53,6 +53,7 @@ class Template:
     evidence: Float[Tensor, "b e"]
     frame: int
     query_key: Float[Tensor, "b h w ck"] | None = None
+    scale: Scale = "sqrt"
 
     @property
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -361,8 +362,12 @@ def _read_entry(
     values: Float[Tensor, "m cv"],
     vacant: Bool[Tensor, " k"] | None,
 ) -> Float[Tensor, "q cv"]:
-    blocks = query.tensor_split(-(-query.shape[0] // ROWS))
-    return torch.cat([affinity(block, keys, vacant) @ values for block in blocks])
+    return torch.cat([affinity(block, keys, vacant) @ values for block in blocks(query)])
+
+
+def blocks(query: Float[Tensor, "q ck"]) -> tuple[Float[Tensor, "_ ck"], ...]:
+    """Split query positions into blocks of at most `ROWS`."""
+    return query.tensor_split(-(-query.shape[0] // ROWS))
 
 
 def affinity(

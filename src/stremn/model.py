@@ -174,6 +174,7 @@ class STReMN(nn.Module):
             evidence=evidence(masks[:, 0]),
             frame=frame,
             query_key=query.key,
+            scale=self.scale,
         )
 
     def encode_memory_within(
@@ -202,7 +203,8 @@ class STReMN(nn.Module):
             for whole_map, part_map in zip(maps, part.maps, strict=True):
                 whole_map[entry, rows, columns] = part_map[0, *there]
         key, value, update_key = maps
-        return Template(key, value, update_key, evidence(masks[:, 0]), frame, query.key)
+        mass = evidence(masks[:, 0])
+        return Template(key, value, update_key, mass, frame, query.key, self.scale)
 
     def memorize(
         self,

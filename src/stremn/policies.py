@@ -16,7 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.errors import StremnError
-from stremn.memory import Choice, MemoryState, Template, UpdatePolicy
+from stremn.memory import (
+    Choice,
+    MemoryState,
+    Template,
+    UpdatePolicy,
+    affinity,
+    blocks,
+    sharpness,
+)
 
 
 def similarity(
@@ -218,11 +226,14 @@ class FirstAndLast:
 
 
 class MostSimilar:
-    """Rule F: replace the template most similar (Eq 1) to the new one."""
+    """Rule F: replace the template that looks most like the new one.
+
+    By Eq 1 on the keys of the read. On the learned update keys it would be `Learned` without noise.
+    """
 
     def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
-        """Return the evictable slot with the highest Eq 1."""
-        return highest(similarity(new.update_key, state.update_keys), evictable)
+        """Return the evictable slot whose keys are most similar."""
+        return highest(similarity(new.key, state.keys), evictable)
 
 
 class Append:
@@ -306,13 +317,26 @@ def bare(state: MemoryState, share: float) -> Bool[Tensor, "b k"]:
 
 
 def attention_mass(state: MemoryState, new: Template) -> Float[Tensor, "b k"]:
-    """Share of the new frame's attention (Eq 5) that each slot receives; rows sum to one."""
+    """Share of the new frame's attention (Eq 5) that each slot receives; rows sum to one.
+
+    The same softmax as the read's, of the same sharpness, a block of positions at a time.
+    """
     key = new.key if new.query_key is None else new.query_key
-    b, k = state.keys.shape[:2]
-    query = key.reshape(b, -1, key.shape[-1]) / key.shape[-1] ** 0.5
-    products = query.to(state.keys.dtype) @ state.keys.reshape(b, -1, key.shape[-1]).transpose(1, 2)
-    by_slot = products.reshape(b, query.shape[1], k, -1).float().logsumexp(-1)
-    return by_slot.masked_fill(state.vacant[:, None], -torch.inf).softmax(-1).mean(1).nan_to_num(0)
+    query = (key * sharpness(state, new.scale)).flatten(1, 2).to(state.keys.dtype)
+    return torch.stack(
+        [
+            torch.cat([slot_shares(block, state, entry) for block in blocks(query[entry])]).mean(0)
+            for entry in range(state.batch)
+        ]
+    )
+
+
+def slot_shares(
+    query: Float[Tensor, "q ck"], state: MemoryState, entry: int
+) -> Float[Tensor, "q k"]:
+    """Share of each query position's attention that each slot of a batch entry receives."""
+    found = affinity(query, state.keys[entry].flatten(0, 2), state.vacant[entry])
+    return precise(found).unflatten(-1, (state.slots, -1)).sum(-1)
 
 
 class UpperConfidence:
