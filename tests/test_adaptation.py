@@ -1,5 +1,6 @@
 """Clips made of one given frame, and networks adapted with them."""
 
+import copy
 import os
 import signal
 
@@ -207,6 +208,38 @@ def test_a_loss_that_is_no_number_is_said_in_words(
         start.model.decoder.logit.bias.fill_(torch.nan)
     with pytest.raises(StremnError, match="Adapting failed at step 0 of 2: the loss is not"):
         adapt(start, *scene(), steps=2, device="cpu")
+
+
+def test_what_goes_wrong_is_not_said_in_words_of_a_training(
+    quick: None, start: Pretrained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate")
+
+    def broken(gradient: torch.Tensor) -> torch.Tensor:
+        return gradient * torch.nan
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stremn.training.optimization.Run.rehearse", full)
+        with pytest.raises(StremnError, match="it does not fit into the machine's memory") as told:
+            adapt(start, *scene(), steps=2, device="cpu")
+    assert "train." not in str(told.value)
+    model = copy.deepcopy(start.model)
+    clip_loss = adaptation.ClipLoss
+
+    def poisoned(**options: object) -> object:
+        inner = clip_loss(**options)  # type: ignore[arg-type]
+
+        def loss(network: torch.nn.Module, batch: object, progress: float) -> object:
+            report = inner(network, batch, progress)  # type: ignore[arg-type]
+            report.loss.register_hook(broken)
+            return report
+
+        return loss
+
+    monkeypatch.setattr(adaptation, "ClipLoss", poisoned)
+    with pytest.raises(StremnError, match="Adapting failed: the numbers do not stay finite"):
+        adapt(Pretrained(model, start.config), *scene(), steps=2, device="cpu")
 
 
 def test_masks_that_do_not_fit_are_refused(start: Pretrained) -> None:

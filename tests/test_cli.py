@@ -146,6 +146,28 @@ def test_a_trial_of_some_frames_can_be_continued(clip, mask, tmp_path):
     assert not list((trial / ".resume").glob("state-*"))
 
 
+def test_a_limit_that_is_reached_already_changes_nothing(clip, mask, tmp_path):
+    out = tmp_path / "out"
+    run("segment", clip, "--mask", mask, "-o", out, "--limit", 3)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    for limit in (2, 3):
+        text = run("segment", clip, "--mask", mask, "-o", out, "--resume", "--limit", limit)
+        assert "holds 3 frames already, and --limit counts from the video's first" in text
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
+    run("segment", clip, "--mask", mask, "-o", out, "--resume")
+    assert len(labels_in(out)) == FRAMES
+
+
+def test_a_run_with_nothing_left_to_do_keeps_its_strip(clip, mask, tmp_path):
+    out = tmp_path / "out"
+    run("segment", clip, "--mask", mask, "-o", out, "--limit", FRAMES)
+    strip = (out / "memory.png").read_bytes()
+    text = run("segment", clip, "--mask", mask, "-o", out, "--resume")
+    assert "0 frames" in text
+    assert (out / "memory.png").read_bytes() == strip
+    assert "finished run already" in run("segment", clip, "--mask", mask, "-o", out, "--resume")
+
+
 def test_adapted_weights_are_kept_and_taken_again(clip, mask, tmp_path, monkeypatch):
     monkeypatch.setattr("stremn.training.adaptation.SIDE", 64)
     out, again = tmp_path / "out", tmp_path / "again"

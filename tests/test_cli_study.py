@@ -111,7 +111,27 @@ def test_mistakes_end_in_a_sentence(run, root, tmp_path):
     options = ("--root", root, "--year", 2017, "--split", "val", "-o", tmp_path / "out")
     with pytest.raises(StremnError, match="no sequence 'cow'"):
         run("evaluate", "davis", *options, "--sequences", "cow")
-    with pytest.raises(StremnError, match="numbers separated by commas, got 'big'"):
-        run("evaluate", "davis", *options, "--scales", "big")
+    for numbers in ("big", "1,nan", "1,inf", ""):
+        with pytest.raises(StremnError, match="numbers separated by commas, got"):
+            run("evaluate", "davis", *options, "--scales", numbers)
+    with pytest.raises(StremnError, match=r"whole numbers separated by commas, got '2\.5,3'"):
+        run("tables", "slots", *options, "--numbers", "2.5,3")
     with pytest.raises(StremnError, match="no suite 'hard'"):
         run("tables", "rules", *options, "--suite", "hard")
+
+
+@pytest.mark.parametrize("adapt", [0, 2])
+def test_a_wrong_option_is_found_before_any_sequence(run, root, tmp_path, monkeypatch, adapt):
+    def never(*_, **__):
+        raise AssertionError("adapted in vain")
+
+    monkeypatch.setattr("stremn.training.adaptation.fit", never)
+    options = ("--root", root, "--year", 2017, "--split", "val", "-o", tmp_path / "out")
+    for wrong, message in (
+        (("--policy", "evidnce"), "There is no policy 'evidnce'"),
+        (("--slots", 0), "memory_slots"),
+        (("--scales", "0"), "Scales must be positive"),
+    ):
+        with pytest.raises(StremnError, match=message):
+            run("evaluate", "davis", *options, "--adapt", adapt, *wrong)
+    assert not (tmp_path / "out").exists()

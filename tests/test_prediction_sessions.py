@@ -95,7 +95,7 @@ def test_sessions_of_other_models_and_other_files_are_refused(tmp_path):
     save_predictor(tiny(), tmp_path / "weights.safetensors")
     with pytest.raises(StremnError, match="holds no prediction session"):
         PredictionSession.load(tmp_path / "weights.safetensors", tiny())
-    with pytest.raises(StremnError, match="Cannot read the session"):
+    with pytest.raises(StremnError, match="There is no saved session"):
         PredictionSession.load(tmp_path / "none.safetensors", tiny())
 
 
@@ -201,7 +201,7 @@ def test_files_that_are_no_weights_are_named(tmp_path):
     with pytest.raises(StremnError, match=r"There are no weights at .* or one of: digits"):
         load_predictor(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
-    with pytest.raises(StremnError, match="is damaged or no safetensors file"):
+    with pytest.raises(StremnError, match="is damaged or no weights file"):
         load_predictor(tmp_path / "text.safetensors")
     PredictionSession(tiny()).save(tmp_path / "session.safetensors")
     with pytest.raises(StremnError, match="holds no model of stremn; expected one for prediction"):

@@ -119,7 +119,7 @@ def test_damaged_and_foreign_files_are_told_apart(small: Pretrained, tmp_path: P
         load_model(cut)
     pickled = tmp_path / "pickle.pth"
     torch.save({"x": torch.zeros(1)}, pickled)
-    with pytest.raises(StremnError, match="is damaged or no safetensors file"):
+    with pytest.raises(StremnError, match="is damaged or no weights file"):
         load_model(pickled)
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(StremnError, match=r"holds no model of stremn; expected one for segment"):

@@ -328,6 +328,21 @@ def test_a_removed_objects_place_goes_to_the_background(model: STReMN) -> None:
 
 
 @pytest.mark.parametrize("reach", [None, 0.5])
+def test_the_only_object_can_be_drawn_again_on_the_same_frame(
+    model: STReMN, reach: float | None
+) -> None:
+    session, frames = open_session(model, reach=reach), noise(3)
+    session.step(frames[0], square((3, 0, 0, 20, 20)))
+    session.step(frames[1])
+    session.remove_object(3)
+    again = session.add_object(square((4, 30, 30, 20, 20)))
+    assert (again.frame, again.ids) == (1, (4,))
+    assert np.array_equal(again.labels == 4, square((4, 30, 30, 20, 20)) == 4)
+    assert again.memory.objects[0].frames[0] == 1
+    assert session.step(frames[2]).ids == (4,)
+
+
+@pytest.mark.parametrize("reach", [None, 0.5])
 def test_after_all_objects_are_removed_all_is_background_until_the_next_mask(
     model: STReMN, reach: float | None, tmp_path: Path
 ) -> None:

@@ -23,7 +23,7 @@ from stremn.pretrained import Pretrained
 from stremn.training import adaptation
 from stremn.web.drawing import Drawing, Tool
 from stremn.web.page import build_page
-from stremn.web.runs import Options, StoppedError, follow, frame_of
+from stremn.web.runs import Objects, Options, Runs, StoppedError, follow, frame_of
 from tiny_model import tiny_config
 
 HEIGHT, WIDTH = 96, 128
@@ -196,6 +196,7 @@ def test_a_stopped_run_keeps_its_frames(tmp_path: Path, clip: Path, pretrained: 
         watch=watch,
     )
     assert found.summary.startswith("Stopped early. ")
+    assert cv2.imread(str(found.strip)) is not None
     count = len(list(open_frames(found.overlay)))
     assert 3 <= count <= 4
     with zipfile.ZipFile(found.masks) as archive:
@@ -208,6 +209,7 @@ def test_a_run_on_an_adapted_network_can_be_stopped_while_it_adapts(
     monkeypatch.setattr(adaptation, "SIDE", 64)
     monkeypatch.setattr(adaptation, "STEPS", 2)
     seen: list[tuple[str, int, int | None]] = []
+    adapted: dict[Objects, Pretrained] = {}
     mask, options = read_mask(disc(0)), Options(size=64, limit=3, adapt=True)
 
     def watch(doing: str, done: int, total: int | None) -> None:
@@ -222,6 +224,17 @@ def test_a_run_on_an_adapted_network_can_be_stopped_while_it_adapts(
         if stop_at is None:
             follow(*arguments, device="cpu", watch=watch)
             assert {("adapting", 1, 2), ("following", 3, 3)} <= set(seen)
+            adapted[str(clip), mask.labels.tobytes()] = pretrained
+            seen.clear()
+            follow(*arguments, device="cpu", watch=watch, adapted=adapted)
+            assert seen == [("following", done, 3) for done in (1, 2, 3)]  # the same objects
+            other = {0: read_mask(np.roll(disc(0), 5, axis=0))}
+            follow(
+                str(clip), other, pretrained, run, options, device="cpu", watch=watch,
+                adapted=adapted,
+            )  # fmt: skip
+            assert ("adapting", 1, 2) in seen
+            assert list(adapted) == [(str(clip), other[0].labels.tobytes())]
         else:
             with pytest.raises(StoppedError):
                 follow(*arguments, device="cpu", watch=watch)
@@ -263,6 +276,22 @@ def test_broken_inputs_are_said_in_words(tmp_path: Path, pretrained: Pretrained)
         frame_of(str(tmp_path / "x.mp4"))
 
 
+def test_what_was_found_in_one_video_is_not_taken_for_another(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    folder, visit = runs.begin("me", "a.mp4")
+    (folder / "masks").mkdir(parents=True)
+    write_mask(folder / "masks" / "00000.png", disc(0).astype(np.uint8))
+    assert runs.found("me", "a.mp4", 0).ids == (1,)
+    for visitor, video in (("me", "b.mp4"), ("you", "a.mp4")):
+        with pytest.raises(StremnError, match="Frame 0 has not been followed yet"):
+            runs.found(visitor, video, 0)
+    runs.leave("me")
+    assert visit.stop.is_set()
+    assert not folder.exists()
+    with pytest.raises(StremnError, match="Frame 0 has not been followed yet"):
+        runs.found("me", "a.mp4", 0)
+
+
 # ---------------------------------------------------------------- the page
 
 
@@ -297,7 +326,7 @@ def test_the_whole_path_through_the_client(address: str, clip: Path, tmp_path: P
 
     client = Client(address, verbose=False, analytics_enabled=False)
     video = handle_file(str(clip))
-    shown, _ = client.predict(video, api_name="/open")
+    shown, *_ = client.predict(video, api_name="/open")
     assert cv2.imread(str(shown)).shape == (HEIGHT, WIDTH, 3)
     write_mask(tmp_path / "m.png", disc(0).astype(np.uint8) * 7)
     client.predict(handle_file(str(tmp_path / "m.png")), api_name="/mask")

@@ -23,6 +23,7 @@ __all__ = [
     "Checkpoint",
     "optimizer_tensors",
     "read_checkpoint",
+    "read_tensors",
     "restore_optimizer",
     "under",
     "write_atomically",
@@ -58,6 +59,24 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def read_tensors(path: Path, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the header and the tensors, on the CPU, of a safetensors file.
+
+    Raises StremnError, which calls the file a `what`, if there is none or it cannot be read.
+    """
+    if not path.is_file():
+        raise StremnError(f"There is no {what} {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise StremnError(
+            f"{path} is damaged or no {what} ({error}). If it came from elsewhere, copy or "
+            "download it again."
+        ) from error
+
+
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint atomically; tensors may live on any device."""
     # A clone each: safetensors refuses tensors that share memory, and tied weights do.
@@ -71,12 +90,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint; raise `StremnError` if the file is missing, broken or something else."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise StremnError(f"Cannot read the checkpoint {path}: {error}.") from error
+    header, tensors = read_tensors(path, "checkpoint")
     if _FACTS not in header:
         raise StremnError(
             f"{path} is no training checkpoint: it lacks the {_FACTS!r} header. "

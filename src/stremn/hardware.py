@@ -96,7 +96,7 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed; PyTorch says so in words only."""
     said = ("can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or any(words in str(error) for words in said)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from stremn.errors import StremnError
+from stremn.hardware import is_out_of_memory
 from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import MaskOf
+from stremn.media.masks import Labels
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.reports import StepResult
@@ -54,16 +56,20 @@ def segment_video(
 
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
 
-    Stops before frame `limit`, if there is one; such a run can be resumed. Decoding, the model and
+    Stops before frame `limit` of the video, if there is one; such a run can be resumed, and one
+    that is that far already is left as it is. Decoding, the model and
     the encoding of results overlap in three threads, each at most `depth` frames apart, so that
     memory does not grow with the video. When the input breaks off or the user interrupts, what is
     done is made resumable before the error goes on.
 
     Raises:
-        StremnError: unreadable input, no first mask, a mask that does not fit, a full disk.
+        StremnError: unreadable input, no first mask, a mask that does not fit, a full disk, or the
+            machine's memory is used up.
     """
-    strip = MemoryStrip.restored(writer.out)
     began, first = time.perf_counter(), writer.next_frame
+    if limit is not None and limit <= first:
+        return Summary(0, 0.0, session.memory_bytes)
+    strip = MemoryStrip.restored(writer.out)
     done = first
     with writer:
         try:
@@ -77,7 +83,7 @@ def segment_video(
                         writer.redraw(frame)
                         continue
                     mask = mask_of(frame)
-                    result = session.step(frame.image, None if mask is None else mask.labels)
+                    result = _step(session, frame, None if mask is None else mask.labels)
                     strip.add(frame.image, result)
                     behind.put(_for_writing(frame, result, writer.keeps_probabilities))
                     done += 1
@@ -88,16 +94,30 @@ def segment_video(
         except (StremnError, KeyboardInterrupt):
             if first < done == session.frame + 1 == writer.written:
                 _checkpoint(writer, session, strip)
+                strip.save(writer.out / STRIP)
             raise
         if done == first and first == 0:
             raise StremnError(f"{frames.label} holds no frame to segment.")
-        strip.save(writer.out / STRIP)
+        if done > first:  # else the strip of the run before says all
+            strip.save(writer.out / STRIP)
         if done == limit:
             _checkpoint(writer, session, strip)
         else:
             writer.finish()
             strip.forget(writer.out)
     return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
+
+
+def _step(session: SegmentationSession, frame: Frame, labels: Labels | None) -> StepResult:
+    try:
+        return session.step(frame.image, labels)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise StremnError(
+            f"The machine's memory is used up at frame {frame.index}. Fewer memory slots, a "
+            "smaller working size or fewer objects need less."
+        ) from error
 
 
 def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> FrameResult:

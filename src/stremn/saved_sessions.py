@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Int32
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stremn.checkpoints import write_atomically
+from stremn.checkpoints import read_tensors, write_atomically
 from stremn.errors import StremnError
 from stremn.memory import MemoryState
 
@@ -99,14 +98,7 @@ def read_session(path: Path, device: torch.device | str = "cpu") -> SavedSession
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if not path.is_file():
-        raise StremnError(f"There is no saved session {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise StremnError(f"{path} is damaged or no saved session ({error}).") from error
-    if header is None:
+    header, tensors = read_tensors(path, "saved session")
+    if HEADER not in header:
         raise StremnError(f"{path} holds no saved session.")
-    return json.loads(header), tensors
+    return json.loads(header[HEADER]), tensors

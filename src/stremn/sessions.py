@@ -195,8 +195,8 @@ class SegmentationSession:
         """
         if self._latest is None:
             raise StremnError(
-                "add_object needs a frame to look at, and this session has not seen one: give "
-                "the mask with the next frame, as in step(frame, mask)."
+                "add_object needs a frame to look at, and this session was given none since it "
+                "was opened: give the mask with the next frame, as in step(frame, mask)."
             )
         query, shares, size = self._latest
         given = given_masks(mask, (size.height, size.width))
@@ -224,7 +224,7 @@ class SegmentationSession:
             self._where = new_places[self._where]
         self._decisions.pop(object_id, None)
         if not kept:
-            self.track, self._latest, self._where = None, None, None
+            self.track, self._where = None, None
             return
         assert self.track is not None  # there was an object
         track = self.track.select(torch.tensor(kept, device=self.device))

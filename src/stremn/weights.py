@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stremn.checkpoints import write_atomically
+from stremn.checkpoints import read_tensors, write_atomically
 from stremn.errors import StremnError
 
 PLAIN = frozenset({
@@ -39,16 +38,7 @@ def read_weights(path: Path, task: str) -> tuple[dict[str, Any], dict[str, Tenso
 
     Raises StremnError if there is no such file, it is damaged, or holds another task's model.
     """
-    if not path.is_file():
-        raise StremnError(f"There is no weights file {path}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise StremnError(
-            f"{path} is damaged or no safetensors file ({error}). Copy or download it again."
-        ) from error
+    header, tensors = read_tensors(path, "weights file")
     found = header.get("stremn_task")
     if found != task:
         what = f"a model for {found}" if found else "no model of stremn"

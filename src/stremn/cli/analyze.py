@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, read
+from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, only, read, whole_numbers_in
 from stremn.cli.segment import Device, Model, Policy, Precision, Reach, Size, within
 from stremn.cli.terminal import sequence_progress, show
-from stremn.errors import StremnError
 
 analyze_app = typer.Typer(
     no_args_is_help=True,
@@ -68,12 +67,11 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
     ) -> None:
         from stremn.study.analysis import analyze_data, study_slots
 
-        data = read(kind, root, split, year, all_frames=False)
-        data = data.only(sequences.split(",")) if sequences else data
+        data = only(read(kind, root, split, year, all_frames=False), sequences)
         study = study_slots(
             data,
             model,
-            _numbers(slots),
+            whole_numbers_in(slots),
             policy=policy,
             resolution=size,
             reach=within(reach),
@@ -111,15 +109,6 @@ def training(
     from stremn.study.learning_curves import analyze_training
 
     _list(analyze_training(runs, out))
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise StremnError(
-            f"--slots takes whole numbers separated by commas, such as 3,4,5,6; got {text!r}."
-        ) from None
 
 
 def _list(pictures: Sequence[Path]) -> None:

@@ -56,8 +56,8 @@ def main() -> None:
         if not is_out_of_memory(error):
             raise
         _fail(
-            "The machine's memory is used up. Fewer --slots, a smaller --size or fewer objects "
-            "need less."
+            "The machine's memory is used up. Fewer memory slots or objects, a smaller size, or "
+            "in training a smaller train.micro_batch, need less."
         )
     except KeyboardInterrupt:
         console.print("Interrupted. What was finished is on disk.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
@@ -136,10 +137,11 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             precision_name(precision, pick_device(device)),
             adapt,
         )
+        sessions = _sessions(pretrained, run, device)
         with sequence_progress() as watch:
             report = evaluate(
                 data,
-                _sessions(pretrained, run, device),
+                sessions,
                 out,
                 run,
                 written="filtered" if filtered else "plain",
@@ -156,12 +158,17 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
 
 
 def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:
-    """Fresh sessions as the run says, each with a network of its own if that is adapted."""
+    """Fresh sessions as the run says, each with a network of its own if that is adapted.
+
+    One is opened here: a wrong option is found before the first sequence, and not in each.
+    """
     from stremn.study.runs import session_factory
 
     following = replace(run, adapt=0)
+    plain = session_factory(pretrained.model, following, device=device)
+    plain()
     if not run.adapt:
-        return session_factory(pretrained.model, following, device=device)
+        return plain
     from stremn.training.adaptation import AdaptedSession
 
     return lambda: AdaptedSession(
@@ -219,9 +226,20 @@ def _write_zip(data: SequenceSet, predictions: Path, path: Path) -> None:
 def numbers_in(text: str) -> list[float]:
     """Numbers separated by commas; raise StremnError for anything else."""
     try:
-        return [float(part) for part in text.split(",")]
+        found = [float(part) for part in text.split(",")]
     except ValueError:
-        raise StremnError(f"Expected numbers separated by commas, got {text!r}.") from None
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise StremnError(f"Expected numbers separated by commas, got {text!r}.")
+    return found
+
+
+def whole_numbers_in(text: str) -> list[int]:
+    """Whole numbers separated by commas; raise StremnError for anything else."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise StremnError(f"Expected whole numbers separated by commas, got {text!r}.") from None
 
 
 def _print_report(report: Report) -> None:

@@ -52,7 +52,6 @@ Reach = Annotated[
 ]
 Size = Annotated[
     int,
-    int,
     typer.Option(
         help="Shorter side in pixels that frames are brought to for the network; smaller is "
         "faster. Masks come out at the video's own size."
@@ -66,7 +65,7 @@ Adapt = Annotated[
     typer.Option(
         min=0,
         help="Adapt the network to the objects of a video's first mask, in so many training steps "
-        "(150 is usual): a minute or two more, better masks. 0: not. Needs the extra `train`.",
+        "(150 is usual): a few minutes more, better masks. 0: not. Needs the extra `train`.",
     ),
 ]
 
@@ -132,10 +131,10 @@ def segment(
     ] = False,
     limit: Annotated[
         int | None,
-        int | None,
         typer.Option(
             min=1,
-            help="Stop after so many frames (--resume goes on); 1 shows what a box or click found.",
+            help="Stop after so many frames of the video (--resume goes on); 1 shows what a box or "
+            "click found.",
         ),
     ] = None,
 ) -> None:
@@ -168,6 +167,12 @@ def segment(
         ) as writer:
             if writer.finished:
                 say(f"{out} holds the finished run already; --overwrite makes it anew.")
+                return
+            if limit is not None and limit <= writer.next_frame:
+                say(
+                    f"{out} holds {_frames(writer.next_frame)} already, and --limit counts from "
+                    "the video's first: a higher one goes on."
+                )
                 return
             options: Options = {
                 "precision": precision,

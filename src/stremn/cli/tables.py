@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, numbers_in, only, read
+from stremn.cli.evaluate import (
+    DataSet,
+    Names,
+    Root,
+    Split,
+    Year,
+    numbers_in,
+    only,
+    read,
+    whole_numbers_in,
+)
 from stremn.cli.segment import Device, Policy, Reach, Size, Slots, within
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
@@ -104,7 +114,7 @@ def slots(
     """Table 2: one rule with several numbers of slots."""
     from stremn.study.tables import slot_rows
 
-    rows = slot_rows(policy, [round(k) for k in numbers_in(numbers)])
+    rows = slot_rows(policy, whole_numbers_in(numbers))
     shown = only(read(data, root, split, year, all_frames=False), sequences)
     suites = _suites(shown, suite, frames, gaps, positions, foreign)
     _table("slots", rows, suites, out, model, seeds, size, reach, device)
@@ -192,7 +202,7 @@ def _write_table(
             suites,
             weights,
             out,
-            seeds=[round(seed) for seed in numbers_in(seeds)],
+            seeds=whole_numbers_in(seeds),
             reference=reference,
             watch=watch,
         )
@@ -210,7 +220,7 @@ def _suites(
         "short": lambda: short_suite(data),
         "long": lambda: long_suite(data, frames),
         "occlusion": lambda: occlusion_suite(
-            data, [round(gap) for gap in numbers_in(gaps)], numbers_in(positions), foreign
+            data, whole_numbers_in(gaps), numbers_in(positions), foreign
         ),
     }
     chosen = names.split(",")

@@ -127,6 +127,7 @@ class ResultWriter:
         self._memory = JsonRows(out / "memory.json", keep=self.next_frame)
         self._coco = JsonRows(self._resume / "objects.json", keep=self.next_frame) if coco else None
         self._overlay: VideoPart | None = None
+        self._closed = False
         self._redrawn = self.read_from
         for part in self._parts():
             if _part_start(part) >= self.next_frame:
@@ -264,6 +265,9 @@ class ResultWriter:
 
     def close(self) -> None:
         """Close all files and join the overlay of the frames so far; safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
         self._memory.close()
         if self._coco is not None:
             self._coco.close()

@@ -145,9 +145,6 @@ METRICS: dict[str, Metric] = {
 }
 """Every metric that needs no network, by name; `lpips_metrics` gives the others."""
 
-H36M_SCALES = {"mse": 10.0, "mae": 100.0}
-"""Table 5 divides its Human3.6M MSE by 10 and MAE by 100."""
-
 
 # ----------------------------------------------------------------------------------- LPIPS
 

@@ -18,11 +18,10 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stremn.checkpoints import write_atomically
+from stremn.checkpoints import read_tensors, write_atomically
 from stremn.config import build
 from stremn.errors import StremnError
 from stremn.hardware import pick_device
@@ -151,15 +150,11 @@ class PredictionSession:
             StremnError: no session in the file, or one of another model.
         """
         where = pick_device(device)
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = (file.metadata() or {}).get(_KEY)
-                tensors = {n: file.get_tensor(n).to(where) for n in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise StremnError(f"Cannot read the session {path}: {error}.") from error
-        if header is None:
+        header, found = read_tensors(path, "saved session")
+        if _KEY not in header:
             raise StremnError(f"{path} holds no prediction session.")
-        facts = json.loads(header)
+        tensors = {name: x.to(where) for name, x in found.items()}
+        facts = json.loads(header[_KEY])
         if facts["format"] != _FORMAT:
             raise StremnError(
                 f"The session {path} has format {facts['format']}, this version reads format "

@@ -9,7 +9,8 @@ and has not unlearned what one frame cannot show.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import cast
@@ -19,7 +20,7 @@ from torch import nn
 from stremn.data.clips import Clip, ClipBatch, ClipDataset, Stage, collate
 from stremn.data.given_frame import GivenFrameClips
 from stremn.errors import StremnError
-from stremn.hardware import pick_device
+from stremn.hardware import is_out_of_memory, pick_device
 from stremn.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
@@ -32,6 +33,7 @@ from stremn.training.config import TrainConfig
 from stremn.training.fit import FitResult, Phase, fit
 from stremn.training.loading import BatchLoss
 from stremn.training.losses import LossReport
+from stremn.training.optimization import NotFiniteError
 from stremn.training.rollout import ClipLoss
 
 __all__ = ["STEPS", "AdaptedSession", "adapt"]
@@ -74,8 +76,8 @@ def adapt(
         watch: told how far it is.
 
     Raises:
-        StremnError: no steps, a mask without object or of another size, objects too small, or an
-            unknown device.
+        StremnError: no steps, a mask without object or of another size, objects too small, an
+            unknown device, too little memory, or numbers that do not stay finite.
         MissingExtraError: accelerate is missing.
         KeyboardInterrupt: it was asked to stop.
     """
@@ -96,7 +98,8 @@ def adapt(
     )
     with TemporaryDirectory() as folder:
         config = _config(steps, seed, on_cpu)
-        result: FitResult = fit(model, [phase], config, out=Path(folder), bar=False)
+        with _in_its_own_words():
+            result: FitResult = fit(model, [phase], config, out=Path(folder), bar=False)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
     watch(steps, steps)
@@ -104,6 +107,23 @@ def adapt(
     before = {name: x.cpu() for name, x in pretrained.model.state_dict().items()}
     adapted.load_state_dict(average_weights([adapted.state_dict(), before]))
     return Pretrained(adapted, pretrained.config)
+
+
+@contextmanager
+def _in_its_own_words() -> Iterator[None]:
+    """Say what goes wrong without the settings and files of a training, which nobody has here."""
+    try:
+        yield
+    except StremnError as error:
+        if isinstance(error.__context__, NotFiniteError):
+            why = "the numbers do not stay finite"
+        elif error.__cause__ is not None and is_out_of_memory(error.__cause__):
+            why = "it does not fit into the machine's memory"
+        else:
+            raise
+        raise StremnError(
+            f"Adapting failed: {why}. Follow the objects without it, or try another device."
+        ) from error
 
 
 def _loss(steps: int, watch: Watcher) -> BatchLoss[ClipBatch]:

@@ -167,10 +167,11 @@ def _train(
             stopped = "interrupted" if request == 1 else "time budget"
             logger.info("stopped at step %d: %s; go on with --resume", run.step, stopped)
             break
-    if validated == run.step or stopped == "interrupted":
-        _save(run, hooks)
-    else:
-        _validate(run, hooks, log)
+    if validated != run.step:
+        if stopped == "interrupted":
+            _save(run, hooks)
+        else:
+            _validate(run, hooks, log)
     run.accelerator.wait_for_everyone()
     return FitResult(run.shipped, run.step, run.best, stopped, time.monotonic() - started)
 
@@ -180,7 +181,8 @@ def _validate(run: Run, hooks: _Hooks, log: TrainingLog | None) -> None:
 
     The first is there should scoring fail, the second knows the best score.
     """
-    _save(run, hooks)
+    if hooks.validate or hooks.pictures:
+        _save(run, hooks)
     if run.accelerator.is_main_process:
         seed_step(run.config.seed, run.step, 0)
         model = run.shipped.eval()
@@ -369,9 +371,23 @@ def _accelerator(config: TrainConfig) -> Any:
     # The others wait while the main process validates.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
     # Processes on CPUs find each other only if accelerate is told that it is CPUs they run on.
-    on_cpu = pick_device(config.device).type == "cpu"
+    wanted = pick_device(config.device).type
+    _forget_another_device(wanted)
     # Precision is ours (`_LossModule`), so that one process can run several trainings.
-    return Accelerator(mixed_precision="no", cpu=on_cpu, kwargs_handlers=[unused, patience])
+    return Accelerator(
+        mixed_precision="no", cpu=wanted == "cpu", kwargs_handlers=[unused, patience]
+    )
+
+
+def _forget_another_device(wanted: str) -> None:
+    """Let a process that trained on one device train on another: accelerate keeps the first."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    if not PartialState._shared_state:
+        return
+    before = PartialState()
+    if before.num_processes == 1 and before.device.type != wanted:
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def leave_processes() -> None:

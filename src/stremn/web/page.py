@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stremn.errors import MissingExtraError, StremnError
@@ -124,7 +126,8 @@ class _Page:
         self._gr = gradio
         self._source = model
         self._device = device
-        self._runs = Runs()
+        self._folder = TemporaryDirectory(prefix="stremn-web-")  # removed when the server ends
+        self._runs = Runs(Path(self._folder.name))
         self._lock = threading.Lock()
         self.blocks = gradio.Blocks(
             title="stremn", analytics_enabled=False, delete_cache=_CACHE_SECONDS
@@ -200,7 +203,7 @@ class _Page:
             self._limit = gr.Number(0, precision=0, minimum=0, label="Stop after frames (0: all)")
             self._adapt = gr.Checkbox(
                 False,
-                label="Adapt the network to the objects first: better masks for a minute or two",
+                label="Adapt the network to the objects first: better masks, some minutes more",
                 elem_id="adapt",
             )
         with gr.Row():
@@ -218,7 +221,6 @@ class _Page:
             x, y = event.index
             return self._changed(drawing, lambda begun: begun.clicked(Tool(tool), (x, y)))
 
-        self._video.change(self._open, [self._video], drawn, api_name="open")
         self._demo.click(self._demo_video, None, [self._video], api_name="demo")
         self._picture.select(
             click, [self._drawing, self._tool], drawn, show_progress="minimal", api_name=False
@@ -232,6 +234,9 @@ class _Page:
         self._mask.upload(self._use_mask, [self._drawing, self._mask], drawn, api_name="mask")
         settings = [self._slots, self._policy, self._size, self._limit, self._adapt]
         results = [self._overlay, self._strip, self._masks, self._summary]
+        self._video.change(
+            self._open, [self._video], [*drawn, *results, self._frame], api_name="open"
+        )
         self._connect_run([self._video, self._drawing, *settings], results)
 
     def _connect_run(self, inputs: list[Any], results: list[Any]) -> None:
@@ -290,6 +295,11 @@ class _Page:
         )
         self._stop.click(stop, None, None, queue=False, api_name=False)
 
+        def leave(request: gr.Request) -> None:
+            self._runs.leave(str(request.session_hash))
+
+        self.blocks.unload(leave)
+
     def _follow(
         self,
         video: str | None,
@@ -298,11 +308,11 @@ class _Page:
         visitor: str,
         progress: Callable[[str, int, int | None], None],
     ) -> Followed:
-        folder, stop = self._runs.begin(visitor)
+        folder, visit = self._runs.begin(visitor, video)
 
         def watch(doing: str, done: int, total: int | None) -> None:
             progress(doing, done, total)
-            if stop.is_set():
+            if visit.stop.is_set():
                 raise StoppedError("Stopped.")
 
         with self._told():
@@ -312,20 +322,22 @@ class _Page:
             with self._lock:
                 return follow(
                     video, begun.masks(), self._pretrained, folder, options,
-                    device=self._device, watch=watch,
+                    device=self._device, watch=watch, adapted=visit.adapted,
                 )  # fmt: skip
 
-    def _open(self, video: str | None) -> _Shown:
+    def _open(self, video: str | None) -> tuple[Any, ...]:
+        """Show a new video's first frame; nothing is left of what was found in another."""
+        nothing = (None, None, None, "", self._gr.Slider(visible=False, value=0))
         if video is None:
-            return None, None, ""
+            return None, None, "", *nothing
         with self._told():
-            return self._shown(Drawing.on(frame_of(video)))
+            return *self._shown(Drawing.on(frame_of(video))), *nothing
 
     def _correct(
         self, video: str | None, drawing: Drawing | None, index: int, visitor: str
     ) -> _Shown:
         def opened(begun: Drawing) -> Drawing:
-            found = self._runs.found(visitor, index)
+            found = self._runs.found(visitor, video, index)
             return begun.correcting(index, frame_of(str(video), index), found)
 
         return self._changed(drawing, opened)

@@ -1,11 +1,10 @@
 """Running a video for the page: options in, files and a summary out; knows nothing of the page."""
 
 import shutil
-import tempfile
 import threading
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,6 +50,10 @@ class Followed:
     summary: str
 
 
+Objects = tuple[str, bytes]
+"""What a network is adapted to: a video, and the label map of its first frame."""
+
+
 class StoppedError(StremnError):
     """The user stopped the run."""
 
@@ -64,6 +67,7 @@ def follow(
     *,
     device: str = "auto",
     watch: Callable[[str, int, int | None], None],
+    adapted: "MutableMapping[Objects, Pretrained] | None" = None,
 ) -> Followed:
     """Follow objects through a video.
 
@@ -76,6 +80,7 @@ def follow(
         device: where to compute.
         watch: told ("adapting" or "following", steps or frames done, how many in all or None);
             raises StoppedError to end the run, of which the frames so far are kept.
+        adapted: the network adapted to the objects last; used if they are the same, else changed.
 
     Raises:
         StremnError: the video breaks before its second frame, or a setting is impossible.
@@ -98,14 +103,18 @@ def follow(
     if options.adapt:
         from stremn.training.adaptation import adapt
 
-        adapted = adapt(
-            pretrained,
-            frame_of(video),
-            masks[0].labels,
-            device=device,
-            watch=lambda done, steps: watch("adapting", done, steps),
-        )
-        session = opened(adapted)
+        kept = {} if adapted is None else adapted
+        objects = video, masks[0].labels.tobytes()
+        if objects not in kept:
+            kept.clear()
+            kept[objects] = adapt(
+                pretrained,
+                frame_of(video),
+                masks[0].labels,
+                device=device,
+                watch=lambda done, steps: watch("adapting", done, steps),
+            )
+        session = opened(kept[objects])
     note = ""
     with open_frames(Path(video)) as frames:
         total = min(options.limit or frames.count or 0, frames.count or options.limit) or None
@@ -127,9 +136,9 @@ def follow(
             speed = "until then"
     megabytes = session.memory_bytes / 1e6
     count = len({item for mask in masks.values() for item in mask.ids})
-    objects = "1 object" if count == 1 else f"{count} objects"
+    counted = "1 object" if count == 1 else f"{count} objects"
     text = (
-        f"{note}{writer.written} frames, {objects}, {speed}. The memory took "
+        f"{note}{writer.written} frames, {counted}, {speed}. The memory took "
         f"{megabytes:.1f} MB from the first frame to the last."
     )
     return Followed(out / "overlay.mp4", out / STRIP, _zip_masks(out), text)
@@ -145,51 +154,65 @@ def _zip_masks(out: Path) -> Path:
     return path
 
 
-class Runs:
-    """Folders of the runs, one a visitor, and the visitors' wish to stop."""
+@dataclass
+class Visit:
+    """What is kept of a visitor: the last run's video, the wish to stop it, the adapted network."""
 
-    def __init__(self) -> None:
-        self._root = tempfile.TemporaryDirectory(prefix="stremn-web-")
-        self._stops: dict[str, threading.Event] = {}
+    video: str | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+    adapted: "dict[Objects, Pretrained]" = field(default_factory=dict)
+
+
+class Runs:
+    """What is kept of the visitors, and a folder for each one's run below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._visits: dict[str, Visit] = {}
 
     def followed(self, visitor: str) -> int:
         """How many frames a visitor's last run followed."""
         return len(list((self._folder(visitor) / "masks").glob("*.png")))
 
-    def found(self, visitor: str, index: int) -> LabelMap:
-        """What a visitor's last run found in a frame.
+    def found(self, visitor: str, video: str | None, index: int) -> LabelMap:
+        """What a visitor's last run, if it was of this video, found in a frame.
 
         Raises:
-            StremnError: it did not come so far.
+            StremnError: it was of another video, or did not come so far.
         """
         path = self._folder(visitor) / "masks" / f"{frame_name(index)}.png"
-        if not path.exists():
+        if self._visit(visitor).video != video or not path.exists():
             raise StremnError(f"Frame {index} has not been followed yet; press Follow first.")
         with Image.open(path) as image:
             return label_map(np.asarray(image))
 
     def _folder(self, visitor: str) -> Path:
-        return Path(self._root.name) / visitor
+        return self._root / visitor
 
-    def begin(self, visitor: str) -> tuple[Path, threading.Event]:
-        """An empty folder for a visitor's new run, and the event that ends it."""
+    def _visit(self, visitor: str) -> Visit:
+        return self._visits.setdefault(visitor, Visit())
+
+    def begin(self, visitor: str, video: str | None) -> tuple[Path, Visit]:
+        """An empty folder for a visitor's new run, and what is kept of the visitor."""
         folder = self._folder(visitor)
         shutil.rmtree(folder, ignore_errors=True)
-        self._stops[visitor] = threading.Event()
-        return folder, self._stops[visitor]
+        visit = self._visit(visitor)
+        visit.video, visit.stop = video, threading.Event()
+        return folder, visit
 
     def stop(self, visitor: str) -> None:
         """End a visitor's run after the frame at hand."""
-        if visitor in self._stops:
-            self._stops[visitor].set()
+        self._visit(visitor).stop.set()
+
+    def leave(self, visitor: str) -> None:
+        """End a visitor's run, and keep nothing of it."""
+        self.stop(visitor)
+        del self._visits[visitor]
+        shutil.rmtree(self._folder(visitor), ignore_errors=True)
 
     def keep_copy(self, path: Path) -> Path:
         """A copy of a file where the page may serve it from."""
-        copy = Path(self._root.name) / path.name
+        copy = self._root / path.name
         if not copy.exists():
             shutil.copy(path, copy)
         return copy
-
-    def close(self) -> None:
-        """Remove all folders."""
-        self._root.cleanup()
