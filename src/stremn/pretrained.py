@@ -86,9 +86,9 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         model.write = build_write(config)
         return Pretrained(model, config)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write one file that holds weights and configuration."""
-        save_weights(self.model, TASK, self.config.model_dump_json(), path)
+        save_weights(self.model, TASK, self.config.model_dump_json(), Path(path))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save(save_directory / FILE)
