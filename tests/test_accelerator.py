@@ -1,5 +1,7 @@
 """What computes on the CPU computes the same on an accelerator: here, one made of the CPU."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,10 @@ from elsewhere import accelerator
 from stremn.fusion import FusionConfig
 from stremn.policies import POLICIES, RandomDrop, Spread
 from stremn.prediction.evaluation import as_predict, score
+from stremn.prediction.recipe_format import read_recipe
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.training import FrameBatch, HorizonConfig, LossConfig, clip_loss
+from stremn.prediction.validation import Validation
 from stremn.sessions import SegmentationSession
 from stremn.training.agreement import Watched
 from stremn.training.imitation import Imitation
@@ -172,11 +176,37 @@ def test_a_session_of_prediction(tmp_path):
         np.testing.assert_array_equal(predicted(device), expected)
 
 
-def test_scores_of_prediction():
-    model, clips = tiny(), (255 * clip(b=3, t=8)).round()
+RECIPES = Path(__file__).parents[1] / "recipes"
+SHORT = ("horizon.observed=6", "horizon.future=2")
+
+
+class Clips:
+    """Clips that are given, each an origin."""
+
+    def __init__(self, clips):
+        self.clips = (255 * clips).round().to(torch.uint8)
+
+    def __len__(self):
+        return len(self.clips)
+
+    def __getitem__(self, index):
+        return self.clips[index]
+
+    def origin(self, index):
+        return f"clip {index}"
+
+    def origins(self):
+        return frozenset(map(self.origin, range(len(self))))
+
+
+def test_scores_of_prediction(tmp_path):
+    model, clips = tiny(), Clips(clip(b=3, t=8))
     plain = score("tiny", as_predict(model), clips, 6, 2)
     with accelerator() as device:
         there = torch.device(device)
         found = score("tiny", as_predict(model.to(there), there), clips, 6, 2)
+        recipe = read_recipe(RECIPES / "prediction-digits-32.toml", SHORT)
+        scores = Validation(recipe, clips, tmp_path).scores(model)
+        assert scores.values["mse"].shape == (3, 2)
     for name, values in plain.values.items():
         np.testing.assert_array_equal(found.values[name], values)

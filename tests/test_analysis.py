@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 import tiny_vos
 from stremn.cli.app import app
+from stremn.data.folders import distinct
 from stremn.data.layouts import read_davis, read_folders
 from stremn.errors import MissingExtraError, StremnError
 from stremn.sessions import SegmentationSession
@@ -309,6 +311,30 @@ def test_pictures_of_a_run(model, tmp_path):
     ]
     for path in drawn:
         check_picture(path)
+
+
+def test_two_rules_on_one_video_have_pictures_of_their_own(model, tmp_path):
+    _, rows = rows_of(model, frames=6, slots=4)
+    runs = [tmp_path / rule / "clip" for rule in ("oldest", "spread")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "memory.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    drawn = analyze_memory(runs, tmp_path / "figures")
+    assert [path.name for path in drawn] == [
+        "timeline-oldest-clip-object-1-4-slots.png",
+        "timeline-oldest-clip-object-2-4-slots.png",
+        "timeline-spread-clip-object-1-4-slots.png",
+        "timeline-spread-clip-object-2-4-slots.png",
+        "ages.png",
+    ]
+
+
+def test_paths_are_told_apart_by_as_few_parts_as_that_takes():
+    a, b, c = Path("/runs/a/last"), Path("/runs/b/last"), Path("/runs/b/best")
+    assert distinct([a]) == ["last"]
+    assert distinct([a], at_least=2) == ["a/last"]
+    assert distinct([a, b, c, a]) == ["a/last", "b/last", "b/best", "a/last"]
+    assert distinct([]) == []
 
 
 def test_pictures_of_a_data_set(model, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from stremn.errors import StremnError
 from stremn.export import POLICIES, OnnxSession, export_step, largest_difference
+from stremn.sessions import SegmentationSession
 from stremn.study.workload import made_frame, made_labels
 from tiny_model import tiny_model
 
@@ -56,6 +57,28 @@ def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
         session.step(made_frame(32, 32), made_labels(32, 32, 1))
     with pytest.raises(StremnError, match="first frame needs a mask"):
         session.step(made_frame(64, 96))
+
+
+def test_given_masks_leave_the_latest_frame_a_slot_as_in_a_session(exported: Path) -> None:
+    session = OnnxSession(exported)
+    plain = SegmentationSession(
+        tiny_model(), device="cpu", precision="float32", memory_slots=3, policy="learned", size=64
+    )
+    for t in range(7):
+        frame = made_frame(64, 96, 10 * t)
+        mask = made_labels(64, 96, 2, 10 * t) if t < 3 else None
+        session.step(frame, mask)
+        held = plain.step(frame, mask).memory.objects
+    found = session._memory["written_at"].tolist()
+    assert [sorted(row) for row in found] == [sorted(o.frames) for o in held]  # type: ignore[type-var]
+    assert all(6 in row for row in found)
+
+
+@pytest.mark.parametrize("mask", [np.full((64, 96), 255), np.zeros((64, 96)), np.full((64, 96), 3)])
+def test_ids_that_a_step_was_not_exported_for_are_refused(exported: Path, mask: np.ndarray) -> None:
+    session = OnnxSession(exported)
+    with pytest.raises(StremnError, match=r"ids 1 to 2; the mask holds \d+\. Of a mask of 0 and"):
+        session.step(made_frame(64, 96), mask.astype(np.uint8))
 
 
 @pytest.mark.usefixtures("unchecked")

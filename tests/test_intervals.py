@@ -41,6 +41,24 @@ def test_covers_the_truth_about_as_often_as_it_says():
     assert 0.88 <= inside / 200 <= 0.98
 
 
+def test_few_sequences_are_covered_as_often_as_the_page_says():
+    rng = np.random.default_rng(0)
+    for count, said in ((5, 0.83), (8, 0.89)):
+        inside = 0
+        for _ in range(600):
+            sample = rng.normal(0.5, 0.1, count)
+            interval = mean_interval(sample, np.ones(count, np.int64), draws=400)
+            inside += interval.low <= 0.5 <= interval.high
+        assert inside / 600 == pytest.approx(said, abs=0.05)
+
+
+def test_one_sequence_says_nothing_about_others():
+    interval = mean_interval(np.array([0.003]), np.ones(1, np.int64))
+    assert interval.mean == 0.003
+    assert not interval.known
+    assert interval.tie
+
+
 def test_same_seed_same_interval():
     values = np.random.default_rng(1).random(8)
     assert mean_interval(values, ONE) == mean_interval(values, ONE)
@@ -48,9 +66,9 @@ def test_same_seed_same_interval():
 
 
 def test_tie():
-    assert Interval(0.01, -0.01, 0.03).tie
-    assert not Interval(0.02, 0.01, 0.03).tie
-    assert not Interval(-0.02, -0.03, -0.01).tie
+    assert Interval(0.01, -0.01, 0.03, 8).tie
+    assert not Interval(0.02, 0.01, 0.03, 8).tie
+    assert not Interval(-0.02, -0.03, -0.01, 8).tie
 
 
 def test_bad_counts():

@@ -528,6 +528,26 @@ def test_short_numbers_can_be_said_to_be_frames(tmp_path: Path) -> None:
     assert masks.frames == (1, 7)
 
 
+def test_numbers_of_one_length_with_zeros_are_frames(tmp_path: Path) -> None:
+    write_mask(tmp_path / "0000.png", scene((1,)).astype(np.uint8))
+    write_mask(tmp_path / "0025.png", scene((0, 2)).astype(np.uint8))
+    masks = open_masks(tmp_path, SIZE)
+    assert (masks.kind, masks.frames) == ("frames", (0, 25))
+    for names in (("01", "02"), ("001",), ("100", "200"), ("dog001", "dog002")):
+        folder = tmp_path / "-".join(names)
+        folder.mkdir()
+        for name in names:
+            write_mask(folder / f"{name}.png", scene((1,)).astype(np.uint8))
+        assert open_masks(folder, SIZE).kind == "objects"
+
+
+def test_a_number_that_is_no_frames_name_is_not_taken_for_its_place(tmp_path: Path) -> None:
+    names = [f"{index:05d}" for index in range(10, 40)]
+    write_mask(tmp_path / "00003.png", scene((1,)).astype(np.uint8))
+    with pytest.raises(StremnError, match=r"00003\.png is named after no frame.*00010\.png"):
+        open_masks(tmp_path, SIZE, names=names, by="frame")
+
+
 def test_sets_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(StremnError, match="no mask file or folder"):
         open_masks(tmp_path / "nope", SIZE)

@@ -105,8 +105,14 @@ def test_four_to_four_never_evicts_with_five_slots():
 
 @pytest.mark.parametrize("rule", sorted(POLICIES))
 def test_every_rule_of_the_memory_can_predict(rule):
-    predicted = tiny(slots=2).under(rule).rollout(clip(), 8, 2)
+    predicted = tiny(slots=2, policy=rule).rollout(clip(), 8, 2)
     assert torch.isfinite(predicted.frames).all()
+
+
+def test_a_rule_with_weights_that_nobody_trained_is_refused():
+    with pytest.raises(StremnError, match=r"'evidence' has weights of its own, and .* 'learned'"):
+        tiny(policy="learned").under("evidence")
+    assert tiny(policy="evidence").under("evidence").config.policy == "evidence"
 
 
 def test_rules_differ_once_memory_overflows():

@@ -16,11 +16,12 @@ from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
 from stremn.prediction.config import PredictionConfig
+from stremn.prediction.cost import _StepTime
 from stremn.prediction.evaluation import (
     as_predict,
     difference,
     evaluate_prediction,
-    over_clips,
+    over_origins,
     plot_curves,
     score,
     table,
@@ -29,6 +30,7 @@ from stremn.prediction.metrics import METRICS
 from stremn.prediction.model import build_model
 from stremn.prediction.recipe_format import first_model, is_prediction_recipe, read_recipe
 from stremn.prediction.recipes import run_recipe, train
+from stremn.prediction.training import HorizonConfig
 from stremn.prediction.weights import load_predictor, save_predictor
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -100,6 +102,13 @@ def test_paired_difference_needs_the_same_clips_and_is_narrower():
     last = score("copy-last", predict_last, source, 5, 3)
     gap = difference(last, zero, "mse")
     assert gap.mean == pytest.approx(last.interval("mse").mean - zero.interval("mse").mean)
+
+    def near(observed, frames):  # errs nearly as copying the last frame does
+        return 0.9 * predict_last(observed, frames)
+
+    close, far = score("near", near, source, 5, 3), last.interval("mse")
+    gap = difference(last, close, "mse")
+    assert gap.high - gap.low < (far.high - far.low) / 2
     with pytest.raises(StremnError, match="not scored on the same clips: 12 clips of 3 frames"):
         difference(last, score("zero", predict_zero, source, 5, 3, limit=4), "mse")
 
@@ -108,9 +117,54 @@ def test_intervals_over_clips_cover_the_mean():
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(60):
-        interval = over_clips(rng.normal(size=40))
+        interval = over_origins(rng.normal(size=40), [str(i) for i in range(40)])
         hits += interval.low <= 0 <= interval.high
     assert 50 <= hits <= 60
+
+
+def test_clips_of_one_video_are_one_sample():
+    """Windows that overlap say no more than their video: copies change nothing."""
+    values, names = np.array([3.0, 1.0, 2.5, 7.0]), ["b", "a", "d", "c"]
+    once = over_origins(values, names)
+    assert over_origins(np.repeat(values, 9), np.repeat(names, 9).tolist()) == once
+    assert once.samples == 4
+    alone = over_origins(values, ["one"] * 4)
+    assert not alone.known
+    assert alone.tie
+    uneven = over_origins(np.array([1.0, 1.0, 1.0, 5.0]), ["x", "x", "x", "y"])
+    assert uneven.mean == pytest.approx(2.0)
+
+
+class Windows:
+    """Clips of 8 frames of two gray levels, so many of each video."""
+
+    def __init__(self, *counts):
+        self.videos = [f"video {v}" for v, count in enumerate(counts) for _ in range(count)]
+
+    def __len__(self):
+        return len(self.videos)
+
+    def __getitem__(self, index):
+        level = 40 * (1 + int(self.videos[index][-1]))
+        return torch.full((8, 1, 16, 16), level, dtype=torch.uint8)
+
+    def origin(self, index):
+        return self.videos[index]
+
+    def origins(self):
+        return frozenset(self.videos)
+
+
+def test_some_of_the_clips_are_of_all_videos():
+    scores = score("zero", predict_zero, Windows(5, 5, 5, 5), 5, 3, limit=4)
+    assert scores.origins == ("video 0", "video 1", "video 2", "video 3")
+    assert scores.total == 20
+    text = table([scores])
+    assert "Mean over 4 clips of 20, evenly spaced, and 3 predicted frames" in text
+    assert "bootstrap interval over clips." in text
+    whole = table([score("zero", predict_zero, Windows(5, 5), 5, 3)])
+    assert "interval over the 2 people or videos they come from" in whole
+    assert "[" not in table([score("zero", predict_zero, Windows(5), 5, 3)]).splitlines()[2]
 
 
 def test_table_names_every_convention_and_curves_are_drawn(tmp_path):
@@ -173,6 +227,60 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
         saved[f"{folder}/ours, rule growing/mse"], again.values["mse"], rtol=1e-4
     )
     assert (tmp_path / "out" / "mse.png").exists()
+
+
+def test_what_cannot_be_scored_is_said_before_anything_is(tmp_path, monkeypatch):
+    save_predictor(build_model(PredictionConfig(**TINY)), tmp_path / "ours.safetensors")
+    data = ClipsSection(
+        kind="moving-digits", path=str(write_digits(tmp_path / "d")), size=16, side=8
+    )
+
+    def evaluate(*sources, **options):
+        return evaluate_prediction(
+            data, sources, observed=6, future=2, clips=2, out=tmp_path / "out", **options
+        )
+
+    def never(*_, **__):
+        raise AssertionError("scored in vain")
+
+    ours = str(tmp_path / "ours.safetensors")
+    with monkeypatch.context() as patch:
+        patch.setattr("stremn.prediction.evaluation.score", never)
+        with pytest.raises(StremnError, match="typo"):
+            evaluate(ours, str(tmp_path / "typo.safetensors"))
+        with pytest.raises(StremnError, match="'evidence' has weights of its own"):
+            evaluate(ours, rules=["evidence"])
+        (tmp_path / "out").write_text("a file")
+        with pytest.raises(StremnError, match="is a file, not a folder"):
+            evaluate(ours)
+        (tmp_path / "out").unlink()
+    broken = []
+
+    def fails_at_the_third(name, *arguments, **options):
+        broken.append(name)
+        if len(broken) == 3:
+            raise StremnError("broken")
+        return score(name, *arguments, **options)
+
+    monkeypatch.setattr("stremn.prediction.evaluation.score", fails_at_the_third)
+    with pytest.raises(StremnError, match="broken"):
+        evaluate(ours)
+    assert "copy-last" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_weights_of_one_name_in_two_folders_have_two_rows(tmp_path):
+    data = ClipsSection(
+        kind="moving-digits", path=str(write_digits(tmp_path / "d")), size=16, side=8
+    )
+    paths = [tmp_path / run / "averaging" / "uniform.safetensors" for run in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        save_predictor(build_model(PredictionConfig(**TINY)), path)
+    text = evaluate_prediction(
+        data, [*map(str, paths), str(paths[0])], observed=6, future=2, clips=2
+    )
+    assert text.count("| a/averaging/uniform (stremn)") == 1
+    assert text.count("| b/averaging/uniform (stremn)") == 1
 
 
 # --- recipes
@@ -238,6 +346,13 @@ def test_a_recipe_trains_validates_averages_and_resumes(tmp_path, recipe):
     assert scores[report["chosen"]] == max(scores.values())
     chosen = load_predictor(tmp_path / "whole" / "chosen.safetensors")
     assert chosen.config.size == 16
+    kept = sorted(p.name for p in (tmp_path / "whole" / "averaging").glob("*_*.safetensors"))
+    assert len(kept) == 2
+    for _ in range(2):  # nothing is left to train: the same weights are no new candidates
+        run_recipe(recipe, [], tmp_path / "whole", resume=True)
+    again = sorted(p.name for p in (tmp_path / "whole" / "averaging").glob("*_*.safetensors"))
+    assert again == kept
+    assert json.loads((tmp_path / "whole" / "averaging.json").read_text()) == report
     header = (tmp_path / "whole" / "validation.csv").read_text().splitlines()[0]
     for column in ("ssim", "mse", "mse_first", "mse_last"):
         assert column in header
@@ -288,6 +403,13 @@ def test_the_cost_of_a_recipe_is_told_without_training(tmp_path, recipe):
     text = train(recipe, [], tmp_path / "none", resume=False, dry_run=True)
     assert "parameters; a step takes" in text
     assert not (tmp_path / "none").exists()
+
+
+def test_the_mean_step_is_that_of_the_horizons_of_a_training():
+    horizon = HorizonConfig(observed=5, future=11, free_from=0.0, full_at=0.5)
+    seconds = _StepTime(1.0, 3.0).mean(horizon)
+    assert seconds == pytest.approx((1.0 + 3 * 3.0) / 4, rel=0.02)  # full for half of it
+    assert _StepTime(1.0, 3.0).mean(HorizonConfig(observed=5, future=1)) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,9 @@ class Step(nn.Module):
         shares = torch.where(is_given, given, segmentation.shares(logits[None]))
         masks = segmentation.object_masks(shares, Track(state, self.video, self.label))
         template = self.model.encode_memory(each, masks, cast(int, time))
-        new, _ = memory.write(state, template, self.policy, pin=is_given.expand(count))
+        # As in a session: the latest frame needs a slot too, so that not all may be pinned.
+        room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
+        new, _ = memory.write(state, template, self.policy, pin=is_given & room)
         return shares, *(getattr(new, name) for name in MEMORY)
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
@@ -273,7 +275,8 @@ class OnnxSession:
         """Segment the next frame; with `mask` (ids 1..objects), take that as the truth.
 
         Raises:
-            StremnError: a frame or mask of another size; no mask with the first frame.
+            StremnError: a frame or mask of another size; no mask with the first frame; ids that
+                the step was not exported for, or none.
         """
         size = self._size
         if frame.shape != (*size, 3) or (mask is not None and mask.shape != size):
@@ -283,7 +286,13 @@ class OnnxSession:
             )
         if self._time == 0 and mask is None:
             raise StremnError("The first frame needs a mask: step(frame, mask).")
-        ids = np.arange(self.facts["objects"] + 1)[:, None, None]
+        count = self.facts["objects"]
+        if mask is not None and (not mask.any() or mask.min() < 0 or mask.max() > count):
+            raise StremnError(
+                f"This step was exported for objects of the ids 1 to {count}; the mask holds "
+                f"{', '.join(map(str, np.unique(mask)[:9]))}. Of a mask of 0 and 255 give mask > 0."
+            )
+        ids = np.arange(count + 1)[:, None, None]
         labels = np.zeros(size, np.uint8) if mask is None else mask
         shares, *new = self._runtime.run(
             None,

@@ -156,6 +156,10 @@ class DigitClips:
         clip = self.draw(self.flying, np.random.default_rng((self.seed, index)))
         return torch.from_numpy(clip[:, None])
 
+    def origin(self, index: int) -> str:
+        """The clip itself: each is drawn by itself."""
+        return f"clip {index}"
+
     def origins(self) -> frozenset[str]:
         """A fingerprint of each digit image."""
         return self.flying.names

@@ -1,5 +1,6 @@
 """Folders of images, as every data set has them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from stremn.media.video import IMAGE_SUFFIXES, natural_order
@@ -13,3 +14,13 @@ def images_in(folder: Path) -> list[Path]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
     return sorted(files, key=lambda path: (natural_order(path.stem), path.name))
+
+
+def distinct(paths: Sequence[Path], at_least: int = 1) -> list[str]:
+    """Name each path by its last parts, `at_least` so many and as many as tell all apart."""
+    parts = [path.resolve().parts for path in paths]
+    for count in range(at_least, max(map(len, parts), default=0) + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len(set(names)) == len(set(parts)):
+            break
+    return names if parts else []

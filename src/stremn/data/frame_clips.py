@@ -39,6 +39,10 @@ class FrameClips(Protocol):
         """The clip at `index`, always the same."""
         ...
 
+    def origin(self, index: int) -> str:
+        """What of the world a clip is a sample of: clips of one origin are no independent ones."""
+        ...
+
     def origins(self) -> frozenset[str]:
         """Names of what the clips are made of; two splits must share none."""
         ...
@@ -126,9 +130,14 @@ class SpanClips:
         clip = video[span.start : last + 1 : span.stride]
         return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))
 
+    def origin(self, index: int) -> str:
+        """The person or file a clip comes from."""
+        video = self.spans[index].video
+        return self._names.get(video, str(video))
+
     def origins(self) -> frozenset[str]:
         """The persons or files the clips come from."""
-        return frozenset(self._names.get(span.video, str(span.video)) for span in self.spans)
+        return frozenset(map(self.origin, range(len(self))))
 
     def _decode(self, path: Path) -> UInt8[np.ndarray, "t size size c"]:
         return np.stack([resize(frame, self.size) for frame in read_frames(path, self.channels)])

@@ -48,7 +48,7 @@ class HumanWalking:
     ) -> None:
         self.size, self.crop = size, crop
         self.clips: list[tuple[Path, ...]] = []
-        self.subjects: set[str] = set()
+        self._subjects: list[str] = []
         advance = 10 if split == "train" else 5
         for subject, images in _human_videos(root, HUMAN_SUBJECTS[split]):
             ids = sorted(images)
@@ -56,7 +56,7 @@ class HumanWalking:
                 chosen = ids[start : start + 2 * (frames - 1) + 1 : 2]
                 if chosen[-1] - chosen[0] == 10 * (frames - 1):
                     self.clips.append(tuple(images[i] for i in chosen))
-                    self.subjects.add(subject)
+                    self._subjects.append(subject)
         if not self.clips:
             raise StremnError(
                 f"{root} holds no Human3.6M walking clips of {', '.join(HUMAN_SUBJECTS[split])}: "
@@ -82,9 +82,13 @@ class HumanWalking:
             frames.append(resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.size))
         return torch.from_numpy(np.stack(frames).transpose(0, 3, 1, 2).copy())
 
+    def origin(self, index: int) -> str:
+        """The subject."""
+        return self._subjects[index]
+
     def origins(self) -> frozenset[str]:
         """The subjects."""
-        return frozenset(self.subjects)
+        return frozenset(self._subjects)
 
 
 def _human_videos(root: Path, subjects: Sequence[str]) -> Iterator[tuple[str, dict[int, Path]]]:

@@ -83,10 +83,10 @@ def open_masks(
     )
     if not files:
         raise StremnError(f"The folder {source} holds no mask images (PNG expected).")
-    index_of = _frame_lookup(names)
+    index_of = _frame_lookup(names, files)
     matched = {index_of(path.stem): path for path in files}
     if by == "frame" or (by == "auto" and None not in matched):
-        return _masks_by_frame(source, files, index_of, size)
+        return _masks_by_frame(files, index_of, size, names)
     if by == "auto" and len(matched) > 1:
         strange = next(path.name for path in files if index_of(path.stem) is None)
         raise StremnError(
@@ -105,28 +105,40 @@ def _stems(files: Sequence[Path]) -> list[str]:
     return [path.stem for path in files]
 
 
-def _frame_lookup(names: Sequence[str] | None) -> Callable[[str], int | None]:
-    """From a mask's stem to the index of its frame; a video's frames are five digits."""
+def _frame_lookup(
+    names: Sequence[str] | None, files: Sequence[Path]
+) -> Callable[[str], int | None]:
+    """From a mask's stem to the index of its frame.
+
+    Masks of a video are named by frame if they have five digits or more, or if several have as
+    many digits, with zeros before the number: objects are not numbered like that.
+    """
     if names is not None:
         known = {name: index for index, name in enumerate(names)}
         return known.get
-    return lambda stem: int(stem) if stem.isdecimal() and len(stem) >= len("00000") else None
+    stems = _stems(files)
+    padded = all(stem.isdecimal() for stem in stems) and any(stem[0] == "0" for stem in stems)
+    same = len(stems) > 1 and len({len(stem) for stem in stems}) == 1 and len(stems[0]) > 2
+    fewest = len(stems[0]) if padded and same else len("00000")
+    return lambda stem: int(stem) if stem.isdecimal() and len(stem) >= fewest else None
 
 
 def _masks_by_frame(
-    source: Path,
     files: Sequence[Path],
     index_of: Callable[[str], int | None],
     size: tuple[int, int],
+    names: Sequence[str] | None,
 ) -> MaskSet:
     found: dict[int, tuple[Path, ...]] = {}
     for path in files:
         index = index_of(path.stem)
-        if index is None and path.stem.isdecimal():
+        if index is None and names is None and path.stem.isdecimal():
             index = int(path.stem)
         if index is None:
+            expected = "00000" if names is None else names[0]
             raise StremnError(
-                f"The mask {path} is named after no frame. Expected frame names such as 00000.png."
+                f"The mask {path} is named after no frame. Expected frame names such as "
+                f"{expected}.png."
             )
         found[index] = (path,)
     return MaskSet("frames", found, size, {})

@@ -15,10 +15,12 @@ from jaxtyping import Float
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from stremn.data.folders import distinct
 from stremn.data.frame_clips import FrameClips, Split
 from stremn.data.prediction_sets import ClipsSection, open_clips
 from stremn.errors import MissingExtraError, StremnError
 from stremn.hardware import pick_device
+from stremn.media.files import make_folder
 from stremn.prediction.baselines import TRIVIAL, Predict
 from stremn.prediction.metrics import METRICS, Metric, lpips_metrics
 from stremn.prediction.model import Forecaster
@@ -26,29 +28,38 @@ from stremn.prediction.weights import SHIPPED, load_memory_predictor, load_predi
 from stremn.study.intervals import Interval, mean_interval
 
 DRAWS = 2000
-"""Bootstrap samples of the clips."""
+"""Bootstrap samples of the clips' origins."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """One predictor's scores: for each metric, a number per clip and predicted frame."""
+    """One predictor's scores: for each metric, a number per clip and predicted frame.
+
+    `origins` names what each clip is a sample of, `total` is how many clips there were to choose
+    from.
+    """
 
     name: str
     parameters: int
     values: Mapping[str, Float[np.ndarray, "clips frames"]]
+    origins: tuple[str, ...]
+    total: int
 
     def interval(self, metric: str) -> Interval:
-        """Mean over clips and frames with the bootstrap interval over clips."""
-        return over_clips(self.values[metric].mean(1))
+        """Mean over clips and frames with the bootstrap interval over origins."""
+        return over_origins(self.values[metric].mean(1), self.origins)
 
     def curve(self, metric: str) -> Float[np.ndarray, " frames"]:
         """Mean over clips of each predicted frame."""
         return self.values[metric].mean(0)
 
 
-def over_clips(values: Float[np.ndarray, " clips"]) -> Interval:
-    """Mean of one number per clip, with the 95 % bootstrap interval over clips."""
-    return mean_interval(values, np.ones(len(values), np.int64), draws=DRAWS)
+def over_origins(values: Float[np.ndarray, " clips"], origins: Sequence[str]) -> Interval:
+    """Mean of one number per clip, with the 95 % bootstrap interval over the clips' origins."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(origins))}
+    place = np.array([places[name] for name in origins])
+    counts = np.bincount(place)
+    return mean_interval(np.bincount(place, values) / counts, counts, draws=DRAWS)
 
 
 def difference(first: Scores, second: Scores, metric: str) -> Interval:
@@ -58,12 +69,12 @@ def difference(first: Scores, second: Scores, metric: str) -> Interval:
         StremnError: scores of different clips.
     """
     a, b = first.values[metric], second.values[metric]
-    if a.shape != b.shape:
+    if a.shape != b.shape or first.origins != second.origins:
         raise StremnError(
             f"{first.name} and {second.name} were not scored on the same clips: "
             f"{a.shape[0]} clips of {a.shape[1]} frames against {b.shape[0]} of {b.shape[1]}."
         )
-    return over_clips((a - b).mean(1))
+    return over_origins((a - b).mean(1), first.origins)
 
 
 def as_predict(model: Forecaster, device: torch.device | None = None) -> Predict:
@@ -108,7 +119,7 @@ def score(
         metrics: what to compute.
         parameters: of the predictor, for the table.
         batch: clips at a time.
-        limit: use the first clips only.
+        limit: use so many clips, evenly spaced over all: neighbors show the same video.
         progress: is told (clips done, clips in all).
 
     Raises:
@@ -117,9 +128,10 @@ def score(
     count = len(clips) if limit is None else min(limit, len(clips))
     if count == 0:
         raise StremnError("There are no clips to score.")
+    chosen = np.linspace(0, len(clips) - 1, count).round().astype(int).tolist()
     parts: dict[str, list[Tensor]] = {metric.name: [] for metric in metrics}
     for start in range(0, count, batch):
-        indices = range(start, min(start + batch, count))
+        indices = chosen[start : start + batch]
         frames = torch.stack([clips[i] for i in indices]).float() / 255
         if frames.shape[1] < observed + future:
             raise StremnError(
@@ -131,10 +143,9 @@ def score(
         for metric in metrics:
             parts[metric.name].append(metric.compute(predicted, target))
         if progress is not None:
-            progress(indices.stop, count)
-    return Scores(
-        name, parameters, {n: torch.cat(x).double().cpu().numpy() for n, x in parts.items()}
-    )
+            progress(start + len(indices), count)
+    values = {n: torch.cat(x).double().cpu().numpy() for n, x in parts.items()}
+    return Scores(name, parameters, values, tuple(map(clips.origin, chosen)), len(clips))
 
 
 # ---------------------------------------------------------------------------------------- the verb
@@ -166,17 +177,32 @@ def evaluate_prediction(
         future: frames predicted and scored.
         split: which part of the data.
         rules: other memory rules to score the same weights under.
-        clips: at most so many.
+        clips: at most so many, evenly spaced over all.
         lpips: add LPIPS (see `lpips_metrics`).
         device: where predictors compute; metrics are computed on the CPU.
-        out: folder for the files of `write_report` and curves as pictures.
+        out: folder for the files of `write_report`, written anew after every predictor, and curves
+            as pictures.
         progress: is told (predictor, clips done, clips in all).
     """
     where = pick_device(device)
     source = open_clips(data, split, observed=observed, future=future, length=clips)
     metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
+    # All weights are loaded, and the folder is made, before anything takes long.
+    to_score = list(_rows(predictors, rules, where))
+    if out is not None:
+        make_folder(out)
+    facts = {
+        "data": data.model_dump(mode="json"),
+        "split": split,
+        "observed": observed,
+        "future": future,
+        "clips": min(clips, len(source)),
+        "clips_in_all": len(source),
+        "predictors": list(predictors),
+        "rules": list(rules),
+    }
     rows = []
-    for name, parameters, predict in _rows(predictors, rules, where):
+    for name, parameters, predict in to_score:
         told = None if progress is None else partial(progress, name)
         rows.append(
             score(
@@ -191,17 +217,9 @@ def evaluate_prediction(
                 progress=told,
             )
         )
+        if out is not None:
+            write_report(rows, out, metrics, facts=facts)
     if out is not None:
-        facts = {
-            "data": data.model_dump(mode="json"),
-            "split": split,
-            "observed": observed,
-            "future": future,
-            "clips": len(rows[0].values["mse"]),
-            "predictors": list(predictors),
-            "rules": list(rules),
-        }
-        write_report(rows, out, metrics, facts=facts)
         for name in ("mse", "ssim"):
             plot_curves(rows, METRICS[name], out / f"{name}.png", observed=observed)
     return table(rows, metrics)
@@ -213,9 +231,11 @@ def _rows(
     """Name, parameters and function of every row of the table."""
     for name, predict in TRIVIAL.items():
         yield name, 0, predict
-    for source in predictors:
+    predictors = list(dict.fromkeys(predictors))
+    names = distinct([Path(source).with_suffix("") for source in predictors], at_least=2)
+    for source, short in zip(predictors, names, strict=True):
+        name = source if source in SHIPPED else short
         model = load_predictor(source).to(device)
-        name = source if source in SHIPPED else f"{Path(source).parent.name}/{Path(source).stem}"
         parameters = sum(p.numel() for p in model.parameters())
         yield f"{name} ({model.config.kind})", parameters, as_predict(model, device)
         if model.config.kind != "stremn":
@@ -242,16 +262,21 @@ def table(rows: Sequence[Scores], metrics: Sequence[Metric] = tuple(METRICS.valu
         cells = [_cell(row.interval(name)) for name in names]
         lines.append(f"| {row.name} | {row.parameters:,} | " + " | ".join(cells) + " |")
     clips, frames = rows[0].values[names[0]].shape
+    total, origins = rows[0].total, len(set(rows[0].origins))
+    of_all = "" if clips == total else f" of {total}, evenly spaced,"
+    samples = "clips" if origins == clips else f"the {origins} people or videos they come from"
     lines.append("")
     lines.append(
-        f"Mean over {clips} clips and {frames} predicted frames; in brackets the 95 % bootstrap "
-        "interval over clips."
+        f"Mean over {clips} clips{of_all} and {frames} predicted frames; in brackets the 95 % "
+        f"bootstrap interval over {samples}."
     )
     lines.extend(f"- {m.name}: {m.convention}; {arrows[m.name]}" for m in metrics)
     return "\n".join(lines)
 
 
 def _cell(interval: Interval) -> str:
+    if not interval.known:
+        return f"{interval.mean:.4g}"
     return f"{interval.mean:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
 
 
@@ -288,7 +313,7 @@ def write_report(
 def plot_curves(
     rows: Sequence[Scores], metric: Metric, path: Path, *, observed: int, title: str = ""
 ) -> None:
-    """Draw a metric against the predicted frame, one line a predictor, 95 % bands over clips.
+    """Draw a metric against the predicted frame, one line a predictor, 95 % bands as in the table.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -301,7 +326,7 @@ def plot_curves(
     axes = figure.subplots()
     for row in rows:
         values = row.values[metric.name]
-        intervals = [over_clips(column) for column in values.T]
+        intervals = [over_origins(column, row.origins) for column in values.T]
         x = np.arange(observed + 1, observed + 1 + values.shape[1])
         line = axes.plot(x, row.curve(metric.name), marker=".", label=row.name)[0]
         axes.fill_between(

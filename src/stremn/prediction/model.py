@@ -125,7 +125,11 @@ class FramePredictor(nn.Module):
     def under(self, rule: str, slots: int | None = None) -> FramePredictor:
         """Return a predictor with the same weights (shared) and the memory rule of a name.
 
-        The model's own rule keeps its weights; "growing" keeps every stack.
+        The model's own rule keeps its weights; "growing" keeps every stack. "learned" works on
+        update keys, which a model trained with another rule has as they were drawn.
+
+        Raises:
+            StremnError: an unknown rule, or one whose weights this model never trained.
         """
         own = rule == self.config.policy
         update = {
@@ -134,6 +138,12 @@ class FramePredictor(nn.Module):
             "growth": 8 if rule == "growing" else 0,
         }
         policy = self.policy if own else memory_rule(rule)
+        if not own and isinstance(policy, nn.Module) and any(True for _ in policy.parameters()):
+            raise StremnError(
+                f"The rule {rule!r} has weights of its own, and this model was trained with the "
+                f"rule {self.config.policy!r}: there is nothing trained to score. Train it with "
+                f"model.policy={rule}."
+            )
         return self._with(policy, self.config.model_copy(update=update))
 
     def _with(self, policy: UpdatePolicy, config: PredictionConfig) -> FramePredictor:

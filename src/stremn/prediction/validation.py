@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -17,6 +16,7 @@ from stremn.prediction.metrics import METRICS
 from stremn.prediction.recipe_format import PredictionRecipe
 from stremn.prediction.weights import Predictor, load_predictor, save_predictor
 from stremn.training.averaging import Candidate, Soup, greedy_soup, uniform_soup
+from stremn.weights import fingerprint
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -34,7 +34,7 @@ class Validation:
         horizon = self.recipe.horizon
         return score(
             "validation",
-            as_predict(model),
+            as_predict(model, next(model.parameters()).device),
             self.clips,
             horizon.observed,
             horizon.future,
@@ -55,10 +55,12 @@ class Validation:
         return result
 
     def _keep(self, model: Predictor, ssim: float) -> None:
-        """Keep the weights if they are among the best; the score is in the file's name."""
+        """Keep the weights if they are among the best; the score is in the file's name.
+
+        So is their checksum: weights that are scored again are no second candidate.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = time.time_ns()
-        save_predictor(model, self.folder / f"{ssim:.6f}_{number}.safetensors")
+        save_predictor(model, self.folder / f"{ssim:.6f}_{fingerprint(model):08x}.safetensors")
         ranked = sorted(self.folder.glob("*_*.safetensors"), reverse=True)
         for path in ranked[self.recipe.validation.average :]:
             path.unlink()

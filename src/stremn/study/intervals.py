@@ -2,6 +2,9 @@
 
 Sequences are what a data set samples from the world, so they are what is drawn again; objects of
 one sequence stay together. The mean is over objects, as DAVIS reports it.
+
+Percentile intervals are narrow where sequences are few: those of 95 % hold the truth in about 83 %
+of samples of five normal values, 89 % of eight, 94 % of twenty.
 """
 
 from __future__ import annotations
@@ -19,16 +22,25 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bootstrap percentile interval."""
+    """A mean with its bootstrap percentile interval, over so many samples of the world.
+
+    Of one sample nothing is known but the mean, which `low` and `high` then are.
+    """
 
     mean: float
     low: float
     high: float
+    samples: int
+
+    @property
+    def known(self) -> bool:
+        """Whether there is more than one sample."""
+        return self.samples > 1
 
     @property
     def tie(self) -> bool:
-        """Whether zero lies inside: a difference that may be chance."""
-        return self.low <= 0.0 <= self.high
+        """Whether zero lies inside, or nobody knows: a difference that may be chance."""
+        return not self.known or self.low <= 0.0 <= self.high
 
 
 def mean_interval(
@@ -62,4 +74,4 @@ def mean_interval(
     weights = objects.astype(np.float64)
     means = (values * weights)[drawn].sum(1) / weights[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
-    return Interval(float(values @ weights / weights.sum()), low, high)
+    return Interval(float(values @ weights / weights.sum()), low, high, values.size)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
+from stremn.data.folders import distinct
 from stremn.errors import StremnError
 from stremn.study.figures import INK, colors, drawing, head
 
@@ -46,7 +47,11 @@ def analyze_training(runs: Sequence[Path], out: Path) -> list[Path]:
     Raises:
         StremnError: a folder without `log.csv`, or a log without a row.
     """
-    made = [_draw_run(run, out / f"training-{run.resolve().name}.png") for run in runs]
+    names = distinct(runs)
+    made = [
+        _draw_run(run, out / f"training-{n.replace('/', '-')}.png")
+        for run, n in zip(runs, names, strict=True)
+    ]
     hours = by_hours(runs) if len(runs) > 1 else []
     return [*made, _draw_hours(hours, out / "training-hours.png")] if hours else made
 

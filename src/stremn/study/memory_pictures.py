@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
+from stremn.data.folders import distinct
 from stremn.media.frames import Picture
 from stremn.media.video import open_frames
 from stremn.study.figures import INK, Tile, colors, draw_tiles, drawing, head
@@ -33,9 +35,15 @@ def analyze_memory(sources: Sequence[Path], out: Path) -> list[Path]:
         StremnError: no record of a memory, or no template old enough to count.
     """
     runs = [read_histories(source) for source in sources]
+    if len({_name(histories[0]) for histories in runs}) < len(runs):  # two rules, one video
+        names = distinct([_folder(source) for source in sources])
+        runs = [
+            [replace(h, video=name.replace("/", "-")) for h in histories]
+            for name, histories in zip(names, runs, strict=True)
+        ]
     drawn = []
     for source, histories in zip(sources, runs, strict=True):
-        video = (source if source.is_dir() else source.parent) / "overlay.mp4"
+        video = _folder(source) / "overlay.mp4"
         drawn += [draw_history(history, out) for history in histories]
         if video.is_file():
             drawn += _pictures_of_video(histories, video, out)
@@ -44,6 +52,10 @@ def analyze_memory(sources: Sequence[Path], out: Path) -> list[Path]:
     if counted:
         drawn.append(draw_ages(counted, out / "ages.png", "How old are the kept frames?"))
     return drawn
+
+
+def _folder(source: Path) -> Path:
+    return source if source.is_dir() else source.parent
 
 
 def _labels(histories: Sequence[SlotHistory]) -> list[str]:

@@ -115,7 +115,8 @@ class Summary:
         table: Json = {**_scores_json(self.mean)}
         if groups:
             table["groups"] = {name: _scores_json(scores) for name, scores in groups.items()}
-            table["seen_unseen_mean"] = seen_unseen_mean(groups)
+            if len(groups) > 1:
+                table["seen_unseen_mean"] = seen_unseen_mean(groups)
         table["sequences"] = {
             name: {
                 **_scores_json(scores),

@@ -127,7 +127,7 @@ def _suite_markdown(table: Table, suite: str, rows: Sequence[Measured]) -> str:
             _percent(c.j.mean),
             _percent(c.f.mean),
             _percent(c.j_and_f.mean),
-            f"{_percent(c.j_and_f.low)} to {_percent(c.j_and_f.high)}",
+            _range(c.j_and_f),
             _difference(c.difference),
             "" if (std := _spread(m)) is None else _percent(std),
             "" if m.row.paper is None else f"{m.row.paper:.1f}",
@@ -171,7 +171,15 @@ def _difference(difference: Interval | None) -> str:
     mean, low, high = (
         f"{100 * v:+.1f}" for v in (difference.mean, difference.low, difference.high)
     )
+    if not difference.known:
+        return f"{mean} (one sequence)"
     return f"{mean} ({low} to {high})" + (" tie" if difference.tie else "")
+
+
+def _range(interval: Interval) -> str:
+    if not interval.known:
+        return "one sequence"
+    return f"{_percent(interval.low)} to {_percent(interval.high)}"
 
 
 def _percent(value: float) -> str:

@@ -41,7 +41,7 @@ def draw_time_line(history: SlotHistory, path: Path) -> Path:
             f"At the end the memory holds frames {kept}. Middle: how close each slot was to being "
             "replaced; the red dot is the slot that gave way, the darkest slot was the safest, a "
             "gray one was not open to the rule. Bottom: the rule's score of the slot that gave way "
-            "(red), which is always the highest, and of the runner-up (blue).",
+            "(red), the highest unless the rule is a random one, and of the best other (blue).",
         )
     return path
 
@@ -110,14 +110,19 @@ def _draw_distances(figure: Figure, axes: Axes, history: SlotHistory) -> None:
 
 def _draw_scores(axes: Axes, history: SlotHistory) -> None:
     rows = history.evictions()
-    axes.set_title("Score of the slot that gave way, and of the runner-up")
+    axes.set_title("Score of the slot that gave way, and of the best other")
     axes.set_xlabel("frame of the video")
     axes.set_ylabel("score")
     if not len(rows):
         axes.text(0.5, 0.5, "no template had to give way", transform=axes.transAxes, ha="center")
         return
-    ranked = np.sort(np.nan_to_num(history.scores[rows], nan=-np.inf), axis=1)
+    scores, gone = history.scores[rows], history.written[rows][:, None]
     if history.slots > 1:
-        second = np.where(np.isinf(ranked[:, -2]), np.nan, ranked[:, -2])
-        axes.plot(history.frames[rows], second, color=SECOND, lw=1.2)
-    axes.plot(history.frames[rows], ranked[:, -1], color=ACCENT, lw=1.6)
+        others = np.nan_to_num(scores, nan=-np.inf)
+        np.put_along_axis(others, gone, -np.inf, axis=1)
+        best = others.max(1)
+        axes.plot(
+            history.frames[rows], np.where(np.isinf(best), np.nan, best), color=SECOND, lw=1.2
+        )
+    given_up = np.take_along_axis(scores, gone, axis=1)[:, 0]
+    axes.plot(history.frames[rows], given_up, color=ACCENT, lw=1.6)
