@@ -67,6 +67,18 @@ def test_no_batch_norm_is_left() -> None:
     assert [m for m in backbone.modules() if isinstance(m, DepthwiseConv)]
 
 
+@pytest.mark.parametrize("name", ["repvgg_a0", "resnetv2_50"])
+def test_batch_norms_that_cannot_be_folded_are_frozen(name: str) -> None:
+    """Else features of a frame would depend on the other frames of its batch, in training."""
+    backbone = build_backbone(name)
+    frames = torch.rand(2, 3, 64, 48)
+    before = {key: x.clone() for key, x in backbone.state_dict().items()}
+    with torch.no_grad():
+        tested, trained = backbone.eval()(frames), backbone.train()(frames)
+    torch.testing.assert_close(trained.stride16, tested.stride16, rtol=0, atol=0)
+    assert all(torch.equal(x, before[key]) for key, x in backbone.state_dict().items())
+
+
 def test_group_norm_is_left_as_it_is() -> None:
     norms = [m for m in build_backbone("resnet50_gn").modules() if isinstance(m, nn.GroupNorm)]
     assert norms

@@ -27,6 +27,9 @@ def test_boxes_middles_and_counts() -> None:
     mask = np.zeros((20, 30), dtype=np.uint8)
     assert bounding_box(mask) is None
     assert middle_of(mask) is None
+    wire = np.zeros((20, 30), dtype=np.uint8)
+    wire[11, 4:14] = 1  # in rows and columns that sampling passes over
+    assert middle_of(wire) == pytest.approx((8.5, 11))
     mask[4:10, 6:26] = 3
     mask[0, 0] = 255
     assert id_counts(mask)[3] == 120

@@ -141,7 +141,7 @@ class Empty:
 
 
 def test_sets_without_objects_are_refused() -> None:
-    with pytest.raises(StremnError, match="No usable clip in 20 draws"):
+    with pytest.raises(StremnError, match="No usable clip in 300 draws"):
         clips_of(StillImageClips([Empty()]), 1)
     with pytest.raises(StremnError, match="no object that lies whole"):
         StillDraw([Empty()], None).whole_cut_out(np.random.default_rng(0))

@@ -70,22 +70,69 @@ def test_layouts_and_folders_that_do_not_exist_are_refused(tmp_path: Path) -> No
         open_stills(tmp_path)
 
 
-def test_binary_masks_split_at_half_and_ids_are_kept(tmp_path: Path) -> None:
-    soft = np.array([[0, 100, 140, 255]], dtype=np.uint8)
+def test_soft_binary_masks_split_at_half(tmp_path: Path) -> None:
+    soft = np.arange(0, 256, 5, dtype=np.uint8)[None]
     write_mask(tmp_path / "soft.png", soft)
-    assert read_ids(tmp_path / "soft.png", "binary").tolist() == [[0, 0, 1, 1]]
+    assert np.array_equal(read_ids(tmp_path / "soft.png", "binary"), soft > 127)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 255], [0, 1]),
+        ([0, 1, 255], [0, 1, 255]),  # 255 beside ids is void
+        ([0, 5, 18, 20, 38], [0, 1, 1, 1, 1]),
+        ([0, 100, 255], [0, 1, 1]),
+        ([[0, 0, 0], [255, 0, 0], [255, 255, 255], [0, 0, 255]], [0, 1, 1, 1]),
+        ([[0, 0, 0], [64, 0, 0], [192, 128, 0]], [0, 1, 1]),
+    ],
+)
+def test_all_that_is_not_0_in_a_binary_mask_is_the_object(
+    tmp_path: Path, values: list, expected: list[int]
+) -> None:
+    write_mask(tmp_path / "m.png", np.array([values], dtype=np.uint8))
+    assert read_ids(tmp_path / "m.png", "binary").tolist() == [expected]
+
+
+def test_ids_are_kept(tmp_path: Path) -> None:
     palette = Image.fromarray(np.array([[0, 1, 2, 255]], dtype=np.uint8), mode="P")
     palette.putpalette([0, 0, 0, 200, 10, 10, 10, 200, 10] + [0] * 759)
     palette.save(tmp_path / "ids.png")
     assert read_ids(tmp_path / "ids.png", "instances").tolist() == [[0, 1, 2, 255]]
+    assert read_ids(tmp_path / "ids.png", "binary").tolist() == [[0, 1, 1, 255]]
+    gray = Image.fromarray(np.array([[0, 38, 255]], dtype=np.uint8), mode="P")
+    gray.putpalette([level for level in range(256) for _ in "rgb"])
+    gray.save(tmp_path / "gray.png")
+    assert read_ids(tmp_path / "gray.png", "binary").tolist() == [[0, 1, 1]]
     write_mask(tmp_path / "many.png", np.array([[0, 300]], dtype=np.uint16))
     with pytest.raises(StremnError, match="ids up to 300; the largest possible is 254"):
         read_ids(tmp_path / "many.png", "instances")
     write_mask(tmp_path / "color.png", np.zeros((2, 2, 3), dtype=np.uint8))
     with pytest.raises(StremnError, match=r"color\.png holds colors \(mode RGB\), not ids"):
         read_ids(tmp_path / "color.png", "parts")
-    write_mask(tmp_path / "color.png", np.array([[[200, 0, 0], [255, 255, 0]]], dtype=np.uint8))
-    assert read_ids(tmp_path / "color.png", "binary").tolist() == [[0, 1]]  # by brightness
+
+
+def test_large_photographs_are_decoded_smaller_and_compared_in_full(tmp_path: Path) -> None:
+    from PIL import Image as Pillow
+
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    photo = np.zeros((2200, 4400, 3), np.uint8)
+    photo[:, 2200:] = 200
+    turned = Pillow.Exif()
+    turned[0x0112] = 6  # a camera held sideways
+    for name, extra in (("flat", {}), ("upright", {"exif": turned})):
+        Pillow.fromarray(photo).save(tmp_path / "images" / f"{name}.jpg", **extra)
+        shape = photo.shape[:2] if name == "flat" else photo.shape[1::-1]
+        write_mask(tmp_path / "masks" / f"{name}.png", np.ones(shape, np.uint8))
+    stills = open_stills(tmp_path)
+    flat, upright = stills.load(0), stills.load(1)
+    assert flat.image.shape == (256, 512, 3)
+    assert upright.image.shape == (512, 256, 3)
+    assert flat.image[:, :240].max() < 20 < 180 < flat.image[:, 270:].min()
+    write_mask(tmp_path / "masks" / "flat.png", np.ones((1100, 2200), np.uint8))
+    with pytest.raises(StremnError, match="has 4400x2200 pixels, its mask 2200x1100"):
+        open_stills(tmp_path).load(0)
 
 
 def broken_folder(root: Path) -> None:
@@ -335,16 +382,16 @@ def test_sets_without_an_object_to_cut_out_are_named_together(tmp_path: Path, ki
         ([0, 1, 2, 3], [0, 1, 1, 1]),  # ids: every one is the object
         ([0, 1, 255, 2], [0, 1, VOID, 1]),  # 255 beside ids is void
         ([0, 255, 255, 0], [0, 1, 1, 0]),
-        ([0, 40, 200, 255], [0, 0, 1, 1]),  # a soft edge
+        ([0, 40, 200, 255], [0, 1, 1, 1]),
         ([0, 0, 0, 0], [0, 0, 0, 0]),
     ],
 )
 @pytest.mark.parametrize("mode", ["L", "P"])
-def test_binary_masks_are_ids_or_bright(
+def test_binary_masks_hold_ids_or_levels(
     tmp_path: Path, row: list[int], expected: list[int], mode: str
 ) -> None:
     image = Image.fromarray(np.array([row, row], np.uint8))
     if mode == "P":
-        image.putpalette(bytes(range(256)) * 3)
+        image.putpalette([level for level in range(256) for _ in "rgb"])
     image.save(tmp_path / "m.png")
     assert read_ids(tmp_path / "m.png", "binary").tolist() == [expected, expected]

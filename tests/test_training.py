@@ -380,6 +380,67 @@ def test_lower_can_be_better(tmp_path: Path) -> None:
     assert result.best == 1.0
 
 
+def test_a_run_killed_while_it_validates_scores_that_step_when_it_goes_on(tmp_path: Path) -> None:
+    def killed(_: nn.Module) -> dict[str, float]:
+        raise KilledError
+
+    settings = make_config(9, validate_every=3, checkpoint_every=3)
+    with pytest.raises(KilledError):
+        fit(make_model(), make_phases(9), settings, out=tmp_path, validate=killed)
+    scores = iter([0.9, 0.2, 0.1])
+    result = fit(
+        make_model(),
+        make_phases(9),
+        settings,
+        out=tmp_path,
+        resume=True,
+        validate=lambda _: {"J": next(scores)},
+    )
+    assert result.best == 0.9
+    steps = [row["step"] for row in read_rows(tmp_path / "validation.csv")]
+    assert steps == ["3", "6", "9"]
+    again = fit(  # nothing is left to do, nor to score
+        make_model(), make_phases(9), settings, out=tmp_path, resume=True, validate=killed
+    )
+    assert (again.best, again.step) == (0.9, 9)
+
+
+def test_the_best_is_looked_for_anew_where_validation_differs(tmp_path: Path) -> None:
+    def score(steps: int, j: float, frames: int) -> float | None:
+        return fit(
+            make_model(),
+            make_phases(steps),
+            make_config(steps, validate_every=3),
+            out=tmp_path,
+            resume=steps > 3,
+            recipe={"validation": {"frames": frames}},
+            accept=("train.steps",),
+            validate=lambda _: {"J": j},
+        ).best
+
+    assert score(3, 0.9, frames=5) == 0.9
+    assert score(6, 0.8, frames=5) == 0.9
+    assert score(9, 0.7, frames=50) == 0.7
+
+
+class Unlucky(Line):
+    """Has no sample of one number."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index == 5:
+            raise StremnError("No usable clip: the masks\nmay be empty.")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_says_is_said_alone(tmp_path: Path, workers: int) -> None:
+    phase = Phase("only", 6, 4, Unlucky(), collate, squared_error)
+    with pytest.raises(StremnError) as told:
+        fit(make_model(), [phase], make_config(6, workers=workers), out=tmp_path)
+    assert str(told.value) == "No usable clip: the masks\nmay be empty."
+    assert not multiprocessing.active_children()  # they would keep the process from its end
+
+
 def test_workers_give_the_same_weights(tmp_path: Path) -> None:
     models = []
     for workers in (0, 2):

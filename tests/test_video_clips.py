@@ -172,7 +172,7 @@ def test_stretches_that_start_without_object_are_drawn_again() -> None:
     for clip in clips_of(source, 10, 3):
         assert (clip.labels[0] == 1).any()
     empty = VideoClips(VideoReader([MovingDisks("a", 10, entries=(50,))]))
-    with pytest.raises(StremnError, match="No usable clip in 30 draws from 1 videos"):
+    with pytest.raises(StremnError, match="No usable clip in 300 draws from 1 videos"):
         clips_of(empty, 1)
 
 

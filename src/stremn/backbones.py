@@ -10,6 +10,7 @@ import timm
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from jaxtyping import Float
+from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -91,7 +92,10 @@ def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
 
 
 def cut_backbone(model: nn.Module) -> Backbone:
-    """Cut a timm model at strides 4, 8 and 16, folding its BatchNorms."""
+    """Cut a timm model at strides 4, 8 and 16, folding its BatchNorms or freezing them.
+
+    One that went on counting would mix the frames of a batch, and what training saw with the test.
+    """
     # What timm says of a model: settings it was trained with, and where its features are.
     settings: Any = model.pretrained_cfg
     features: Any = model.feature_info
@@ -109,6 +113,7 @@ def cut_backbone(model: nn.Module) -> Backbone:
             parts.append(nn.Sequential())
     for part in parts[:3]:
         fold_batch_norms(part)
+        freeze_batch_norm_2d(part)  # those that no convolution comes before
         ease_depthwise(part)
     width = {info["reduction"]: info["num_chs"] for info in features}
     backbone = Backbone(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, UInt8
 
 from stremn.data.absences import beginning, run_of_frames
 from stremn.data.actors import Actor, carrying, filmed
-from stremn.data.clips import Clip, introduce
+from stremn.data.clips import ATTEMPTS, Clip, introduce
 from stremn.data.colors import flickering
 from stremn.data.cut_outs import StillDraw, occluder
 from stremn.data.labelled_videos import VideoReader
@@ -104,10 +104,6 @@ class ComposedClipParameters:
 
 FILMED_GAP = 3
 """Largest gap between the frames of a filmed object: its shape changes, its size hardly."""
-
-
-ATTEMPTS = 20
-"""Draws of a clip before its data is called unusable."""
 
 
 class ComposedClips:

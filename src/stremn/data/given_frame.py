@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from stremn.data.clips import Clip, introduce
+from stremn.data.clips import ATTEMPTS, Clip, introduce
 from stremn.data.colors import ColorRange, color_matrix, flickering
 from stremn.data.layers import Layer, channels_first, render
 from stremn.data.shapes import Mask, bounding_box, feathered, id_counts
@@ -22,10 +22,6 @@ from stremn.data.warps import Matrices, Motion, bends, motion_matrices, smooth_p
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
-
-ATTEMPTS = 200
-"""Draws of a clip before the objects are called too small: those of 16 pixels fail in six of
-seven."""
 
 SHORT_SIDE = 480
 """Larger frames are reduced to this."""

@@ -49,10 +49,16 @@ def large_ids(ids: Mask, least: float = 0.0) -> list[int]:
 
 
 def middle_of(mask: Mask) -> tuple[float, float] | None:
-    """Mean place (x, y) of the pixels that are not 0, of every second row and column."""
-    moments = cv2.moments(mask[::2, ::2], binaryImage=True)
-    area = moments["m00"]
-    return (2 * moments["m10"] / area, 2 * moments["m01"] / area) if area else None
+    """Mean place (x, y) of the pixels that are not 0, of every second row and column.
+
+    Of all, should those hold none: a wire is one pixel wide. None of an empty mask.
+    """
+    for step in (2, 1):
+        moments = cv2.moments(mask[::step, ::step], binaryImage=True)
+        area = moments["m00"]
+        if area:
+            return step * moments["m10"] / area, step * moments["m01"] / area
+    return None
 
 
 def half_plane(rng: np.random.Generator, mask: Mask) -> Mask:

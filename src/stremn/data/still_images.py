@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from stremn.data.clips import Clip, introduce
+from stremn.data.clips import ATTEMPTS, Clip, introduce
 from stremn.data.colors import flickering
 from stremn.data.cut_outs import StillDraw
 from stremn.data.layers import channels_first, render
@@ -18,9 +18,6 @@ from stremn.data.still_layers import StillClipParameters, backdrop, moving, pass
 from stremn.data.stills import StillImages
 from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
-
-ATTEMPTS = 20
-"""Draws of a clip before its data is called unusable; one in fifty draws or fewer fails."""
 
 
 class StillImageClips:

@@ -6,6 +6,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, Protocol
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -16,7 +17,7 @@ from stremn.data.shapes import Mask, shrunk_to
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
-from stremn.media.video import read_image
+from stremn.media.video import read_reduced
 
 Kind = Literal["binary", "instances", "parts"]
 """What a mask's values mean: one object (anything that is not 0); an id for each object; or
@@ -65,10 +66,14 @@ def recent_stills() -> Recent[int, Still]:
 def read_ids(path: Path, kind: Kind) -> Mask:
     """Read a mask file. Binary masks, which may be color or soft, become 0, 1 and `VOID`.
 
+    In a binary mask all that is not 0, or not black, is the object: ids, gray levels or colors.
+    Only where there are many levels, as along a soft edge, is it what is brighter than half.
+
     Raises StremnError if it cannot be decoded, or holds colors or ids above 255 that mean objects.
     """
     if kind == "binary":
-        return _as_one_object(_brightness(path))
+        values, are_ids = _levels(path)
+        return _as_one_object(values, are_ids)
     ids = read_indices(path)
     if ids.max() > VOID:
         raise StremnError(f"{path} holds ids up to {int(ids.max())}; the largest possible is 254.")
@@ -76,37 +81,56 @@ def read_ids(path: Path, kind: Kind) -> Mask:
 
 
 MOST_IDS = 32
-"""Values up to this are ids, not brightness: a mask that is bright or dark reaches higher."""
+"""Gray values up to this are ids, and more levels than this are a soft edge's or a JPEG's."""
 
 
-def _as_one_object(values: np.ndarray) -> Mask:
-    """All ids as object 1, with 255 beside them void; else what is brighter than half."""
+def _as_one_object(values: np.ndarray, are_ids: bool) -> Mask:
     used = np.unique(values)
-    if used[used != VOID].max(initial=0) in range(1, MOST_IDS + 1):
+    if are_ids or used[used != VOID].max(initial=0) in range(1, MOST_IDS + 1):
         return np.where(values == VOID, VOID, values > 0).astype(np.uint8)
+    if len(used) <= MOST_IDS:
+        return (values > 0).astype(np.uint8)
     return (values.astype(np.int64) * 2 > int(values.max())).astype(np.uint8)
 
 
-def _brightness(path: Path) -> np.ndarray:
-    """Gray values or palette indices "height width"; colors are reduced to their brightness."""
+def _levels(path: Path) -> tuple[np.ndarray, bool]:
+    """What a mask file holds, "height width", and whether it is ids for sure.
+
+    Indices of a palette of colors are ids; gray values may be; of colors the strongest channel is
+    taken.
+    """
     try:
         with Image.open(path) as file:
-            plain = file.mode in ("P", "L", "1", "I", "I;16")
-            return np.asarray(file if plain else file.convert("L"))
+            if file.mode in ("L", "1", "I", "I;16"):
+                return np.asarray(file), False
+            colors = np.asarray(file.convert("RGB"))
+            if file.mode == "P" and (colors != colors[..., :1]).any():
+                return np.asarray(file), True
+            return colors.max(2), False
     except (OSError, SyntaxError) as error:
         raise StremnError(f"{path} cannot be read as a mask ({error}).") from error
 
 
-def make_still(name: str, image: Picture, ids: UInt8[np.ndarray, "h w"], kind: Kind) -> Still:
+def make_still(
+    name: str,
+    image: Picture,
+    ids: UInt8[np.ndarray, "h w"],
+    kind: Kind,
+    size: tuple[int, int] | None = None,
+) -> Still:
     """Check that picture and ids belong together, and reduce them to `LONGEST_SIDE`.
 
-    Raises StremnError if their sizes differ; `name` says where they are from.
+    `size` is the (height, width) of a picture that was read smaller than it is. Raises StremnError
+    if their sizes differ; `name` says where they are from.
     """
-    if image.shape[:2] != ids.shape:
+    height, width = image.shape[:2] if size is None else size
+    if (height, width) != ids.shape:
         raise StremnError(
-            f"{name} has {image.shape[1]}x{image.shape[0]} pixels, "
+            f"{name} has {width}x{height} pixels, "
             f"its mask {ids.shape[1]}x{ids.shape[0]}; they must be equal."
         )
+    if image.shape[:2] != ids.shape:  # read smaller; still larger than what is kept
+        ids = cv2.resize(ids, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     image, ids = shrunk_to(LONGEST_SIDE, image, ids)
     return Still(image, ids, kind)
 
@@ -141,7 +165,8 @@ class PairedStills:
     def _read(self, index: int) -> Still:
         pair = self._pairs[index]
         ids = read_ids(pair.mask, self._kind)
-        return make_still(self.name(index), read_image(pair.image), ids, self._kind)
+        image, size = read_reduced(pair.image, 2 * LONGEST_SIDE)
+        return make_still(self.name(index), image, ids, self._kind, size)
 
 
 class SelectedStills:

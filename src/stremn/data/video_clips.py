@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from stremn.data.clips import Clip, introduce
+from stremn.data.clips import ATTEMPTS, Clip, introduce
 from stremn.data.colors import ColorRange, color_matrix
 from stremn.data.labelled_videos import VideoReader
 from stremn.data.layers import Layer, channels_first, render
@@ -111,9 +111,6 @@ class VideoClipParameters:
 SMALLEST_OBJECT = 0.0005
 """Share of its frame that an object must cover to be chosen, or to count as seen."""
 
-ATTEMPTS = 30
-"""Draws of a clip before the videos are called unusable."""
-
 
 class VideoClips:
     """A clip source: stretches of videos, cropped round one of the objects.
@@ -191,11 +188,12 @@ def draw_scene(
     if stretch is None:
         return None
     video, times = stretch
-    items = [reader.read(video, int(time)) for time in times]
-    first = items[0][1]
+    first_item = reader.read(video, int(times[0]))
+    first = first_item[1]
     numbers = [] if first is None else large_ids(first, SMALLEST_OBJECT)
     if first is None or not numbers:
-        return None
+        return None  # the other frames need not be decoded
+    items = [first_item, *(reader.read(video, int(time)) for time in times[1:])]
     main = int(rng.choice(numbers))
     every = [ids for _, ids in items]
     chosen = _chosen(rng, every, main, p.objects)

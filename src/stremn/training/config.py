@@ -19,7 +19,9 @@ __all__ = [
     "refuse_differences",
 ]
 
-# Keys that touch the weights by rounding at most: a resumed run may change them unasked.
+# Keys that decide nothing about what is learned: a resumed run may change them unasked. All but
+# `micro_batch` touch the weights by rounding at most; that one also splits losses that are means
+# over a batch's objects, and the draws of random rules.
 FREE_KEYS = (
     "validation",
     "train.checkpoint_every",

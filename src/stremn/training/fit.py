@@ -111,6 +111,9 @@ def fit(
         now = {**(recipe or {}), "train": config.model_dump(mode="json")}
         refuse_differences(before, now, accept)
         run.restore(saved)
+        if before.get("validation") != now.get("validation"):
+            run.best = None  # scores of another validation say nothing about these
+            logger.info("validation differs from the run before: the best is looked for anew")
         logger.info("resumed at step %d of %d", run.step, config.steps)
     _rehearse(run, phases)
     if main and recipe is not None:
@@ -142,7 +145,9 @@ def _train(
     config, started = run.config, time.monotonic()
     stopped: Literal["finished", "interrupted", "time budget"] = "finished"
     means, clock = Means(), Clock()
-    validated = -1
+    due = run.step % config.validate_every == 0 or run.step == config.steps
+    if due and run.scored != run.step:  # the run before was killed while it validated
+        _validate(run, hooks, log)
     for phase, micro_batches in batches(phases, run.step, config, run.accelerator, clock):
         try:
             scalars = run.update(phase, micro_batches)
@@ -158,7 +163,6 @@ def _train(
             log.advance(run.step)
         if run.step % config.validate_every == 0:
             _validate(run, hooks, log)
-            validated = run.step
         elif run.step % config.checkpoint_every == 0:
             _save(run, hooks)
         clock.pause_over()
@@ -167,7 +171,7 @@ def _train(
             stopped = "interrupted" if request == 1 else "time budget"
             logger.info("stopped at step %d: %s; go on with --resume", run.step, stopped)
             break
-    if validated != run.step:
+    if run.scored != run.step:
         if stopped == "interrupted":
             _save(run, hooks)
         else:
@@ -195,6 +199,7 @@ def _validate(run: Run, hooks: _Hooks, log: TrainingLog | None) -> None:
         if scores and _is_better(run.config, _monitored(run.config, scores), run.best):
             run.best = scores[run.config.monitor]
             write_atomically(hooks.out / BEST, lambda path: hooks.export(model, path))
+    run.scored = run.step
     _save(run, hooks)
 
 
@@ -323,7 +328,8 @@ def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> Non
 def _rehearse(run: Run, phases: Sequence[Phase[Any, Any]]) -> None:
     """Go through the first step of each phase that is to come, without its update.
 
-    A later phase may take larger batches: what does not fit should fail now, not after hours.
+    A later phase may take larger batches: what does not fit should fail now, not after hours. Clips
+    of a later batch may hold more objects, and need more, than these.
     """
     first = 0
     for phase in phases:
@@ -339,8 +345,8 @@ def _rehearse(run: Run, phases: Sequence[Phase[Any, Any]]) -> None:
             raise StremnError(
                 f"Phase {phase.name!r}: {min(run.config.micro_batch or own, own)} of its samples "
                 f"at once do not fit into the memory of {run.accelerator.device}. A smaller "
-                "train.micro_batch gives the same training, more slowly; a smaller batch, size or "
-                "number of frames gives another."
+                "train.micro_batch gives nearly the same training, more slowly; a smaller batch, "
+                "size or number of frames gives another."
             ) from error
 
 

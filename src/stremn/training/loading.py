@@ -91,10 +91,17 @@ def batches(
         loader = iter(
             _loader(phase, [indices for step in shares for indices in step], config, place)
         )
-        for step in shares:
-            with clock.waiting():
-                micro_batches = [next(loader).to(place.device) for _ in step]
-            yield phase, micro_batches
+        try:
+            for step in shares:
+                with clock.waiting(), _in_the_workers_words():
+                    micro_batches = [next(loader).to(place.device) for _ in step]
+                yield phase, micro_batches
+        finally:
+            # An error's traceback would keep the loader, and the process would wait at its end for
+            # workers that no signal ends (see below). PyTorch has no public way to end them.
+            end_workers = getattr(loader, "_shutdown_workers", None)
+            if end_workers is not None:
+                end_workers()
 
 
 def first_micro_batch(phase: Phase[Any, Any], config: TrainConfig, place: Place) -> Any:
@@ -144,6 +151,16 @@ def _loader(
         # Its own generator: drawing the workers' seed must not move the global one.
         generator=torch.Generator().manual_seed(config.seed),
     )
+
+
+@contextmanager
+def _in_the_workers_words() -> Iterator[None]:
+    """Leave out what PyTorch puts before a worker's own error: where, and its traceback."""
+    try:
+        yield
+    except StremnError as error:
+        _, _, said = str(error).rpartition(f"{StremnError.__name__}: ")
+        raise StremnError(said.strip()) from error
 
 
 def _leave_signals_to_parent(_: int) -> None:

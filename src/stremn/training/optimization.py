@@ -76,6 +76,8 @@ class Run:
         self.accelerator = accelerator
         self.step = 0
         self.best: float | None = None
+        self.scored = 0
+        """Step whose weights were validated last."""
         groups = parameter_groups(model, config)
         self.loss_module: nn.Module = accelerator.prepare(_LossModule(model, config.precision))
         self.average = copy.deepcopy(model).requires_grad_(False) if config.ema else None
@@ -97,6 +99,7 @@ class Run:
         facts = {
             "step": self.step,
             "best": self.best,
+            "scored": self.scored,
             "train": self.config.model_dump(mode="json"),
             "recipe": recipe,
         }
@@ -110,6 +113,7 @@ class Run:
             self.average.load_state_dict(average)
         restore_optimizer(self.optimizer, self.model, under(saved.tensors, "optimizer"))
         self.step, self.best = saved.facts["step"], saved.facts["best"]
+        self.scored = saved.facts.get("scored", self.step)
 
     def rehearse(self, phase: Phase[Any, Any], batch: Any) -> None:
         """Do all that a step does with a micro-batch but the update: what does not fit, fails."""
