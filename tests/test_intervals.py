@@ -52,9 +52,10 @@ def test_few_sequences_are_covered_as_often_as_the_page_says():
         assert inside / 600 == pytest.approx(said, abs=0.05)
 
 
-def test_one_sequence_says_nothing_about_others():
-    interval = mean_interval(np.array([0.003]), np.ones(1, np.int64))
-    assert interval.mean == 0.003
+@pytest.mark.parametrize("values", [[0.003], [0.003, 0.004]])
+def test_one_or_two_sequences_say_nothing_about_others(values):
+    interval = mean_interval(np.array(values), np.ones(len(values), np.int64))
+    assert interval.mean == pytest.approx(np.mean(values))
     assert not interval.known
     assert interval.tie
 

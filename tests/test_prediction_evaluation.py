@@ -162,9 +162,11 @@ def test_some_of_the_clips_are_of_all_videos():
     text = table([scores])
     assert "Mean over 4 clips of 20, evenly spaced, and 3 predicted frames" in text
     assert "bootstrap interval over clips." in text
-    whole = table([score("zero", predict_zero, Windows(5, 5), 5, 3)])
-    assert "interval over the 2 people or videos they come from" in whole
-    assert "[" not in table([score("zero", predict_zero, Windows(5), 5, 3)]).splitlines()[2]
+    whole = table([score("zero", predict_zero, Windows(5, 5, 5), 5, 3)])
+    assert "in brackets the 95 % bootstrap interval over the 3 people or videos they" in whole
+    few = table([score("zero", predict_zero, Windows(5, 5), 5, 3)])
+    assert "too few for the 95 % bootstrap interval over the 2 people or videos" in few
+    assert "[" not in few.splitlines()[2]
 
 
 def test_table_names_every_convention_and_curves_are_drawn(tmp_path):

@@ -266,8 +266,10 @@ def table(rows: Sequence[Scores], metrics: Sequence[Metric] = tuple(METRICS.valu
     of_all = "" if clips == total else f" of {total}, evenly spaced,"
     samples = "clips" if origins == clips else f"the {origins} people or videos they come from"
     lines.append("")
+    known = rows[0].interval(names[0]).known
+    brackets = "in brackets" if known else "too few for"
     lines.append(
-        f"Mean over {clips} clips{of_all} and {frames} predicted frames; in brackets the 95 % "
+        f"Mean over {clips} clips{of_all} and {frames} predicted frames; {brackets} the 95 % "
         f"bootstrap interval over {samples}."
     )
     lines.extend(f"- {m.name}: {m.convention}; {arrows[m.name]}" for m in metrics)

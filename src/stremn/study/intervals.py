@@ -24,7 +24,7 @@ DRAWS = 10_000
 class Interval:
     """A mean with its bootstrap percentile interval, over so many samples of the world.
 
-    Of one sample nothing is known but the mean, which `low` and `high` then are.
+    One or two samples say nothing of how far others lie from them.
     """
 
     mean: float
@@ -34,8 +34,8 @@ class Interval:
 
     @property
     def known(self) -> bool:
-        """Whether there is more than one sample."""
-        return self.samples > 1
+        """Whether there are samples enough for an interval to mean something."""
+        return self.samples > 2
 
     @property
     def tie(self) -> bool:

@@ -172,13 +172,13 @@ def _difference(difference: Interval | None) -> str:
         f"{100 * v:+.1f}" for v in (difference.mean, difference.low, difference.high)
     )
     if not difference.known:
-        return f"{mean} (one sequence)"
+        return f"{mean} (too few sequences)"
     return f"{mean} ({low} to {high})" + (" tie" if difference.tie else "")
 
 
 def _range(interval: Interval) -> str:
     if not interval.known:
-        return "one sequence"
+        return "too few sequences"
     return f"{_percent(interval.low)} to {_percent(interval.high)}"
 
 
