@@ -18,7 +18,7 @@ from stremn.errors import StremnError
 from stremn.policies import Learned, RandomDrop
 from stremn.pretrained import load_model
 from stremn.segmentation import build_model
-from stremn.training.cost import estimate_cost, gradient_flops, moving_square
+from stremn.training.cost import estimate_cost, gradient_flops, most_objects, moving_square
 from stremn.training.recipe_data import clip_dataset, open_data, open_videos, used_sources
 from stremn.training.recipe_format import ModelSection, StageSection, VideosSection, read_recipe
 from stremn.training.recipe_model import StageLoss, first_model, model_config, training_policy
@@ -117,7 +117,19 @@ def recipe(tmp_path: Path, data: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["small-still", "small-video", "small-policy", "small-evidence"])
+VOS_RECIPES = sorted(p.stem for p in RECIPES.glob("*.toml") if not p.stem.startswith("prediction"))
+
+
+@pytest.mark.parametrize("name", VOS_RECIPES)
+def test_every_recipe_is_read_and_its_clips_have_what_it_sets(name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    model_config(recipe.model)
+    for source, section in recipe.data.sources.items():
+        assert most_objects(section, source) >= 1
+    assert f"recipes/{name}.toml" in (RECIPES / f"{name}.toml").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in VOS_RECIPES if name.startswith("small-")])
 def test_recipes_of_the_small_model(name: str) -> None:
     recipe = read_recipe(RECIPES / f"{name}.toml")
     assert recipe.model.preset == "small"
@@ -313,6 +325,16 @@ def test_cost_counts_what_the_recipe_trains_and_needs_no_weights(
     small = ["stages.0.size=64", "stages.0.batch=1", 'model.start="not/there.safetensors"']
     cost = estimate_cost(RECIPES / f"{name}.toml", small)
     assert 0 < cost.trainable < 0.3 * cost.parameters
+
+
+def test_costs_are_those_of_clips_with_several_objects(recipe: Path) -> None:
+    def flops(objects: int) -> float:
+        sets = [f"data.sources.stills.parameters={{objects = {objects}}}", "stages.0.batch=4"]
+        return estimate_cost(recipe, sets).stages[0].flops
+
+    assert flops(4) > 1.3 * flops(1)
+    labels = moving_square(read_recipe(recipe).stages[0], 0, 4).labels
+    assert np.unique(labels).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:

@@ -29,10 +29,6 @@ class Pyramid:
     stride8: Float[Tensor, "b c8 h8 w8"]
     stride16: Float[Tensor, "b c16 h w"]
 
-    def take(self, entries: Tensor) -> Pyramid:
-        """Return the features of some batch entries, in the order given."""
-        return Pyramid(self.stride4[entries], self.stride8[entries], self.stride16[entries])
-
 
 class Backbone(nn.Module):
     """A convolutional backbone in three parts: image -> stride 4 -> stride 8 -> stride 16."""

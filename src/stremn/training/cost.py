@@ -19,11 +19,11 @@ from stremn.hardware import keep_freed_memory, pick_device, precision_name
 from stremn.model import STReMN
 from stremn.study.machine import measure_machine
 from stremn.training.optimization import parameter_groups
-from stremn.training.recipe_data import clip_dataset, open_data, used_sources
-from stremn.training.recipe_format import Recipe, StageSection, read_recipe
+from stremn.training.recipe_data import clip_dataset, clip_parameters, open_data, used_sources
+from stremn.training.recipe_format import Recipe, SourceSection, StageSection, read_recipe
 from stremn.training.recipe_model import StageLoss, blank_model, model_config
 
-__all__ = ["Cost", "StageCost", "estimate_cost", "moving_square"]
+__all__ = ["Cost", "StageCost", "estimate_cost", "most_objects", "moving_square"]
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,9 @@ class Cost:
 def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
     """Build everything, take two steps of each stage on synthetic clips, and time the second.
 
-    Needs no data and no weights: a step costs the same with any. If the recipe's data is there, the
-    time to make clips is measured too.
+    Needs no data and no weights: a step costs the same with any that hold as many objects. The
+    clips hold one object up to the most that a source may have, in turn. If the recipe's data is
+    there, the time to make clips is measured too.
     """
     recipe = read_recipe(path, overrides)
     if recipe.train.threads is not None:
@@ -137,7 +138,9 @@ def _cost_of_a_step(
     One micro-batch of each step is made; both figures are scaled to the batch.
     """
     micro = min(recipe.train.micro_batch or stage.batch, stage.batch)
-    batch = collate([moving_square(stage, seed) for seed in range(micro)]).to(device)
+    most = max(most_objects(recipe.data.sources[name], name) for name in stage.sources)
+    clips = [moving_square(stage, seed, 1 + seed % most) for seed in range(micro)]
+    batch = collate(clips).to(device)
     loss = StageLoss(stage, recipe.loss)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
 
@@ -159,17 +162,24 @@ def _cost_of_a_step(
     return (time.monotonic() - begin) * scale, counter.get_total_flops() * scale
 
 
-def moving_square(stage: StageSection, seed: int) -> Clip:
-    """A clip of a bright square that moves over noise."""
+def most_objects(source: SourceSection, name: str) -> int:
+    """Objects that a clip of a source may hold; composed clips hold seldom more than two."""
+    return getattr(clip_parameters(source, name), "objects", 2)
+
+
+def moving_square(stage: StageSection, seed: int, objects: int = 1) -> Clip:
+    """A clip of bright squares that move over noise, one below the other."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 128, (stage.frames, 3, stage.size, stage.size), dtype=np.uint8)
     labels = np.zeros((stage.frames, stage.size, stage.size), dtype=np.uint8)
     side = stage.size // 4
     for t in range(stage.frames):
         x = t * (stage.size - side) // stage.frames
-        frames[t, :, side : 2 * side, x : x + side] += 100
-        labels[t, side : 2 * side, x : x + side] = 1
-    return Clip(frames, labels, np.array([0]))
+        for number in range(1, objects + 1):
+            y = number * (stage.size - side) // (objects + 1)
+            frames[t, :, y : y + side // 2, x : x + side] += 50
+            labels[t, y : y + side // 2, x : x + side] = number
+    return Clip(frames, labels, np.zeros(objects, dtype=np.int64))
 
 
 def _peak_bytes(device: torch.device) -> int | None:

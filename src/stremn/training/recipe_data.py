@@ -25,9 +25,17 @@ from stremn.data.still_sets import check_pairing, check_stills, open_stills, wit
 from stremn.data.stills import StillImages
 from stremn.data.video_clips import GapSchedule, VideoClipParameters, VideoClips
 from stremn.errors import StremnError
-from stremn.training.recipe_format import DataSection, Recipe, VideosSection
+from stremn.training.recipe_format import DataSection, Recipe, SourceSection, VideosSection
 
-__all__ = ["OpenData", "clip_dataset", "clip_source", "open_data", "open_videos", "used_sources"]
+__all__ = [
+    "OpenData",
+    "clip_dataset",
+    "clip_parameters",
+    "clip_source",
+    "open_data",
+    "open_videos",
+    "used_sources",
+]
 
 TOLD_EVERY = 10.0
 """Seconds between two lines about the check of the data."""
@@ -128,17 +136,28 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
     readers = [opened.readers[each] for each in section.videos]
     reader = joined(readers) if readers else None
     gaps = GapSchedule(section.gaps) if section.gaps is not None else None
-    where = f"data.sources.{name}.parameters"
-    if section.kind == "stills":
-        return StillImageClips(
-            stills, weights, _parameters(StillClipParameters, section.parameters, where)
-        )
-    if section.kind == "composed":
-        parameters = _parameters(ComposedClipParameters, section.parameters, where)
+    parameters = clip_parameters(section, name)
+    if isinstance(parameters, StillClipParameters):
+        return StillImageClips(stills, weights, parameters)
+    if isinstance(parameters, ComposedClipParameters):
         return ComposedClips(stills, reader, gaps, parameters, weights)
     if reader is None:
         raise StremnError(f"data.sources.{name} makes clips of videos, but names none.")
-    return VideoClips(reader, gaps, _parameters(VideoClipParameters, section.parameters, where))
+    return VideoClips(reader, gaps, parameters)
+
+
+def clip_parameters(
+    section: SourceSection, name: str
+) -> StillClipParameters | ComposedClipParameters | VideoClipParameters:
+    """Return the parameters of the source `name`. Raises StremnError for what they do not have."""
+    where = f"data.sources.{name}.parameters"
+    match section.kind:
+        case "stills":
+            return _parameters(StillClipParameters, section.parameters, where)
+        case "composed":
+            return _parameters(ComposedClipParameters, section.parameters, where)
+        case "videos":
+            return _parameters(VideoClipParameters, section.parameters, where)
 
 
 def open_videos(section: VideosSection, left_out: LeaveOut | None = None) -> SequenceSet:

@@ -77,7 +77,8 @@ class SourceSection(Config):
     stills: tuple[str, ...] = ()
     videos: tuple[str, ...] = ()
     gaps: tuple[tuple[float, PositiveInt], ...] | None = None
-    """(progress, largest gap between frames of a video) pairs."""
+    """(progress, largest gap between frames of a video) pairs; progress as a share of the clips,
+    not of the steps: stages of larger batches have more of it."""
     parameters: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -115,6 +115,7 @@ class ClipLoss:
     """Cross entropy on merged log-probabilities over all frames but the first, plus overlap.
 
     `dice` and `lovasz` are the weights of two losses on the overlap of regions (not the paper's).
+    Dice is a mean over all objects of a clip; one that is given later adds nothing before.
 
     `slots` and `policy` are those of the memory during training; `policy` None is the model's
     learned rule. `bootstrap` is the share of hardest pixels kept at the end (1 keeps all, the
