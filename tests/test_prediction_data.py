@@ -336,6 +336,19 @@ def test_subfolders_named_like_splits_are_the_splits(tmp_path):
         video_folder(tmp_path, "train", frames=4, size=8, channels=1)
 
 
+def test_a_video_too_long_to_be_held_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "train" / "walk"
+    folder.mkdir(parents=True)
+    for index in range(6):
+        cv2.imwrite(str(folder / f"{index}.png"), np.full((8, 8), index, np.uint8))
+    clips = video_folder(tmp_path, "train", frames=3, size=8, channels=1)
+    monkeypatch.setattr("stremn.data.frame_clips.KEPT_BYTES", 5 * 8 * 8)
+    with pytest.raises(StremnError, match=r"walk has more than the 5 frames of 8x8 that are held"):
+        clips[0]
+    monkeypatch.setattr("stremn.data.frame_clips.KEPT_BYTES", 6 * 8 * 8)
+    assert clips[1][:, 0, 0, 0].tolist() == [3, 4, 5]
+
+
 def test_images_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
     for index in (2, 10, 1):
         cv2.imwrite(str(tmp_path / f"frame{index}.tiff"), np.full((8, 8), index, np.uint8))

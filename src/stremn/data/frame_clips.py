@@ -7,6 +7,8 @@ so that `check_disjoint` can show that no two splits share one.
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -23,8 +25,8 @@ from stremn.errors import StremnError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
-VIDEOS_KEPT = 8
-"""Videos that a source of clips holds decoded in memory."""
+KEPT_BYTES = 2**30
+"""Bytes of decoded videos that a source of clips holds, in each worker."""
 VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".m4v"})
 
 
@@ -110,7 +112,7 @@ class SpanClips:
             raise StremnError(f"Frames have 1 channel (grey) or 3 (RGB); got {channels}.")
         self.spans, self.size, self.channels = tuple(spans), size, channels
         self._names = dict(names or {})
-        self._decoded: Recent[Path, np.ndarray] = Recent(VIDEOS_KEPT, _one)
+        self._decoded: Recent[Path, np.ndarray] = Recent(KEPT_BYTES, attrgetter("nbytes"))
 
     def __len__(self) -> int:
         """Number of clips."""
@@ -140,11 +142,16 @@ class SpanClips:
         return frozenset(map(self.origin, range(len(self))))
 
     def _decode(self, path: Path) -> UInt8[np.ndarray, "t size size c"]:
-        return np.stack([resize(frame, self.size) for frame in read_frames(path, self.channels)])
-
-
-def _one(_: np.ndarray) -> int:
-    return 1
+        most = KEPT_BYTES // (self.size * self.size * self.channels)
+        frames = [
+            resize(frame, self.size) for frame in islice(read_frames(path, self.channels), most + 1)
+        ]
+        if len(frames) > most:
+            raise StremnError(
+                f"{path} has more than the {most} frames of {self.size}x{self.size} that are held "
+                "decoded. Cut it into shorter videos; clips never reach from one into another."
+            )
+        return np.stack(frames)
 
 
 def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
