@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 install_import_hook("stremn", "type_checks.checked")  # before anything imports the package
 
 from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
@@ -26,6 +27,16 @@ from tiny_model import tiny_config, tiny_model  # noqa: E402
 def seeded() -> None:
     """Every test starts from the same random state."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of real data. Without one the test is skipped; with one that is not there it fails."""
+    if "STREMN_DATA" not in os.environ:
+        pytest.skip("needs real data: STREMN_DATA names its folder")
+    folder = Path(os.environ["STREMN_DATA"])
+    assert folder.is_dir(), f"STREMN_DATA names {folder}, which is no folder"
+    return folder
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """Composed clips: every event happens, and labels stay true through it."""
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from made_data import Ellipses, MovingDisks
 from stremn.data.actors import Actor, carrying
@@ -196,11 +194,9 @@ def test_a_clip_takes_little_time() -> None:
     assert (time.process_time() - start) / 20 < 0.12
 
 
-@pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs real data in STREMN_DATA")
-def test_real_data_is_composed() -> None:
-    root = Path(os.environ["STREMN_DATA"])
-    reader = VideoReader(list(read_davis(root / "davis", "train", 2016)))
-    source = ComposedClips([open_stills(root / "still" / "ecssd")], reader)
+def test_real_data_is_composed(real_data: Path) -> None:
+    reader = VideoReader(list(read_davis(real_data / "davis", "train", 2016)))
+    source = ComposedClips([open_stills(real_data / "still" / "ecssd")], reader)
     for i in range(10):
         clip = source.sample(np.random.default_rng(i), 8, 128, 1.0)
         assert clip.frames.std() > 5

@@ -1,7 +1,5 @@
 import json
-import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -376,9 +374,8 @@ def test_the_toolkit_decay_can_be_asked_for(tmp_path):
     assert report.protocol["decay"] == "DAVIS toolkit"
 
 
-@pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs STREMN_DATA")
-def test_copying_the_first_mask_of_real_video(tmp_path):
-    data = read_davis(Path(os.environ["STREMN_DATA"]) / "davis", "dev", 2016)
+def test_copying_the_first_mask_of_real_video(tmp_path, real_data):
+    data = read_davis(real_data / "davis", "dev", 2016)
     report = evaluate(data.only(["blackswan"]), CopyLast, tmp_path, RUN)
     # A swan that drifts: copying keeps most of it.
     assert 0.4 < report.plain.mean.j.mean < 0.95

@@ -1,11 +1,9 @@
 """Clips for prediction: laws of motion, official layouts on tiny folders, disjoint splits."""
 
 import gzip
-import os
 import pickle
 import shutil
 import struct
-from pathlib import Path
 
 import av
 import cv2
@@ -137,9 +135,8 @@ def test_shared_digits_are_found():
         check_disjoint({"train": moving_digits(digits, 1), "test": moving_digits(digits[3:], 1)})
 
 
-@pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs the real digits")
-def test_real_digit_splits_share_no_digit():
-    root = Path(os.environ["STREMN_DATA"]) / "prediction" / "mnist"
+def test_real_digit_splits_share_no_digit(real_data):
+    root = real_data / "prediction" / "mnist"
     digits = {split: read_digits(root, split) for split in SPLITS}
     assert [len(digits[split]) for split in SPLITS] == [9000, 1000, 10000]
     check_disjoint({split: moving_digits(digits[split], 1) for split in SPLITS})

@@ -1,6 +1,5 @@
 """Prompts: synthetic scenes where the answer is known, real frames, and every refusal."""
 
-import os
 from pathlib import Path
 
 import cv2
@@ -152,9 +151,8 @@ def test_scribble_keeps_only_what_it_touches() -> None:
     assert not found[5:20, 5:20].any()
 
 
-@pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs STREMN_DATA")
-def test_real_objects_are_found_better_than_their_box() -> None:
-    root = Path(os.environ["STREMN_DATA"]) / "davis"
+def test_real_objects_are_found_better_than_their_box(real_data: Path) -> None:
+    root = real_data / "davis"
     found, boxes = [], []
     for name in ("bear", "bus", "soccerball", "surf"):
         folder = next(iter(root.glob(f"JPEGImages/*/{name}")))

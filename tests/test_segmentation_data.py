@@ -1,6 +1,4 @@
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,9 +284,8 @@ def test_bad_files_are_named(tmp_path):
         read_indices(tmp_path / "short.png")
 
 
-@pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs STREMN_DATA")
-def test_real_davis():
-    root = Path(os.environ["STREMN_DATA"]) / "davis"
+def test_real_davis(real_data):
+    root = real_data / "davis"
     data = read_davis(root, "dev", 2016)
     assert len(data) == 8
     assert data["blackswan"].frame(0).shape == (480, 854, 3)

@@ -1,6 +1,5 @@
 """Clips of still images: what they promise, over many draws."""
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -160,12 +159,11 @@ def test_a_folder_of_stills_becomes_clips_in_little_time(tmp_path: Path) -> None
     assert (time.process_time() - start) / 30 < 0.08
 
 
-@pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs real data in STREMN_DATA")
 @pytest.mark.parametrize(
     ("name", "kind"), [("ecssd", "binary"), ("coco128seg", "instances"), ("ccp", "parts")]
 )
-def test_real_stills_become_clips(name: str, kind: str) -> None:
-    root = Path(os.environ["STREMN_DATA"]) / "still" / name
+def test_real_stills_become_clips(name: str, kind: str, real_data: Path) -> None:
+    root = real_data / "still" / name
     source = StillImageClips([open_stills(root, kind)])  # type: ignore[arg-type]
     for clip in clips_of(source, 20, frames=4, size=128):
         assert clip.frames.std() > 5

@@ -1,6 +1,5 @@
 """Clips of videos: which frames, which objects, which crop."""
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -277,9 +276,8 @@ def test_a_clip_takes_little_time() -> None:
     assert (time.process_time() - start) / 30 < 0.08
 
 
-@pytest.mark.skipif("STREMN_DATA" not in os.environ, reason="needs real data in STREMN_DATA")
-def test_real_videos_become_clips() -> None:
-    davis = read_davis(Path(os.environ["STREMN_DATA"]) / "davis", "train", 2016)
+def test_real_videos_become_clips(real_data: Path) -> None:
+    davis = read_davis(real_data / "davis", "train", 2016)
     source = VideoClips(VideoReader(list(davis)))
     for clip in clips_of(source, 15, 5, 1.0):
         assert clip.frames.std() > 5

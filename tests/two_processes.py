@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from stremn.training.fit import fit, leave_processes
+from stremn.training.fit import fit
+from stremn.training.processes import leave_processes
 
 
 def run(out: Path, rank: int) -> None:
