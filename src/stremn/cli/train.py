@@ -46,7 +46,7 @@ def train(
     """
     from stremn.prediction import recipes as prediction_recipes
     from stremn.training import recipes
-    from stremn.training.fit import leave_processes
+    from stremn.training.processes import leave_processes
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes

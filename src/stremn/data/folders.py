@@ -19,8 +19,11 @@ def images_in(folder: Path) -> list[Path]:
 def distinct(paths: Sequence[Path], at_least: int = 1) -> list[str]:
     """Name each path by its last parts, `at_least` so many and as many as tell all apart."""
     parts = [path.resolve().parts for path in paths]
-    for count in range(at_least, max(map(len, parts), default=0) + 1):
-        names = ["/".join(each[-count:]) for each in parts]
-        if len(set(names)) == len(set(parts)):
-            break
-    return names if parts else []
+
+    def named(count: int) -> list[str]:
+        return ["/".join(each[-count:]) for each in parts]
+
+    count = at_least
+    while len(set(named(count))) < len(set(parts)):
+        count += 1
+    return named(count)

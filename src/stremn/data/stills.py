@@ -85,6 +85,7 @@ MOST_IDS = 32
 
 
 def _as_one_object(values: np.ndarray, are_ids: bool) -> Mask:
+    """All ids or levels as object 1, with 255 void beside ids; of many levels the brighter half."""
     used = np.unique(values)
     if are_ids or used[used != VOID].max(initial=0) in range(1, MOST_IDS + 1):
         return np.where(values == VOID, VOID, values > 0).astype(np.uint8)

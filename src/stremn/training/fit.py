@@ -9,7 +9,6 @@ anywhere and resumed ends with the same weights as one that was not.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import json
 import logging
 import signal
@@ -18,7 +17,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,15 +26,16 @@ from torch import Tensor, nn
 
 from stremn.checkpoints import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
 from stremn.config import build
-from stremn.errors import MissingExtraError, StremnError
-from stremn.hardware import is_out_of_memory, keep_freed_memory, pick_device, precision_name
+from stremn.errors import StremnError
+from stremn.hardware import is_out_of_memory, keep_freed_memory, precision_name
 from stremn.signals import stop_requests
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.loading import Clock, Phase, batches, first_micro_batch
 from stremn.training.log import Means, TrainingLog
 from stremn.training.optimization import NotFiniteError, Run, learning_rate, seed_step
+from stremn.training.processes import open_accelerator
 
-__all__ = ["FitResult", "Phase", "fit", "leave_processes"]
+__all__ = ["FitResult", "Phase", "fit"]
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -94,7 +93,7 @@ def fit(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    accelerator = _accelerator(config)
+    accelerator = open_accelerator(config.device)
     _prepare_folder(out, resume)
     going_on = resume and (out / CHECKPOINT).exists()
     saved = read_checkpoint(out / CHECKPOINT) if going_on else None
@@ -361,47 +360,3 @@ def _export_weights(model: nn.Module, path: Path) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     save_file(state, path)
-
-
-def _accelerator(config: TrainConfig) -> Any:
-    try:
-        from accelerate import (
-            Accelerator,
-            DistributedDataParallelKwargs,
-            InitProcessGroupKwargs,
-        )
-    except ImportError as error:
-        raise MissingExtraError("accelerate", "train") from error
-    # A rule that evicts nothing, or a phase that reads no memory, leaves parameters unused.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    # The others wait while the main process validates.
-    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
-    # Processes on CPUs find each other only if accelerate is told that it is CPUs they run on.
-    wanted = pick_device(config.device).type
-    _forget_another_device(wanted)
-    # Precision is ours (`_LossModule`), so that one process can run several trainings.
-    return Accelerator(
-        mixed_precision="no", cpu=wanted == "cpu", kwargs_handlers=[unused, patience]
-    )
-
-
-def _forget_another_device(wanted: str) -> None:
-    """Let a process that trained on one device train on another: accelerate keeps the first."""
-    from accelerate.state import AcceleratorState, PartialState
-
-    if not PartialState._shared_state:
-        return
-    before = PartialState()
-    if before.num_processes == 1 and before.device.type != wanted:
-        AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def leave_processes() -> None:
-    """End this process's part in a training of several; to be called last.
-
-    A process that exits without it may abort, since threads of the connection still run.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()  # a network that is wrapped for several processes holds the connection
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()

@@ -1,0 +1,64 @@
+"""The processes and devices of a training, through accelerate: one or many, on CPUs or GPUs."""
+
+from __future__ import annotations
+
+import gc
+from datetime import timedelta
+from typing import Any
+
+import torch
+
+from stremn.errors import MissingExtraError
+from stremn.hardware import pick_device
+
+__all__ = ["leave_processes", "open_accelerator"]
+
+
+def open_accelerator(device: str) -> Any:
+    """Return accelerate's `Accelerator` for a training on `device`: "auto", "cpu", ...
+
+    Raises:
+        StremnError: an unknown device.
+        MissingExtraError: accelerate is missing.
+    """
+    try:
+        from accelerate import (
+            Accelerator,
+            DistributedDataParallelKwargs,
+            InitProcessGroupKwargs,
+        )
+    except ImportError as error:
+        raise MissingExtraError("accelerate", "train") from error
+    # A rule that evicts nothing, or a phase that reads no memory, leaves parameters unused.
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+    # The others wait while the main process validates.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
+    # Processes on CPUs find each other only if accelerate is told that it is CPUs they run on.
+    wanted = pick_device(device).type
+    _forget_another_device(wanted)
+    # Precision is the training's own affair, so that one process can run several trainings.
+    return Accelerator(
+        mixed_precision="no", cpu=wanted == "cpu", kwargs_handlers=[unused, patience]
+    )
+
+
+def _forget_another_device(wanted: str) -> None:
+    """Let a process that trained on one device train on another: accelerate keeps the first."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    if not PartialState._shared_state:
+        return
+    before = PartialState()
+    if before.num_processes == 1 and before.device.type != wanted:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def leave_processes() -> None:
+    """End this process's part in a training of several; to be called last.
+
+    A process that exits without it may abort, since threads of the connection still run.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()  # a network that is wrapped for several processes holds the connection
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
