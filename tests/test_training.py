@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import PartialState
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -28,6 +29,7 @@ from stremn.training.fit import FitResult, fit
 from stremn.training.loading import Phase
 from stremn.training.losses import LossReport
 from stremn.training.optimization import learning_rate, parameter_groups
+from stremn.training.processes import _forget_another_device, open_accelerator
 
 
 @dataclass(frozen=True)
@@ -570,3 +572,14 @@ def test_an_accepted_key_may_fill_a_table_that_was_empty() -> None:
     refuse_differences(now, before, ["a.c"])
     with pytest.raises(StremnError, match=r"a: \{\} -> None"):
         refuse_differences(before, now, ["d"])
+
+
+def test_a_process_that_trained_on_one_device_can_train_on_another() -> None:
+    """Accelerate keeps the first device of a process, without a word."""
+    open_accelerator("cpu")
+    assert PartialState().device.type == "cpu"
+    _forget_another_device("cpu")
+    assert PartialState._shared_state
+    _forget_another_device("cuda")
+    assert not PartialState._shared_state
+    assert open_accelerator("cpu").device.type == "cpu"
