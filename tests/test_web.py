@@ -292,6 +292,28 @@ def test_what_was_found_in_one_video_is_not_taken_for_another(tmp_path: Path) ->
         runs.found("me", "a.mp4", 0)
 
 
+def test_a_visitors_name_is_never_part_of_a_path(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (outside / "kept.txt").write_text("kept", encoding="utf-8")
+    runs = Runs(root)
+    for visitor in (str(outside), "../outside", "..", ".", "", "/", "a/../../outside", "\0"):
+        folder, _ = runs.begin(visitor, "a.mp4")
+        assert folder.parent == root
+        again, _ = runs.begin(visitor, "a.mp4")
+        assert not folder.exists()
+        assert runs.followed(visitor) == 0
+        with pytest.raises(StremnError, match="has not been followed yet"):
+            runs.found(visitor, "b.mp4", 0)
+        runs.stop(visitor)
+        runs.leave(visitor)
+        runs.leave(visitor)
+        assert not again.exists()
+    assert (outside / "kept.txt").read_text(encoding="utf-8") == "kept"
+    assert list(root.iterdir()) == []
+
+
 # ---------------------------------------------------------------- the page
 
 

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,62 +157,79 @@ def _zip_masks(out: Path) -> Path:
 
 @dataclass
 class Visit:
-    """What is kept of a visitor: the last run's video, the wish to stop it, the adapted network."""
+    """What the server keeps of one visitor.
 
+    folder: where the last run wrote; the server made it and chose its name.
+    video: path of the last run's video.
+    stop: set to end the run.
+    adapted: the network adapted to the last objects.
+    """
+
+    folder: Path | None = None
     video: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
     adapted: "dict[Objects, Pretrained]" = field(default_factory=dict)
 
+    def remove_folder(self) -> None:
+        """Remove the results of the last run."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = None
+
 
 class Runs:
-    """What is kept of the visitors, and a folder for each one's run below `root`."""
+    """The visitors' runs, each in a folder of its own below `root`.
+
+    A visitor's name comes from the browser, so it is a key of a dictionary and never part of a path.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._visits: dict[str, Visit] = {}
 
     def followed(self, visitor: str) -> int:
-        """How many frames a visitor's last run followed."""
-        return len(list((self._folder(visitor) / "masks").glob("*.png")))
+        """Return how many frames a visitor's last run followed."""
+        folder = self._visit(visitor).folder
+        return 0 if folder is None else len(list((folder / "masks").glob("*.png")))
 
     def found(self, visitor: str, video: str | None, index: int) -> LabelMap:
-        """What a visitor's last run, if it was of this video, found in a frame.
+        """Return the label map that a visitor's last run of `video` found in a frame.
 
         Raises:
-            StremnError: it was of another video, or did not come so far.
+            StremnError: the last run was of another video, or did not reach the frame.
         """
-        path = self._folder(visitor) / "masks" / f"{frame_name(index)}.png"
-        if self._visit(visitor).video != video or not path.exists():
-            raise StremnError(f"Frame {index} has not been followed yet; press Follow first.")
-        with Image.open(path) as image:
-            return label_map(np.asarray(image))
-
-    def _folder(self, visitor: str) -> Path:
-        return self._root / visitor
+        visit = self._visit(visitor)
+        if visit.folder is not None and visit.video == video:
+            path = visit.folder / "masks" / f"{frame_name(index)}.png"
+            if path.exists():
+                with Image.open(path) as image:
+                    return label_map(np.asarray(image))
+        raise StremnError(f"Frame {index} has not been followed yet; press Follow first.")
 
     def _visit(self, visitor: str) -> Visit:
         return self._visits.setdefault(visitor, Visit())
 
     def begin(self, visitor: str, video: str | None) -> tuple[Path, Visit]:
-        """An empty folder for a visitor's new run, and what is kept of the visitor."""
-        folder = self._folder(visitor)
-        shutil.rmtree(folder, ignore_errors=True)
+        """Return an empty folder for a visitor's new run, and what is kept of the visitor."""
         visit = self._visit(visitor)
+        visit.remove_folder()
+        visit.folder = Path(mkdtemp(prefix="run-", dir=self._root))
         visit.video, visit.stop = video, threading.Event()
-        return folder, visit
+        return visit.folder, visit
 
     def stop(self, visitor: str) -> None:
-        """End a visitor's run after the frame at hand."""
+        """End a visitor's run after the current frame."""
         self._visit(visitor).stop.set()
 
     def leave(self, visitor: str) -> None:
-        """End a visitor's run, and keep nothing of it."""
-        self.stop(visitor)
-        del self._visits[visitor]
-        shutil.rmtree(self._folder(visitor), ignore_errors=True)
+        """End a visitor's run and remove all that is kept of the visitor."""
+        visit = self._visits.pop(visitor, None)
+        if visit is not None:
+            visit.stop.set()
+            visit.remove_folder()
 
     def keep_copy(self, path: Path) -> Path:
-        """A copy of a file where the page may serve it from."""
+        """Return a copy of a file where the page may serve it from."""
         copy = self._root / path.name
         if not copy.exists():
             shutil.copy(path, copy)
