@@ -180,7 +180,7 @@ class Visit:
 class Runs:
     """The visitors' runs, each in a folder of its own below `root`.
 
-    A visitor's name comes from the browser, so it is a key of a dictionary and never part of a path.
+    The browser names its visitor, so the name is a key of a dictionary and never part of a path.
     """
 
     def __init__(self, root: Path) -> None:
