@@ -49,7 +49,7 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:
         assert path.read_text() == "old"
         raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StremnError, match=r"x\.safetensors could not be written: disk full"):
         write_atomically(path, half)
     assert [file.name for file in tmp_path.iterdir()] == ["x.safetensors"]
     assert path.read_text() == "old"

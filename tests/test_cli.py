@@ -113,7 +113,7 @@ def test_resumed_run_equals_uninterrupted_one(clip, mask, tmp_path):
     assert (whole / "overlay.mp4").read_bytes() == (parts / "overlay.mp4").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_run_goes_on_where_it_stopped(clip, mask, tmp_path, monkeypatch, number):
     step = SegmentationSession.step
 

@@ -157,7 +157,7 @@ def test_too_few_frames_or_none_asked_for_are_named():
     session.observe(stream(1)[0])
     with pytest.raises(StremnError, match="stack of 3 frames, but only 1 were observed"):
         session.predict(2)
-    with pytest.raises(StremnError, match="at least one frame to predict; got 0"):
+    with pytest.raises(StremnError, match="The number of frames must be at least 1, got 0"):
         session.predict(0)
 
 

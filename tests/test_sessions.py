@@ -554,9 +554,9 @@ def test_a_rule_given_as_an_object_is_given_again(model: STReMN, tmp_path: Path)
     ("options", "message"),
     [
         ({"memory_slots": 0}, r"memory_slots \(K\) must be at least 1, got 0"),
-        ({"size": 20}, "size must be at least 64 pixels, got 20"),
+        ({"size": 20}, "size must be at least 64, got 20"),
         ({"reach": -0.5}, r"reach must be 0 or more .* or None, got -0.5"),
-        ({"reach": float("nan")}, r"reach must be 0 or more .* or None, got nan"),
+        ({"reach": float("nan")}, "reach must be a number, got nan"),
         ({"policy": "fifo"}, "no policy 'fifo'. Choose one of"),
         ({"device": "gpu"}, "device 'gpu' cannot be used .* Use auto, cpu, cuda or mps"),
         ({"precision": "int8"}, "Unknown precision 'int8'; known: auto, float32"),
@@ -659,5 +659,5 @@ def test_a_session_of_other_weights_is_refused(model: STReMN, tmp_path: Path) ->
 
 def test_a_place_that_cannot_be_written_is_named(model: STReMN, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StremnError, match=r"could not be saved to .*file/state"):
+    with pytest.raises(StremnError, match=r"file cannot be written: a part of this path is a file"):
         open_session(model).save(tmp_path / "file" / "state.safetensors")

@@ -1,7 +1,9 @@
 """The memory strip keeps pictures of held frames only, and survives a stop."""
 
 import numpy as np
+import pytest
 
+from stremn.errors import StremnError
 from stremn.reports import MemoryReport, ObjectMemory, StepResult
 from stremn.strip import MemoryStrip
 from stremn.working_size import WorkingSize
@@ -53,5 +55,12 @@ def test_restored_strip_draws_the_same(tmp_path):
     again = MemoryStrip.restored(tmp_path)
     again.add(np.full((48, 64, 3), 80, np.uint8), step(2, (0, 2)))
     np.testing.assert_array_equal(whole.draw(), again.draw())
-    MemoryStrip.forget(tmp_path)
-    assert MemoryStrip.restored(tmp_path)._pictures == {}
+    assert MemoryStrip.restored(tmp_path / "elsewhere")._pictures == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"no zip", b"PK\x03\x04"])
+def test_damaged_pictures_are_told(tmp_path, content):
+    (tmp_path / ".resume").mkdir()
+    (tmp_path / ".resume" / "strip.npz").write_bytes(content)
+    with pytest.raises(StremnError, match=r"strip\.npz is damaged"):
+        MemoryStrip.restored(tmp_path)

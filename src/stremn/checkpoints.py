@@ -5,8 +5,8 @@ One file can be replaced atomically, and reading it never runs code (no pickle).
 
 from __future__ import annotations
 
+import errno
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from stremn.atomic_files import remove_leftovers, replacing, writing
 from stremn.errors import StremnError
 
 __all__ = [
@@ -46,17 +47,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one move.
 
     Whoever reads `path` sees the old file or the new one, never a part, even after a crash.
+
+    Raises:
+        StremnError: no permission, disk full, no place for a file; an earlier file is unchanged.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: writers may choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        write(temporary)
-        with temporary.open("r+b") as file:  # Windows flushes only what may be written
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path.parent)
+    with replacing(path) as temporary:
+        try:
+            write(temporary)
+        except SafetensorError as error:  # it wraps what the operating system said
+            full = f"os error {errno.ENOSPC}" in str(error)
+            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:

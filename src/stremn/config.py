@@ -7,6 +7,7 @@ checks it against a model and explains what is wrong, `differences` compares two
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 import types
@@ -18,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stremn.errors import StremnError
 
-__all__ = ["Config", "Difference", "build", "differences", "override", "read_toml"]
+__all__ = ["Config", "Difference", "build", "differences", "override", "read_json", "read_toml"]
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -42,6 +43,17 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StremnError(f"{path} is not valid TOML: {error}.") from error
+
+
+def read_json(text: str | bytes, source: str) -> dict[str, Any]:
+    """Read a JSON object; raise `StremnError`, which calls it `source`, if it is none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
+        raise StremnError(f"{source} is not valid JSON: {error}.") from error
+    if not isinstance(found, dict):
+        raise StremnError(f"{source} must be a JSON object, got {type(found).__name__}.")
+    return found
 
 
 def override(data: Mapping[str, Any], requests: Iterable[str]) -> dict[str, Any]:

@@ -28,7 +28,12 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:  # as each backend has it
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+        TypeError,
+    ) as error:  # as each backend has it
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise StremnError(
             f"The device {name!r} cannot be used ({reason}). Use auto, cpu, cuda or mps."

@@ -15,25 +15,59 @@ from stremn.media.video import as_picture
 FrameInput = np.ndarray | Image.Image | Tensor
 MaskInput = np.ndarray | Image.Image | Tensor | str | Path
 
+OVERSHOOT = 1e-3
+"""How far floating-point frames may leave [0, 1]: resizing and half precision do."""
+
 
 def as_rgb(frame: FrameInput) -> UInt8[np.ndarray, "height width 3"]:
     """Return a frame as an array, from an array, an image, or a tensor with channels anywhere."""
     if isinstance(frame, Tensor):
-        array = frame.detach().cpu()
+        array = _plain(frame, "The frame")
         if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
             array = array.permute(1, 2, 0)
-        if array.is_floating_point():
-            array = (array.clamp(0, 1) * 255).round().to(torch.uint8)
+        if array.is_floating_point() and array.numel():
+            array = (_in_unit_range(array).clamp(0, 1) * 255).round().to(torch.uint8)
         return as_picture(np.ascontiguousarray(array.numpy()))
+    if not isinstance(frame, np.ndarray | Image.Image):
+        raise StremnError(
+            "A frame is an array, a PIL image or a tensor, of RGB; got "
+            f"{type(frame).__name__}. Read files with open_frames."
+        )
     return as_picture(frame)
+
+
+def _plain(x: Tensor, what: str) -> Tensor:
+    """Return a tensor as an ordinary one on the CPU that NumPy can hold."""
+    if x.layout is not torch.strided or x.is_quantized or x.is_nested or x.is_meta:
+        raise StremnError(f"{what} must be a dense tensor, got layout {x.layout} on {x.device}.")
+    if x.is_complex():
+        raise StremnError(f"{what} must hold real numbers, got {x.dtype}.")
+    plain = x.detach().cpu()
+    return plain.float() if plain.is_floating_point() else plain
+
+
+def _in_unit_range(frame: Tensor) -> Tensor:
+    """Return a floating-point frame if it is in [0, 1], give or take rounding."""
+    low, high = float(frame.min()), float(frame.max())  # NaN if there is one
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+        raise StremnError(
+            f"Floating-point frames must hold numbers in [0, 1], but these reach from {low:g} to "
+            f"{high:g}. Divide 8-bit values by 255; undo a normalization; look for NaN."
+        )
+    return frame
 
 
 def _label_map(mask: MaskInput) -> LabelMap:
     """Return a mask given as an array, a tensor, an image or a file as a label map."""
     if isinstance(mask, Tensor):
-        return label_map(mask.detach().cpu().numpy())
+        return label_map(_plain(mask, "The mask").numpy())
     if isinstance(mask, np.ndarray) and mask.ndim == 2:
         return label_map(mask)
+    if not isinstance(mask, np.ndarray | Image.Image | str | Path):
+        raise StremnError(
+            "A mask is an array, a tensor, a PIL image or the path of a file; got "
+            f"{type(mask).__name__}."
+        )
     return read_mask(mask)
 
 

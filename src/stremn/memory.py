@@ -25,6 +25,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from stremn.errors import StremnError
+
 EVIDENCE = 2
 """Numbers of evidence kept with a template: object mass and confidence, both in [0, 1]."""
 
@@ -218,6 +220,36 @@ class Write(Protocol):
     ) -> tuple[MemoryState, Choice]:
         """Return the new state and the choice made."""
         ...
+
+
+def checked(choice: Choice, state: MemoryState, evictable: Bool[Tensor, "b k"]) -> Choice:
+    """Return a rule's choice if the memory can carry it out.
+
+    Raises:
+        StremnError: it is no `Choice` of the memory's shape, a row names more than one slot, holds
+            anything but 0 and 1, or names a pinned slot.
+    """
+    made = "The replacement rule"
+    if not isinstance(choice, Choice):
+        raise StremnError(f"{made} must return a Choice, got {type(choice).__name__}.")
+    shape = tuple(evictable.shape)
+    for name in ("replace", "scores", "tally"):
+        value = getattr(choice, name)
+        if value is None and name == "tally":
+            continue
+        if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+            found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise StremnError(
+                f"{made} must return {name} of shape {shape} (objects, slots), got {found}."
+            )
+    a = choice.replace
+    if not bool(((a == 0) | (a == 1)).all()) or bool((a.sum(1) > 1).any()):
+        raise StremnError(
+            f"{made} must name at most one slot of each object, with 1 there and 0 elsewhere."
+        )
+    if bool(((a > 0.5) & state.pinned).any()):
+        raise StremnError(f"{made} named a pinned slot. Choose among the evictable ones.")
+    return choice
 
 
 def open_slots(state: MemoryState) -> Bool[Tensor, "b k"]:

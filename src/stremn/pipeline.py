@@ -69,7 +69,7 @@ def segment_video(
     began, first = time.perf_counter(), writer.next_frame
     if limit is not None and limit <= first:
         return Summary(0, 0.0, session.memory_bytes)
-    strip = MemoryStrip.restored(writer.out)
+    strip = MemoryStrip.restored(writer.out, session.memory)
     done = first
     with writer:
         try:
@@ -98,13 +98,11 @@ def segment_video(
             raise
         if done == first and first == 0:
             raise StremnError(f"{frames.label} holds no frame to segment.")
-        if done > first:  # else the strip of the run before says all
-            strip.save(writer.out / STRIP)
+        strip.save(writer.out / STRIP)
         if done == limit:
             _checkpoint(writer, session, strip)
         else:
             writer.finish()
-            strip.forget(writer.out)
     return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
 
 

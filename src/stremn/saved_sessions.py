@@ -67,10 +67,7 @@ def write_session(path: Path, saved: SavedSession) -> None:
         held[WHERE] = torch.from_numpy(saved.where).contiguous()
     held = held or {"none": torch.zeros(0)}  # safetensors wants at least one
     header = {HEADER: json.dumps(facts)}
-    try:
-        write_atomically(path, lambda file: save_file(held, file, metadata=header))
-    except OSError as error:
-        raise StremnError(f"The session could not be saved to {path}: {error}.") from error
+    write_atomically(path, lambda file: save_file(held, file, metadata=header))
 
 
 def read_session(path: Path, device: torch.device | str = "cpu") -> SavedSession:

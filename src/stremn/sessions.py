@@ -18,17 +18,20 @@ from jaxtyping import Bool, Float, Int32, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from stremn.arguments import real_number, whole_number
 from stremn.errors import StremnError
+from stremn.guarded_calls import GuardedCalls
 from stremn.hardware import keep_freed_memory, pick_device, pick_precision
 from stremn.inference import for_inference, placed
 from stremn.inputs import FrameInput, MaskInput, as_rgb, given_masks
+from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import LabelMap, Labels
-from stremn.memory import Choice, UpdatePolicy
+from stremn.memory import Choice, MemoryState, Template, UpdatePolicy, checked
 from stremn.model import Query, STReMN
-from stremn.policies import Append, build_policy
+from stremn.policies import POLICIES, Append, build_policy
 from stremn.postprocess import distant_regions
 from stremn.pretrained import Pretrained
-from stremn.reports import Decision, StepResult, memory_report
+from stremn.reports import Decision, MemoryReport, StepResult, memory_report
 from stremn.saved_sessions import SavedSession, read_session, write_session
 from stremn.segmentation import (
     Track,
@@ -52,6 +55,21 @@ SHIPPED_REACH = 0.5
 
 SHIPPED_SIZE = 432
 """The working size they do best with: shorter side in pixels that frames are brought to."""
+
+MOST_SLOTS = 65_536
+"""K, at most: more is a mistake, and no machine has the memory."""
+
+LARGEST_SIZE = 8_192
+"""Working size, at most, in pixels."""
+
+LARGEST_SEED = 2**40
+"""Seed of the random rules, at most: PyTorch's generators take 64 bits."""
+
+LARGEST_FRAME = 2**62
+"""Index of a frame, at most."""
+
+_REMEMBERED = ("frame", "ids", "track", "_frame_size", "_where", "_latest", "_decisions")
+"""What a call may change; a call that is refused or fails leaves all of it as it was."""
 
 GROWTH = 8
 """Slots that STM's growing memory ("append") gains when all are taken."""
@@ -100,16 +118,22 @@ class SegmentationSession:
             StremnError: K below 1, size below 64, a negative reach, an unknown device, precision
                 or rule.
         """
-        if memory_slots < 1:
+        memory_slots = whole_number(
+            memory_slots, "memory_slots (K)", 1, MOST_SLOTS, "The paper uses 6."
+        )
+        size = whole_number(size, "size", 64, LARGEST_SIZE, "It is in pixels; 480 is usual.")
+        seed = whole_number(seed, "seed", 0, LARGEST_SEED)
+        if reach is not None:
+            reach = real_number(reach, "reach", "0.5 is usual; None has no limit.")
+            if reach < 0:
+                raise StremnError(
+                    f"reach must be 0 or more (in sizes of the object) or None, got {reach}. "
+                    "0.5 is usual."
+                )
+        if not isinstance(policy, str) and not callable(policy):
             raise StremnError(
-                f"memory_slots (K) must be at least 1, got {memory_slots}. The paper uses 6."
-            )
-        if size < 64:
-            raise StremnError(f"size must be at least 64 pixels, got {size}. 480 is usual.")
-        if reach is not None and not reach >= 0:
-            raise StremnError(
-                f"reach must be 0 or more (in sizes of the object) or None, got {reach}. "
-                "0.5 is usual."
+                f"policy must be the name of a rule or a rule, got {type(policy).__name__}. Choose "
+                f"one of: {', '.join(POLICIES)}."
             )
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
@@ -130,6 +154,7 @@ class SegmentationSession:
         self._where: Int32[np.ndarray, "h w"] | None = None
         self._latest: tuple[Query, Tensor, WorkingSize] | None = None
         self._decisions: dict[int, Decision] = {}
+        self._calls = GuardedCalls(_REMEMBERED)
 
     @classmethod
     def from_pretrained(cls, source: str | Path | Pretrained = "small", **options: Any) -> Self:
@@ -156,7 +181,6 @@ class SegmentationSession:
 
     # ------------------------------------------------------------ frame by frame
 
-    @torch.inference_mode()
     def step(self, frame: FrameInput, mask: MaskInput | None = None) -> StepResult:
         """Segment the next frame; with `mask`, take that as the truth for the ids in it.
 
@@ -169,8 +193,13 @@ class SegmentationSession:
 
         Raises:
             StremnError: nothing to follow yet and no mask; a mask without object or of another
-                size; a frame of another size than those before.
+                size; a frame of another size than those before. The session is then as before,
+                as it is after any other error, a rule's own among them.
         """
+        with self._calls.call(self), torch.inference_mode():
+            return self._step(frame, mask)
+
+    def _step(self, frame: FrameInput, mask: MaskInput | None) -> StepResult:
         image = as_rgb(frame)
         given = None if mask is None else given_masks(mask, (image.shape[0], image.shape[1]))
         if self.frame < 0 and given is None:
@@ -193,6 +222,10 @@ class SegmentationSession:
         Raises:
             StremnError: no frame has been given yet, or the mask does not fit it.
         """
+        with self._calls.call(self), torch.inference_mode():
+            return self._add_object(mask)
+
+    def _add_object(self, mask: MaskInput) -> StepResult:
         if self._latest is None:
             raise StremnError(
                 "add_object needs a frame to look at, and this session was given none since it "
@@ -200,8 +233,8 @@ class SegmentationSession:
             )
         query, shares, size = self._latest
         given = given_masks(mask, (size.height, size.width))
-        with torch.inference_mode():
-            self._write(query, shares, given, size, only=set(given.ids))
+        self._decisions = dict(self._decisions)
+        self._write(query, shares, given, size, only=set(given.ids))
         return self._result()
 
     def remove_object(self, object_id: int) -> None:
@@ -210,7 +243,12 @@ class SegmentationSession:
         Raises:
             StremnError: no such object.
         """
+        with self._calls.call(self), torch.inference_mode():
+            self._remove_object(object_id)
+
+    def _remove_object(self, object_id: int) -> None:
         place = self._place(object_id)
+        removed = self.ids[place]
         kept = [i for i in range(len(self.ids)) if i != place]
         self.ids = tuple(self.ids[i] for i in kept)
         if self._latest is not None:
@@ -222,7 +260,7 @@ class SegmentationSession:
             new_places = np.zeros(len(self.ids) + 2, np.int32)
             new_places[[i + 1 for i in kept]] = range(1, len(kept) + 1)
             self._where = new_places[self._where]
-        self._decisions.pop(object_id, None)
+        self._decisions = {name: d for name, d in self._decisions.items() if name != removed}
         if not kept:
             self.track, self._where = None, None
             return
@@ -241,6 +279,13 @@ class SegmentationSession:
         Raises:
             StremnError: no such object, or no slot holds that frame.
         """
+        with self._calls.call(self), torch.inference_mode():
+            self._pin(frame, object_id, pinned=pinned)
+
+    def _pin(self, frame: int, object_id: int | None, *, pinned: bool) -> None:
+        frame = whole_number(frame, "frame", 0, LARGEST_FRAME)
+        if not isinstance(pinned, bool):
+            raise StremnError(f"pinned must be True or False, got {type(pinned).__name__}.")
         places = range(len(self.ids)) if object_id is None else [self._place(object_id)]
         held = torch.zeros(0, dtype=torch.bool)
         if self.track is not None:
@@ -254,6 +299,12 @@ class SegmentationSession:
         state = self.track.state
         flags = state.pinned | held if pinned else state.pinned & ~held
         self.track = replace(self.track, state=replace(state, pinned=flags))
+
+    @property
+    def memory(self) -> MemoryReport:
+        """What the memory holds now, and what the latest call replaced."""
+        state = None if self.track is None else self.track.state
+        return memory_report(self.ids, state, self._decisions)
 
     @property
     def memory_bytes(self) -> int:
@@ -318,14 +369,16 @@ class SegmentationSession:
             self.ids = (*old, *new)
             shares = self._with_given(shares, given, size)
         if self.track is not None and (only is None or only & set(old)):
-            self._memorize_known(query, shares, old, corrected, only, where)
+            # With new objects more can fail after this, so that the old memory must stay.
+            reuse = len(self.ids) == len(old)
+            self._memorize_known(query, shares, old, corrected, only, where, reuse=reuse)
         if len(self.ids) > len(old):
             labels = torch.arange(len(old) + 1, len(self.ids) + 1, device=self.device)
             grid = (query.frames.shape[-2], query.frames.shape[-1])
             fresh = start(
                 self.model, torch.zeros_like(labels), labels, self.memory_slots, grid, self.growth
             )
-            fresh, choice = self._memorize(fresh, query, shares, pin=True)
+            fresh, choice = self._memorize(fresh, query, shares, pin=True, reuse=False)
             self._note(self.ids[len(old) :], torch.full_like(fresh.state.written_at, -1), choice)
             self.track = fresh if self.track is None else self.track.join(fresh)
         self._latest = (query, shares, size)
@@ -340,6 +393,8 @@ class SegmentationSession:
         corrected: set[int],
         only: set[int] | None,
         where: Int32[np.ndarray, "h w"] | None,
+        *,
+        reuse: bool,
     ) -> None:
         assert self.track is not None  # called with objects only
         places = [i for i, name in enumerate(old) if only is None or name in only]
@@ -351,7 +406,9 @@ class SegmentationSession:
         held = track.state.written_at
         grid = (query.key.shape[1], query.key.shape[2])
         windows = None if where is None else windows_that_pay(where, len(old), grid)
-        track, choice = self._memorize(track, query, shares, pin=wanted & room, windows=windows)
+        track, choice = self._memorize(
+            track, query, shares, pin=wanted & room, windows=windows, reuse=reuse
+        )
         self._note([old[i] for i in places], held, choice)
         if len(places) < len(old):
             others = [i for i in range(len(old)) if i not in places]
@@ -368,16 +425,24 @@ class SegmentationSession:
         shares: Tensor,
         pin: bool | Bool[Tensor, " n"],
         windows: Sequence[Window] | None = None,
+        *,
+        reuse: bool,
     ) -> tuple[Track, Choice]:
+        def rule(state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
+            choice = checked(self.policy(state, new, evictable), state, evictable)
+            if reuse:
+                self._calls.changing()  # nobody else holds the session's memory
+            return choice
+
         return memorize(
             self._fast,
             track,
             query,
             shares,
             frame=self.frame,
-            policy=self.policy,
+            policy=rule,
             pin=pin,
-            reuse=True,  # nobody else holds the session's memory
+            reuse=reuse,
             windows=windows,
         )
 
@@ -395,6 +460,7 @@ class SegmentationSession:
         return with_given(F.pad(shares, (0, 0, 0, 0, 0, new)), truth, known)
 
     def _place(self, object_id: int) -> int:
+        object_id = whole_number(object_id, "object_id", 1, MAX_ID)
         if object_id not in self.ids:
             known = ", ".join(map(str, self.ids)) or "none"
             raise StremnError(f"There is no object {object_id}. Objects followed now: {known}.")
@@ -411,13 +477,12 @@ class SegmentationSession:
     def _result(self) -> StepResult:
         assert self._latest is not None  # called after a frame
         _, shares, size = self._latest
-        state = None if self.track is None else self.track.state
         arrays = shares[0].float().cpu().numpy()
         return StepResult(
             self.frame,
             self._labels(size.outward(arrays)),
             self.ids,
-            memory_report(self.ids, state, self._decisions),
+            self.memory,
             arrays,
             size,
         )
@@ -436,6 +501,10 @@ class SegmentationSession:
         Raises:
             StremnError: the file cannot be written.
         """
+        with self._calls.call(self):
+            self._save(Path(path))
+
+    def _save(self, path: Path) -> None:
         settings = {
             "memory_slots": self.memory_slots,
             "policy": self.policy_name,
@@ -446,7 +515,7 @@ class SegmentationSession:
         }
         state = None if self.track is None else self.track.state
         write_session(
-            Path(path),
+            path,
             SavedSession(
                 settings,
                 fingerprint(self.model),

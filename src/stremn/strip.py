@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from stremn.errors import StremnError
 from stremn.media.files import write_whole
 from stremn.media.masks import overlay
 from stremn.reports import MemoryReport, ObjectMemory, StepResult
@@ -110,18 +111,33 @@ class MemoryStrip:
         write_whole(out / _KEPT, content.getvalue())
 
     @classmethod
-    def restored(cls, out: Path) -> Self:
-        """Return the strip kept in an output folder, or an empty one."""
-        strip = cls()
-        if (out / _KEPT).is_file():
-            with np.load(out / _KEPT) as kept:
-                strip._pictures = dict(zip(kept["times"].tolist(), kept["pictures"], strict=True))
-        return strip
+    def restored(cls, out: Path, report: MemoryReport | None = None) -> Self:
+        """Return the strip kept in an output folder, or an empty one.
 
-    @staticmethod
-    def forget(out: Path) -> None:
-        """Remove what `keep` wrote."""
-        (out / _KEPT).unlink(missing_ok=True)
+        Args:
+            out: the folder.
+            report: what the memory holds now; without it, `draw` waits for a step.
+
+        Raises:
+            StremnError: what was kept is damaged.
+        """
+        strip = cls()
+        strip._report = report
+        path = out / _KEPT
+        if not path.is_file():
+            return strip
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+                times, pictures = kept["times"].tolist(), kept["pictures"]
+            if pictures.size and (pictures.dtype != np.uint8 or pictures.shape[3:] != (3,)):
+                raise ValueError(f"its pictures are {pictures.dtype} of shape {pictures.shape}")
+            strip._pictures = dict(zip(times, pictures, strict=True))
+        except Exception as error:  # a damaged zip raises many kinds
+            raise StremnError(
+                f"{path} is damaged, so the run cannot be continued: {error}. Use --overwrite to "
+                "start again."
+            ) from error
+        return strip
 
 
 def _tile(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import NoReturn
 
 import typer
@@ -22,6 +24,7 @@ from stremn.cli import (
 )
 from stremn.cli.terminal import console
 from stremn.errors import StremnError
+from stremn.signals import stopping_signals
 
 app = typer.Typer(
     name="stremn",
@@ -42,14 +45,19 @@ for verbs in (segment, predict, evaluate, prediction_scores, tables, analyze, me
 def main() -> None:
     """Run the command line; a user's mistake ends in one sentence and exit code 2.
 
-    SIGTERM ends a verb as Ctrl-C does, so that what it did is made resumable.
+    SIGTERM and SIGHUP end a verb as Ctrl-C does, so that what it did is made resumable.
     """
     logging.basicConfig(level=os.environ.get("STREMN_LOG", "WARNING"), format="%(message)s")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in stopping_signals()[1:]:  # the first is SIGINT, which does so anyway
+        signal.signal(number, signal.default_int_handler)
     try:
         app()
     except StremnError as error:
         _fail(str(error))
+    except OSError as error:
+        if error.errno not in _OUTPUT_ENDED:
+            raise
+        _end_output()
     except (MemoryError, RuntimeError) as error:
         from stremn.hardware import is_out_of_memory
 
@@ -64,8 +72,26 @@ def main() -> None:
         sys.exit(130)
 
 
+_OUTPUT_ENDED = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})
+"""What printing meets when its reader has gone or its disk is full; files say so themselves."""
+
+
 def _fail(message: str) -> NoReturn:
-    console.print(f"[bold red]Error:[/bold red] {_plain(message)}", soft_wrap=True)
+    try:
+        console.print(f"[bold red]Error:[/bold red] {_plain(message)}", soft_wrap=True)
+    except OSError:
+        _end_output()
+    sys.exit(2)
+
+
+def _end_output() -> NoReturn:
+    """End the process, with exit code 2, when there is nowhere left to print to."""
+    with suppress(OSError, ValueError):
+        console.print("The output could not be written: its reader has gone or the disk is full.")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):  # Python flushes both at its end, and would fail again
+        with suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
     sys.exit(2)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
 from rich.markup import escape
@@ -26,7 +27,27 @@ if TYPE_CHECKING:
 SequenceWatcher = Callable[[str, int, int], None]
 """Told (sequence, frames done, frames in all)."""
 
-console = Console(stderr=True)
+
+class _StandardError:
+    """Standard error, where what is told is lost if nobody can read it any more.
+
+    A closed terminal, a reader that has gone or a full disk then end no run.
+    """
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
+console = Console(file=cast(TextIO, _StandardError()))
 output = Console()
 
 
@@ -98,7 +119,7 @@ def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def stopping_between_frames() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C and SIGTERM wait for the end of a frame; a second one stops at once.
+    """Let Ctrl-C, SIGTERM and SIGHUP wait for the end of a frame; a second one stops at once.
 
     Gives what is to be called after each frame: it raises KeyboardInterrupt if one came.
     """

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from stremn.media.files import iterate_rows, writing
+from stremn.atomic_files import replacing
+from stremn.media.files import iterate_rows
 from stremn.media.frames import Frame
 from stremn.media.masks import Labels, label_map, objects_of
 from stremn.media.rle import encode_rle
@@ -37,18 +38,15 @@ def write_coco(rows: Path, path: Path) -> None:
     Raises:
         StremnError: `rows` cannot be read, no permission, disk full.
     """
-    beside = path.with_name(f".{path.name}.part")
-    with writing(path):
-        with beside.open("w", encoding="utf-8") as file:
-            file.write('{"images": [')
-            _write_list(file, _coco_images(rows))
-            file.write('], "annotations": [')
-            _write_list(file, _coco_annotations(rows))
-            file.write('], "categories": [')
-            ids = {item["id"] for row in iterate_rows(rows) for item in row["objects"]}
-            _write_list(file, ({"id": item, "name": f"object {item}"} for item in sorted(ids)))
-            file.write("]}\n")
-        beside.replace(path)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write('{"images": [')
+        _write_list(file, _coco_images(rows))
+        file.write('], "annotations": [')
+        _write_list(file, _coco_annotations(rows))
+        file.write('], "categories": [')
+        ids = {item["id"] for row in iterate_rows(rows) for item in row["objects"]}
+        _write_list(file, ({"id": item, "name": f"object {item}"} for item in sorted(ids)))
+        file.write("]}\n")
 
 
 def _write_list(file: TextIO, values: Iterable[dict[str, Any]]) -> None:

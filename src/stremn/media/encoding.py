@@ -10,8 +10,8 @@ import av
 import cv2
 import numpy as np
 
+from stremn.atomic_files import check_target, replacing, writing
 from stremn.errors import StremnError
-from stremn.media.files import writing
 from stremn.media.frames import Picture
 
 _QUALITY: dict[str, object] = {"crf": "18", "preset": "veryfast", "bf": "0"}
@@ -26,6 +26,7 @@ class VideoPart:
         self.path = path
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 wants even sides
         self._odd = height % 2 or width % 2
+        check_target(path)
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         with writing(path):
             self._container = av.open(str(path), "w")
@@ -73,14 +74,15 @@ def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None
         StremnError: no image, no permission, disk full.
     """
     part: VideoPart | None = None
-    for image in images:
+    with replacing(path) as temporary:
+        for image in images:
+            if part is None:
+                rate = Fraction(fps).limit_denominator(1001)
+                part = VideoPart(temporary, rate, (image.shape[0], image.shape[1]))
+            part.add(image)
         if part is None:
-            rate = Fraction(fps).limit_denominator(1001)
-            part = VideoPart(path, rate, (image.shape[0], image.shape[1]))
-        part.add(image)
-    if part is None:
-        raise StremnError(f"There is no image to write to {path}.")
-    part.close()
+            raise StremnError(f"There is no image to write to {path}.")
+        part.close()
 
 
 def join_videos(parts: Iterable[Path], path: Path) -> None:
@@ -89,18 +91,19 @@ def join_videos(parts: Iterable[Path], path: Path) -> None:
     Raises:
         StremnError: a part is not whole, no permission, disk full.
     """
-    beside = path.with_name(f".{path.name}.part")
-    with writing(path), _whole_parts(path):
-        with av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined:
-            stream: av.VideoStream | None = None
-            offset = 0
-            for part in parts:
-                with av.open(str(part)) as container:
-                    source = container.streams.video[0]
-                    if stream is None:
-                        stream = joined.add_stream_from_template(source)
-                    offset += _copy(container, source, joined, stream, offset)
-        beside.replace(path)
+    with (
+        _whole_parts(path),
+        replacing(path) as beside,
+        av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined,
+    ):
+        stream: av.VideoStream | None = None
+        offset = 0
+        for part in parts:
+            with av.open(str(part), format="mp4") as container:
+                source = container.streams.video[0]
+                if stream is None:
+                    stream = joined.add_stream_from_template(source)
+                offset += _copy(container, source, joined, stream, offset)
 
 
 @contextmanager

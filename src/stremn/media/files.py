@@ -4,39 +4,16 @@ import errno
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from stremn.atomic_files import replacing, writing
 from stremn.errors import StremnError
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+__all__ = ["JsonRows", "iterate_rows", "make_folder", "read_rows", "write_whole", "writing"]
+
 _TAIL = b"\n]\n"
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals inside the block into a sentence about `path`."""
-    try:
-        yield
-    except PermissionError as error:
-        raise StremnError(
-            f"There is no permission to write {path}. Choose another output folder or change its "
-            "rights."
-        ) from error
-    except (NotADirectoryError, FileExistsError) as error:
-        raise StremnError(
-            f"{path} cannot be written: a part of this path is a file, not a folder."
-        ) from error
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StremnError(
-                f"The disk is full: {path} could not be written. What was written before is "
-                "complete; free some space and run again with --resume."
-            ) from error
-        reason = error.strerror or str(error)
-        raise StremnError(f"{path} could not be written: {reason}.") from error
 
 
 def make_folder(path: Path) -> Path:
@@ -46,20 +23,19 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half written: a neighbour is written, then renamed.
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write a file so that it is never seen half written.
+
+    Args:
+        path: the file; its folder must exist.
+        content: all of it.
+        durable: as in `replacing`.
 
     Raises:
-        StremnError: no permission, disk full; an earlier file of that name is then unchanged.
+        StremnError: no permission, disk full, no place for a file; an earlier file is unchanged.
     """
-    beside = path.with_name(f".{path.name}.part")
-    with writing(path):
-        try:
-            beside.write_bytes(content)
-            beside.replace(path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
+    with replacing(path, durable=durable) as temporary:
+        temporary.write_bytes(content)
 
 
 class JsonRows:
@@ -131,7 +107,7 @@ def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
                 yield row
     except FileNotFoundError as error:
         raise StremnError(f"There is no file {path}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StremnError(f"{path} cannot be read as JSON rows: {error}.") from error
 
 

@@ -182,8 +182,10 @@ def repair_command(mask: str | Path, source: str | None) -> str:
 # ---------------------------------------------------------------- writing, drawing
 
 
-def write_mask(path: Path, labels: Labels) -> None:
+def write_mask(path: Path, labels: Labels, *, durable: bool = True) -> None:
     """Write a label map as PNG: palette with ids up to 255, 16-bit grey above.
+
+    `durable` is as in `atomic_files.replacing`.
 
     Raises:
         StremnError: no permission, disk full; a file that was there stays as it was.
@@ -196,7 +198,7 @@ def write_mask(path: Path, labels: Labels) -> None:
     content = io.BytesIO()
     # Label maps are runs of equal ids; coded as such they take a third of the time.
     image.save(content, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
-    write_whole(path, content.getvalue())
+    write_whole(path, content.getvalue(), durable=durable)
 
 
 def _folded(labels: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:

@@ -20,12 +20,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeGuard
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
+from pydantic import ConfigDict, Field
 
+from stremn.atomic_files import FolderLock, remove_leftovers, sync
+from stremn.config import Config, build, read_json
 from stremn.errors import StremnError
 from stremn.media.coco import coco_row, write_coco
 from stremn.media.encoding import VideoPart, join_videos
@@ -110,8 +113,15 @@ class ResultWriter:
         self._settings = json.loads(json.dumps({**(settings or {}), **kept}))
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
+        self._unsynced: list[Path] = []
+        make_folder(out)
+        self._lock = FolderLock(out)
+        for folder in (out / "masks", out / "probabilities", self._resume):
+            _refuse_link(folder)
+            remove_leftovers(folder)
+        remove_leftovers(out)
         rows = _count_rows(out / "memory.json")
-        made = _read_progress(self._resume) if rows else None
+        made = _read_progress(self._resume, rows) if rows and existing != "replace" else None
         self._check_earlier(existing, made, rows)
         resumed = made if existing == "resume" else None
         self.next_frame = resumed.frames if resumed else 0
@@ -120,7 +130,7 @@ class ResultWriter:
         self.read_from = self.next_frame - self.next_frame % checkpoint_every
         if existing == "replace":
             _remove_run(out)
-        for folder in (out, out / "masks", self._resume):
+        for folder in (out / "masks", self._resume):
             make_folder(folder)
         if probabilities:
             make_folder(out / "probabilities")
@@ -133,7 +143,11 @@ class ResultWriter:
             if _part_start(part) >= self.next_frame:
                 part.unlink()
         if self.next_frame == 0:
-            self._save_progress(Progress(0, False, None, self._settings))
+            self._save_progress(
+                Progress(frames=0, finished=False, state=None, settings=self._settings)
+            )
+        if self.finished:
+            self._remove_parts()
 
     def _check_earlier(self, existing: Existing, made: "Progress | None", rows: int) -> None:
         if existing == "refuse" and rows:
@@ -175,7 +189,9 @@ class ResultWriter:
                 f"Frames must be written in order: expected {self._memory.count}, got "
                 f"{frame.index}."
             )
-        write_mask(self.out / "masks" / f"{frame.name}.png", result.labels)
+        mask = self.out / "masks" / f"{frame.name}.png"
+        write_mask(mask, result.labels, durable=False)
+        self._unsynced.append(mask)
         if self._keep_probabilities and result.probabilities is not None:
             self._write_probabilities(result)
         self._overlay_part(frame).add(overlay(frame.image, result.labels))
@@ -191,7 +207,8 @@ class ResultWriter:
             probabilities=np.asarray(result.probabilities, dtype=np.float16),
         )
         path = self.out / "probabilities" / f"{result.frame.name}.npz"
-        write_whole(path, content.getvalue())
+        write_whole(path, content.getvalue(), durable=False)
+        self._unsynced.append(path)
 
     def redraw(self, frame: Frame) -> None:
         """Draw a frame between `read_from` and `next_frame` into the overlay again.
@@ -234,18 +251,20 @@ class ResultWriter:
             StremnError: no permission, disk full; the checkpoint before stays in force.
         """
         self._close_part()
+        self._sync()
         frames = self._memory.count
-        name = f"state-{frames:09d}.safetensors"
+        name = _state_name(frames)
         with writing(self._resume / name):
             save_state(self._resume / name)
-        self._save_progress(Progress(frames, False, name, self._settings))
+        progress = Progress(frames=frames, finished=False, state=name, settings=self._settings)
+        self._save_progress(progress)
         for old in self._resume.glob("state-*"):
             if old.name != name:
                 old.unlink(missing_ok=True)
         self.state_path = self._resume / name
 
     def _save_progress(self, progress: "Progress") -> None:
-        content = json.dumps(progress.__dict__, indent=1)
+        content = progress.model_dump_json(indent=1)
         write_whole(self._resume / "progress.json", content.encode())
 
     # ------------------------------------------------------------ the end
@@ -255,19 +274,40 @@ class ResultWriter:
         if self.finished:
             return
         self.close()
+        self._sync()
         frames = self._memory.count
-        self._save_progress(Progress(frames, True, None, self._settings))
-        for pattern in ("state-*", "overlay-*"):
-            for path in self._resume.glob(pattern):
-                path.unlink(missing_ok=True)
+        progress = Progress(frames=frames, finished=True, state=None, settings=self._settings)
+        self._save_progress(progress)
+        self._remove_parts()
         self.finished = True
         self.state_path = None
+
+    def _remove_parts(self) -> None:
+        """Remove what only resuming needs."""
+        for pattern in ("state-*", "overlay-*", "strip.npz"):
+            for path in self._resume.glob(pattern):
+                path.unlink(missing_ok=True)
+
+    def _sync(self) -> None:
+        """Bring to the disk what was written since the last time; a power cut then takes no part.
+
+        Single frames are not waited for: that would take longer than segmenting them.
+        """
+        kept = [self.out / "memory.json", self._resume / "objects.json"]
+        sync([*self._unsynced, *self._parts(), *kept])
+        self._unsynced.clear()
 
     def close(self) -> None:
         """Close all files and join the overlay of the frames so far; safe to call twice."""
         if self._closed:
             return
         self._closed = True
+        try:
+            self._close_files()
+        finally:
+            self._lock.release()
+
+    def _close_files(self) -> None:
         self._memory.close()
         if self._coco is not None:
             self._coco.close()
@@ -309,27 +349,47 @@ def _part_start(part: Path) -> int:
     return int(part.stem.split("-")[1])
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(Config):
     """How far a run is: complete frames, and the session's state after them."""
 
-    frames: int
+    model_config = ConfigDict(strict=True)
+
+    frames: Annotated[int, Field(ge=0)]
     finished: bool
     state: str | None
     settings: dict[str, Any]
 
 
-def _read_progress(folder: Path) -> Progress | None:
+def _read_progress(folder: Path, rows: int) -> Progress | None:
+    """Return how far a run of `rows` frames in memory.json is; None if nothing says so."""
     path = folder / "progress.json"
     if not path.exists():
         return None
     try:
-        return Progress(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        found = build(Progress, read_json(path.read_bytes(), path.name), path.name)
+        if found.frames > rows:
+            raise ValueError(f"it counts {found.frames} frames, memory.json {rows}")
+        if found.state not in (None, _state_name(found.frames)):
+            raise ValueError(f"its state is not {_state_name(found.frames)}")
+    except (OSError, ValueError) as error:
+        reason = str(error).rstrip(".")
         raise StremnError(
-            f"{path} is damaged, so the run cannot be continued: {error}. Use --overwrite to start "
-            "again."
+            f"{path} is damaged, so the run cannot be continued: {reason}. Use --overwrite to "
+            "start again."
         ) from error
+    return found
+
+
+def _state_name(frames: int) -> str:
+    return f"state-{frames:09d}.safetensors"
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise StremnError(
+            f"{folder} is a link, and results are not written through it. Remove it, or choose "
+            "another output folder."
+        )
 
 
 def _remove_run(out: Path) -> None:
@@ -338,9 +398,22 @@ def _remove_run(out: Path) -> None:
         return
     with writing(out):
         for row in iterate_rows(out / "memory.json"):
-            (out / "masks" / f"{row['name']}.png").unlink(missing_ok=True)
-            (out / "probabilities" / f"{row['name']}.npz").unlink(missing_ok=True)
+            name = row.get("name")
+            if not is_plain_name(name):
+                raise StremnError(
+                    f"{out / 'memory.json'} names a frame {name!r}, which no run writes. Remove "
+                    "the folder yourself, or choose another one."
+                )
+            (out / "masks" / f"{name}.png").unlink(missing_ok=True)
+            (out / "probabilities" / f"{name}.npz").unlink(missing_ok=True)
         for name in ("memory.json", "overlay.mp4", "objects.json"):
             (out / name).unlink(missing_ok=True)
         if (out / ".resume").exists():
             shutil.rmtree(out / ".resume")
+
+
+def is_plain_name(name: object) -> TypeGuard[str]:
+    """Whether something is a file's name that stays in its folder."""
+    if not isinstance(name, str) or name in ("", ".", ".."):
+        return False
+    return not any(letter in name for letter in "/\\\0")

@@ -21,9 +21,11 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stremn.arguments import whole_number
 from stremn.checkpoints import read_tensors, write_atomically
 from stremn.config import build
 from stremn.errors import StremnError
+from stremn.guarded_calls import GuardedCalls
 from stremn.hardware import pick_device
 from stremn.inference import placed
 from stremn.prediction.config import PredictionConfig
@@ -31,6 +33,9 @@ from stremn.prediction.model import Encoded, FramePredictor, Past
 
 _KEY = "stremn_prediction_session"
 _FORMAT = 1
+
+MOST_FRAMES = 1_000_000
+"""Frames that one call predicts, at most: they are all held in memory."""
 
 
 class PredictionSession:
@@ -52,6 +57,7 @@ class PredictionSession:
         self._window: list[Float[Tensor, "c size size"]] = []
         self._last: Encoded | None = None  # the latest stack: read with it before it is written
         self._shape: tuple[int, int] | None = None
+        self._calls = GuardedCalls(("frames_seen", "_past", "_window", "_last", "_shape"))
 
     @property
     def memory_bytes(self) -> int:
@@ -63,7 +69,6 @@ class PredictionSession:
         """Index of the last frame of each stack in memory, oldest first."""
         return tuple(sorted(t for t in self._past.memory.written_at[0].tolist() if t >= 0))
 
-    @torch.inference_mode()
     def observe(self, frame: np.ndarray) -> None:
         """Take in the next frame.
 
@@ -74,6 +79,10 @@ class PredictionSession:
         Raises:
             StremnError: a frame that cannot be used; the session is then as before.
         """
+        with self._calls.call(self), torch.inference_mode():
+            self._observe(frame)
+
+    def _observe(self, frame: np.ndarray) -> None:
         picture = self._prepare(frame)
         window = [*self._window, picture][-self.model.config.stack :]
         if self._last is not None:
@@ -86,16 +95,17 @@ class PredictionSession:
             self._past = self.model.carry(self._past, self._last)
         self.frames_seen += 1
 
-    @torch.inference_mode()
     def predict(self, frames: int) -> UInt8[np.ndarray, "frames size size c"]:
         """Predict the next `frames` frames, at the model's size; the session does not change.
 
         Raises:
             StremnError: fewer frames were observed than a stack has, or no frame is asked for.
         """
+        with self._calls.call(self), torch.inference_mode():
+            return self._predict(whole_number(frames, "The number of frames", 1, MOST_FRAMES))
+
+    def _predict(self, frames: int) -> UInt8[np.ndarray, "frames size size c"]:
         size = self.model.config.stack
-        if frames < 1:
-            raise StremnError(f"Ask for at least one frame to predict; got {frames}.")
         if self._last is None:
             raise StremnError(
                 f"Prediction starts from a stack of {size} frames, but only {self.frames_seen} "
@@ -187,6 +197,9 @@ class PredictionSession:
         return self.model.empty(1, size, size, self._device)
 
     def _prepare(self, frame: np.ndarray) -> Float[Tensor, "c size size"]:
+        if not isinstance(frame, np.ndarray) or frame.ndim < 2 or 0 in frame.shape:
+            found = getattr(frame, "shape", type(frame).__name__)
+            raise StremnError(f"A frame is an array (height, width) or with channels; got {found}.")
         if self._shape is not None and frame.shape[:2] != self._shape:
             raise StremnError(
                 f"Frames differ in size: the first is {self._shape[1]}x{self._shape[0]}, frame "

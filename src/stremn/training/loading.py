@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from stremn.errors import StremnError
+from stremn.signals import stopping_signals
 from stremn.training.config import TrainConfig
 from stremn.training.losses import LossReport
 
@@ -170,7 +171,8 @@ def _leave_signals_to_parent(_: int) -> None:
     process down in the middle of its step. Workers end when their loader does.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for number in stopping_signals()[1:]:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Clock:

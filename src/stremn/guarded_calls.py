@@ -1,0 +1,59 @@
+"""Calls that change an object wholly or not at all, one at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from stremn.errors import StremnError
+
+
+class GuardedCalls:
+    """Let one call at a time change an object's attributes, and put them back if it fails.
+
+    Attributes are put back by reference. Whoever changes something in place says so with `changing`
+    before it begins: if that is cut short, there is no way back, and every later call is refused.
+    """
+
+    def __init__(self, attributes: tuple[str, ...]) -> None:
+        self._attributes = attributes
+        self._lock = threading.Lock()
+        self._inside: int | None = None
+        self._changing = self._torn = False
+
+    @contextmanager
+    def call(self, owner: object) -> Iterator[None]:
+        """Run the block as one call on `owner`; another thread's call waits for its end.
+
+        Raises:
+            StremnError: the block of the same thread is not at its end (a rule that calls its own
+                session), or an earlier call was cut short in the middle of a change.
+        """
+        if self._inside == threading.get_ident():
+            raise StremnError(
+                "A session cannot be called from within its own call, for example from a "
+                "replacement rule. Call it after step has returned."
+            )
+        with self._lock:
+            if self._torn:
+                raise StremnError(
+                    "This session was interrupted while its memory was written, so the memory "
+                    "cannot be relied on. Load the session from where it was saved, or start "
+                    "another one."
+                )
+            before = {name: getattr(owner, name) for name in self._attributes}
+            self._inside = threading.get_ident()
+            try:
+                yield
+            except BaseException:
+                self._torn = self._changing
+                for name, value in before.items():
+                    setattr(owner, name, value)
+                raise
+            finally:
+                self._inside, self._changing = None, False
+
+    def changing(self) -> None:
+        """Say that what follows in this call changes something in place."""
+        self._changing = True
