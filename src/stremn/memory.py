@@ -243,13 +243,15 @@ def checked(choice: Choice, state: MemoryState, evictable: Bool[Tensor, "b k"]) 
                 f"{made} must return {name} of shape {shape} (objects, slots), got {found}."
             )
     a = choice.replace
-    if not bool(((a == 0) | (a == 1)).all()) or bool((a.sum(1) > 1).any()):
+    sound = ((a == 0) | (a == 1)).all() & (a.sum(1) <= 1).all()
+    pinned = ((a > 0.5) & state.pinned).any()
+    if bool(sound & ~pinned):  # one question, since a GPU is waited for at each
+        return choice
+    if not bool(sound):
         raise StremnError(
             f"{made} must name at most one slot of each object, with 1 there and 0 elsewhere."
         )
-    if bool(((a > 0.5) & state.pinned).any()):
-        raise StremnError(f"{made} named a pinned slot. Choose among the evictable ones.")
-    return choice
+    raise StremnError(f"{made} named a pinned slot. Choose among the evictable ones.")
 
 
 def open_slots(state: MemoryState) -> Bool[Tensor, "b k"]:
