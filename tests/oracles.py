@@ -50,23 +50,40 @@ def overwrite(slots: Array, new: Array, a: Sequence[float]) -> Array:
     return result
 
 
-def read(query: Array, keys: Array, values: Array, taken: Sequence[bool], scale: float) -> Array:
-    """Eq 5, left half: query "h w ck", keys "k h w ck", values "k h w cv" -> "h w cv"."""
+def read(
+    query: Array,
+    keys: Array,
+    values: Array,
+    taken: Sequence[bool],
+    scale: float,
+    *,
+    squared_l2: bool = False,
+    top: int | None = None,
+) -> Array:
+    """Eq 5, left half: query "h w ck", keys "k h w ck", values "k h w cv" -> "h w cv".
+
+    `squared_l2` compares by -|q - k|^2; of all matches only the `top` best count.
+    """
     h, w, _ = query.shape
     result = np.zeros((h, w, values.shape[-1]))
     for i in range(h):
         for j in range(w):
-            total = 0.0
+            matches = []
             for slot, there in enumerate(taken):
                 if not there:
                     continue
                 for y in range(keys.shape[1]):
                     for x in range(keys.shape[2]):
-                        pairs = zip(query[i, j], keys[slot, y, x], strict=True)
-                        weight = math.exp(scale * sum(float(a) * float(b) for a, b in pairs))
-                        total += weight
-                        result[i, j] += weight * values[slot, y, x]
-            result[i, j] /= total
+                        pairs = list(zip(query[i, j], keys[slot, y, x], strict=True))
+                        if squared_l2:
+                            alike = -sum((float(a) - float(b)) ** 2 for a, b in pairs)
+                        else:
+                            alike = sum(float(a) * float(b) for a, b in pairs)
+                        matches.append((scale * alike, values[slot, y, x]))
+            best = sorted(matches, key=lambda match: -match[0])[:top]
+            total = sum(math.exp(alike) for alike, _ in best)
+            for alike, value in best:
+                result[i, j] += math.exp(alike) / total * value
     return result
 
 

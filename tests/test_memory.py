@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import oracles
 from memories import GRID, KEY, UPDATE, VALUE, empty, entry_of, remember, templates
 from stremn import memory
-from stremn.memory import Choice, MemoryState, Template, concat, open_slots, read, write
+from stremn.memory import Choice, Matching, MemoryState, Template, concat, open_slots, read, write
 from stremn.policies import POLICIES, Append, FirstAndLast, Learned, Oldest, build_policy
 
 ALL_RULES = sorted(POLICIES)
@@ -183,8 +183,66 @@ def test_read_is_equation_5(scale: memory.Scale, held: int) -> None:
         [i < held for i in range(3)],
         factor,
     )
-    found = read(state, query, scale=scale)
+    found = read(state, query, matching=Matching(scale=scale))
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "squared-l2"])
+@pytest.mark.parametrize("top", [None, 1, 5, 100])
+@pytest.mark.parametrize("held", [1, 3])
+def test_read_compares_and_chooses_as_its_matching_says(
+    similarity: memory.Similarity, top: int | None, held: int
+) -> None:
+    state = empty(3, dtype=torch.float64)
+    made = templates(4, dtype=torch.float64)
+    for template in made[:held]:
+        state, _ = write(state, template, Oldest())
+    state = replace(state, filled=3)  # as in a graph: what is vacant is masked, not cut off
+    query, how = made[3].key, Matching(similarity, "sqrt", top)
+    expected = oracles.read(
+        query[0].numpy(),
+        state.keys[0].numpy(),
+        state.values[0].numpy(),
+        [i < held for i in range(3)],
+        1 / math.sqrt(KEY),
+        squared_l2=similarity == "squared-l2",
+        top=top,
+    )
+    found = read(state, query, matching=how)
+    np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-14)
+    weights = memory.affinity(
+        memory.comparable_query(state, query, how),
+        memory.comparable_keys(state.keys.flatten(1, 3), how),
+        state.vacant,
+        top,
+    )
+    dense = (weights @ state.values.flatten(1, 3)).unflatten(1, GRID)
+    np.testing.assert_allclose(dense[0].numpy(), expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("top", [None, 5])
+def test_read_by_distance_is_differentiable(top: int | None) -> None:
+    state = full(2)
+    how = Matching("squared-l2", "sqrt", top)
+
+    def found(keys, values, query):  # type: ignore[no-untyped-def]
+        return read(replace(state, keys=keys, values=values), query, matching=how)
+
+    inputs = (state.keys.clone(), state.values.clone(), templates(4, dtype=torch.float64)[3].key)
+    torch.autograd.gradcheck(found, tuple(x.requires_grad_() for x in inputs))
+
+
+def test_distances_are_taken_in_float32_whatever_the_memory_holds() -> None:
+    """Far from the origin small distances are differences of large squares."""
+    state, query = full(2, torch.float32), templates(4)[3].key
+    how = Matching("squared-l2", "none", 5)
+    far = replace(state, keys=(state.keys + 50).bfloat16(), values=state.values.bfloat16())
+    query = (query + 50).bfloat16()
+    near = replace(far, keys=far.keys.float() - 50, values=state.values)
+    expected = read(near, query.float() - 50, matching=how)
+    found = read(far, query, matching=how)
+    assert found.dtype == torch.bfloat16
+    np.testing.assert_allclose(found.float().numpy(), expected.numpy(), atol=0.05)
 
 
 def test_read_with_entries_filled_unequally_is_equation_5_of_each() -> None:
@@ -195,9 +253,10 @@ def test_read_with_entries_filled_unequally_is_equation_5_of_each() -> None:
     short, _ = write(short, made[3], Oldest())
     query = made[4].key
     for scale in get_args(memory.Scale):
-        both = read(concat([long, short]), query.expand(2, -1, -1, -1), scale=scale)
-        torch.testing.assert_close(both[:1], read(long, query, scale=scale), rtol=0, atol=1e-14)
-        torch.testing.assert_close(both[1:], read(short, query, scale=scale), rtol=0, atol=1e-14)
+        how = Matching(scale=scale)
+        both = read(concat([long, short]), query.expand(2, -1, -1, -1), matching=how)
+        torch.testing.assert_close(both[:1], read(long, query, matching=how), rtol=0, atol=1e-14)
+        torch.testing.assert_close(both[1:], read(short, query, matching=how), rtol=0, atol=1e-14)
 
 
 def test_scale_log_keeps_the_entropy_of_a_larger_memory() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 import oracles
 from memories import UPDATE, empty, remember, templates
 from stremn.errors import StremnError
-from stremn.memory import MemoryState, Scale, Template, open_slots, read, write
+from stremn.memory import Matching, MemoryState, Scale, Template, open_slots, read, write
 from stremn.policies import (
     FEATURES,
     POLICIES,
@@ -313,13 +314,16 @@ def test_attention_mass_is_the_share_of_equation_5() -> None:
     np.testing.assert_allclose(attention_mass(state, new)[0].numpy(), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("scale", ["sqrt", "log", "none"])
-def test_attention_mass_is_what_is_read_of_each_slot(scale: Scale) -> None:
-    state, new = remember(Oldest(), 4, 2), replace(templates(9)[8], scale=scale)
+@pytest.mark.parametrize(
+    "how",
+    [*(Matching(scale=scale) for scale in get_args(Scale)), Matching("squared-l2", "sqrt", 5)],
+)
+def test_attention_mass_is_what_is_read_of_each_slot(how: Matching) -> None:
+    state, new = remember(Oldest(), 4, 2), replace(templates(9)[8], matching=how)
     b, k, h, w, _ = state.keys.shape
     slot = torch.eye(k)[None, :, None, None].expand(b, k, h, w, k)
     assert new.query_key is not None
-    share = read(replace(state, values=slot), new.query_key, scale=scale).mean((1, 2))
+    share = read(replace(state, values=slot), new.query_key, matching=how).mean((1, 2))
     torch.testing.assert_close(attention_mass(state, new), share, rtol=1e-5, atol=1e-6)
 
 

@@ -62,7 +62,7 @@ def test_a_model_is_rebuilt_from_its_file_alone(small: Pretrained, tmp_path: Pat
     small.save(path)
     again = load_model(path)
     assert again.config == small.config
-    assert again.model.scale == "none"
+    assert again.model.matching.scale == "none"
     assert not again.model.training
     assert torch.equal(answer(again.model), answer(small.model))
 

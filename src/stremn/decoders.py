@@ -6,25 +6,51 @@ Section 3.3 has no connections from encoder to decoder but the memory read; Sect
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(relu(x)))), 3x3, without norms, as in STM's decoder."""
+class Decoder(Protocol):
+    """What was read, at stride 16, to one logit a pixel at stride 4: is it the object?"""
 
-    def __init__(self, channels: int) -> None:
+    def skip_features(
+        self, stride4: Float[Tensor, "b c4 h4 w4"], stride8: Float[Tensor, "b c8 h8 w8"]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return the skips for strides 8 and 4: once a frame, whatever the number of objects."""
+        ...
+
+    def __call__(
+        self,
+        x: Float[Tensor, "b i h w"],
+        skips: tuple[Tensor | None, Tensor | None],
+    ) -> Float[Tensor, "b 1 h4 w4"]:
+        """Return logits at stride 4."""
+        ...
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(relu(x)))), 3x3, without norms, as in STM's decoder.
+
+    Where the block changes the number of channels, x goes through a 3x3 convolution too.
+    """
+
+    def __init__(self, channels: int, outputs: int | None = None) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        outputs = channels if outputs is None else outputs
+        self.conv1 = nn.Conv2d(channels, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = None if outputs == channels else nn.Conv2d(channels, outputs, 3, padding=1)
         nn.init.zeros_(self.conv2.weight)  # starts as the identity
         nn.init.zeros_(self.conv2.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
         """Return x with a learned correction."""
-        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+        kept = x if self.shortcut is None else self.shortcut(x)
+        return kept + self.conv2(F.relu(self.conv1(F.relu(x))))
 
 
 class AtrousPyramid(nn.Module):

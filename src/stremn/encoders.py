@@ -74,18 +74,44 @@ class QueryEncoder(nn.Module):
             layer.measure(features)  # type: ignore[operator]
 
 
+class ImageEncoder(Protocol):
+    """Image -> features at strides 4, 8 and 16, and what a memory encoder may share at stride 4."""
+
+    @property
+    def channels(self) -> tuple[int, int, int]:
+        """Channels at strides 4, 8 and 16."""
+        ...
+
+    def __call__(self, frames: Float[Tensor, "b 3 height width"]) -> tuple[Pyramid, Tensor]:
+        """Return the pyramid, and raw features at stride 4."""
+        ...
+
+    def measure(self, frames: Float[Tensor, "b 3 height width"]) -> None:
+        """Set the standardization from real frames (see `Standardize`)."""
+        ...
+
+
 class MemoryEncoder(Protocol):
-    """Image and masks -> features at stride 16, of `width` channels."""
+    """Image and masks -> features at stride 16, of `width` channels.
+
+    `local` says whether what it makes of a part of the frame is, but for the part's border, what
+    it makes of that part in the whole frame.
+    """
 
     width: int
+    local: bool
 
     def __call__(
         self,
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
         masks: Float[Tensor, "b 2 height width"],
+        features: Float[Tensor, "b c16 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """Return what is to be projected and stored; `stem` is the query encoder's stride 4."""
+        """Return what is to be projected and stored.
+
+        `stem` and `features` are the query encoder's at strides 4 and 16.
+        """
         ...
 
     def measure(
@@ -104,6 +130,8 @@ class FullMemoryEncoder(nn.Module):
     A convolution over image and masks together is the sum of one over each, before the norm.
     """
 
+    local = True
+
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = copy.deepcopy(backbone)
@@ -116,8 +144,9 @@ class FullMemoryEncoder(nn.Module):
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
         masks: Float[Tensor, "b 2 height width"],
+        features: Float[Tensor, "b c16 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """Return features of the image under its masks; `stem` is not used."""
+        """Return features of the image under its masks; the query encoder's are not used."""
         x = torch.cat([self.backbone.normalize(frames), masks], dim=1)
         x = self.backbone.stem(x)
         return self.standardize(self.backbone.stage16(self.backbone.stage8(x)))
@@ -164,6 +193,8 @@ class SharedStemMemoryEncoder(nn.Module):
     At stride 4 the sixteen mask pixels of each position are channels, so no edge is lost.
     """
 
+    local = True
+
     def __init__(self, backbone: Backbone, hidden: int = 48) -> None:
         super().__init__()
         c4, _, c16 = backbone.channels
@@ -182,11 +213,12 @@ class SharedStemMemoryEncoder(nn.Module):
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
         masks: Float[Tensor, "b 2 height width"],
+        features: Float[Tensor, "b c16 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Return features under the masks, with the masks' mean and largest value in each cell."""
-        features = self.standardize(self._features(stem, masks))
+        own = self.standardize(self._features(stem, masks))
         coarse = [F.avg_pool2d(masks, STRIDE), F.max_pool2d(masks, STRIDE)]
-        return torch.cat([features, *(c.to(features.dtype) * 2 - 1 for c in coarse)], dim=1)
+        return torch.cat([own, *(c.to(own.dtype) * 2 - 1 for c in coarse)], dim=1)
 
     def _features(self, stem: Tensor, masks: Tensor) -> Tensor:
         cells = F.pixel_unshuffle(masks, 4).to(stem.dtype)  # b (2 4 4) h4 w4

@@ -92,9 +92,12 @@ class Step(nn.Module):
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
         """`memory.read` without a look at the values, which a graph cannot take."""
-        factor = memory.sharpness(state, self.model.scale)
+        how = self.model.matching
         weights = memory.affinity(
-            (query.key * factor).flatten(1, 2), state.keys.flatten(1, 3), state.vacant
+            memory.comparable_query(state, query.key, how),
+            memory.comparable_keys(state.keys.flatten(1, 3), how),
+            state.vacant,
+            how.top,
         )
         return (weights @ state.values.flatten(1, 3)).unflatten(1, query.key.shape[1:3])
 

@@ -153,7 +153,7 @@ def every_other(state: MemoryState, evicted: Bool[Tensor, "b k"]) -> Bool[Tensor
 def _likeness(state: MemoryState, evicted: Bool[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     places = evicted.int().argmax(1)
     entries = torch.arange(len(places), device=places.device)
-    return similarity(state.update_keys[entries, places], state.update_keys)
+    return similarity(state.compared[entries, places], state.compared)
 
 
 def _best(scores: Float[Tensor, "b k"], allowed: Bool[Tensor, "b k"]) -> Bool[Tensor, "b k"]:

@@ -39,6 +39,27 @@ Scale = Literal["sqrt", "none", "log"]
 REFERENCE = 768
 """Positions at which the scales "log" and "sqrt" are equal: three slots of 16 x 16."""
 
+Similarity = Literal["dot", "squared-l2"]
+"""What a query and a key are compared by: q . k, or -|q - k|^2."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How a read compares queries with keys: part of a network, the same for every frame.
+
+    `similarity` "dot" is that of Eq 5 and STM, "squared-l2" that of STCN. `scale` is what the
+    similarities are multiplied with (see `sharpness`). Of each query position's similarities only
+    the `top` largest enter its softmax; None: all.
+    """
+
+    similarity: Similarity = "dot"
+    scale: Scale = "sqrt"
+    top: int | None = None
+
+
+EQUATION_5 = Matching()
+"""Eq 5 as the paper's network reads."""
+
 
 @dataclass(frozen=True)
 class Template:
@@ -46,7 +67,7 @@ class Template:
 
     `frame` is its index in the video. `evidence` says how much object the frame shows (mean of
     the soft mask) and how sure the model is of it. `query_key` is the same frame's read key,
-    there for rules that ask which slots the frame attends to, as the read with `scale` would.
+    there for rules that ask which slots the frame attends to, as the read with `matching` would.
     """
 
     key: Float[Tensor, "b h w ck"]
@@ -55,12 +76,17 @@ class Template:
     evidence: Float[Tensor, "b e"]
     frame: int
     query_key: Float[Tensor, "b h w ck"] | None = None
-    scale: Scale = "sqrt"
+    matching: Matching = EQUATION_5
 
     @property
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
         """Key, value and update key."""
         return self.key, self.value, self.update_key
+
+    @property
+    def compared(self) -> Float[Tensor, "b h w c"]:
+        """What Eq 1 compares: the update key, or the key where a network has no update keys."""
+        return self.update_key if self.update_key.shape[-1] else self.key
 
 
 @dataclass(frozen=True)
@@ -130,6 +156,11 @@ class MemoryState:
     def vacant(self) -> Bool[Tensor, "b k"]:
         """Which slots hold nothing yet."""
         return self.written_at == NEVER
+
+    @property
+    def compared(self) -> Float[Tensor, "b k h w c"]:
+        """What Eq 1 compares: the update keys, or the keys where a network has none."""
+        return self.update_keys if self.update_keys.shape[-1] else self.keys
 
     @property
     def nbytes(self) -> int:
@@ -340,30 +371,58 @@ def _store(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
 
 
 def read(
-    state: MemoryState, query_key: Float[Tensor, "b h w ck"], *, scale: Scale = "sqrt"
+    state: MemoryState, query_key: Float[Tensor, "b h w ck"], *, matching: Matching = EQUATION_5
 ) -> Float[Tensor, "b h w cv"]:
     """Eq 5, left half: softmax over all positions of all slots, then the weighted sum of values.
 
-    The query may be of a part of the frame: every position is read by itself. `scale`: see
-    `sharpness`. An entry without any template reads zeros; sessions and rollouts
+    The query may be of a part of the frame: every position is read by itself. `matching` says how
+    queries and keys are compared. An entry without any template reads zeros; sessions and rollouts
     refuse to get there.
     """
     h, w = query_key.shape[1:3]
     used = max(state.filled, 1)
     vacant = state.vacant[:, :used]
-    query = (query_key * sharpness(state, scale)).flatten(1, 2)  # b (h w) ck
-    query = query.to(state.keys.dtype)
+    query = comparable_query(state, query_key, matching)
     partly = vacant.any(1).tolist()
     found = [  # entry by entry, so that slices of the memory are never copied
         _read_entry(
             query[i],
-            state.keys[i, :used].flatten(0, 2),  # (k h w) ck
+            comparable_keys(state.keys[i, :used].flatten(0, 2), matching),  # (k h w) ck
             state.values[i, :used].flatten(0, 2),
             vacant[i] if partly[i] else None,
+            matching.top,
         )
         for i in range(state.batch)
     ]
     return torch.stack(found).unflatten(1, (h, w))
+
+
+def comparable_query(
+    state: MemoryState, query_key: Float[Tensor, "b h w ck"], matching: Matching
+) -> Float[Tensor, "b q c"]:
+    """Return query positions whose products with `comparable_keys` are what the softmax is over.
+
+    -|q - k|^2 = 2 q . k - |k|^2 - |q|^2, and a softmax over k does not see |q|^2: with one more
+    channel, -1 here and |k|^2 there, the squared distance is a product too.
+    """
+    query = query_key
+    if matching.similarity == "squared-l2":
+        query = F.pad(2 * _precise(query), (0, 1), value=-1.0)
+    query = (query * sharpness(state, matching.scale)).flatten(1, 2)
+    return query if matching.similarity == "squared-l2" else query.to(state.keys.dtype)
+
+
+def comparable_keys(keys: Float[Tensor, "*b m ck"], matching: Matching) -> Float[Tensor, "*b m c"]:
+    """Return keys for products with `comparable_query`."""
+    if matching.similarity == "dot":
+        return keys
+    keys = _precise(keys)
+    return torch.cat([keys, keys.square().sum(-1, keepdim=True)], dim=-1)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """Return x in float32 at least: a small difference of large squares needs the digits."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def sharpness(state: MemoryState, scale: Scale) -> Float[Tensor, "b 1 1 1"]:
@@ -391,12 +450,30 @@ through the softmax to the weighted sum; a whole frame's would go out to memory 
 
 
 def _read_entry(
-    query: Float[Tensor, "q ck"],
-    keys: Float[Tensor, "m ck"],
+    query: Float[Tensor, "q c"],
+    keys: Float[Tensor, "m c"],
     values: Float[Tensor, "m cv"],
     vacant: Bool[Tensor, " k"] | None,
+    top: int | None,
 ) -> Float[Tensor, "q cv"]:
-    return torch.cat([affinity(block, keys, vacant) @ values for block in blocks(query)])
+    if top is not None and top < len(keys):
+        return torch.cat([_read_top(block, keys, values, vacant, top) for block in blocks(query)])
+    return torch.cat(
+        [affinity(block, keys, vacant).to(values.dtype) @ values for block in blocks(query)]
+    )
+
+
+def _read_top(
+    query: Float[Tensor, "q c"],
+    keys: Float[Tensor, "m c"],
+    values: Float[Tensor, "m cv"],
+    vacant: Bool[Tensor, " k"] | None,
+    top: int,
+) -> Float[Tensor, "q cv"]:
+    """Sum the `top` values with the weights of their keys: no product with all the others."""
+    best = _products(query, keys, vacant).topk(top, sorted=False)
+    weights = best.values.softmax(-1).nan_to_num(0.0).to(values.dtype)
+    return F.embedding_bag(best.indices, values, mode="sum", per_sample_weights=weights)
 
 
 def blocks(query: Float[Tensor, "q ck"]) -> tuple[Float[Tensor, "_ ck"], ...]:
@@ -405,13 +482,32 @@ def blocks(query: Float[Tensor, "q ck"]) -> tuple[Float[Tensor, "_ ck"], ...]:
 
 
 def affinity(
-    query: Float[Tensor, "*b q ck"],
-    keys: Float[Tensor, "*b m ck"],
+    query: Float[Tensor, "*b q c"],
+    keys: Float[Tensor, "*b m c"],
+    vacant: Bool[Tensor, "*b k"] | None,
+    top: int | None = None,
+) -> Float[Tensor, "*b q m"]:
+    """Softmax of query-key products over the m = k h w memory positions; vacant slots get 0.
+
+    With `top`, over the so many largest alone; all others get 0.
+    """
+    products = _products(query, keys, vacant)
+    if top is None or top >= keys.shape[-2]:
+        weights = products.softmax(-1)
+        return weights if vacant is None else weights.nan_to_num(0.0)
+    best, places = products.topk(top)
+    weights = best.softmax(-1).nan_to_num(0.0)
+    return torch.zeros_like(products).scatter(-1, places, weights)
+
+
+def _products(
+    query: Float[Tensor, "*b q c"],
+    keys: Float[Tensor, "*b m c"],
     vacant: Bool[Tensor, "*b k"] | None,
 ) -> Float[Tensor, "*b q m"]:
-    """Softmax of query-key products over the m = k h w memory positions; vacant slots get 0."""
+    """Products of every query with every key; minus infinity in vacant slots."""
     products = query @ keys.transpose(-1, -2)
     if vacant is None:
-        return products.softmax(-1)
+        return products
     hidden = vacant.repeat_interleave(keys.shape[-2] // vacant.shape[-1], dim=-1).unsqueeze(-2)
-    return products.masked_fill(hidden, -torch.inf).softmax(-1).nan_to_num(0.0)
+    return products.masked_fill(hidden, -torch.inf)

@@ -8,7 +8,7 @@ State goes in and comes out; the model remembers nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,18 +17,19 @@ from torch import Tensor, nn
 
 from stremn import memory
 from stremn.backbones import STRIDE
-from stremn.decoders import MaskDecoder
-from stremn.encoders import MemoryEncoder, QueryEncoder
-from stremn.memory import Choice, MemoryState, Scale, Template, UpdatePolicy, Write
+from stremn.decoders import Decoder
+from stremn.encoders import ImageEncoder, MemoryEncoder
+from stremn.memory import EQUATION_5, Choice, Matching, MemoryState, Template, UpdatePolicy, Write
 from stremn.windows import Window
+from stremn.working_size import Margins
 
 
 @dataclass(frozen=True)
 class Query:
     """All that is computed once a frame, whatever the number of objects.
 
-    `key` and `value` are k^Q and v^Q of Eq 5; `skips` go to the decoder; `frames` and `stem` to
-    the memory encoder. `frames` are in [0, 1].
+    `key` and `value` are k^Q and v^Q of Eq 5; `skips` go to the decoder; `frames`, `stem` and
+    `features` (stride 16) to the memory encoder. `frames` are in [0, 1].
     """
 
     key: Float[Tensor, "b h w ck"]
@@ -36,6 +37,7 @@ class Query:
     skips: tuple[Tensor | None, Tensor | None]
     frames: Float[Tensor, "b 3 height width"]
     stem: Float[Tensor, "b c4 h4 w4"]
+    features: Float[Tensor, "b c16 h w"]
 
     def take(self, videos: Int[Tensor, " n"]) -> Query:
         """Return the query of each entry, given the video it belongs to."""
@@ -46,6 +48,7 @@ class Query:
                 self.skips,
                 self.frames.expand(len(videos), -1, -1, -1),
                 self.stem.expand(len(videos), -1, -1, -1),
+                self.features.expand(len(videos), -1, -1, -1),
             )
         skip8, skip4 = self.skips
         return Query(
@@ -57,6 +60,7 @@ class Query:
             ),
             self.frames[videos],
             self.stem[videos],
+            self.features[videos],
         )
 
     def first(self) -> Query:
@@ -68,6 +72,7 @@ class Query:
             (None if skip8 is None else skip8[:1], None if skip4 is None else skip4[:1]),
             self.frames[:1],
             self.stem[:1],
+            self.features[:1],
         )
 
     def within(self, window: Window) -> Query:
@@ -83,6 +88,7 @@ class Query:
             ),
             window.cut(self.frames, 1),
             window.cut(self.stem, 4),
+            window.cut(self.features, STRIDE),
         )
 
 
@@ -101,39 +107,49 @@ class Projection(nn.Module):
 class STReMN(nn.Module):
     """The network of Fig 1. Parts are passed in; builders know the numbers.
 
-    `policies` are the update policies that have weights of their own, by name; any other
-    `UpdatePolicy` can be given to `memorize`. `write` stores templates.
+    Networks differ in what they project (`Projection`) before it is stored:
+
+    - `memory_key` None: what is stored is the frame's own key, one for all objects (STCN).
+    - `memory_value` None: the memory encoder's features are the value.
+    - `update_key` None: Eq 1 compares keys.
+
+    `widths` are the channels of key, value and update key. `policies` are the update policies that
+    have weights or settings of their own, by name; any other `UpdatePolicy` can be given to
+    `memorize`. `matching` says how the memory is read; `write` stores templates;
+    `margins` is what frames are padded with (see `WorkingSize`).
     """
 
     def __init__(
         self,
         *,
-        query_encoder: QueryEncoder,
+        query_encoder: ImageEncoder,
         memory_encoder: MemoryEncoder,
-        decoder: MaskDecoder,
-        key: int,
-        value: int,
-        update_key: int,
-        policies: dict[str, nn.Module],
-        scale: Scale = "sqrt",
+        decoder: Decoder,
+        query_key: Projection,
+        query_value: Projection,
+        memory_key: Projection | None,
+        memory_value: Projection | None,
+        update_key: Projection | None,
+        widths: Mapping[str, int],
+        policies: Mapping[str, nn.Module],
+        matching: Matching = EQUATION_5,
         write: Write = memory.write,
+        margins: Margins = "edge",
     ) -> None:
         super().__init__()
-        features = query_encoder.channels[2]
         self.query_encoder = query_encoder
         self.memory_encoder = memory_encoder
-        self.query_key = Projection(features, key)
-        self.query_value = Projection(features, value)
-        self.memory_key = Projection(memory_encoder.width, key)
-        self.memory_value = Projection(memory_encoder.width, value)
-        self.update_key = Projection(memory_encoder.width, update_key)
+        self.query_key = query_key
+        self.query_value = query_value
+        self.memory_key = memory_key
+        self.memory_value = memory_value
+        self.update_key = update_key
         self.decoder = decoder
-        self.policies = nn.ModuleDict(policies)
-        self.widths = {"key": key, "value": value, "update_key": update_key}
-        self.scale: Scale = scale
+        self.policies = nn.ModuleDict(dict(policies))
+        self.widths = dict(widths)
+        self.matching = matching
         self.write = write
-        with torch.no_grad():  # so that matching means something before any training
-            self.memory_key.conv.weight[:, :features].copy_(self.query_key.conv.weight)
+        self.margins: Margins = margins
 
     def empty_state(
         self, entries: int, slots: int, frame_size: tuple[int, int], growth: int = 0
@@ -160,21 +176,24 @@ class STReMN(nn.Module):
             skips=self.decoder.skip_features(pyramid.stride4, pyramid.stride8),
             frames=frames,
             stem=stem,
+            features=pyramid.stride16,
         )
 
     def encode_memory(
         self, query: Query, masks: Float[Tensor, "b 2 height width"], frame: int
     ) -> Template:
         """Section 3.1: X^M of the frame under its masks, projected to a template."""
-        features = self.memory_encoder(query.frames, query.stem, masks)
+        features = self.memory_encoder(query.frames, query.stem, masks, query.features)
+        key = query.key if self.memory_key is None else self.memory_key(features)
+        plain = features.permute(0, 2, 3, 1)
         return Template(
-            key=self.memory_key(features),
-            value=self.memory_value(features),
-            update_key=self.update_key(features),
+            key=key,
+            value=plain if self.memory_value is None else self.memory_value(features),
+            update_key=key[..., :0] if self.update_key is None else self.update_key(features),
             evidence=evidence(masks[:, 0]),
             frame=frame,
             query_key=query.key,
-            scale=self.scale,
+            matching=self.matching,
         )
 
     def encode_memory_within(
@@ -204,7 +223,7 @@ class STReMN(nn.Module):
                 whole_map[entry, rows, columns] = part_map[0, *there]
         key, value, update_key = maps
         mass = evidence(masks[:, 0])
-        return Template(key, value, update_key, mass, frame, query.key, self.scale)
+        return Template(key, value, update_key, mass, frame, query.key, self.matching)
 
     def memorize(
         self,
@@ -220,9 +239,10 @@ class STReMN(nn.Module):
     ) -> tuple[MemoryState, Choice]:
         """Section 3.2: write the frame under its masks (this object's, the others' union).
 
-        `windows`: see `encode_memory_within`; without them every entry sees its whole frame.
+        `windows`: see `encode_memory_within`; without them, or where the memory encoder must see
+        all of a frame, every entry sees its whole frame.
         """
-        if windows is None:
+        if windows is None or not self.memory_encoder.local:
             template = self.encode_memory(query, masks, frame)
         else:
             template = self.encode_memory_within(query, masks, frame, windows)
@@ -230,7 +250,7 @@ class STReMN(nn.Module):
 
     def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
         """Section 3.3: read the memory and decode what was found."""
-        return self.decode(memory.read(state, query.key, scale=self.scale), query)
+        return self.decode(memory.read(state, query.key, matching=self.matching), query)
 
     def decode(self, found: Float[Tensor, "b h w cv"], query: Query) -> Float[Tensor, "b 1 h4 w4"]:
         """Section 3.3: y = [what was read, v^Q] (Eq 5), decoded to logits at stride 4."""

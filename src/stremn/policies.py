@@ -18,12 +18,14 @@ from torch.nn import functional as F
 from stremn.errors import StremnError
 from stremn.memory import (
     Choice,
+    Matching,
     MemoryState,
     Template,
     UpdatePolicy,
     affinity,
     blocks,
-    sharpness,
+    comparable_keys,
+    comparable_query,
 )
 
 
@@ -83,7 +85,7 @@ class Learned(nn.Module):
 
     def forward(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
         """Return a one-hot choice whose gradient is that of the soft one."""
-        scores = similarity(new.update_key, state.update_keys)
+        scores = similarity(new.compared, state.compared)
         return gumbel_choice(scores, evictable, self.tau, noisy=self.training or self.noisy)
 
 
@@ -124,6 +126,23 @@ class Evidence(nn.Module):
         return precise(self.score(features.to(precision)).squeeze(-1))
 
 
+class PlainEvidence(nn.Module):
+    """`Evidence` for networks that were not trained with it: the same numbers, weighed by hand.
+
+    A template gives way that is like the new one, shows little of the object, was made of an
+    unsure mask, or stands close to others in time. Each weight is about one by the spread of its
+    number, but for the object's mass: a template that shows next to none of it goes first.
+    """
+
+    WEIGHTS = (0.0, 2.0, 0.0, -2.0, -0.5, 0.0, -1.0, 0.0)
+    """Of the columns of `slot_features`, in their order."""
+
+    def forward(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
+        """Return the evictable slot of the highest score."""
+        features = slot_features(state, new)
+        return highest(features @ features.new_tensor(self.WEIGHTS), evictable)
+
+
 FEATURES = 8
 """Numbers that `slot_features` gives for each slot."""
 
@@ -136,7 +155,7 @@ def slot_features(state: MemoryState, new: Template) -> Float[Tensor, "b k f"]:
     neighbours, as shares of the time the memory spans; and whether it is the newest.
     """
     taken = ~state.vacant
-    alike = similarity(new.update_key, state.update_keys)
+    alike = similarity(new.compared, state.compared)
     mean_alike = (alike * taken).sum(1, keepdim=True) / taken.sum(1, keepdim=True).clamp(min=1)
     mass = (state.evidence[..., 0] + 1e-4).log() / 4
     most = mass.masked_fill(~taken, -torch.inf).amax(1, keepdim=True).nan_to_num(0, 0, 0)
@@ -322,20 +341,21 @@ def attention_mass(state: MemoryState, new: Template) -> Float[Tensor, "b k"]:
     The same softmax as the read's, of the same sharpness, a block of positions at a time.
     """
     key = new.key if new.query_key is None else new.query_key
-    query = (key * sharpness(state, new.scale)).flatten(1, 2).to(state.keys.dtype)
+    query, how = comparable_query(state, key, new.matching), new.matching
     return torch.stack(
         [
-            torch.cat([slot_shares(block, state, entry) for block in blocks(query[entry])]).mean(0)
+            torch.cat([slot_shares(x, state, entry, how) for x in blocks(query[entry])]).mean(0)
             for entry in range(state.batch)
         ]
     )
 
 
 def slot_shares(
-    query: Float[Tensor, "q ck"], state: MemoryState, entry: int
+    query: Float[Tensor, "q c"], state: MemoryState, entry: int, matching: Matching
 ) -> Float[Tensor, "q k"]:
     """Share of each query position's attention that each slot of a batch entry receives."""
-    found = affinity(query, state.keys[entry].flatten(0, 2), state.vacant[entry])
+    keys = comparable_keys(state.keys[entry].flatten(0, 2), matching)
+    found = affinity(query, keys, state.vacant[entry], matching.top)
     return precise(found).unflatten(-1, (state.slots, -1)).sum(-1)
 
 

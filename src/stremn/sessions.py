@@ -97,6 +97,7 @@ class SegmentationSession:
         size: int = 480,
         seed: int = 0,
         reach: float | None = None,
+        every: int = 1,
     ) -> None:
         """Start with no objects.
 
@@ -113,16 +114,19 @@ class SegmentationSession:
                 removed before the frame is memorized (Sec 4.1.1), and what is farther is not even
                 read, which saves time; an object that is lost is looked for everywhere. None,
                 or inf, removes nothing and always reads the whole frame.
+            every: memorize frames 0, n, 2n, ... and those with a mask; 1 is all, as in the paper.
+                STM and STCN were made for every fifth.
 
         Raises:
-            StremnError: K below 1, size below 64, a negative reach, an unknown device, precision
-                or rule.
+            StremnError: K or `every` below 1, size below 64, a negative reach, an unknown device,
+                precision or rule.
         """
         memory_slots = whole_number(
             memory_slots, "memory_slots (K)", 1, MOST_SLOTS, "The paper uses 6."
         )
         size = whole_number(size, "size", 64, LARGEST_SIZE, "It is in pixels; 480 is usual.")
         seed = whole_number(seed, "seed", 0, LARGEST_SEED)
+        every = whole_number(every, "every", 1, LARGEST_FRAME, "1 memorizes all frames.")
         if reach is not None:
             reach = real_number(reach, "reach", "0.5 is usual; None has no limit.")
             if reach < 0:
@@ -143,6 +147,7 @@ class SegmentationSession:
         self.memory_slots = memory_slots
         self.size = size
         self.seed = seed
+        self.every = every
         self.reach = None if reach == math.inf else reach
         self.policy_name = policy if isinstance(policy, str) else type(policy).__name__
         self.policy = self._resolve(policy)
@@ -208,8 +213,9 @@ class SegmentationSession:
                 "step(frame, mask)."
             )
         self._check_size(image)
-        size = WorkingSize.of(image.shape[0], image.shape[1], self.size)
-        query = self._fast.encode_query(self.as_tensor(size.inward_image(image)))
+        size = WorkingSize.of(image.shape[0], image.shape[1], self.size, self.model.margins)
+        pixels = self.as_tensor(size.inward_image(image))
+        query = self._fast.encode_query(size.paint_margins(pixels))
         shares, where = self._recall(query, size)
         self.frame += 1
         self._decisions = {}
@@ -339,13 +345,13 @@ class SegmentationSession:
         if self.track is None:
             return torch.ones(1, 1, *size.padded, device=self.device), None
         if self.reach is None or self._where is None:
-            return segment(self._fast, self.track, query), None
+            return size.empty_margins(segment(self._fast, self.track, query)), None
         shares, where = look(self._fast, self.track, query, self._where, self.reach)
         far = distant_regions(where, self._where, self.reach)
         if far.any():
             shares = given_up(shares, where, far)
             where[far] = 0
-        return shares, where
+        return size.empty_margins(shares), where
 
     def _write(
         self,
@@ -358,7 +364,8 @@ class SegmentationSession:
     ) -> None:
         """Memorize a frame: objects followed (or `only` some), then the new ones.
 
-        `where` is the likeliest layer of each pixel, if that is known.
+        Between frames that are memorized, only objects that are corrected are. `where` is the
+        likeliest layer of each pixel, if that is known.
         """
         old = self.ids
         corrected: set[int] = set()
@@ -368,6 +375,8 @@ class SegmentationSession:
             corrected = set(given.ids) - set(new)
             self.ids = (*old, *new)
             shares = self._with_given(shares, given, size)
+        if only is None and self.frame % self.every:
+            only = corrected
         if self.track is not None and (only is None or only & set(old)):
             # With new objects more can fail after this, so that the old memory must stay.
             reuse = len(self.ids) == len(old)
@@ -511,6 +520,7 @@ class SegmentationSession:
             "size": self.size,
             "seed": self.seed,
             "reach": self.reach,
+            "every": self.every,
             "precision": str(self.dtype).removeprefix("torch."),
         }
         state = None if self.track is None else self.track.state

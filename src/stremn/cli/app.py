@@ -14,6 +14,7 @@ import typer
 
 from stremn.cli import (
     analyze,
+    convert,
     evaluate,
     measure,
     predict,
@@ -38,7 +39,17 @@ app = typer.Typer(
         "**stremn segment clip.mp4 --mask first.png**."
     ),
 )
-for verbs in (segment, predict, evaluate, prediction_scores, tables, analyze, measure, train):
+for verbs in (
+    segment,
+    predict,
+    evaluate,
+    prediction_scores,
+    tables,
+    analyze,
+    measure,
+    train,
+    convert,
+):
     verbs.register(app)
 
 

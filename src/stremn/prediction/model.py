@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.errors import StremnError
-from stremn.memory import EVIDENCE, MemoryState, Template, UpdatePolicy, read, write
+from stremn.memory import EVIDENCE, Matching, MemoryState, Template, UpdatePolicy, read, write
 from stremn.policies import Append, RandomDrop, RandomSelect, build_policy
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
@@ -215,7 +215,9 @@ class FramePredictor(nn.Module):
         Reading is always in float32: bfloat16 loses the order of large products.
         """
         with torch.autocast(encoded.key.device.type, enabled=False):
-            found = read(past.memory, encoded.key.float(), scale=self.config.scale)
+            found = read(
+                past.memory, encoded.key.float(), matching=Matching(scale=self.config.scale)
+            )
         if not past.carried:
             return found
         return torch.cat([found, past.carried[0].permute(0, 2, 3, 1)], dim=-1)

@@ -87,7 +87,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     query = fast.encode_query(pixels)
     each = query.take(track.video)
     state, area = track.state, pixels.shape[-2] * pixels.shape[-1]
-    found_values = memory.read(state, each.key, scale=fast.scale)
+    found_values = memory.read(state, each.key, matching=fast.matching)
     y = torch.cat([found_values, each.value.to(found_values.dtype)], -1).permute(0, 3, 1, 2)
     coarse = fast.decoder(y, each.skips)
     shares = segmentation.shares(segmentation.upsampled(coarse, pixels)[None])
@@ -105,7 +105,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
         * (state.keys.shape[-1] + state.values.shape[-1]),
         state.keys.nbytes + state.values.nbytes + found_values.nbytes,
     )  # fmt: skip
-    found.add("read (Eq 5)", lambda: memory.read(state, each.key, scale=fast.scale), read)
+    found.add("read (Eq 5)", lambda: memory.read(state, each.key, matching=fast.matching), read)
     decode = partial(fast.decoder, y, each.skips)
     found.add("decoder", decode, cost_of(partial(plain.decoder, y, each.skips)))
     found.add(
@@ -118,8 +118,8 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     encode = partial(fast.encode_memory, each, masks, 0)
     found.add("memory encoder", encode, cost_of(partial(plain.encode_memory, each, masks, 0)))
     similarity = Cost(
-        2 * template.update_key[..., 0].numel() * state.update_keys.numel() / state.batch,
-        state.update_keys.nbytes + 2 * (template.key.nbytes + template.value.nbytes),
+        2 * template.compared[..., 0].numel() * state.compared.numel() / state.batch,
+        state.compared.nbytes + 2 * (template.key.nbytes + template.value.nbytes),
     )
     found.add(
         "write (Eq 1-4)",

@@ -95,7 +95,7 @@ class Imitation:
 
     def _scores(self, model: STReMN) -> Scoring:
         if self.taught == "learned":
-            return lambda state, new: SCALE * similarity(new.update_key, state.update_keys)
+            return lambda state, new: SCALE * similarity(new.compared, state.compared)
         rule = model.policies["evidence"]
         assert isinstance(rule, Evidence)  # built so
         return lambda state, new: rule.scores(slot_features(state, new))

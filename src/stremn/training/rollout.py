@@ -94,9 +94,11 @@ def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
     every = model.encode_query(frames)
     key, value = every.key.split(videos), every.value.split(videos)
     skip8, skip4 = [[None] * length if skip is None else skip.split(videos) for skip in every.skips]
-    stem, frames_at = every.stem.split(videos), frames.split(videos)
+    stem, features = every.stem.split(videos), every.features.split(videos)
+    frames_at = frames.split(videos)
     return [
-        Query(key[t], value[t], (skip8[t], skip4[t]), frames_at[t], stem[t]) for t in range(length)
+        Query(key[t], value[t], (skip8[t], skip4[t]), frames_at[t], stem[t], features[t])
+        for t in range(length)
     ]
 
 

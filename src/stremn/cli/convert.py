@@ -1,0 +1,40 @@
+"""`stremn convert`: published weights of STM and STCN, for `--model` everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stremn.cli.terminal import show
+from stremn.errors import StremnError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb of this file."""
+    app.command()(convert)
+
+
+def convert(
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The authors' file: STM_weights.pth, stcn.pth.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .safetensors.")],
+) -> None:
+    """Turn the official checkpoint of STM or STCN into weights that --model takes.
+
+    The file is read as tensors; code in it cannot run.
+
+    Example: stremn convert stcn.pth -o stcn.safetensors
+    """
+    from stremn.conversion import convert
+
+    if out.suffix != ".safetensors":
+        raise StremnError(f"Weights are written as .safetensors, got {out.name}.")
+    converted = convert(checkpoint)
+    try:
+        converted.save(out)
+    except OSError as error:
+        raise StremnError(f"The weights cannot be written to {out}: {error}.") from error
+    show(f"{out}: {converted.config.family.upper()}; use it as --model {out}")
