@@ -31,6 +31,15 @@ def load_model(source: str | Path) -> Pretrained:
     return Pretrained.from_file(find_weights(source))
 
 
+def config_of(source: str | Path) -> SegmentationConfig:
+    """Return what `load_model` would build, without building it.
+
+    Raises StremnError as `load_model` does.
+    """
+    path = find_weights(source)
+    return build(SegmentationConfig, read_weights(path, TASK)[0], str(path))
+
+
 def find_weights(source: str | Path) -> Path:
     """Return the weights file that `source` stands for; a hub id is downloaded."""
     path = Path(source)

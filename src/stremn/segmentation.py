@@ -46,6 +46,22 @@ MOST_CHANNELS = 16_384
 Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
 
 
+SHIPPED_REACH = 0.5
+"""The reach the shipped weights do best with (see `SegmentationSession`); the paper has None."""
+
+SHIPPED_SIZE = 432
+"""The working size they do best with: shorter side in pixels that frames are brought to."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a model is run with unless asked otherwise: arguments of `SegmentationSession`."""
+
+    size: int
+    reach: float | None
+    every: int
+
+
 class SegmentationConfig(BaseModel):
     """Everything needed to rebuild a segmentation model; saved inside its weights."""
 
@@ -79,6 +95,13 @@ class SegmentationConfig(BaseModel):
     def matching(self) -> Matching:
         """How the memory is read."""
         return Matching(self.similarity, self.scale, self.top)
+
+    @property
+    def usual(self) -> Usual:
+        """What sessions are opened with: what weights of each family were made for."""
+        if self.family == "stremn":
+            return Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
+        return Usual(480, None, every=5)
 
     @property
     def widths(self) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,12 +50,6 @@ from stremn.working_size import WorkingSize
 
 SHIPPED_POLICY = "evidence"
 """The rule that the shipped weights do best with; "learned" is the paper's."""
-
-SHIPPED_REACH = 0.5
-"""The reach they do best with (see `SegmentationSession`); the paper has None."""
-
-SHIPPED_SIZE = 432
-"""The working size they do best with: shorter side in pixels that frames are brought to."""
 
 MOST_SLOTS = 65_536
 """K, at most: more is a mistake, and no machine has the memory."""
@@ -166,17 +160,13 @@ class SegmentationSession:
     def from_pretrained(cls, source: str | Path | Pretrained = "small", **options: Any) -> Self:
         """Open a session on a preset's name, a weights file, a folder, a hub id, or a loaded model.
 
-        `options` are those of `SegmentationSession`; rule, reach and size are `SHIPPED_POLICY`,
-        `SHIPPED_REACH` and `SHIPPED_SIZE` unless they say otherwise.
+        `options` are those of `SegmentationSession`; the rule is `SHIPPED_POLICY`, and size, reach
+        and `every` are the model's `SegmentationConfig.usual`, unless they say otherwise.
         """
-        shipped: dict[str, Any] = {
-            "policy": SHIPPED_POLICY,
-            "reach": SHIPPED_REACH,
-            "size": SHIPPED_SIZE,
-        }
         if not isinstance(source, Pretrained):
             source = Pretrained.from_pretrained(source)
-        return cls(source.model, **shipped | options)
+        usual: dict[str, Any] = {"policy": SHIPPED_POLICY, **asdict(source.config.usual)}
+        return cls(source.model, **usual | options)
 
     def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:
         if not isinstance(policy, str):

@@ -207,6 +207,8 @@ class _Page:
                 self._masks = gr.File(label="Masks and memory.json", elem_id="masks")
 
     def _lay_out_input(self) -> None:
+        from stremn.pretrained import config_of
+
         gr = self._gr
         gr.Markdown(_VIDEO)
         self._video = gr.Video(label="Video", sources=["upload"], elem_id="video")
@@ -232,7 +234,11 @@ class _Page:
                 list(POLICIES), value="evidence", label="Rule that says which slot gives way"
             )
             self._size = gr.Slider(
-                128, 720, 432, step=16, label="Working size (shorter side, pixels)"
+                128,
+                720,
+                config_of(self._source).usual.size,
+                step=16,
+                label="Working size (shorter side, pixels)",
             )
             self._limit = gr.Number(0, precision=0, minimum=0, label="Stop after frames (0: all)")
             self._adapt = gr.Checkbox(

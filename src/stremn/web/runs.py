@@ -106,7 +106,7 @@ def follow(
     """
     from stremn.media.results import ResultWriter
     from stremn.pipeline import STRIP, segment_video
-    from stremn.sessions import SHIPPED_REACH, SegmentationSession
+    from stremn.sessions import SegmentationSession
 
     def opened(model: "Pretrained") -> SegmentationSession:
         return SegmentationSession(
@@ -115,7 +115,8 @@ def follow(
             memory_slots=options.slots,
             policy=options.policy,
             size=options.size,
-            reach=SHIPPED_REACH,
+            reach=model.config.usual.reach,
+            every=model.config.usual.every,
         )
 
     session = opened(pretrained)  # a wrong option is found before anything takes long
