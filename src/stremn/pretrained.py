@@ -15,7 +15,7 @@ from stremn.errors import StremnError
 from stremn.fusion import FusionConfig
 from stremn.model import STReMN
 from stremn.segmentation import PRESETS, SegmentationConfig, build_model, build_write
-from stremn.weights import fill, read_weights, save_weights
+from stremn.weights import check_shapes, fill, read_weights, save_weights
 
 TASK = "segmentation"
 FILE = "model.safetensors"
@@ -80,6 +80,7 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         """Rebuild the model from a weights file alone."""
         raw, tensors = read_weights(path, TASK)
         config = build(SegmentationConfig, raw, str(path))
+        check_shapes(lambda: build_model(config), tensors, path)
         model = build_model(config)
         fill(model, tensors, path)
         return cls(model.eval(), config)
