@@ -41,12 +41,13 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
+def _tell_version(asked: bool) -> bool:
     if asked:
         from stremn import __version__
 
         show(f"stremn {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()

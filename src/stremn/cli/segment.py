@@ -184,7 +184,15 @@ def segment(
         "reach": usual.reach,
         "every": usual.every,
     }
-    check_options(device=device, **options)
+    check_options(
+        memory_slots=slots,
+        size=usual.size,
+        every=usual.every,
+        reach=usual.reach,
+        policy=policy,
+        device=device,
+        precision=precision,
+    )
     with open_frames(source) as frames:
         mask_of = masks_for(frames, mask, box, click, exclude)
         with ResultWriter(

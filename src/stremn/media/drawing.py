@@ -66,14 +66,14 @@ def _write_ids(drawn: Picture, labels: Integer[np.ndarray, "h w"]) -> None:
         inside = np.pad((small == item).astype(np.uint8), 1)
         depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-        _write(drawn, str(int(item)), (column * reduction, row * reduction), scale)
+        _write(drawn, str(int(item)), (int(column) * reduction, int(row) * reduction), scale)
 
 
 def _write(drawn: Picture, text: str, centre: tuple[int, int], scale: float) -> None:
     """Write white text with a dark edge round `centre` (x, y), moved inside the picture."""
     font, thick = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(1.6 * scale))
     (width, height), _ = cv2.getTextSize(text, font, scale, thick)
-    x = min(max(int(centre[0]) - width // 2, 0), max(drawn.shape[1] - width, 0))
-    y = min(max(int(centre[1]) + height // 2, height), drawn.shape[0])
+    x = min(max(centre[0] - width // 2, 0), max(drawn.shape[1] - width, 0))
+    y = min(max(centre[1] + height // 2, height), drawn.shape[0])
     for color, width_of_line in (((0, 0, 0), thick + 2), ((255, 255, 255), thick)):
         cv2.putText(drawn, text, (x, y), font, scale, color, width_of_line, cv2.LINE_AA)
