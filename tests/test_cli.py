@@ -405,12 +405,11 @@ def test_help_lists_the_verbs_in_groups():
 
 
 def test_a_run_names_every_file_and_logs_where_there_is_no_terminal(
-    clip, mask, tmp_path, capfd, monkeypatch
+    clip, mask, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("stremn.cli.terminal._LogLines.seconds", 0.0)
     out = tmp_path / "out"
-    run("segment", clip, "--mask", mask, "-o", out, "--coco", "--probabilities", "--device", "cpu")
-    told = capfd.readouterr().err
+    told = run("segment", clip, "--mask", mask, "-o", out, "--coco", "--probabilities")
     for name in ("masks", "overlay.mp4", "probabilities", "objects.json", "memory.json"):
         assert str(out / name) in told
     assert f"3 of {FRAMES} frames" in told
