@@ -60,6 +60,8 @@ class Subject:
     suffix: str
     seeds: Seeds
     read: Callable[[Path], object]
+    sealed: bool = False
+    """Whether a checksum tells every change, so that a result of changed content is a fault."""
 
 
 @dataclass
@@ -136,11 +138,11 @@ def _states(folder: Path) -> list[Subject]:
         return PredictionSession.load(path, predictor, device="cpu").predict(2)
 
     return [
-        Subject("sessions", "safetensors", files["s"], session_of),
-        Subject("prediction sessions", "safetensors", files["p"], prediction_of),
-        Subject("predictor weights", "safetensors", files["w"], load_predictor),
+        Subject("sessions", "safetensors", files["s"], session_of, sealed=True),
+        Subject("prediction sessions", "safetensors", files["p"], prediction_of, sealed=True),
+        Subject("predictor weights", "safetensors", files["w"], load_predictor, sealed=True),
         Subject("segmentation weights", "safetensors", files["w"], load_model),
-        Subject("checkpoints", "safetensors", files["c"], read_checkpoint),
+        Subject("checkpoints", "safetensors", files["c"], read_checkpoint, sealed=True),
     ]
 
 
@@ -307,6 +309,10 @@ def try_one(subject: Subject, path: Path, number: int, outcome: Outcome) -> None
             warnings.simplefilter("ignore")
             subject.read(path)
         outcome.results[subject.name] += 1
+        content = path.read_bytes()
+        # The checksum's own name may be lost; nothing else changed then, or it would be refused.
+        if subject.sealed and content not in subject.seeds and b"stremn_checksum" in content:
+            outcome.faults.append(f"{subject.name} {number}: changed, and taken")
     except StremnError:
         outcome.refused[subject.name] += 1
     except BaseException as error:
