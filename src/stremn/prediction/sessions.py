@@ -21,13 +21,13 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stremn.arguments import whole_number
-from stremn.checkpoints import read_tensors, write_atomically
-from stremn.config import build
+from stremn.core.arguments import whole_number
+from stremn.core.checkpoints import read_tensors, write_atomically
+from stremn.core.config import build
+from stremn.core.guarded_calls import GuardedCalls
+from stremn.core.hardware import pick_device
 from stremn.errors import StremnError
-from stremn.guarded_calls import GuardedCalls
-from stremn.hardware import pick_device
-from stremn.inference import placed
+from stremn.networks.inference import placed
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import Encoded, FramePredictor, Past
 
