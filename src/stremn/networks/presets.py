@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,12 @@ from stremn.networks.encoders import FullMemoryEncoder, QueryEncoder, SharedStem
 from stremn.networks.model import Projection, STReMN
 from stremn.networks.published import build_stcn, build_stm
 from stremn.networks.working_size import Margins
+
+MOST_CHANNELS = 16_384
+"""Channels of a layer, at most: more is a damaged file."""
+
+Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
+
 
 SHIPPED_REACH = 0.5
 """The reach the shipped weights do best with (see `SegmentationSession`); the paper has None."""
@@ -53,13 +59,13 @@ class SegmentationConfig(BaseModel):
     value_backbone: str | None = None
     """Of STCN's memory encoder; that of the others is the same as `backbone`."""
     memory_encoder: Literal["full", "shared-stem"] = "full"
-    key: int = Field(default=128, ge=1)
-    value: int = Field(default=512, ge=1)
-    update_key: int = Field(default=128, ge=0)
+    key: Channels = 128
+    value: Channels = 512
+    update_key: int = Field(default=128, ge=0, le=MOST_CHANNELS)
     """0: there are none, and Eq 1 compares keys."""
-    decoder: tuple[int, int, int] = (256, 256, 256)
+    decoder: tuple[Channels, Channels, Channels] = (256, 256, 256)
     skips: bool = False
-    rates: tuple[int, ...] = (2, 4, 8)
+    rates: tuple[Annotated[int, Field(ge=1, le=64)], ...] = (2, 4, 8)
     separable: bool = False
     scale: Scale = "sqrt"
     similarity: Similarity = "dot"

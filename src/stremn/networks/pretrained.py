@@ -11,7 +11,7 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from stremn.core.config import build
-from stremn.core.weights import fill, read_weights, save_weights
+from stremn.core.weights import check_shapes, fill, read_weights, save_weights
 from stremn.errors import StremnError
 from stremn.memory.fusion import FusionConfig
 from stremn.networks.model import STReMN
@@ -80,6 +80,7 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         """Rebuild the model from a weights file alone."""
         raw, tensors = read_weights(path, TASK)
         config = build(SegmentationConfig, raw, str(path))
+        check_shapes(lambda: build_model(config), tensors, path)
         model = build_model(config)
         fill(model, tensors, path)
         return cls(model.eval(), config)

@@ -27,6 +27,7 @@ from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import LabelMap, Labels
 from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
 from stremn.memory.policies import POLICIES, Append, build_policy
+from stremn.networks.backbones import STRIDE
 from stremn.networks.inference import for_inference, placed
 from stremn.networks.model import Query, STReMN
 from stremn.networks.pretrained import Pretrained
@@ -559,8 +560,26 @@ class SegmentationSession:
                 f"{path} was saved with other weights than those given now. Load it with the model "
                 "it was made with."
             )
+        session._check_channels(saved, Path(path))
         session._restore(saved)
         return session
+
+    def _check_channels(self, saved: SavedSession, path: Path) -> None:
+        """Compare a saved memory with what this session's network would make."""
+        if saved.state is None:
+            return
+        own = self.model.empty_state(1, 1, (STRIDE, STRIDE)).tensors()
+        for name, x in saved.state.tensors().items():
+            if (x.dtype, x.shape[-1]) != (own[name].dtype, own[name].shape[-1]) and x.dim() > 3:
+                raise StremnError(
+                    f"{path} is damaged: {name} has {x.shape[-1]} channels of {x.dtype}, but the "
+                    f"network makes {own[name].shape[-1]} of {own[name].dtype}."
+                )
+        if saved.state.slots != self.memory_slots and not self.growth:
+            raise StremnError(
+                f"{path} is damaged: its memory has {saved.state.slots} slots, expected "
+                f"{self.memory_slots}."
+            )
 
     def _restore(self, saved: SavedSession) -> None:
         self.frame, self.ids = saved.frame, saved.ids
