@@ -282,8 +282,9 @@ def test_a_converted_file_segments_from_the_command_line(
             "--model", str(folder / f"{family}.safetensors"), "-o", str(out), "--every", "2",
             "--device", "cpu",
         ]  # fmt: skip
-        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-        assert done.exit_code == 0, done.output
+        for part in (["--limit", "2"], ["--resume"]):
+            done = CliRunner().invoke(app, arguments + part, catch_exceptions=False)
+            assert done.exit_code == 0, done.output
         last = json.loads((out / "memory.json").read_text())[-1]
         assert [t for t in last["objects"]["1"]["slots"] if t is not None] == [0, 2]
         assert set(np.unique(Image.open(out / "masks" / "00000.png"))) == {0, 1, 2}

@@ -163,7 +163,7 @@ def segment(
     usual = asked(model, size, reach, every)
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= {"slots": slots, "policy": policy, "size": usual.size}
-    settings |= {"reach": math.inf if usual.reach is None else usual.reach}
+    settings |= {"reach": "inf" if usual.reach is None else usual.reach}  # JSON has no infinity
     settings |= {"adapt": adapt} if adapt else {}
     settings |= {"every": usual.every} if usual.every > 1 else {}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -57,6 +58,8 @@ def read_pickled(path: Path, what: str, advice: str) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle is a program: damaged, it may raise anything
         reason = str(error).partition("\n")[0]  # PyTorch adds a page of advice
+        if isinstance(error, UnpicklingError):  # and tells how to run the code
+            reason = "it is damaged, or holds more than tensors: code in it would not be run"
         raise StremnError(f"{what} cannot be read ({reason}). {advice}") from error
     if not isinstance(found, dict):
         raise StremnError(f"{what} holds no tensors by name, but {type(found).__name__}. {advice}")
