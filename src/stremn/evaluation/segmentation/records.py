@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from stremn.config import read_json
+from stremn.core.config import read_json
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.scores import Json, SequenceRecord
 from stremn.media.files import make_folder, write_whole
