@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.results import Existing, ResultWriter
-    from stremn.pipeline import Summary
-    from stremn.reports import StepResult
-    from stremn.segmentation import Usual
-    from stremn.sessions import SegmentationSession
+    from stremn.networks.presets import Usual
+    from stremn.segmentation.pipeline import Summary
+    from stremn.segmentation.reports import StepResult
+    from stremn.segmentation.sessions import SegmentationSession
 
 Model = Annotated[
     str,
@@ -163,7 +163,7 @@ def segment(
     usual = asked(model, size, reach, every)
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= {"slots": slots, "policy": policy, "size": usual.size}
-    settings |= {"reach": math.inf if usual.reach is None else usual.reach}
+    settings |= {"reach": "inf" if usual.reach is None else usual.reach}  # JSON has no infinity
     settings |= {"adapt": adapt} if adapt else {}
     settings |= {"every": usual.every} if usual.every > 1 else {}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
@@ -209,7 +209,7 @@ def asked(model: str, size: int | None, reach: float | None, every: int | None) 
     Raises:
         StremnError: there is no such model, or a reach that is none.
     """
-    from stremn.pretrained import config_of
+    from stremn.networks.pretrained import config_of
 
     usual = config_of(model).usual
     return replace(
@@ -254,9 +254,9 @@ def _adapted(
             f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
             f"adapt to that, and give the {ADAPTED} that comes out as --model."
         )
-    from stremn.pretrained import load_model
-    from stremn.sessions import SegmentationSession
-    from stremn.training.adaptation import adapt
+    from stremn.networks.pretrained import load_model
+    from stremn.segmentation.sessions import SegmentationSession
+    from stremn.training.segmentation.adaptation import adapt
 
     pretrained = load_model(model)
     SegmentationSession.from_pretrained(pretrained, device=device, **options)
@@ -275,7 +275,7 @@ def _session(
     state: Path | None, model: str, *, device: str, **options: float | str | None
 ) -> SegmentationSession:
     """Go on from a saved state, or start anew."""
-    from stremn.sessions import SegmentationSession
+    from stremn.segmentation.sessions import SegmentationSession
 
     with console.status("loading the model"):
         if state is not None:
@@ -291,7 +291,7 @@ def _run(
     limit: int | None = None,
 ) -> Summary:
     """Segment with a progress bar, and say where the results are."""
-    from stremn.pipeline import STRIP, segment_video
+    from stremn.segmentation.pipeline import STRIP, segment_video
 
     start, out = writer.next_frame, writer.out
     total = frames.count if limit is None else min(limit, frames.count or limit)
@@ -340,7 +340,7 @@ def demo(
     from stremn.media.given import masks_for
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
-    from stremn.sessions import SegmentationSession
+    from stremn.segmentation.sessions import SegmentationSession
 
     frames = open_frames(demo_clip())
     mask_of = masks_for(frames, demo_mask())
