@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,11 +18,12 @@ from typer.testing import CliRunner
 
 from stremn.cli.app import app, main
 from stremn.cli.evaluate import evaluate_app
-from stremn.cli.segment import segment
+from stremn.cli.segment import asked, segment
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
-from stremn.sessions import SHIPPED_POLICY, SHIPPED_REACH, SHIPPED_SIZE, SegmentationSession
+from stremn.segmentation import SHIPPED_REACH, SHIPPED_SIZE, Usual
+from stremn.sessions import SHIPPED_POLICY, SegmentationSession
 from stremn.web.runs import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
@@ -344,11 +346,13 @@ def test_check_mask_resizes_to_a_video(clip, tmp_path):
 
 
 def test_every_verb_and_the_page_use_the_shipped_settings():
-    shipped = {"policy": SHIPPED_POLICY, "reach": SHIPPED_REACH, "size": SHIPPED_SIZE}
+    left_to_the_model = {"policy": SHIPPED_POLICY, "reach": None, "size": None, "every": None}
     evaluate = next(c.callback for c in evaluate_app.registered_commands if c.name == "davis")
     for verb in (segment, evaluate):
-        found = {name: inspect.signature(verb).parameters[name].default for name in shipped}
-        assert found == shipped
+        parameters = inspect.signature(verb).parameters
+        assert {name: parameters[name].default for name in left_to_the_model} == left_to_the_model
+    assert asked("small", None, None, None) == Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
+    assert asked("small", 240, math.inf, 3) == Usual(240, None, every=3)
     assert (Options().policy, Options().size) == (SHIPPED_POLICY, SHIPPED_SIZE)
     session = SegmentationSession.from_pretrained("small", device="cpu")
     assert (session.reach, session.size) == (SHIPPED_REACH, SHIPPED_SIZE)

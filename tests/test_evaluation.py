@@ -118,6 +118,7 @@ def test_files_and_protocol(tmp_path):
         "precision": "auto",
         "postprocessing": {"reach": 1.0, "written": "plain"},
         "adapt": 0,
+        "every": 1,
         "decay": "mended",
         "scored_masks": 8,
     }

@@ -8,7 +8,9 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -328,17 +330,52 @@ def address() -> Iterator[str]:
     """A page that runs, with the shipped weights."""
     import gradio
 
-    from stremn.web.page import page_style
+    from stremn.web.page import launch, page_style
 
     blocks = build_page("small", device="cpu")
-    _, url, _ = blocks.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, **page_style(gradio)
-    )
-    yield url
+    yield launch(blocks, "127.0.0.1", None, style=page_style(gradio))
     blocks.close()
     with warnings.catch_warnings():  # what the page's own libraries left open, found here and now
         warnings.simplefilter("ignore")
         gc.collect()
+
+
+@of_the_pages_libraries
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/", {}, 200),
+        ("/", {"Host": "evil.example"}, 421),
+        ("/", {"Origin": "http://evil.example"}, 403),
+        ("/gradio_api/heartbeat/..", {}, 400),
+        ("/gradio_api/heartbeat/%2e%2e", {}, 400),
+        ("/gradio_api/queue/data?session_hash=../x", {}, 400),
+        ("/gradio_api/file=/etc/passwd", {}, 403),
+        ("/gradio_api/file=../../etc/passwd", {}, 400),
+    ],
+)
+def test_the_server_refuses_what_no_page_asks(
+    address: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    connection = HTTPConnection(urlsplit(address).netloc, timeout=30)
+    connection.request("GET", path, headers=headers)
+    assert connection.getresponse().status == status
+    connection.close()
+
+
+@of_the_pages_libraries
+def test_a_playlist_that_is_uploaded_reads_no_file_of_the_server(
+    address: str, clip: Path, tmp_path: Path
+) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(address, verbose=False, analytics_enabled=False)
+    for name in ("list.m3u8", "list.mp4"):
+        playlist = tmp_path / name
+        playlist.write_text(f"#EXTM3U\n#EXTINF:1,\nfile://{clip}\n#EXT-X-ENDLIST\n")
+        with pytest.raises(AppError, match=r"cannot be opened as a video|Invalid file type"):
+            client.predict(handle_file(str(playlist)), api_name="/open")
 
 
 @of_the_pages_libraries

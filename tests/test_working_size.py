@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stremn.backbones import STRIDE
-from stremn.working_size import LARGEST_SCALE, WorkingSize
+from stremn.working_size import IMAGENET_MEAN, LARGEST_SCALE, Margins, WorkingSize
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,35 @@ def test_a_place_stays_where_it_is() -> None:
     ys, xs = np.nonzero(back[0])
     assert abs(ys.mean() - 119.5) < 1
     assert abs(xs.mean() - 224.5) < 1
+
+
+@pytest.mark.parametrize("margins", ["black", "mean"])
+def test_painted_margins_lie_on_all_sides(margins: Margins) -> None:
+    size = WorkingSize.of(70, 91, 70, margins)
+    assert (size.padded, size.start) == ((80, 96), (5, 2))
+    image = np.random.default_rng(0).integers(1, 255, (70, 91, 3), dtype=np.uint8)
+    pixels = torch.from_numpy(size.inward_image(image)).permute(2, 0, 1)[None].float() / 255
+    painted = size.paint_margins(pixels)[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(painted[5:75, 2:93] * 255, image, atol=1e-4)
+    outside = np.ones((80, 96), bool)
+    outside[5:75, 2:93] = False
+    color = IMAGENET_MEAN if margins == "mean" else (0, 0, 0)
+    np.testing.assert_allclose(painted[outside], np.tile(color, (outside.sum(), 1)), atol=1e-6)
+    layers = np.random.default_rng(0).random((2, 70, 91), dtype=np.float32)
+    inward = size.inward_shares(layers)
+    assert not inward[:, outside].any()
+    assert np.array_equal(size.outward(inward), layers)
+
+
+def test_no_object_is_in_black_margins() -> None:
+    """STM fills them with background before a frame is memorized; STCN leaves what it found."""
+    shares = torch.rand(1, 3, 80, 96)
+    for margins in ("black", "mean", "edge"):
+        size = WorkingSize.of(70, 91, 70, margins)
+        found = size.empty_margins(shares.clone())
+        outside = torch.ones(80, 96, dtype=torch.bool)
+        outside[size.start[0] : size.start[0] + 70, size.start[1] : size.start[1] + 91] = False
+        assert torch.equal(found[..., ~outside], shares[..., ~outside])
+        emptied = torch.tensor([1.0, 0, 0])[None, :, None].expand(1, 3, int(outside.sum()))
+        expected = emptied if margins == "black" else shares[..., outside]
+        assert torch.equal(found[..., outside], expected)

@@ -6,6 +6,7 @@ One file can be replaced atomically, and reading it never runs code (no pickle).
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stremn.atomic_files import remove_leftovers, replacing, writing
+from stremn.config import read_json
 from stremn.errors import StremnError
 
 __all__ = [
     "Checkpoint",
+    "checksum",
     "optimizer_tensors",
     "read_checkpoint",
     "read_tensors",
@@ -29,8 +32,10 @@ __all__ = [
     "under",
     "write_atomically",
     "write_checkpoint",
+    "write_tensors",
 ]
 
+_CHECKSUM = "stremn_checksum"
 _FACTS = "stremn_checkpoint"  # key of the JSON in the file's header
 _VERSION = 1
 
@@ -62,22 +67,56 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
+    """Write a safetensors file atomically, with a checksum of all that it holds.
+
+    Raises:
+        StremnError: as `write_atomically`.
+    """
+    whole = {**header, _CHECKSUM: checksum(tensors, header)}
+    write_atomically(path, lambda file: save_file(dict(tensors), file, metadata=whole))
+
+
 def read_tensors(path: Path, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     """Return the header and the tensors, on the CPU, of a safetensors file.
 
-    Raises StremnError, which calls the file a `what`, if there is none or it cannot be read.
+    Raises StremnError, which calls the file a `what`, if there is none, it cannot be read, its
+    checksum (if it has one) is not that of its content, or a number in it is not finite.
     """
     if not path.is_file():
         raise StremnError(f"There is no {what} {path}.")
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise StremnError(
-            f"{path} is damaged or no {what} ({error}). If it came from elsewhere, copy or "
-            "download it again."
-        ) from error
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # damaged, it may raise anything
+        reason = " ".join(str(error).split())
+        raise _damaged(path, what, reason) from error
+    expected = header.pop(_CHECKSUM, None)
+    if expected is not None and expected != checksum(tensors, header):
+        raise _damaged(path, what, "its content does not have its checksum")
+    broken = [n for n, x in tensors.items() if x.is_floating_point() and not x.isfinite().all()]
+    if broken:
+        raise _damaged(path, what, f"numbers in {broken[0]} are not finite")
+    return header, tensors
+
+
+def _damaged(path: Path, what: str, reason: str) -> StremnError:
+    return StremnError(
+        f"{path} is damaged or no {what} ({reason}). If it came from elsewhere, copy or "
+        "download it again."
+    )
+
+
+def checksum(tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """Return the SHA-256 of tensors on the CPU, their names, types and shapes, and the header."""
+    digest = hashlib.sha256(json.dumps(sorted(header.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        facts = json.dumps([name, str(tensor.dtype), list(tensor.shape)])
+        digest.update(facts.encode())
+        if tensor.numel():
+            digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -88,7 +127,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         for name, tensor in checkpoint.tensors.items()
     }
     header = {_FACTS: json.dumps({"version": _VERSION, **checkpoint.facts})}
-    write_atomically(path, lambda file: save_file(tensors, file, metadata=header))
+    write_tensors(path, tensors, header)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -99,8 +138,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{path} is no training checkpoint: it lacks the {_FACTS!r} header. "
             "Weights alone cannot be resumed; start from them instead."
         )
-    facts = json.loads(header[_FACTS])
-    if facts.pop("version") != _VERSION:
+    facts = read_json(header[_FACTS], f"The header of {path}")
+    if facts.pop("version", None) != _VERSION:
         raise StremnError(f"{path} was written by another version of stremn; expected {_VERSION}.")
     return Checkpoint(tensors, facts)
 

@@ -39,9 +39,11 @@ def read_toml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise StremnError(f"Cannot read the recipe {path}: {error.strerror}.") from error
+    except ValueError as error:
+        raise StremnError(f"{path} is no text in UTF-8: {error}.") from error
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise StremnError(f"{path} is not valid TOML: {error}.") from error
 
 
@@ -125,7 +127,7 @@ def _flatten(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 def _parse_value(key: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         if _BARE_WORD.fullmatch(text):
             return text
         raise StremnError(

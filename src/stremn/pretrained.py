@@ -15,7 +15,7 @@ from stremn.errors import StremnError
 from stremn.fusion import FusionConfig
 from stremn.model import STReMN
 from stremn.segmentation import PRESETS, SegmentationConfig, build_model, build_write
-from stremn.weights import fill, read_weights, save_weights
+from stremn.weights import check_shapes, fill, read_weights, save_weights
 
 TASK = "segmentation"
 FILE = "model.safetensors"
@@ -29,6 +29,15 @@ def load_model(source: str | Path) -> Pretrained:
     Raises StremnError if there are no such weights, or they are damaged or another task's.
     """
     return Pretrained.from_file(find_weights(source))
+
+
+def config_of(source: str | Path) -> SegmentationConfig:
+    """Return what `load_model` would build, without building it.
+
+    Raises StremnError as `load_model` does.
+    """
+    path = find_weights(source)
+    return build(SegmentationConfig, read_weights(path, TASK)[0], str(path))
 
 
 def find_weights(source: str | Path) -> Path:
@@ -71,6 +80,7 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         """Rebuild the model from a weights file alone."""
         raw, tensors = read_weights(path, TASK)
         config = build(SegmentationConfig, raw, str(path))
+        check_shapes(lambda: build_model(config), tensors, path)
         model = build_model(config)
         fill(model, tensors, path)
         return cls(model.eval(), config)

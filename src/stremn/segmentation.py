@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -40,6 +40,28 @@ BOUND = 16.118
 """Logit of 1 - 1e-7: what probabilities are clamped to before they are merged."""
 
 
+MOST_CHANNELS = 16_384
+"""Channels of a layer, at most: more is a damaged file."""
+
+Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
+
+
+SHIPPED_REACH = 0.5
+"""The reach the shipped weights do best with (see `SegmentationSession`); the paper has None."""
+
+SHIPPED_SIZE = 432
+"""The working size they do best with: shorter side in pixels that frames are brought to."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a model is run with unless asked otherwise: arguments of `SegmentationSession`."""
+
+    size: int
+    reach: float | None
+    every: int
+
+
 class SegmentationConfig(BaseModel):
     """Everything needed to rebuild a segmentation model; saved inside its weights."""
 
@@ -51,13 +73,13 @@ class SegmentationConfig(BaseModel):
     value_backbone: str | None = None
     """Of STCN's memory encoder; that of the others is the same as `backbone`."""
     memory_encoder: Literal["full", "shared-stem"] = "full"
-    key: int = Field(default=128, ge=1)
-    value: int = Field(default=512, ge=1)
-    update_key: int = Field(default=128, ge=0)
+    key: Channels = 128
+    value: Channels = 512
+    update_key: int = Field(default=128, ge=0, le=MOST_CHANNELS)
     """0: there are none, and Eq 1 compares keys."""
-    decoder: tuple[int, int, int] = (256, 256, 256)
+    decoder: tuple[Channels, Channels, Channels] = (256, 256, 256)
     skips: bool = False
-    rates: tuple[int, ...] = (2, 4, 8)
+    rates: tuple[Annotated[int, Field(ge=1, le=64)], ...] = (2, 4, 8)
     separable: bool = False
     scale: Scale = "sqrt"
     similarity: Similarity = "dot"
@@ -73,6 +95,13 @@ class SegmentationConfig(BaseModel):
     def matching(self) -> Matching:
         """How the memory is read."""
         return Matching(self.similarity, self.scale, self.top)
+
+    @property
+    def usual(self) -> Usual:
+        """What sessions are opened with: what weights of each family were made for."""
+        if self.family == "stremn":
+            return Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
+        return Usual(480, None, every=5)
 
     @property
     def widths(self) -> dict[str, int]:

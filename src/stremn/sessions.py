@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stremn.arguments import real_number, whole_number
+from stremn.backbones import STRIDE
 from stremn.errors import StremnError
 from stremn.guarded_calls import GuardedCalls
 from stremn.hardware import keep_freed_memory, pick_device, pick_precision
@@ -49,12 +50,6 @@ from stremn.working_size import WorkingSize
 
 SHIPPED_POLICY = "evidence"
 """The rule that the shipped weights do best with; "learned" is the paper's."""
-
-SHIPPED_REACH = 0.5
-"""The reach they do best with (see `SegmentationSession`); the paper has None."""
-
-SHIPPED_SIZE = 432
-"""The working size they do best with: shorter side in pixels that frames are brought to."""
 
 MOST_SLOTS = 65_536
 """K, at most: more is a mistake, and no machine has the memory."""
@@ -165,17 +160,13 @@ class SegmentationSession:
     def from_pretrained(cls, source: str | Path | Pretrained = "small", **options: Any) -> Self:
         """Open a session on a preset's name, a weights file, a folder, a hub id, or a loaded model.
 
-        `options` are those of `SegmentationSession`; rule, reach and size are `SHIPPED_POLICY`,
-        `SHIPPED_REACH` and `SHIPPED_SIZE` unless they say otherwise.
+        `options` are those of `SegmentationSession`; the rule is `SHIPPED_POLICY`, and size, reach
+        and `every` are the model's `SegmentationConfig.usual`, unless they say otherwise.
         """
-        shipped: dict[str, Any] = {
-            "policy": SHIPPED_POLICY,
-            "reach": SHIPPED_REACH,
-            "size": SHIPPED_SIZE,
-        }
         if not isinstance(source, Pretrained):
             source = Pretrained.from_pretrained(source)
-        return cls(source.model, **shipped | options)
+        usual: dict[str, Any] = {"policy": SHIPPED_POLICY, **asdict(source.config.usual)}
+        return cls(source.model, **usual | options)
 
     def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:
         if not isinstance(policy, str):
@@ -569,8 +560,26 @@ class SegmentationSession:
                 f"{path} was saved with other weights than those given now. Load it with the model "
                 "it was made with."
             )
+        session._check_channels(saved, Path(path))
         session._restore(saved)
         return session
+
+    def _check_channels(self, saved: SavedSession, path: Path) -> None:
+        """Compare a saved memory with what this session's network would make."""
+        if saved.state is None:
+            return
+        own = self.model.empty_state(1, 1, (STRIDE, STRIDE)).tensors()
+        for name, x in saved.state.tensors().items():
+            if (x.dtype, x.shape[-1]) != (own[name].dtype, own[name].shape[-1]) and x.dim() > 3:
+                raise StremnError(
+                    f"{path} is damaged: {name} has {x.shape[-1]} channels of {x.dtype}, but the "
+                    f"network makes {own[name].shape[-1]} of {own[name].dtype}."
+                )
+        if saved.state.slots != self.memory_slots and not self.growth:
+            raise StremnError(
+                f"{path} is damaged: its memory has {saved.state.slots} slots, expected "
+                f"{self.memory_slots}."
+            )
 
     def _restore(self, saved: SavedSession) -> None:
         self.frame, self.ids = saved.frame, saved.ids

@@ -5,16 +5,16 @@ Other people's weights, which PyTorch pickled, are read as tensors and nothing e
 
 from __future__ import annotations
 
-import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stremn.checkpoints import read_tensors, write_atomically
+from stremn.checkpoints import read_tensors, write_tensors
+from stremn.config import read_json
 from stremn.errors import StremnError
 
 PLAIN = frozenset({
@@ -30,7 +30,7 @@ def save_weights(model: nn.Module, task: str, config: str, path: Path) -> None:
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
     header = {"stremn_task": task, "config": config}
-    write_atomically(path, lambda file: save_file(tensors, file, metadata=header))
+    write_tensors(path, tensors, header)
 
 
 def read_weights(path: Path, task: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -43,7 +43,7 @@ def read_weights(path: Path, task: str) -> tuple[dict[str, Any], dict[str, Tenso
     if found != task:
         what = f"a model for {found}" if found else "no model of stremn"
         raise StremnError(f"{path} holds {what}; expected one for {task}.")
-    return json.loads(header["config"]), tensors
+    return read_json(header.get("config", ""), f"The configuration in {path}"), tensors
 
 
 def read_pickled(path: Path, what: str, advice: str) -> dict[str, Tensor]:
@@ -80,6 +80,28 @@ def read_pickled(path: Path, what: str, advice: str) -> dict[str, Tensor]:
 def _holds_plain_numbers(x: Tensor) -> bool:
     dense = x.layout is torch.strided and not (x.is_nested or x.is_meta)
     return dense and x.dtype in PLAIN
+
+
+def check_shapes(build: Callable[[], nn.Module], tensors: dict[str, Tensor], path: Path) -> None:
+    """Compare tensors with the model that `build` makes, before any memory is taken for it.
+
+    Raises StremnError if the model cannot be built, or has other tensors.
+    """
+    try:
+        with torch.device("meta"):
+            expected = build().state_dict()
+    except StremnError:
+        raise
+    except Exception as error:  # PyTorch and timm have many kinds
+        reason = str(error).partition("\n")[0]
+        raise StremnError(f"{path} describes a model that cannot be built: {reason}.") from error
+    for name in sorted(expected.keys() | tensors.keys()):
+        sizes = [tuple(x[name].shape) if name in x else "none" for x in (tensors, expected)]
+        if sizes[0] != sizes[1]:
+            raise StremnError(
+                f"{path} does not fit the model it describes: {name} has the shape {sizes[0]}, "
+                f"expected {sizes[1]}."
+            )
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

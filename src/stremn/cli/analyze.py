@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, only, read, whole_numbers_in
-from stremn.cli.segment import Device, Model, Policy, Precision, Reach, Size, within
+from stremn.cli.segment import Device, Every, Model, Policy, Precision, Reach, Size, asked
 from stremn.cli.terminal import sequence_progress, show
 
 analyze_app = typer.Typer(
@@ -61,20 +61,23 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         policy: Policy = "evidence",
         device: Device = "auto",
         precision: Precision = "auto",
-        size: Size = 432,
-        reach: Reach = 0.5,
+        size: Size = None,
+        reach: Reach = None,
+        every: Every = None,
         sequences: Names = None,
     ) -> None:
         from stremn.study.analysis import analyze_data, study_slots
 
         data = only(read(kind, root, split, year, all_frames=False), sequences)
+        usual = asked(model, size, reach, every)
         study = study_slots(
             data,
             model,
             whole_numbers_in(slots),
             policy=policy,
-            resolution=size,
-            reach=within(reach),
+            resolution=usual.size,
+            reach=usual.reach,
+            every=usual.every,
             device=device,
             precision=precision,
         )

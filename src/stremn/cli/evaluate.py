@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.segment import Adapt, Device, Model, Policy, Precision, Reach, Size, Slots, within
+from stremn.cli.segment import (
+    Adapt,
+    Device,
+    Every,
+    Model,
+    Policy,
+    Precision,
+    Reach,
+    Size,
+    Slots,
+    asked,
+)
 from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
 
@@ -88,11 +99,12 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         policy: Policy = "evidence",
         device: Device = "auto",
         precision: Precision = "auto",
-        size: Size = 432,
+        size: Size = None,
         scales: Scales = "1.0",
         flip: Annotated[bool, typer.Option("--flip", help="Mirrored copies vote too.")] = False,
         seed: Annotated[int, typer.Option(help="Seed of random rules.")] = 0,
-        reach: Reach = 0.5,
+        reach: Reach = None,
+        every: Every = None,
         adapt: Adapt = 0,
         sequences: Names = None,
         all_frames: Annotated[
@@ -123,19 +135,21 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
 
         data = only(read(kind, root, split, year, all_frames), sequences)
         sizes = tuple(numbers_in(scales))
+        usual = asked(model, size, reach, every)
         pretrained = load_model(model)
         run = RunDescription(
             model,
             policy,
             slots,
-            size,
+            usual.size,
             sizes,
             flip,
             seed,
-            within(reach),
+            usual.reach,
             f"{fingerprint(pretrained.model):08x}",
             precision_name(precision, pick_device(device)),
             adapt,
+            usual.every,
         )
         sessions = _sessions(pretrained, run, device)
         with sequence_progress() as watch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,13 @@ def bench(
             help="Only these, by commas: stages, sweeps, growth, pipeline, flat, compile."
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Preset (small, resnet50, stm, stcn; random weights where none come with it) or "
+            "weights file; repeat it for several. Default: small and resnet50."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer sizes and shorter streams: minutes.")
     ] = False,
@@ -43,9 +51,10 @@ def bench(
     from stremn.study import benchmark, workload
 
     logging.getLogger("stremn").setLevel(logging.INFO)
+    plan = workload.QUICK if quick else workload.FULL
     benchmark.run(
         out,
-        plan=workload.QUICK if quick else workload.FULL,
+        plan=replace(plan, models=tuple(model)) if model else plan,
         parts=parts.split(",") if parts else benchmark.PARTS,
         precision=precision,
         threads=threads,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from stremn.media.results import Existing, ResultWriter
     from stremn.pipeline import Summary
     from stremn.reports import StepResult
+    from stremn.segmentation import Usual
     from stremn.sessions import SegmentationSession
 
 Model = Annotated[
@@ -44,17 +46,24 @@ Policy = Annotated[
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")]
 Precision = Annotated[str, typer.Option(help="Of the numbers: auto, float32, bfloat16, float16.")]
 Reach = Annotated[
-    float,
+    float | None,
     typer.Option(
         help="How far from where the object was, in object sizes, it may appear next; "
-        "inf: anywhere."
+        "inf: anywhere. Default: the model's (small 0.5; STM, STCN inf)."
     ),
 ]
 Size = Annotated[
-    int,
+    int | None,
     typer.Option(
         help="Shorter side in pixels that frames are brought to for the network; smaller is "
-        "faster. Masks come out at the video's own size."
+        "faster. Masks come out at the video's own size. Default: the model's (small 432; "
+        "STM, STCN 480)."
+    ),
+]
+Every = Annotated[
+    int | None,
+    typer.Option(
+        help="Memorize frames 0, n, 2n, ... Default: the model's (small 1: all; STM, STCN 5)."
     ),
 ]
 Options = dict[str, str | float | None]
@@ -115,8 +124,9 @@ def segment(
     policy: Policy = "evidence",
     device: Device = "auto",
     precision: Precision = "auto",
-    size: Size = 432,
-    reach: Reach = 0.5,
+    size: Size = None,
+    reach: Reach = None,
+    every: Every = None,
     adapt: Adapt = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted run.")
@@ -150,11 +160,13 @@ def segment(
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
 
+    usual = asked(model, size, reach, every)
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
-    settings |= {"slots": slots, "policy": policy, "size": size, "reach": reach}
+    settings |= {"slots": slots, "policy": policy, "size": usual.size}
+    settings |= {"reach": math.inf if usual.reach is None else usual.reach}
     settings |= {"adapt": adapt} if adapt else {}
+    settings |= {"every": usual.every} if usual.every > 1 else {}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
-    farthest = within(reach)
     with open_frames(source) as frames:
         mask_of = masks_for(frames, mask, box, click, exclude)
         with ResultWriter(
@@ -178,8 +190,9 @@ def segment(
                 "precision": precision,
                 "memory_slots": slots,
                 "policy": policy,
-                "size": size,
-                "reach": farthest,
+                "size": usual.size,
+                "reach": usual.reach,
+                "every": usual.every,
             }
             if adapt:
                 model = str(_adapted(model, frames, mask_of, adapt, device, writer, options))
@@ -188,6 +201,23 @@ def segment(
                 frames.close()
                 frames = open_frames(source, start=writer.read_from)
             _run(frames, session, mask_of, writer, limit)
+
+
+def asked(model: str, size: int | None, reach: float | None, every: int | None) -> Usual:
+    """Return what was asked for, and of what was not, what the model is usually run with.
+
+    Raises:
+        StremnError: there is no such model, or a reach that is none.
+    """
+    from stremn.pretrained import config_of
+
+    usual = config_of(model).usual
+    return replace(
+        usual,
+        size=usual.size if size is None else size,
+        reach=usual.reach if reach is None else within(reach),
+        every=usual.every if every is None else every,
+    )
 
 
 def within(reach: float) -> float | None:
@@ -363,6 +393,12 @@ def web(
         str, typer.Option(help="Address to listen on; 0.0.0.0: every computer may visit.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    max_upload: Annotated[
+        int, typer.Option(min=1, help="Largest video that a visitor may upload, in MB.")
+    ] = 2000,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Frames of a run, at most; longer videos stop there.")
+    ] = 20_000,
     model: Model = "small",
     device: Device = "auto",
 ) -> None:
@@ -370,9 +406,18 @@ def web(
 
     Example: stremn web
     """
+    from stremn.web.guard import is_loopback
     from stremn.web.page import serve
+    from stremn.web.runs import Limits
+
+    if not is_loopback(host):
+        say(
+            "Warning: other computers can reach this page. Whoever has the address with its token "
+            "can use this computer's time and disk, and what is sent is not encrypted."
+        )
 
     def announce(address: str) -> None:
         say(f"Open {address} in a browser. Ctrl-C ends it.")
 
-    serve(model=model, device=device, host=host, port=port, announce=announce)
+    limits = Limits(upload=max_upload * 10**6, frames=max_frames)
+    serve(model=model, device=device, host=host, port=port, limits=limits, announce=announce)

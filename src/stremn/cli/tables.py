@@ -19,7 +19,7 @@ from stremn.cli.evaluate import (
     read,
     whole_numbers_in,
 )
-from stremn.cli.segment import Device, Policy, Reach, Size, Slots, within
+from stremn.cli.segment import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
 
@@ -71,8 +71,9 @@ def rules(
     positions: Positions = "0.5",
     foreign: Foreign = 1,
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0,1,2",
-    size: Size = 432,
+    size: Size = None,
     reach: Reach = math.inf,
+    every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -84,7 +85,7 @@ def rules(
         rows = choose_rows(rows, policies.split(","))
     shown = only(read(data, root, split, year, all_frames=False), sequences)
     suites = _suites(shown, suite, frames, gaps, positions, foreign)
-    _table("rules", rows, suites, out, model, seeds, size, reach, device)
+    _table("rules", rows, suites, out, model, seeds, size, reach, every, device)
 
 
 def slots(
@@ -106,8 +107,9 @@ def slots(
     positions: Positions = "0.5",
     foreign: Foreign = 1,
     seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0",
-    size: Size = 432,
+    size: Size = None,
     reach: Reach = math.inf,
+    every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -117,7 +119,7 @@ def slots(
     rows = slot_rows(policy, whole_numbers_in(numbers))
     shown = only(read(data, root, split, year, all_frames=False), sequences)
     suites = _suites(shown, suite, frames, gaps, positions, foreign)
-    _table("slots", rows, suites, out, model, seeds, size, reach, device)
+    _table("slots", rows, suites, out, model, seeds, size, reach, every, device)
 
 
 def fusion(
@@ -136,8 +138,9 @@ def fusion(
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
     foreign: Foreign = 1,
-    size: Size = 432,
+    size: Size = None,
     reach: Reach = math.inf,
+    every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
@@ -148,9 +151,14 @@ def fusion(
     from stremn.pretrained import load_model
     from stremn.study.fusion_table import fusion_rows, fusion_weights
 
-    weights = [
-        fusion_weights(_name(m), load_model(m), size, within(reach), device=device) for m in model
-    ]
+    weights = []
+    for m in model:
+        usual = asked(m, size, reach, every)
+        weights.append(
+            fusion_weights(
+                _name(m), load_model(m), usual.size, usual.reach, usual.every, device=device
+            )
+        )
     shown = only(read(data, root, split, year, all_frames=False), sequences)
     suites = _suites(shown, suite, frames, gaps, positions, foreign)
     rows = fusion_rows(policy, slots)
@@ -164,17 +172,21 @@ def _table(
     out: Path,
     models: list[str] | None,
     seeds: str,
-    size: int,
-    reach: float,
+    size: int | None,
+    reach: float | None,
+    every: int | None,
     device: str,
 ) -> None:
     from stremn.pretrained import load_model
     from stremn.study.tables import weights_of
 
-    weights = [
-        weights_of(_name(m), load_model(m).model, size, within(reach), device=device)
-        for m in models or ["small"]
-    ]
+    weights = []
+    for m in models or ["small"]:
+        usual = asked(m, size, reach, every)
+        model = load_model(m).model
+        weights.append(
+            weights_of(_name(m), model, usual.size, usual.reach, every=usual.every, device=device)
+        )
     _write_table(name, rows, suites, out, weights, seeds)
 
 

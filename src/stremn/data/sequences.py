@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
 from stremn.media.masks import Labels
+from stremn.media.pictures import opened_picture
 from stremn.media.video import read_image
 
 _ORIENTATION = 0x0112
@@ -260,7 +260,7 @@ def read_indices(path: Path) -> Labels:
         StremnError: the file is damaged, or holds colors.
     """
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             if image.mode not in ("P", "L", "1", "I;16", "I"):
                 raise StremnError(
                     f"{path} holds colors (mode {image.mode}), not ids. A label map must be a "
@@ -293,7 +293,7 @@ def image_size(path: Path) -> tuple[int, int]:
         StremnError: the file is damaged or no image.
     """
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             width, height = image.size
             turned = image.getexif().get(_ORIENTATION, 1) > 4
             return (height, width) if turned else (width, height)

@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
 from stremn.data.recent import Recent
 from stremn.data.sequences import read_indices
@@ -17,6 +16,7 @@ from stremn.data.shapes import Mask, shrunk_to
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
+from stremn.media.pictures import opened_picture
 from stremn.media.video import read_reduced
 
 Kind = Literal["binary", "instances", "parts"]
@@ -101,7 +101,7 @@ def _levels(path: Path) -> tuple[np.ndarray, bool]:
     taken.
     """
     try:
-        with Image.open(path) as file:
+        with opened_picture(path) as file:
             if file.mode in ("L", "1", "I", "I;16"):
                 return np.asarray(file), False
             colors = np.asarray(file.convert("RGB"))

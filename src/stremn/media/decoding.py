@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import takewhile
+from pathlib import Path
 
 import av
 import numpy as np
@@ -11,12 +12,28 @@ from av.stream import Stream
 
 from stremn.errors import StremnError
 from stremn.media.frames import FrameSource, Picture, frame_name
+from stremn.media.pictures import check_pixels
 
 logger = logging.getLogger(__name__)
 
 # Containers whose header states how long the video is; elsewhere the length is a guess.
 _LENGTH_IS_DECLARED = frozenset({"mp4", "matroska", "webm", "avi"})
 _LENGTH_TOLERANCE_SECONDS = 0.5
+
+CONTAINERS = frozenset({
+    "mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg",
+    "gif", "apng", "mxf", "dv", "nut", "rm", "wtv", "ivf", "h264", "hevc", "m4v", "mjpeg", "av1",
+    "obu", "vc1", "webp", "webp_pipe", "gif_pipe", "yuv4mpegpipe",
+})  # fmt: skip
+"""FFmpeg's names of the formats that are read; those that name other files are not among them."""
+
+PROTOCOLS = {
+    "http": "http,https,tcp,tls,httpproxy",
+    "https": "http,https,tcp,tls,httpproxy",
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsps,rtsp,rtp,udp,tcp,tls",
+}
+"""Kinds of addresses that are opened, and what FFmpeg may use for each."""
 
 
 def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSource:
@@ -31,8 +48,9 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
     Raises:
         StremnError: it cannot be opened, or holds no frame.
     """
+    location, options = _location(address, live=live)
     try:
-        container = av.open(address, timeout=(30.0, 30.0) if live else None)
+        container = av.open(location, options=options, timeout=(30.0, 30.0) if live else None)
     except (av.FFmpegError, OSError, ValueError) as error:
         what = "The stream" if live else "The file"
         advice = (
@@ -47,6 +65,10 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         container.close()
         raise StremnError(f"{label} holds no video stream (only sound or data).")
     stream = container.streams.video[0]
+    if getattr(stream, "codec_context", None) is None:
+        container.close()
+        raise _stopped(label, 0, "its header is damaged")
+    _check_size(stream, container, label)
     stream.thread_type = "SLICE"  # frame threads would lose the frames before a damaged one
     rate = stream.average_rate or stream.guessed_rate
     return FrameSource(
@@ -57,6 +79,38 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         start=start,
         live=live,
     )
+
+
+def _location(address: str, *, live: bool) -> tuple[str, dict[str, str]]:
+    """Return what FFmpeg is to open, and the options that keep it from opening anything else.
+
+    Without them a playlist, or a path that looks like a protocol ("concat:", "subfile,,"), makes it
+    read other files of this computer or fetch other addresses.
+    """
+    if not live:  # the prefix keeps it from looking for a protocol in the path
+        return f"file:{Path(address).absolute()}", _limits("file", CONTAINERS)
+    scheme = address.partition("://")[0].lower()
+    if scheme not in PROTOCOLS:
+        raise StremnError(
+            f"The address {address} is of a kind that is not opened: {scheme}://. Use "
+            f"{', '.join(f'{name}://' for name in PROTOCOLS)}, or the path of a file."
+        )
+    formats = frozenset({"rtsp"}) if scheme.startswith("rtsp") else CONTAINERS
+    return address, _limits(PROTOCOLS[scheme], formats)
+
+
+def _limits(protocols: str, formats: frozenset[str]) -> dict[str, str]:
+    return {"protocol_whitelist": protocols, "format_whitelist": ",".join(sorted(formats))}
+
+
+def _check_size(stream: av.VideoStream, container: av.container.InputContainer, label: str) -> None:
+    """Refuse pictures that are too large, before the decoder makes room for one."""
+    try:
+        if stream.width or stream.height:
+            check_pixels(stream.width, stream.height)
+    except OSError as error:
+        container.close()
+        raise _stopped(label, 0, str(error)) from error
 
 
 def _decode(
@@ -80,6 +134,7 @@ def _decode(
                 flush = decoded > 0 and not live
                 frames, damage = _decode_packet(packet, stream, flush=flush)
                 for frame in frames:
+                    check_pixels(frame.width, frame.height)
                     decoded += 1
                     if decoded > start:
                         yield _to_rgb(frame)

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
+from stremn.media.pictures import MOST_PIXELS, opened_picture
 
 VOID = 255
 """In palette masks with several ids: pixels without an answer (DAVIS)."""
@@ -67,14 +68,23 @@ class MaskCodes:
     notes: tuple[Problem, ...] = ()
 
 
-def read_codes(path: Path) -> MaskCodes:
+_MUCH_LARGER = 16
+"""A mask of more times the pixels of its frame is not even decoded."""
+
+
+def read_codes(path: Path, size: tuple[int, int] | None = None) -> MaskCodes:
     """Read a mask file.
 
+    Args:
+        path: the file.
+        size: (height, width) of its frame, if known.
+
     Raises:
-        StremnError: no such file, no image, damaged, or decimal numbers.
+        StremnError: no such file, no image, damaged, decimal numbers, or far larger than its frame.
     """
+    most = MOST_PIXELS if size is None else min(MOST_PIXELS, _MUCH_LARGER * size[0] * size[1])
     try:
-        with Image.open(path) as image:
+        with opened_picture(path, most) as image:
             image.load()
             return codes_of_image(image, f"The mask {path}")
     except FileNotFoundError as error:

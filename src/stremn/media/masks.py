@@ -21,6 +21,7 @@ from stremn.media.frames import Picture
 from stremn.media.mask_codes import MAX_ID, MaskCodes, codes_of_image, read_codes
 from stremn.media.mask_problems import find_problems
 from stremn.media.palettes import packed_palette, palette, vivid_table
+from stremn.media.pictures import check_pixels
 
 Labels = Integer[np.ndarray, "height width"]
 MaskInput = str | Path | np.ndarray | Image.Image
@@ -131,15 +132,23 @@ def to_label_map(raw: MaskCodes, codes: np.ndarray, colors: ColorTable) -> Label
     return label_map(table[inverse].reshape(codes.shape))
 
 
-def codes_of(mask: MaskInput) -> MaskCodes:
-    """The codes of a mask in any form; raises StremnError if it cannot be read."""
+def codes_of(mask: MaskInput, size: tuple[int, int] | None = None) -> MaskCodes:
+    """The codes of a mask in any form, for a frame of `size` (height, width), if it is known.
+
+    Raises:
+        StremnError: it cannot be read, or is far larger than its frame.
+    """
     if isinstance(mask, np.ndarray):
         if mask.ndim == 3 and mask.shape[2] in (3, 4) and mask.dtype == np.uint8:
             return codes_of_image(Image.fromarray(mask))
         return MaskCodes("array", label_map(mask).labels.astype(np.int32))
     if isinstance(mask, Image.Image):
-        return codes_of_image(mask)
-    return read_codes(Path(mask))
+        try:
+            check_pixels(*mask.size)
+            return codes_of_image(mask)
+        except OSError as error:  # it may be decoded only now
+            raise StremnError(f"The mask cannot be read: {error}.") from error
+    return read_codes(Path(mask), size)
 
 
 def read_mask(
@@ -159,7 +168,7 @@ def read_mask(
         StremnError: unreadable, another size than the frame, no object, or soft edges that would
             be read as many objects (the message says how to repair the file).
     """
-    raw = codes_of(mask)
+    raw = codes_of(mask, size)
     what = f"The mask {mask}" if isinstance(mask, str | Path) else "The mask"
     problems = find_problems(raw, size)
     blocking = next((problem for problem in problems if problem.blocking), None)

@@ -24,7 +24,6 @@ from typing import Annotated, Any, Literal, Self, TypeGuard
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 from pydantic import ConfigDict, Field
 
 from stremn.atomic_files import FolderLock, remove_leftovers, sync
@@ -35,6 +34,7 @@ from stremn.media.encoding import VideoPart, join_videos
 from stremn.media.files import JsonRows, iterate_rows, make_folder, write_whole, writing
 from stremn.media.frames import Frame
 from stremn.media.masks import Labels, overlay, write_mask
+from stremn.media.pictures import opened_picture
 
 logger = logging.getLogger(__name__)
 
@@ -223,9 +223,15 @@ class ResultWriter:
         self._redrawn += 1
         path = self.out / "masks" / f"{frame.name}.png"
         try:
-            labels = np.asarray(Image.open(path))
+            with opened_picture(path) as image:
+                labels = np.asarray(image)
+            if labels.shape != frame.image.shape[:2]:
+                raise OSError(f"it is {labels.shape[1]}x{labels.shape[0]}, unlike the frame")
         except OSError as error:
-            raise StremnError(f"The mask {path} of the interrupted run is gone.") from error
+            raise StremnError(
+                f"The mask {path} of the interrupted run is gone or damaged ({error}). Use "
+                "--overwrite to start again."
+            ) from error
         self._overlay_part(frame).add(overlay(frame.image, labels))
 
     def _overlay_part(self, frame: Frame) -> VideoPart:

@@ -11,10 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from stremn.errors import StremnError
 from stremn.media.decoding import open_video
 from stremn.media.frames import FrameSource, Picture
+from stremn.media.pictures import check_pixels, opened_picture
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -145,7 +147,7 @@ def read_reduced(path: Path, about: int | None) -> tuple[Picture, tuple[int, int
     images come as they are. Otherwise as `read_image`.
     """
     try:
-        with Image.open(path) as image:
+        with opened_picture(path) as image:
             full = (
                 image.size
                 if image.getexif().get(_ORIENTATION, 1) >= _SIDEWAYS
@@ -161,16 +163,34 @@ def read_reduced(path: Path, about: int | None) -> tuple[Picture, tuple[int, int
             return np.array(upright.convert("RGB")), full
     except UnidentifiedImageError:
         pass  # some TIFFs, such as 16-bit RGB, are left to OpenCV
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except OSError as error:
         raise _unreadable(path, str(error)) from error
     try:
+        check_pixels(*_tiff_size(path))
         pixels = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_COLOR)
-    except (cv2.error, OSError) as error:
-        raise _unreadable(path, "it is empty or no image") from error
+    except OSError as error:
+        raise _unreadable(path, str(error)) from error
+    except cv2.error as error:
+        raise _unreadable(path, "it is damaged") from error
     if pixels is None:
         raise _unreadable(path, "it is no image in a known format")
     picture = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     return picture, (picture.shape[0], picture.shape[1])
+
+
+def _tiff_size(path: Path) -> tuple[int, int]:
+    """Return (width, height) of a TIFF from its header; raise OSError if it is none."""
+    try:
+        with path.open("rb") as file:
+            tags = ImageFileDirectory_v2(file.read(8))
+            file.seek(tags.next)
+            tags.load(file)
+        return int(tags[_COLUMNS]), int(tags[_ROWS])
+    except Exception as error:  # whatever a header that is none is taken for
+        raise OSError("it is empty or no image in a known format") from error
+
+
+_ROWS, _COLUMNS = 257, 256  # TIFF's tags
 
 
 def _unreadable(path: Path, reason: str) -> StremnError:
@@ -208,7 +228,11 @@ def as_picture(image: np.ndarray | Image.Image, what: str = "The frame") -> Pict
         StremnError: another shape or type; the message says which.
     """
     if isinstance(image, Image.Image):
-        image = np.array(image.convert("RGB"))
+        try:
+            check_pixels(*image.size)
+            image = np.array(image.convert("RGB"))
+        except (OSError, SyntaxError, ValueError) as error:  # it may be decoded only now
+            raise StremnError(f"{what} cannot be read: {error}.") from error
     pixels = np.asarray(image)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0 or pixels.dtype != np.uint8:
         raise StremnError(

@@ -61,13 +61,13 @@ class RecurrentConfig(Config):
 
     kind: Literal["convlstm", "predrnn"]
     channels: Literal[1, 3] = 1
-    hidden: int = Field(default=30, gt=0)
-    layers: int = Field(default=2, gt=0)
+    hidden: int = Field(default=30, gt=0, le=16_384)
+    layers: int = Field(default=2, gt=0, le=64)
     kernel: OddKernel = 5
-    patch: int = Field(default=4, gt=0)
+    patch: int = Field(default=4, gt=0, le=64)
     output: OutputName = "sigmoid"
-    reach: int = Field(default=2, gt=0)
-    groups: int = Field(default=0, ge=0)
+    reach: int = Field(default=2, gt=0, le=64)
+    groups: int = Field(default=0, ge=0, le=16_384)
     """Of ConvLSTM only: groups of a GroupNorm on the gates, before they are squashed; 4 normalizes
     each gate by itself. 0, none, is the paper's."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,36 +11,38 @@ from stremn.memory import Scale
 from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel
 
+Channels = Annotated[int, Field(ge=1, le=16_384)]
+
 
 class PredictionConfig(Config):
     """Everything that fixes a `FramePredictor` but its weights; numbers as in `PRESETS`."""
 
     kind: Literal["stremn"] = "stremn"
     channels: Literal[1, 3] = 1
-    size: int = Field(default=64, gt=0)
-    stack: int = Field(default=3, gt=0)
-    widths: tuple[int, ...] = (32, 32, 64, 64, 128, 128)
-    strides: tuple[int, ...] = (2, 1, 2, 1, 1, 1)
-    key: int = Field(default=64, gt=0)
-    value: int = Field(default=256, gt=0)
-    update_key: int = Field(default=64, gt=0)
-    slots: int = Field(default=5, gt=0)
+    size: int = Field(default=64, gt=0, le=4096)
+    stack: int = Field(default=3, gt=0, le=256)
+    widths: tuple[Channels, ...] = (32, 32, 64, 64, 128, 128)
+    strides: tuple[Annotated[int, Field(ge=1, le=16)], ...] = (2, 1, 2, 1, 1, 1)
+    key: Channels = 64
+    value: Channels = 256
+    update_key: Channels = 64
+    slots: int = Field(default=5, gt=0, le=65_536)
     policy: str = "learned"
-    growth: int = Field(default=0, ge=0)
+    growth: int = Field(default=0, ge=0, le=65_536)
     """Slots added whenever all are taken; for the rule "growing" only."""
     scale: Scale = "sqrt"
-    patch: int = Field(default=1, gt=0)
+    patch: int = Field(default=1, gt=0, le=64)
     """patch x patch pixels are folded into channels before the encoder and unfolded behind the
     decoder, as is usual for ConvLSTM. 1, nothing folded, is the paper's."""
     shortcuts: bool = False
     """A block's input is added to its output where shapes agree: not in the paper, whose blocks
     learn more slowly."""
     output: OutputName = "sigmoid"
-    reach: int = Field(default=2, gt=0)
+    reach: int = Field(default=2, gt=0, le=64)
     """Of the outputs "moved" only: pixels that a thing may go from one frame to the next."""
-    groups: int = Field(default=8, gt=0)
-    slope: float = Field(default=0.2, ge=0)
-    carried: int = Field(default=0, ge=0)
+    groups: int = Field(default=8, gt=0, le=16_384)
+    slope: float = Field(default=0.2, ge=0, le=1e6)
+    carried: int = Field(default=0, ge=0, le=16_384)
     """Channels of a ConvLSTM state that is carried from stack to stack and decoded together with
     what was read. 0, none, is the paper's: see `FramePredictor`."""
     carried_kernel: OddKernel = 3

@@ -11,25 +11,30 @@ The memory never grows, however long the stream is. `predict` leaves the session
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Annotated
 
 import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import save_file
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from stremn.arguments import whole_number
-from stremn.checkpoints import read_tensors, write_atomically
-from stremn.config import build
+from stremn.checkpoints import read_tensors, write_tensors
+from stremn.config import Config, build, read_json
 from stremn.errors import StremnError
 from stremn.guarded_calls import GuardedCalls
 from stremn.hardware import pick_device
 from stremn.inference import placed
+from stremn.memory import check_memory
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import Encoded, FramePredictor, Past
+
+Side = Annotated[int, Field(ge=1, le=2**20)]
+"""Side of a frame in pixels."""
 
 _KEY = "stremn_prediction_session"
 _FORMAT = 1
@@ -148,9 +153,7 @@ class PredictionSession:
         tensors |= {f"carried.{i}": x for i, x in enumerate(self._past.carried)}
         tensors |= {f"window.{i}": picture for i, picture in enumerate(self._window)}
         tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
-        write_atomically(
-            path, lambda file: save_file(tensors, file, metadata={_KEY: json.dumps(facts)})
-        )
+        write_tensors(path, tensors, {_KEY: json.dumps(facts)})
 
     @classmethod
     def load(cls, path: Path, model: FramePredictor, *, device: str = "auto") -> PredictionSession:
@@ -163,30 +166,35 @@ class PredictionSession:
         header, found = read_tensors(path, "saved session")
         if _KEY not in header:
             raise StremnError(f"{path} holds no prediction session.")
-        tensors = {name: x.to(where) for name, x in found.items()}
-        facts = json.loads(header[_KEY])
-        if facts["format"] != _FORMAT:
+        what = f"The header of {path}"
+        content = read_json(header[_KEY], what)
+        if content.get("format") != _FORMAT:
             raise StremnError(
-                f"The session {path} has format {facts['format']}, this version reads format "
+                f"The session {path} has format {content.get('format')}, this version reads format "
                 f"{_FORMAT}. Observe the frames again."
             )
+        facts = build(SessionFacts, content, what)
         # Read as a configuration, so that fields newer than the session have their defaults.
-        if build(PredictionConfig, facts["config"], str(path)) != model.config:
+        if facts.config != model.config:
             raise StremnError(
                 f"The session {path} belongs to a model with another configuration. Load the "
                 "weights it was saved with."
             )
         session = cls(model, device=device)
-        memory = {n.removeprefix("memory."): x for n, x in tensors.items() if "memory." in n}
+        try:
+            parts = _parts(facts, found, session._past)
+        except ValueError as error:
+            raise StremnError(f"{path} is damaged: {error}. Observe the frames again.") from error
+        memory, carried, window = ({n: x.to(where) for n, x in part.items()} for part in parts)
         session._past = Past(
             replace(
-                session._past.memory, **memory, filled=facts["filled"], growth=model.config.growth
+                session._past.memory, **memory, filled=facts.filled, growth=model.config.growth
             ),
-            tuple(tensors[name] for name in sorted(tensors) if "carried." in name),
+            tuple(carried.values()),
         )
-        session._window = [tensors[name] for name in sorted(tensors) if "window." in name]
-        session.frames_seen = facts["frames_seen"]
-        session._shape = facts["shape"] and (facts["shape"][0], facts["shape"][1])
+        session._window = list(window.values())
+        session.frames_seen = facts.frames_seen
+        session._shape = facts.shape
         if len(session._window) == model.config.stack:
             with torch.inference_mode():
                 session._last = session.model.encode_query(torch.stack(session._window)[None])
@@ -214,6 +222,65 @@ class PredictionSession:
             how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
             picture = cv2.resize(picture, size, interpolation=how).reshape(*size, config.channels)
         return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self._device)
+
+
+class SessionFacts(Config):
+    """What is in a saved session's header."""
+
+    format: int
+    config: PredictionConfig
+    frames_seen: int = Field(ge=0, le=2**62)
+    filled: int = Field(ge=0)
+    shape: tuple[Side, Side] | None
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> SessionFacts:
+        if (self.frames_seen == 0) != (self.shape is None):
+            raise ValueError("a session has a frame size once it has seen a frame")
+        return self
+
+
+def _parts(
+    facts: SessionFacts, tensors: dict[str, Tensor], empty: Past
+) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+    """Return memory, carried state and window of a saved session, in their order.
+
+    Raises:
+        ValueError: they do not fit the facts, or `empty`, which is the model's.
+    """
+    config = facts.config
+    memory = {f.name: f"memory.{f.name}" for f in fields(empty.memory)}
+    memory = {name: long for name, long in memory.items() if name in empty.memory.tensors()}
+    carried = [f"carried.{i}" for i in range(len(empty.carried))]
+    window = [f"window.{i}" for i in range(min(facts.frames_seen, config.stack))]
+    other = sorted(tensors.keys() ^ {*memory.values(), *carried, *window})
+    if other:
+        raise ValueError(f"{other[0]} is missing, or belongs to nothing")
+    held = {name: tensors[long] for name, long in memory.items()}
+    own = empty.memory.tensors()
+    check_memory(
+        held, 1, (own["keys"].shape[2], own["keys"].shape[3]),
+        latest=facts.frames_seen - 1, filled=facts.filled,
+    )  # fmt: skip
+    picture = (config.channels, config.size, config.size)
+    expected = {name: (x.shape[-1:], x.dtype) for name, x in own.items()}
+    found = {name: (x.shape[-1:], x.dtype) for name, x in held.items()}
+    wide = ("keys", "values", "update_keys")
+    if any(expected[name] != found[name] for name in wide):
+        raise ValueError("its memory is of another number of channels, or type")
+    if held["keys"].shape[1] != own["keys"].shape[1] and not config.growth:
+        raise ValueError(f"its memory has {held['keys'].shape[1]} slots")
+    for name, shape in [
+        *((name, tuple(x.shape)) for name, x in zip(carried, empty.carried, strict=True)),
+        *((name, picture) for name in window),
+    ]:
+        x = tensors[name]
+        if tuple(x.shape) != shape or x.dtype != torch.float32:
+            raise ValueError(f"{name} is {x.dtype} of shape {tuple(x.shape)}")
+    pictures = {name: tensors[name] for name in window}
+    if any(bool((x < 0).any() | (x > 1).any()) for x in pictures.values()):
+        raise ValueError("its frames are not in [0, 1]")
+    return held, {name: tensors[name] for name in carried}, pictures
 
 
 def as_unit_range(frame: np.ndarray) -> Float[np.ndarray, "height width *c"]:

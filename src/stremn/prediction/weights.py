@@ -13,7 +13,7 @@ from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, RecurrentPredictor, build_baseline
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import FramePredictor, build_model
-from stremn.weights import fill, read_weights, save_weights
+from stremn.weights import check_shapes, fill, read_weights, save_weights
 
 TASK = "prediction"
 SHIPPED: dict[str, str] = {"digits": "prediction-digits-64.safetensors"}
@@ -37,7 +37,9 @@ def load_predictor(source: str | Path) -> Predictor:
     config, tensors = read_weights(path, TASK)
     if config.get("kind") == "stremn":
         return _memory_predictor(config, tensors, path)
-    model = build_baseline(build(RecurrentConfig, config, str(path)))
+    baseline = build(RecurrentConfig, config, str(path))
+    check_shapes(lambda: build_baseline(baseline), tensors, path)
+    model = build_baseline(baseline)
     fill(model, tensors, path)
     return model.eval()
 
@@ -77,6 +79,8 @@ def weights_path(source: str | Path) -> Path:
 def _memory_predictor(
     config: dict[str, Any], tensors: dict[str, Tensor], path: Path
 ) -> FramePredictor:
-    model = build_model(build(PredictionConfig, config, str(path)))
+    checked = build(PredictionConfig, config, str(path))
+    check_shapes(lambda: build_model(checked), tensors, path)
+    model = build_model(checked)
     fill(model, tensors, path)
     return model.eval()

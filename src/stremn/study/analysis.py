@@ -63,6 +63,7 @@ def study_slots(
     policy: str = "learned",
     resolution: int = 480,
     reach: float | None = None,
+    every: int = 1,
     device: str = "auto",
     precision: str = "auto",
 ) -> Study:
@@ -75,6 +76,7 @@ def study_slots(
         policy: name of the replacement rule.
         resolution: shorter side in pixels that frames are reduced to.
         reach: how far an object may go between frames, as for `SegmentationSession`.
+        every: which frames are memorized, likewise.
         device: as for `SegmentationSession`.
         precision: likewise.
     """
@@ -92,6 +94,7 @@ def study_slots(
             reach=reach,
             weights=weights,
             precision=number_type,
+            every=every,
         )
         for k in slots
     ]

@@ -30,7 +30,8 @@ from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 from stremn.model import STReMN
 from stremn.pipeline import segment_video
-from stremn.sessions import SHIPPED_REACH, SegmentationSession
+from stremn.segmentation import SHIPPED_REACH
+from stremn.sessions import SegmentationSession
 from stremn.study.benchmark_report import draw, markdown
 from stremn.study.constancy import measure_flatness, measure_growth
 from stremn.study.machine import Machine, measure_machine, times

@@ -26,6 +26,7 @@ def fusion_weights(
     trained: Pretrained,
     resolution: int = 480,
     reach: float | None = None,
+    every: int = 1,
     *,
     device: str = "auto",
 ) -> Weights:
@@ -47,4 +48,6 @@ def fusion_weights(
         model = trained.model if policy.endswith(_FUSED) else plain
         return model, policy.removesuffix(_FUSED)
 
-    return weights_of(name, trained.model, resolution, reach, device=device, choose=choose)
+    return weights_of(
+        name, trained.model, resolution, reach, every=every, device=device, choose=choose
+    )

@@ -51,6 +51,7 @@ class RunDescription:
         weights: checksum of the weights, so that a file trained further is another run.
         precision: number type of the sessions; never "auto" in a record.
         adapt: training steps in which the network is adapted to each video's objects first.
+        every: which frames are memorized: 0, n, 2n, ...
     """
 
     model: str
@@ -64,6 +65,7 @@ class RunDescription:
     weights: str = ""
     precision: str = "auto"
     adapt: int = 0
+    every: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """As a table for score files."""
@@ -95,6 +97,7 @@ def single_session(
         size=size,
         seed=run.seed,
         reach=run.reach,
+        every=run.every,
     )
 
 

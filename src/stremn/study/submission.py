@@ -8,6 +8,7 @@ or gray PNGs, of another size, or with ids that were never given.
 from __future__ import annotations
 
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,12 +18,18 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from stremn.atomic_files import replacing
 from stremn.data.sequences import SequenceSet, VideoSequence, label_ids
 from stremn.errors import StremnError
-from stremn.media.files import make_folder, writing
+from stremn.media.files import make_folder
+from stremn.media.pictures import opened_picture
 
 TOP_FOLDERS = {"davis": "", "youtube-vos": "Annotations", "lvos": "", "mose": ""}
 """Kind of server -> folder inside the zip that holds the sequences ("" = none)."""
+
+
+_HEADER_BYTES = 1 << 16
+"""Bytes of a label map's file that are no pixels, at most."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def write_submission(
             f"{', '.join(missing[:3])}. Run the evaluation to its end first."
         )
     make_folder(path.parent)
-    with writing(path), zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, file in files.items():  # PNGs do not get smaller by deflating again
             archive.write(file, name)
     return check_submission(data, path, kind)
@@ -100,7 +107,9 @@ def check_submission(data: SequenceSet, path: Path, kind: str | None = None) -> 
             for sequence in data:
                 names = [name for name, owner in expected.items() if owner is sequence]
                 _check_masks(archive, path, sequence, names)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (StremnError, MemoryError):
+        raise
+    except Exception as error:  # encrypted, cut off, of another method: each raises its own kind
         raise StremnError(f"{path} cannot be read as a zip ({error}).") from error
     return Submission(path, len(data), len(expected), path.stat().st_size)
 
@@ -126,6 +135,9 @@ def _check_entries(path: Path, present: Sequence[str], expected: Sequence[str], 
             f"{path} lacks {len(missing)} of {len(expected)} label maps: "
             f"{', '.join(missing[:3])}. Expected {top + '/' if top else ''}<sequence>/<frame>.png."
         )
+    twice = [name for name, count in Counter(present).items() if count > 1]
+    if twice:
+        raise StremnError(f"{path} holds {twice[0]} more than once. Write the zip again.")
     extra = sorted(set(present) - set(expected))
     if extra:
         raise StremnError(
@@ -138,7 +150,7 @@ def _check_entries(path: Path, present: Sequence[str], expected: Sequence[str], 
 def _opened(archive: zipfile.ZipFile, path: Path, name: str) -> Iterator[Image.Image]:
     """Give an image of the zip; what cannot be read in it is that image's fault."""
     try:
-        with Image.open(BytesIO(archive.read(name))) as image:
+        with opened_picture(BytesIO(archive.read(name))) as image:
             yield image
     except (OSError, SyntaxError) as error:
         raise StremnError(
@@ -152,6 +164,12 @@ def _check_masks(
     width, height = sequence.size()
     known = set(sequence.objects)
     for name in names:
+        claimed = archive.getinfo(name).file_size
+        if claimed > _HEADER_BYTES + 4 * width * height:
+            raise StremnError(
+                f"{path}: {name} unpacks to {claimed} bytes, more than any label map of "
+                f"{width}x{height} pixels. Write that label map again."
+            )
         with _opened(archive, path, name) as image:
             if image.format != "PNG" or image.mode not in ("P", "L"):
                 raise StremnError(

@@ -105,6 +105,7 @@ class Weights:
         resolution: working size of the sessions.
         reach: how far from its last place an object may be in them; None = anywhere.
         precision: number type of the sessions.
+        every: which frames they memorize: 0, n, 2n, ...
     """
 
     name: str
@@ -113,6 +114,7 @@ class Weights:
     resolution: int = 480
     reach: float | None = None
     precision: str = "auto"
+    every: int = 1
 
     def run(self, row: Row, seed: int) -> RunDescription:
         """What is run for a row of a table."""
@@ -125,6 +127,7 @@ class Weights:
             reach=self.reach,
             weights=self.checksum,
             precision=self.precision,
+            every=self.every,
         )
 
 
@@ -134,6 +137,7 @@ def weights_of(
     resolution: int = 480,
     reach: float | None = None,
     *,
+    every: int = 1,
     device: str = "auto",
     choose: Callable[[str], tuple[STReMN, str]] | None = None,
 ) -> Weights:
@@ -147,7 +151,7 @@ def weights_of(
         return session_factory(network, replace(run, policy=rule), device=device)()
 
     checksum, precision = f"{fingerprint(model):08x}", precision_name("auto", pick_device(device))
-    return Weights(name, make, checksum, resolution, reach, precision)
+    return Weights(name, make, checksum, resolution, reach, precision, every)
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,14 @@ def made_labels(height: int, width: int, objects: int, index: int = 0) -> Labels
 
 
 def ready_model(name: str) -> STReMN:
-    """Return a preset with the weights that come with it, else random ones.
+    """Return a preset with the weights that come with it, else random ones; or a file's model.
 
     A step costs the same with either; results cost more to write where masks are noise.
+
+    Raises StremnError for what is neither (see `load_model`).
     """
-    model = load_model(name).model if name in SHIPPED else build_model(PRESETS[name])
+    random = name in PRESETS and name not in SHIPPED
+    model = build_model(PRESETS[name]) if random else load_model(name).model
     return model.eval()
 
 
@@ -112,6 +115,8 @@ def _filled(state: MemoryState) -> MemoryState:
     """Fill every slot with the first template, a little changed, as if frames had passed."""
 
     def spread(x: Tensor) -> Tensor:
+        if not x.numel():  # there are no update keys
+            return x
         first = x[:, :1].expand_as(x)
         return first + 0.1 * first.float().std().to(x) * torch.randn_like(x)
 

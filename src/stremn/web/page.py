@@ -5,9 +5,10 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from stremn.errors import MissingExtraError, StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import read_mask
 from stremn.web.drawing import Drawing, Tool
-from stremn.web.runs import Followed, Options, Runs, StoppedError, follow, frame_of
+from stremn.web.guard import Guard, is_loopback, new_token
+from stremn.web.runs import LIMITS, Followed, Limits, Options, Runs, StoppedError, follow, frame_of
 
 if TYPE_CHECKING:
     import gradio
@@ -55,19 +57,22 @@ choose **Not the object** and click where it is too much. **Next object** begins
 _RESULT = "### 3. Press Follow, and look at the result here"
 
 
-def build_page(model: str = "small", device: str = "auto") -> "gradio.Blocks":
-    """The page, ready to be launched.
+def build_page(
+    model: str = "small", device: str = "auto", limits: Limits = LIMITS
+) -> "gradio.Blocks":
+    """The page, ready for `launch`.
 
     Args:
         model: preset, weights file, folder or hub id; loaded with the first run.
         device: where to compute.
+        limits: what visitors may ask for.
 
     Raises:
         MissingExtraError: gradio is not installed.
     """
     gradio = _gradio()
-    page = _Page(gradio, model, device)
-    return page.blocks
+    page = _Page(gradio, model, device, limits)
+    return page.blocks.queue(max_size=limits.waiting)
 
 
 def serve(
@@ -76,24 +81,23 @@ def serve(
     device: str = "auto",
     host: str = "127.0.0.1",
     port: int = 7860,
+    limits: Limits = LIMITS,
     announce: Callable[[str], None],
 ) -> None:
     """Show the page until it is interrupted; `announce` is told its address once it is there.
 
+    Where other computers can reach it, the address holds a token, and nobody is served without.
+
     Raises:
         MissingExtraError: gradio is not installed.
-        StremnError: the port is taken.
+        StremnError: no such port, or the port is taken.
     """
+    if not 0 <= port <= 65_535:
+        raise StremnError(f"--port must be from 0 to 65535, got {port}. 7860 is usual.")
     gradio = _gradio()
-    blocks = build_page(model, device)
+    blocks = build_page(model, device, limits)
     try:
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port,
-            prevent_thread_lock=True,
-            quiet=True,
-            **page_style(gradio),
-        )
+        address = launch(blocks, host, port, limits, page_style(gradio))
     except OSError as error:
         raise StremnError(
             f"The page cannot be served on {host}:{port}: the port is taken, or the address is not "
@@ -101,6 +105,35 @@ def serve(
         ) from error
     announce(address)
     blocks.block_thread()
+
+
+def launch(
+    blocks: "gradio.Blocks",
+    host: str,
+    port: int | None,
+    limits: Limits = LIMITS,
+    style: Mapping[str, Any] | None = None,
+) -> str:
+    """Start a page's server behind its `Guard` and return the address to open.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    from starlette.middleware import Middleware
+
+    token = None if is_loopback(host) else new_token()
+    guard = Middleware(Guard, token=token, largest=limits.upload)
+    _, address, _ = blocks.launch(
+        server_name=host,
+        server_port=port or None,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        max_file_size=limits.upload,
+        app_kwargs={"middleware": [guard]},
+        **(style or {}),
+    )
+    return address if token is None else f"{address}?token={token}"
 
 
 def page_style(gradio: Any) -> dict[str, Any]:
@@ -122,12 +155,13 @@ def _gradio() -> Any:
 class _Page:
     """Widgets and what they do."""
 
-    def __init__(self, gradio: Any, model: str, device: str) -> None:
+    def __init__(self, gradio: Any, model: str, device: str, limits: Limits) -> None:
         self._gr = gradio
+        self._limits = limits
         self._source = model
         self._device = device
         self._folder = TemporaryDirectory(prefix="stremn-web-")  # removed when the server ends
-        self._runs = Runs(Path(self._folder.name))
+        self._runs = Runs(Path(self._folder.name), limits.visitors)
         self._lock = threading.Lock()
         self.blocks = gradio.Blocks(
             title="stremn", analytics_enabled=False, delete_cache=_CACHE_SECONDS
@@ -173,6 +207,8 @@ class _Page:
                 self._masks = gr.File(label="Masks and memory.json", elem_id="masks")
 
     def _lay_out_input(self) -> None:
+        from stremn.pretrained import config_of
+
         gr = self._gr
         gr.Markdown(_VIDEO)
         self._video = gr.Video(label="Video", sources=["upload"], elem_id="video")
@@ -198,7 +234,11 @@ class _Page:
                 list(POLICIES), value="evidence", label="Rule that says which slot gives way"
             )
             self._size = gr.Slider(
-                128, 720, 432, step=16, label="Working size (shorter side, pixels)"
+                128,
+                720,
+                config_of(self._source).usual.size,
+                step=16,
+                label="Working size (shorter side, pixels)",
             )
             self._limit = gr.Number(0, precision=0, minimum=0, label="Stop after frames (0: all)")
             self._adapt = gr.Checkbox(
@@ -255,7 +295,9 @@ class _Page:
             request: gr.Request,
             progress: gr.Progress = bar,
         ) -> tuple[str, str, str, str]:
-            options = Options(int(slots), policy, int(size), int(limit or 0), adapt)
+            most = self._limits.frames
+            frames = min(int(limit), most) if limit else most
+            options = Options(int(slots), policy, int(size), frames, adapt)
             visitor = str(request.session_hash)
 
             def watch(doing: str, done: int, total: int | None) -> None:
@@ -378,4 +420,5 @@ class _Page:
         try:
             yield
         except StremnError as error:
-            raise self._gr.Error(str(error), duration=12, print_exception=False) from error
+            words = escape(str(error), quote=False)  # gradio takes them as HTML
+            raise self._gr.Error(words, duration=12, print_exception=False) from error

@@ -51,6 +51,24 @@ class Followed:
     summary: str
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What visitors of a page may ask for.
+
+    upload: bytes of a request.
+    frames: of a run; a longer video is followed up to there.
+    waiting: requests that wait for their turn; more are sent away.
+    visitors: whose results are kept; the first that came go first.
+    """
+
+    upload: int = 2 * 10**9
+    frames: int = 20_000
+    waiting: int = 32
+    visitors: int = 100
+
+
+LIMITS = Limits()
+
 Objects = tuple[str, bytes]
 """What a network is adapted to: a video, and the label map of its first frame."""
 
@@ -88,7 +106,7 @@ def follow(
     """
     from stremn.media.results import ResultWriter
     from stremn.pipeline import STRIP, segment_video
-    from stremn.sessions import SHIPPED_REACH, SegmentationSession
+    from stremn.sessions import SegmentationSession
 
     def opened(model: "Pretrained") -> SegmentationSession:
         return SegmentationSession(
@@ -97,7 +115,8 @@ def follow(
             memory_slots=options.slots,
             policy=options.policy,
             size=options.size,
-            reach=SHIPPED_REACH,
+            reach=model.config.usual.reach,
+            every=model.config.usual.every,
         )
 
     session = opened(pretrained)  # a wrong option is found before anything takes long
@@ -183,8 +202,9 @@ class Runs:
     The browser names its visitor, so the name is a key of a dictionary and never part of a path.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, most: int = LIMITS.visitors) -> None:
         self._root = root
+        self._most = most
         self._visits: dict[str, Visit] = {}
 
     def followed(self, visitor: str) -> int:
@@ -207,11 +227,14 @@ class Runs:
         raise StremnError(f"Frame {index} has not been followed yet; press Follow first.")
 
     def _visit(self, visitor: str) -> Visit:
-        return self._visits.setdefault(visitor, Visit())
+        return self._visits.get(visitor, Visit())
 
     def begin(self, visitor: str, video: str | None) -> tuple[Path, Visit]:
         """Return an empty folder for a visitor's new run, and what is kept of the visitor."""
-        visit = self._visit(visitor)
+        visit = self._visits.pop(visitor, Visit())
+        for old in list(self._visits)[: max(0, len(self._visits) + 1 - self._most)]:
+            self.leave(old)
+        self._visits[visitor] = visit
         visit.remove_folder()
         visit.folder = Path(mkdtemp(prefix="run-", dir=self._root))
         visit.video, visit.stop = video, threading.Event()

@@ -1,0 +1,164 @@
+"""Who may talk to the page's server: requests are checked before anything else looks at them."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Names by which a browser on this computer calls it."""
+
+_COOKIE = "stremn-token"
+_STARTED = "/gradio_api/startup-events"
+_SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server on `host` can be reached from this computer alone."""
+    if host in LOOPBACK:
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def new_token() -> str:
+    """Return a token that cannot be guessed."""
+    return secrets.token_urlsafe(24)
+
+
+class Guard:
+    """Refuse requests that no page of this server sends; ASGI middleware.
+
+    - Another site's pages: the Origin, where there is one, must be the host that is asked.
+    - Another site's name for this computer (DNS rebinding): a server on loopback answers to
+      `LOOPBACK` alone.
+    - Strangers: a server that others can reach wants `token`, once in the address and then in a
+      cookie that other sites cannot send.
+    - Paths with ".." and names of sessions that no browser makes up.
+    - Bodies larger than `largest` bytes, whatever their header says.
+    """
+
+    def __init__(
+        self, app: Callable[..., Awaitable[None]], *, token: str | None, largest: int
+    ) -> None:
+        self.app = app
+        self._token = token
+        self._largest = largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it here."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in scope["headers"]}
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        refusal = self._refusal(scope, headers, query)
+        if refusal is not None:
+            await _refuse(scope, send, *refusal)
+            return
+        if self._token is not None and query.get("token") and scope["type"] == "http":
+            send = _with_cookie(send, self._token)
+        await self.app(scope, _bounded(receive, self._largest), send)
+
+    def _refusal(
+        self, scope: Scope, headers: dict[str, str], query: dict[str, list[str]]
+    ) -> tuple[int, str] | None:
+        """Return status and reason if a request is refused."""
+        host = headers.get("host", "")
+        if self._token is None and _hostname(host) not in LOOPBACK:
+            return 421, "This server answers to localhost alone."
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            return 403, "Requests of other sites are refused."
+        if headers.get("sec-fetch-site") == "cross-site" and scope.get("method") != "GET":
+            return 403, "Requests of other sites are refused."
+        open_to_all = scope["path"] == _STARTED  # gradio asks itself, once, without a cookie
+        if self._token and not open_to_all and not self._knows_token(headers, query):
+            return 401, "Open the page with the address that `stremn web` printed, token included."
+        if not _is_plain_path(scope) or not all(
+            _SESSION.fullmatch(name) for name in query.get("session_hash", [])
+        ):
+            return 400, "There is no such page."
+        declared = headers.get("content-length", "0")
+        if not declared.isdecimal() or int(declared) > self._largest:
+            return 413, f"At most {self._largest // 10**6} MB can be sent."
+        return None
+
+    def _knows_token(self, headers: dict[str, str], query: dict[str, list[str]]) -> bool:
+        assert self._token is not None  # asked only then
+        given = list(query.get("token", []))
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(_COOKIE)
+        except CookieError:
+            cookie = None
+        if cookie is not None:
+            given.append(cookie.value)
+        return any(hmac.compare_digest(one.encode(), self._token.encode()) for one in given)
+
+
+def _hostname(host: str) -> str:
+    """Return a Host header without its port; "" if it is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_plain_path(scope: Scope) -> bool:
+    """Whether a path stays where it is, and the sessions it names could be a browser's."""
+    path = scope["path"]
+    for _ in range(3):  # however often it was quoted
+        path = unquote(path)
+    parts = path.split("/")
+    if ".." in parts or "\\" in path or "\0" in path:
+        return False
+    after = parts[parts.index("heartbeat") + 1 :] if "heartbeat" in parts else ["x"]
+    return len(after) == 1 and _SESSION.fullmatch(after[0]) is not None
+
+
+def _with_cookie(send: Send, token: str) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            cookie = f"{_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"
+            message["headers"] = [*message.get("headers", []), (b"set-cookie", cookie.encode())]
+        await send(message)
+
+    return sending
+
+
+def _bounded(receive: Receive, largest: int) -> Receive:
+    """End a body that turns out larger than allowed, as if its sender had left."""
+    taken = 0
+
+    async def receiving() -> Message:
+        nonlocal taken
+        message = await receive()
+        if message["type"] == "http.request":
+            taken += len(message.get("body", b""))
+            if taken > largest:
+                return {"type": "http.disconnect"}
+        return message
+
+    return receiving
+
+
+async def _refuse(scope: Scope, send: Send, status: int, reason: str) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008})
+        return
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": reason.encode()})
