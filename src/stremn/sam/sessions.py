@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,7 +25,9 @@ from stremn.reports import Decision, MemoryReport, StepResult, memory_report
 from stremn.sam.models import SamModel, load_sam, of_network
 from stremn.sam.prompts import Prompt, mask_prompt
 from stremn.sam.reading import Past, Prompts, Seen, look, reading_slots
+from stremn.sam.saved import SavedSam, read_sam, write_sam
 from stremn.sam.slots import ObjectSlots
+from stremn.weights import fingerprint
 from stremn.working_size import WorkingSize
 
 SAM_POLICY = "oldest"
@@ -39,6 +41,7 @@ _REMEMBERED = (
     "_places",
     "_features",
     "_logits",
+    "_truth",
     "_decisions",
 )
 
@@ -101,6 +104,7 @@ class SamSession:
         self._places: Tensor | None = None
         self._features: Any = None
         self._logits: dict[int, Tensor] = {}
+        self._truth: Int[np.ndarray, "h w"] | None = None
         self._decisions: dict[int, Decision] = {}
         self._calls = GuardedCalls(_REMEMBERED)
 
@@ -143,6 +147,7 @@ class SamSession:
             self._check_size(size)
             self.frame += 1
             self._decisions, self._logits, self._features = {}, {}, None
+            self._truth = _over(None, mask, size)
             ids = (*self._memories, *(i for i in where if i not in self._memories))
             if ids:
                 pixels = self.source.pixels(torch.from_numpy(image).to(self.device), self.dtype)
@@ -167,6 +172,7 @@ class SamSession:
             if not where:
                 raise StremnError("add_object needs a mask or a prompt.")
             self._decisions, self._logits = dict(self._decisions), dict(self._logits)
+            self._truth = _over(self._truth, mask, self._frame_size)
             self._look(tuple(where), where, features=self._features)
             return self._result()
 
@@ -181,6 +187,8 @@ class SamSession:
             self._memories = {i: x for i, x in self._memories.items() if i != name}
             self._logits = {i: x for i, x in self._logits.items() if i != name}
             self._decisions = {i: x for i, x in self._decisions.items() if i != name}
+            if self._truth is not None:
+                self._truth = np.where(self._truth == name, 0, self._truth)
 
     def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
         """Keep what the memory holds of a frame for ever (or, with pinned=False, no longer).
@@ -302,8 +310,83 @@ class SamSession:
             shares = np.concatenate([1 - objects.max(0, keepdims=True), objects])
         kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
         labels = np.array([0, *self.ids], dtype=kind)[shares.argmax(0)]
+        if self._truth is not None:
+            labels = np.where(self._truth > 0, self._truth, labels).astype(kind)
         size = WorkingSize(height, width, (height, width), (height, width))
         return StepResult(self.frame, labels, self.ids, self.memory, shares, size)
+
+    # ------------------------------------------------------------ saving
+
+    def save(self, path: str | Path) -> None:
+        """Write all that the session remembers, so that `load` continues bit for bit.
+
+        Raises:
+            StremnError: the file cannot be written.
+        """
+        with self._calls.call(self):
+            settings = {
+                "memory_slots": self.memory_slots,
+                "policy": self.policy_name,
+                "seed": self.seed,
+                "precision": str(self.dtype).removeprefix("torch."),
+            }
+            write_sam(
+                Path(path),
+                SavedSam(
+                    settings,
+                    fingerprint(self.model),
+                    self.frame,
+                    self._frame_size,
+                    self._memories,
+                    self._shape,
+                    self._places,
+                ),
+            )
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: SamModel | nn.Module | str | Path,
+        *,
+        device: str = "auto",
+        policy: UpdatePolicy | None = None,
+    ) -> Self:
+        """Go on from a saved session.
+
+        Args:
+            path: file that `save` wrote.
+            model: the model the session ran on, or where to load it from.
+            device: as in `SamSession`.
+            policy: the rule, if it was given as an object.
+
+        Raises:
+            StremnError: no session in the file, or one of another model.
+        """
+        saved = read_sam(Path(path), pick_device(device))
+        if isinstance(model, str | Path):
+            model = load_sam(model)
+        own_policy = {} if policy is None else {"policy": policy}
+        session = cls(model, device=device, **saved.settings | own_policy)
+        if fingerprint(session.model) != saved.weights:
+            raise StremnError(
+                f"{path} was saved with other weights than those given now. Load it with the model "
+                "it was made with."
+            )
+        session.frame, session._frame_size = saved.frame, saved.frame_size
+        session._memories, session._shape = saved.memories, saved.shape
+        session._places = saved.places
+        return session
+
+
+def _over(
+    before: Int[np.ndarray, "h w"] | None, mask: MaskInput | None, size: tuple[int, int]
+) -> Int[np.ndarray, "h w"] | None:
+    """Return the masks given of a frame: those of before, with a new one over them."""
+    if mask is None:
+        return before
+    new = given_masks(mask, size).labels.astype(np.int32)
+    return new if before is None else np.where(new > 0, new, before)
 
 
 def _rule(policy: str | UpdatePolicy, seed: int) -> UpdatePolicy:
