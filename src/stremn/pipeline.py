@@ -15,6 +15,7 @@ from stremn.media.masks import Labels
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.reports import StepResult
+from stremn.sam.sessions import SamSession
 from stremn.sessions import SegmentationSession
 from stremn.strip import MemoryStrip
 
@@ -44,7 +45,7 @@ class Summary:
 
 def segment_video(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: SegmentationSession | SamSession,
     mask_of: MaskOf,
     writer: ResultWriter,
     *,
@@ -106,7 +107,9 @@ def segment_video(
     return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
 
 
-def _step(session: SegmentationSession, frame: Frame, labels: Labels | None) -> StepResult:
+def _step(
+    session: SegmentationSession | SamSession, frame: Frame, labels: Labels | None
+) -> StepResult:
     try:
         return session.step(frame.image, labels)
     except (MemoryError, RuntimeError) as error:
@@ -128,6 +131,8 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
     )
 
 
-def _checkpoint(writer: ResultWriter, session: SegmentationSession, strip: MemoryStrip) -> None:
+def _checkpoint(
+    writer: ResultWriter, session: SegmentationSession | SamSession, strip: MemoryStrip
+) -> None:
     strip.keep(writer.out)
     writer.checkpoint(session.save)

@@ -26,13 +26,15 @@ if TYPE_CHECKING:
     from stremn.media.results import Existing, ResultWriter
     from stremn.pipeline import Summary
     from stremn.reports import StepResult
+    from stremn.sam.sessions import SamSession
     from stremn.segmentation import Usual
     from stremn.sessions import SegmentationSession
 
 Model = Annotated[
     str,
     typer.Option(
-        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id."
+        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id; "
+        "for segment also SAM 2.1, EdgeTAM or SAM 3 of transformers."
     ),
 ]
 Slots = Annotated[int, typer.Option(help="K: templates kept of each object.")]
@@ -88,6 +90,7 @@ def register(app: typer.Typer) -> None:
 
 
 def segment(
+    ctx: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -168,7 +171,10 @@ def segment(
     settings |= {"every": usual.every} if usual.every > 1 else {}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
     with open_frames(source) as frames:
-        mask_of = masks_for(frames, mask, box, click, exclude)
+        prompted = sam and mask is None and (box is not None or click is not None)
+        mask_of: MaskOf = (
+            (lambda frame: None) if prompted else masks_for(frames, mask, box, click, exclude)
+        )
         with ResultWriter(
             out,
             fps=frames.fps,
@@ -196,7 +202,19 @@ def segment(
             }
             if adapt:
                 model = str(_adapted(model, frames, mask_of, adapt, device, writer, options))
-            session = _session(writer.state_path, model, device=device, **options)
+            session: SegmentationSession | SamSession
+            if sam:
+                session = sam_session(
+                    writer.state_path,
+                    model,
+                    device=device,
+                    precision=precision if "precision" in chosen else "float32",
+                    memory_slots=slots if "slots" in chosen else None,
+                    policy=policy,
+                    first=(box, click, exclude) if prompted else None,
+                )
+            else:
+                session = _session(writer.state_path, model, device=device, **options)
             if writer.read_from:
                 frames.close()
                 frames = open_frames(source, start=writer.read_from)
@@ -218,6 +236,12 @@ def asked(model: str, size: int | None, reach: float | None, every: int | None) 
         reach=usual.reach if reach is None else within(reach),
         every=usual.every if every is None else every,
     )
+
+
+def was_given(ctx: typer.Context, name: str) -> bool:
+    """Whether the user gave an option, whatever its value."""
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def within(reach: float) -> float | None:
@@ -285,7 +309,7 @@ def _session(
 
 def _run(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: SegmentationSession | SamSession,
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,

@@ -106,6 +106,7 @@ class SamSession:
         self._logits: dict[int, Tensor] = {}
         self._truth: Int[np.ndarray, "h w"] | None = None
         self._decisions: dict[int, Decision] = {}
+        self._expected: Mapping[int, Prompt] = {}
         self._calls = GuardedCalls(_REMEMBERED)
 
     @classmethod
@@ -138,13 +139,14 @@ class SamSession:
         with self._calls.call(self), torch.inference_mode():
             image = as_rgb(frame)
             size = (image.shape[0], image.shape[1])
-            where = self._prompts(mask, prompts, size)
+            where = self._prompts(mask, prompts or self._expected, size)
             if self.frame < 0 and not where:
                 raise StremnError(
                     "There is nothing to follow yet: give a mask or a prompt with the first frame, "
                     "as in step(frame, mask)."
                 )
             self._check_size(size)
+            self._expected = {}
             self.frame += 1
             self._decisions, self._logits, self._features = {}, {}, None
             self._truth = _over(None, mask, size)
@@ -153,6 +155,10 @@ class SamSession:
                 pixels = self.source.pixels(torch.from_numpy(image).to(self.device), self.dtype)
                 self._look(ids, where, pixels=pixels)
             return self._result()
+
+    def expect(self, prompts: Mapping[int, Prompt]) -> None:
+        """Say where objects are in the next frame, for callers whose steps give masks alone."""
+        self._expected = prompts
 
     def add_object(
         self, mask: MaskInput | None = None, *, prompts: Mapping[int, Prompt] | None = None
