@@ -318,10 +318,10 @@ def test_official_coco_and_sbd_folders_are_opened(tmp_path: Path) -> None:
 
 def test_unusable_coco_annotations_are_refused(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
-    with pytest.raises(StremnError, match="cannot be read as COCO instances: FileNotFound"):
+    with pytest.raises(StremnError, match=r"cannot be read as COCO instances: .*No such file"):
         CocoStills(tmp_path, bad)
     bad.write_text("{}")
-    with pytest.raises(StremnError, match="cannot be read as COCO instances: KeyError"):
+    with pytest.raises(StremnError, match=r"cannot be read as COCO instances: .*is missing"):
         CocoStills(tmp_path, bad)
     bad.write_text('{"images": [], "annotations": []}')
     with pytest.raises(StremnError, match="annotates no image"):

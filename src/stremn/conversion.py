@@ -148,7 +148,7 @@ def from_official(tensors: Mapping[str, Tensor], name: str) -> Pretrained:
 
     Raises StremnError if they are not those of STM or STCN, all of them and no others.
     """
-    tensors = {_unwrapped(key): x for key, x in tensors.items()}
+    tensors = {_unwrapped(key): x.float() for key, x in tensors.items()}
     family = _family(tensors, name)
     _check(tensors, family, name)
     config = PRESETS[family.preset]
@@ -160,7 +160,7 @@ def from_official(tensors: Mapping[str, Tensor], name: str) -> Pretrained:
     rest = {ours: tensors[theirs] for ours, theirs in _rest(model, family).items()}
     if family.logits == 2:
         rest = {k: x[1:] - x[:1] if k.startswith("decoder.logit.") else x for k, x in rest.items()}
-    model.load_state_dict({k: x.float() for k, x in rest.items()}, strict=False)
+    model.load_state_dict(rest, strict=False)
     return Pretrained(model.eval().requires_grad_(False), config)
 
 
@@ -348,7 +348,7 @@ def _backbone(tensors: Mapping[str, Tensor], net: ResNet) -> Backbone:
     filled["conv1.weight"] = filled["conv1.weight"][:, :3]
     for bias, norm in _conv_biases(model, net).items():  # BN(x + b) is BN of x with mean - b
         filled[f"{norm}.running_mean"] = filled[f"{norm}.running_mean"] - tensors[bias]
-    model.load_state_dict(own | {n: x.float() for n, x in filled.items() if not n.endswith(COUNT)})
+    model.load_state_dict(own | {n: x for n, x in filled.items() if not n.endswith(COUNT)})
     return cut_backbone(model.eval())
 
 
@@ -365,4 +365,4 @@ def _fill_wide(
     variance, gain = (tensors[f"{net.prefix}.bn1.{leaf}"] for leaf in ("running_var", "weight"))
     factor = gain / (variance + BATCH_NORM_EPS).sqrt()
     folded = masks * factor[:, None, None, None]
-    backbone.load_state_dict(weights | {name: torch.cat([weights[name], folded], dim=1).float()})
+    backbone.load_state_dict(weights | {name: torch.cat([weights[name], folded], dim=1)})

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+from pydantic import BaseModel, Field, field_validator
 
+from stremn.config import build, read_json
 from stremn.data.shapes import Mask
 from stremn.data.stills import Still, make_still, recent_stills
 from stremn.errors import MissingExtraError, StremnError
@@ -55,6 +57,55 @@ class SbdStills:
         return make_still(self.name(index), image, ids.astype(np.uint8), "instances")
 
 
+Coordinate = Annotated[float, Field(ge=-1e6, le=1e6)]
+Polygon = Annotated[list[Coordinate], Field(min_length=2)]
+
+
+class RunLengths(BaseModel):
+    """A mask as run lengths, plain or as a string, and its (height, width)."""
+
+    counts: str | list[int]
+    size: tuple[int, int]
+
+
+class CocoShape(BaseModel):
+    """An object of an image."""
+
+    image_id: int
+    segmentation: list[Polygon] | RunLengths
+    area: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    iscrowd: bool = False
+
+    @field_validator("segmentation")
+    @classmethod
+    def _has_points(cls, value: list[Polygon] | RunLengths) -> list[Polygon] | RunLengths:
+        if isinstance(value, list) and any(len(polygon) % 2 for polygon in value):
+            raise ValueError("a polygon must have an even count of numbers: x, y, x, y, ...")
+        return value
+
+
+class CocoImage(BaseModel):
+    """An image and the name of its file, in the folder of images."""
+
+    id: int
+    file_name: str
+
+    @field_validator("file_name")
+    @classmethod
+    def _stays_in_its_folder(cls, value: str) -> str:
+        path = PurePosixPath(value)
+        if path.is_absolute() or ".." in path.parts or "\0" in value or not path.parts:
+            raise ValueError(f"file_name must be a path inside the folder of images, got {value!r}")
+        return value
+
+
+class CocoFile(BaseModel):
+    """What is read of an annotation file; the rest is passed over."""
+
+    images: list[CocoImage]
+    annotations: list[CocoShape]
+
+
 class CocoStills:
     """COCO instances: a folder of images and an annotation file (polygons or run lengths).
 
@@ -63,15 +114,16 @@ class CocoStills:
 
     def __init__(self, images: Path, annotations: Path) -> None:
         try:
-            content = json.loads(annotations.read_text(encoding="utf-8"))
-            shapes: dict[int, list[Mapping[str, Any]]] = {}
-            for item in content["annotations"]:
-                shapes.setdefault(item["image_id"], []).append(item)
-            files = {item["id"]: item["file_name"] for item in content["images"]}
-        except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+            content = build(CocoFile, read_json(annotations.read_bytes(), "it"), "it")
+        except (OSError, StremnError) as error:
+            reason = str(error)[:300]
             raise StremnError(
-                f"{annotations} cannot be read as COCO instances: {type(error).__name__} {error}."
+                f"{annotations} cannot be read as COCO instances: {reason}"
             ) from error
+        shapes: dict[int, list[Mapping[str, Any]]] = {}
+        for item in content.annotations:
+            shapes.setdefault(item.image_id, []).append(item.model_dump())
+        files = {item.id: item.file_name for item in content.images}
         self._images = images
         # Kept as text: small, and not copied into every worker that touches it.
         self._items = [
@@ -134,7 +186,7 @@ def coco_mask(segmentation: Any, height: int, width: int) -> Mask:
         raise StremnError(f"A mask of {size} does not fit an image of {height}x{width}.")
     if isinstance(counts, str):
         return decode_rle(counts, (height, width)).astype(np.uint8)
-    if sum(counts) != height * width:
+    if min(counts, default=0) < 0 or sum(counts) != height * width:
         raise StremnError(
             f"The run lengths of a mask cover {sum(counts)} pixels, expected {height}x{width} = "
             f"{height * width}."

@@ -170,7 +170,10 @@ def split_names(path: Path, tree: str) -> list[str]:
     """Return what a split file names, a line each; raise StremnError if nothing."""
     if not path.is_file():
         raise StremnError(f"There is no split file {path}. Expected this layout:\n{tree}")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise StremnError(f"The split file {path} cannot be read as text: {error}.") from error
     names = [line for line in lines if line]
     if not names:
         raise StremnError(f"The split file {path} is empty; it should name a sequence a line.")
@@ -184,7 +187,7 @@ def read_meta(path: Path, tree: str) -> dict[str, dict[str, Any]]:
     try:
         videos = json.loads(path.read_text(encoding="utf-8"))["videos"]
         return {name: dict(video["objects"]) for name, video in videos.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StremnError(
             f"{path} is not a YouTube-VOS meta file: it should be JSON with a table "
             '"videos", and in each of them a table "objects".'

@@ -13,6 +13,7 @@ from stremn.errors import StremnError
 _MORE = 32
 _SIGN = 16
 _FIRST_LETTER = 48
+_LONGEST = 40  # bits of a run
 
 
 def encode_rle(mask: Bool[np.ndarray, "height width"]) -> str:
@@ -50,6 +51,8 @@ def decode_rle(text: str, size: tuple[int, int]) -> Bool[np.ndarray, "height wid
     number = shift = 0
     for letter in text:
         group = ord(letter) - _FIRST_LETTER
+        if not 0 <= group < 2 * _MORE or shift > _LONGEST:
+            raise StremnError(f"{letter!r} has no place in the run lengths of a mask.")
         number |= (group & 31) << shift
         shift += 5
         if not group & _MORE:
@@ -58,7 +61,7 @@ def decode_rle(text: str, size: tuple[int, int]) -> Bool[np.ndarray, "height wid
             runs.append(number + (runs[-2] if len(runs) > 2 else 0))
             number = shift = 0
     height, width = size
-    if sum(runs) != height * width:
+    if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise StremnError(
             f"The run lengths cover {sum(runs)} pixels, expected {width}x{height} = "
             f"{height * width}."

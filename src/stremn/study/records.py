@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from stremn.config import read_json
 from stremn.errors import StremnError
 from stremn.media.files import make_folder, write_whole
 from stremn.study.scores import Json, SequenceRecord
@@ -25,7 +26,7 @@ def open_output(out: Path, protocol: Json) -> None:
     if not path.is_file():
         save_json(path, protocol)
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path.read_bytes(), str(path))
     changed = [key for key in protocol if key in before and before[key] != protocol[key]]
     if changed:
         key = changed[0]
@@ -69,4 +70,10 @@ def _record_path(out: Path, name: str) -> Path:
 
 
 def _read(path: Path) -> SequenceRecord:
-    return SequenceRecord.from_json(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return SequenceRecord.from_json(read_json(path.read_bytes(), str(path)))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StremnError(
+            f"{path} is damaged ({type(error).__name__}: {error}). Remove it: its sequence is "
+            "then scored again."
+        ) from error
