@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MEANINGLESS = {
     "size": "a SAM model sees every frame at a size of its own",
     "reach": "a SAM model always reads the whole frame",
+    "every": "a SAM model has every frame remembered",
     "adapt": "only this package's own networks can be adapted",
 }
 """Options of `segment` that a SAM model cannot honour, and why."""

@@ -159,11 +159,21 @@ def segment(
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """
+    from stremn.cli.sam import refuse_for_sam, sam_session
     from stremn.media.given import masks_for
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
+    from stremn.sam.models import is_transformers
+    from stremn.segmentation import Usual
 
-    usual = asked(model, size, reach, every)
+    chosen = {name for name in ctx.params if was_given(ctx, name)}
+    sam = is_transformers(model)
+    if sam:
+        refuse_for_sam(chosen)
+        policy = policy if "policy" in chosen else "oldest"
+        usual = Usual(size=0, reach=None, every=1)  # of no effect: to ask for it is refused
+    else:
+        usual = asked(model, size, reach, every)
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= {"slots": slots, "policy": policy, "size": usual.size}
     settings |= {"reach": math.inf if usual.reach is None else usual.reach}

@@ -30,7 +30,7 @@ class ReadsSlots:
     ) -> list[tuple[int, dict[str, Tensor]]]:
         """Return (frames ago, template) of all slots: the given ones first, as transformers."""
         past: Past = inference_session.past
-        memory = past.memories[obj_idx]
+        memory = past.of(obj_idx)
         held = [
             (t, {"maskmem_features": past.shaped(x), "maskmem_pos_enc": past.places})
             for t, x in memory.held()
@@ -57,7 +57,7 @@ class ReadsSlots:
         self, inference_session: Any, obj_idx: int, frame_idx: int, *_: Any, **__: Any
     ) -> tuple[list[int], list[Tensor], int]:
         """Return (frames ago, pointer) of given frames and of the latest segmented ones."""
-        memory = inference_session.past.memories[obj_idx]
+        memory = inference_session.past.of(obj_idx)
         most: int = self.config.max_object_pointers_in_encoder  # type: ignore[attr-defined]
         latest = sorted((t for t in memory.pointers if 0 < frame_idx - t < most), reverse=True)
         found = [(frame_idx - t, x) for t, x in memory.given.items() if t <= frame_idx]
@@ -84,6 +84,12 @@ class Past:
     memories: tuple[ObjectSlots | None, ...]
     shape: tuple[int, ...] | None = None
     places: Tensor | None = None
+
+    def of(self, place: int) -> ObjectSlots:
+        """Return the memory of an object that has one."""
+        memory = self.memories[place]
+        assert memory is not None  # without, an object has a prompt, and nothing past is read
+        return memory
 
     def shaped(self, features: Float[Tensor, "tokens c"]) -> Tensor:
         """Return features as the model keeps them."""
