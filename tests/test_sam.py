@@ -1,18 +1,14 @@
 """SAM models of transformers on this package's memory, against transformers' own sessions."""
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from typer.testing import CliRunner
 
 pytest.importorskip("transformers")
 
-from stremn.cli.app import app
 from stremn.errors import StremnError
 from stremn.policies import POLICIES
 from stremn.sam import models
@@ -213,27 +209,3 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(models.metadata, "version", lambda name: "4.57.1")
     with pytest.raises(StremnError, match=r"transformers 5\.17 or later, before 5\.25; 4\.57\.1"):
         models.load_sam(tmp_path)
-
-
-def test_segment_takes_a_folder_of_transformers(tmp_path: Path) -> None:
-    frames = tmp_path / "frames"
-    frames.mkdir()
-    for frame in range(4):
-        Image.fromarray(noisy_square(frame)).save(frames / f"{frame:05d}.png")
-    Image.fromarray(square_mask(0, 3)).save(tmp_path / "first.png")
-    tiny_sam().save_pretrained(tmp_path / "model")
-    plain = ["segment", str(frames), "--model", str(tmp_path / "model"), "--device", "cpu"]
-    masked = [*plain, "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "out")]
-    done = CliRunner().invoke(app, masked)
-    assert done.exit_code == 0, done.output
-    found = np.array(Image.open(tmp_path / "out" / "masks" / "00000.png"))
-    np.testing.assert_array_equal(found == 3, square_mask(0, 3) == 3)
-    rows = json.loads((tmp_path / "out" / "memory.json").read_text(encoding="utf-8"))
-    assert rows[3]["objects"]["3"]["slots"] == [0, 1, 2, 3, None, None, None]
-    boxed = [*plain, "--box", "4,12,20,20", "--exclude", "70,5", "-o", str(tmp_path / "box")]
-    assert CliRunner().invoke(app, boxed).exit_code == 0
-    assert (tmp_path / "box" / "masks" / "00003.png").is_file()
-    for option in (["--size", "300"], ["--reach", "0.5"], ["--adapt", "5"], ["--every", "2"]):
-        refused = CliRunner().invoke(app, [*plain, "--box", "4,12,20,20", *option])
-        assert isinstance(refused.exception, StremnError)
-        assert f"{option[0]} has no meaning here" in str(refused.exception)
