@@ -3,8 +3,9 @@
 Run: python benchmarks/metrics.py --workers 2 --out benchmarks/results/metrics.json
 
 The masks are drawn here: a blob of a few ellipses that moves, and a prediction with its edge
-shifted and a false region, so both contours are long. Files are written first; the time is that
-of :func:`stremn.study.stored_masks.score_predictions`, checks of every file included.
+shifted and a false region, so both contours are long. Files are written first; the time is that of
+:func:`stremn.evaluation.segmentation.stored_masks.score_predictions`, checks of every file
+included.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stremn.data.layouts import read_folders
+from stremn.data.readers.layouts import read_folders
+from stremn.evaluation.segmentation.metrics import score_frame
+from stremn.evaluation.segmentation.stored_masks import score_predictions
 from stremn.media.masks import write_mask
-from stremn.study.metrics import score_frame
-from stremn.study.stored_masks import score_predictions
 
 HEIGHT, WIDTH = 480, 854
 

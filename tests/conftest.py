@@ -18,8 +18,8 @@ import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from stremn.model import STReMN  # noqa: E402
-from stremn.segmentation import SegmentationConfig  # noqa: E402
+from stremn.networks.model import STReMN  # noqa: E402
+from stremn.networks.presets import SegmentationConfig  # noqa: E402
 from tiny_model import tiny_config, tiny_model  # noqa: E402
 
 

@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from stremn.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
-from stremn.data.instance_sets import CocoStills
-from stremn.data.layouts import read_davis
+from stremn.core.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
+from stremn.data.readers.instance_sets import CocoStills
+from stremn.data.readers.layouts import read_davis
 from stremn.errors import StremnError
+from stremn.evaluation.segmentation.submission import check_submission
 from stremn.media.encoding import write_video
 from stremn.media.files import read_rows
 from stremn.media.mask_check import diagnose, repair
@@ -37,13 +38,12 @@ from stremn.media.prompts import parse_box, parse_points
 from stremn.media.results import ResultWriter
 from stremn.media.rle import decode_rle, encode_rle
 from stremn.media.video import open_frames, read_image
-from stremn.prediction.recipe_format import read_recipe as read_prediction_recipe
+from stremn.networks.pretrained import load_model
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_predictor, save_predictor
-from stremn.pretrained import load_model
-from stremn.sessions import SegmentationSession
-from stremn.study.submission import check_submission
-from stremn.training.recipe_format import read_recipe
+from stremn.segmentation.sessions import SegmentationSession
+from stremn.training.prediction.recipe_format import read_recipe as read_prediction_recipe
+from stremn.training.segmentation.recipe_format import read_recipe
 from tiny_model import tiny_model
 from tiny_predictor import tiny
 from tiny_vos import davis, names_of, square_labels

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stremn.data.still_sets import open_stills
-from stremn.data.stills import Kind, Still, StillImages
-from stremn.data.warps import Motion
+from stremn.data.clips.warps import Motion
+from stremn.data.readers.still_sets import open_stills
+from stremn.data.readers.stills import Kind, Still, StillImages
 
 
 def ellipse(height: int, width: int, x: float, y: float, a: float, b: float) -> np.ndarray:

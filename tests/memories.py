@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from stremn.memory import MemoryState, Template, UpdatePolicy, write
+from stremn.memory.operations import MemoryState, Template, UpdatePolicy, write
 
 GRID = (2, 3)
 KEY, VALUE, UPDATE = 4, 5, 3

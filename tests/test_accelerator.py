@@ -7,18 +7,18 @@ import pytest
 import torch
 
 from elsewhere import accelerator
-from stremn.fusion import FusionConfig
-from stremn.policies import POLICIES, RandomDrop, Spread
-from stremn.prediction.evaluation import as_predict, score
-from stremn.prediction.recipe_format import read_recipe
+from stremn.evaluation.prediction.evaluation import as_predict, score
+from stremn.memory.fusion import FusionConfig
+from stremn.memory.policies import POLICIES, RandomDrop, Spread
 from stremn.prediction.sessions import PredictionSession
-from stremn.prediction.training import FrameBatch, HorizonConfig, LossConfig, clip_loss
-from stremn.prediction.validation import Validation
-from stremn.sessions import SegmentationSession
-from stremn.training.agreement import Watched
-from stremn.training.imitation import Imitation
-from stremn.training.rollout import ClipLoss, probe
-from stremn.training.stakes import stakes
+from stremn.segmentation.sessions import SegmentationSession
+from stremn.training.prediction.recipe_format import read_recipe
+from stremn.training.prediction.rollout import FrameBatch, HorizonConfig, LossConfig, clip_loss
+from stremn.training.prediction.validation import Validation
+from stremn.training.segmentation.agreement import Watched
+from stremn.training.segmentation.imitation import Imitation
+from stremn.training.segmentation.rollout import ClipLoss, probe
+from stremn.training.segmentation.stakes import stakes
 from tiny_model import square_clips, tiny_model
 from tiny_predictor import clip, tiny, tiny_of
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import stremn
+from stremn import moved, segmentation
 
 
 def test_every_exported_name_is_there_and_sorted() -> None:
@@ -23,6 +24,20 @@ def test_every_exported_name_is_there_and_sorted() -> None:
 def test_every_exported_name_is_the_one_of_its_home() -> None:
     for name, home in stremn._HOMES.items():
         assert getattr(stremn, name) is getattr(importlib.import_module(home), name)
+
+
+@pytest.mark.parametrize("old", sorted(moved.MOVED))
+def test_a_module_that_has_moved_is_found_under_its_old_path(old: str) -> None:
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"{old} has moved to {moved.MOVED[old]}"):
+        module = importlib.import_module(old)
+    assert module is importlib.import_module(moved.MOVED[old])
+
+
+@pytest.mark.parametrize("name", sorted(segmentation._MOVED))
+def test_a_name_that_has_moved_is_found_in_its_old_module(name: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"import it from {segmentation._MOVED[name]}"):
+        assert getattr(segmentation, name) is not None
 
 
 def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:

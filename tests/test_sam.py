@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("transformers")
 
 from stremn.errors import StremnError
-from stremn.policies import POLICIES
+from stremn.memory.policies import POLICIES
 from stremn.sam import models
 from stremn.sam.prompts import Prompt
 from stremn.sam.sessions import SamSession

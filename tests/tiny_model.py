@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from stremn.backbones import Backbone
-from stremn.data.clips import ClipBatch
-from stremn.model import STReMN
-from stremn.segmentation import SegmentationConfig, build_model, measure
+from stremn.data.clips.clip import ClipBatch
+from stremn.networks.backbones import Backbone
+from stremn.networks.model import STReMN
+from stremn.networks.presets import SegmentationConfig, build_model, measure
 
 MEAN = (0.5, 0.45, 0.4)
 STD = (0.25, 0.25, 0.3)

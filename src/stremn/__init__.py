@@ -13,35 +13,39 @@ Names are imported when they are first used, so that `import stremn` costs nothi
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from stremn import moved
+
 if TYPE_CHECKING:
     from stremn.errors import StremnError
-    from stremn.memory import MemoryState, Template
-    from stremn.model import STReMN
-    from stremn.policies import POLICIES, build_policy
+    from stremn.memory.operations import MemoryState, Template
+    from stremn.memory.policies import POLICIES, build_policy
+    from stremn.networks.model import STReMN
+    from stremn.networks.presets import PRESETS, SegmentationConfig, build_model
+    from stremn.networks.pretrained import Pretrained, load_model
     from stremn.prediction.sessions import PredictionSession
-    from stremn.pretrained import Pretrained, load_model
-    from stremn.reports import StepResult
-    from stremn.segmentation import PRESETS, SegmentationConfig, build_model
-    from stremn.sessions import SegmentationSession
-    from stremn.training.adaptation import adapt
+    from stremn.segmentation.reports import StepResult
+    from stremn.segmentation.sessions import SegmentationSession
+    from stremn.training.segmentation.adaptation import adapt
 
 _HOMES = {
-    "POLICIES": "stremn.policies",
-    "PRESETS": "stremn.segmentation",
-    "MemoryState": "stremn.memory",
+    "POLICIES": "stremn.memory.policies",
+    "PRESETS": "stremn.networks.presets",
+    "MemoryState": "stremn.memory.operations",
     "PredictionSession": "stremn.prediction.sessions",
-    "Pretrained": "stremn.pretrained",
-    "STReMN": "stremn.model",
-    "SegmentationConfig": "stremn.segmentation",
-    "SegmentationSession": "stremn.sessions",
-    "StepResult": "stremn.reports",
+    "Pretrained": "stremn.networks.pretrained",
+    "STReMN": "stremn.networks.model",
+    "SegmentationConfig": "stremn.networks.presets",
+    "SegmentationSession": "stremn.segmentation.sessions",
+    "StepResult": "stremn.segmentation.reports",
     "StremnError": "stremn.errors",
-    "Template": "stremn.memory",
-    "adapt": "stremn.training.adaptation",
-    "build_model": "stremn.segmentation",
-    "build_policy": "stremn.policies",
-    "load_model": "stremn.pretrained",
+    "Template": "stremn.memory.operations",
+    "adapt": "stremn.training.segmentation.adaptation",
+    "build_model": "stremn.networks.presets",
+    "build_policy": "stremn.memory.policies",
+    "load_model": "stremn.networks.pretrained",
 }
+
+moved.install()
 
 __version__ = "0.1.0"
 __all__ = [

@@ -95,7 +95,7 @@ def scores(
 
     Example: stremn analyze scores scored -o figures
     """
-    from stremn.study.records import read_records
+    from stremn.evaluation.segmentation.records import read_records
     from stremn.study.score_pictures import draw_scores
 
     _list(draw_scores(read_records(folder), out))

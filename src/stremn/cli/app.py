@@ -24,8 +24,8 @@ from stremn.cli import (
     train,
 )
 from stremn.cli.terminal import console
+from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
-from stremn.signals import stopping_signals
 
 app = typer.Typer(
     name="stremn",
@@ -70,7 +70,7 @@ def main() -> None:
             raise
         _end_output()
     except (MemoryError, RuntimeError) as error:
-        from stremn.hardware import is_out_of_memory
+        from stremn.core.hardware import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise

@@ -28,7 +28,7 @@ def convert(
 
     Example: stremn convert stcn.pth -o stcn.safetensors
     """
-    from stremn.conversion import convert
+    from stremn.networks.conversion import convert
 
     if out.suffix != ".safetensors":
         raise StremnError(f"Weights are written as .safetensors, got {out.name}.")

@@ -27,11 +27,11 @@ from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.data.sequences import SequenceSet
-    from stremn.pretrained import Pretrained
-    from stremn.study.metrics import Scores
-    from stremn.study.runs import RunDescription, Session
-    from stremn.study.scores import Report
+    from stremn.data.readers.sequences import SequenceSet
+    from stremn.evaluation.segmentation.metrics import Scores
+    from stremn.evaluation.segmentation.runs import RunDescription, Session
+    from stremn.evaluation.segmentation.scores import Report
+    from stremn.networks.pretrained import Pretrained
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
 
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
 
 def read(kind: DataSet, root: Path, split: str | None, year: int, all_frames: bool) -> SequenceSet:
     """Open a data set."""
-    from stremn.data import layouts
+    from stremn.data.readers import layouts
 
     match kind:
         case DataSet.DAVIS:
@@ -127,11 +127,11 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             typer.Option("--zip", help="File: write, and check, what the split's server expects."),
         ] = None,
     ) -> None:
-        from stremn.hardware import pick_device, precision_name
-        from stremn.pretrained import load_model
-        from stremn.study.evaluation import evaluate
-        from stremn.study.runs import RunDescription
-        from stremn.weights import fingerprint
+        from stremn.core.hardware import pick_device, precision_name
+        from stremn.core.weights import fingerprint
+        from stremn.evaluation.segmentation.evaluation import evaluate
+        from stremn.evaluation.segmentation.runs import RunDescription
+        from stremn.networks.pretrained import load_model
 
         data = only(read(kind, root, split, year, all_frames), sequences)
         sizes = tuple(numbers_in(scales))
@@ -176,14 +176,14 @@ def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Calla
 
     One is opened here: a wrong option is found before the first sequence, and not in each.
     """
-    from stremn.study.runs import session_factory
+    from stremn.evaluation.segmentation.runs import session_factory
 
     following = replace(run, adapt=0)
     plain = session_factory(pretrained.model, following, device=device)
     plain()
     if not run.adapt:
         return plain
-    from stremn.training.adaptation import AdaptedSession
+    from stremn.training.segmentation.adaptation import AdaptedSession
 
     return lambda: AdaptedSession(
         pretrained,
@@ -213,7 +213,7 @@ def score(
 
     Example: stremn score --root DAVIS --predictions masks
     """
-    from stremn.study.stored_masks import score_predictions
+    from stremn.evaluation.segmentation.stored_masks import score_predictions
 
     chosen = only(read(data, root, split, year, all_frames=False), sequences)
     report = score_predictions(chosen, predictions, workers=workers, compat_decay=compat)
@@ -228,7 +228,7 @@ def only(data: SequenceSet, names: str | None) -> SequenceSet:
 
 
 def _write_zip(data: SequenceSet, predictions: Path, path: Path) -> None:
-    from stremn.study.submission import write_submission
+    from stremn.evaluation.segmentation.submission import write_submission
 
     made = write_submission(data, predictions, path)
     show(

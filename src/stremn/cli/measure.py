@@ -48,7 +48,7 @@ def bench(
 
     Example: stremn bench --quick --out speed
     """
-    from stremn.study import benchmark, workload
+    from stremn.benchmarks import benchmark, workload
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     plan = workload.QUICK if quick else workload.FULL
@@ -75,8 +75,8 @@ def export(
 
     Example: stremn export step.onnx --height 480 --width 864
     """
-    from stremn.export import export_step
-    from stremn.pretrained import load_model
+    from stremn.networks.pretrained import load_model
+    from stremn.segmentation.export import export_step
 
     export_step(
         load_model(model).model,

@@ -65,9 +65,9 @@ def prediction(
 
     Example: stremn evaluate prediction moving-digits --root mnist --weights digits
     """
-    from stremn.config import build
-    from stremn.data.prediction_sets import ClipsSection
-    from stremn.prediction.evaluation import evaluate_prediction
+    from stremn.core.config import build
+    from stremn.data.readers.prediction_sets import ClipsSection
+    from stremn.evaluation.prediction.evaluation import evaluate_prediction
 
     rgb = 3 if data is Clips.HUMAN_WALKING else channels
     values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}

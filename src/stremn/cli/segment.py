@@ -24,17 +24,15 @@ if TYPE_CHECKING:
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.results import Existing, ResultWriter
-    from stremn.pipeline import Summary
-    from stremn.reports import StepResult
-    from stremn.sam.sessions import SamSession
-    from stremn.segmentation import Usual
-    from stremn.sessions import SegmentationSession
+    from stremn.networks.presets import Usual
+    from stremn.segmentation.pipeline import Summary
+    from stremn.segmentation.reports import StepResult
+    from stremn.segmentation.sessions import SegmentationSession
 
 Model = Annotated[
     str,
     typer.Option(
-        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id; "
-        "for segment also SAM 2.1, EdgeTAM or SAM 3 of transformers."
+        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id."
     ),
 ]
 Slots = Annotated[int, typer.Option(help="K: templates kept of each object.")]
@@ -90,7 +88,6 @@ def register(app: typer.Typer) -> None:
 
 
 def segment(
-    ctx: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -159,32 +156,19 @@ def segment(
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """
-    from stremn.cli.sam import refuse_for_sam, sam_session
     from stremn.media.given import masks_for
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
-    from stremn.sam.models import is_transformers
-    from stremn.segmentation import Usual
 
-    chosen = {name for name in ctx.params if was_given(ctx, name)}
-    sam = is_transformers(model)
-    if sam:
-        refuse_for_sam(chosen)
-        policy = policy if "policy" in chosen else "oldest"
-        usual = Usual(size=0, reach=None, every=1)  # of no effect: to ask for it is refused
-    else:
-        usual = asked(model, size, reach, every)
+    usual = asked(model, size, reach, every)
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= {"slots": slots, "policy": policy, "size": usual.size}
-    settings |= {"reach": math.inf if usual.reach is None else usual.reach}
+    settings |= {"reach": "inf" if usual.reach is None else usual.reach}  # JSON has no infinity
     settings |= {"adapt": adapt} if adapt else {}
     settings |= {"every": usual.every} if usual.every > 1 else {}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
     with open_frames(source) as frames:
-        prompted = sam and mask is None and (box is not None or click is not None)
-        mask_of: MaskOf = (
-            (lambda frame: None) if prompted else masks_for(frames, mask, box, click, exclude)
-        )
+        mask_of = masks_for(frames, mask, box, click, exclude)
         with ResultWriter(
             out,
             fps=frames.fps,
@@ -212,19 +196,7 @@ def segment(
             }
             if adapt:
                 model = str(_adapted(model, frames, mask_of, adapt, device, writer, options))
-            session: SegmentationSession | SamSession
-            if sam:
-                session = sam_session(
-                    writer.state_path,
-                    model,
-                    device=device,
-                    precision=precision if "precision" in chosen else "float32",
-                    memory_slots=slots if "slots" in chosen else None,
-                    policy=policy,
-                    first=(box, click, exclude) if prompted else None,
-                )
-            else:
-                session = _session(writer.state_path, model, device=device, **options)
+            session = _session(writer.state_path, model, device=device, **options)
             if writer.read_from:
                 frames.close()
                 frames = open_frames(source, start=writer.read_from)
@@ -237,7 +209,7 @@ def asked(model: str, size: int | None, reach: float | None, every: int | None) 
     Raises:
         StremnError: there is no such model, or a reach that is none.
     """
-    from stremn.pretrained import config_of
+    from stremn.networks.pretrained import config_of
 
     usual = config_of(model).usual
     return replace(
@@ -246,12 +218,6 @@ def asked(model: str, size: int | None, reach: float | None, every: int | None) 
         reach=usual.reach if reach is None else within(reach),
         every=usual.every if every is None else every,
     )
-
-
-def was_given(ctx: typer.Context, name: str) -> bool:
-    """Whether the user gave an option, whatever its value."""
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def within(reach: float) -> float | None:
@@ -288,9 +254,9 @@ def _adapted(
             f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
             f"adapt to that, and give the {ADAPTED} that comes out as --model."
         )
-    from stremn.pretrained import load_model
-    from stremn.sessions import SegmentationSession
-    from stremn.training.adaptation import adapt
+    from stremn.networks.pretrained import load_model
+    from stremn.segmentation.sessions import SegmentationSession
+    from stremn.training.segmentation.adaptation import adapt
 
     pretrained = load_model(model)
     SegmentationSession.from_pretrained(pretrained, device=device, **options)
@@ -309,7 +275,7 @@ def _session(
     state: Path | None, model: str, *, device: str, **options: float | str | None
 ) -> SegmentationSession:
     """Go on from a saved state, or start anew."""
-    from stremn.sessions import SegmentationSession
+    from stremn.segmentation.sessions import SegmentationSession
 
     with console.status("loading the model"):
         if state is not None:
@@ -319,13 +285,13 @@ def _session(
 
 def _run(
     frames: FrameSource,
-    session: SegmentationSession | SamSession,
+    session: SegmentationSession,
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
 ) -> Summary:
     """Segment with a progress bar, and say where the results are."""
-    from stremn.pipeline import STRIP, segment_video
+    from stremn.segmentation.pipeline import STRIP, segment_video
 
     start, out = writer.next_frame, writer.out
     total = frames.count if limit is None else min(limit, frames.count or limit)
@@ -374,7 +340,7 @@ def demo(
     from stremn.media.given import masks_for
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
-    from stremn.sessions import SegmentationSession
+    from stremn.segmentation.sessions import SegmentationSession
 
     frames = open_frames(demo_clip())
     mask_of = masks_for(frames, demo_mask())

@@ -24,7 +24,7 @@ from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.data.sequences import SequenceSet
+    from stremn.data.readers.sequences import SequenceSet
     from stremn.study.suites import Suite
     from stremn.study.tables import Row, Weights
 
@@ -148,7 +148,7 @@ def fusion(
 
     For weights trained with recipes/small-fusion.toml.
     """
-    from stremn.pretrained import load_model
+    from stremn.networks.pretrained import load_model
     from stremn.study.fusion_table import fusion_rows, fusion_weights
 
     weights = []
@@ -177,7 +177,7 @@ def _table(
     every: int | None,
     device: str,
 ) -> None:
-    from stremn.pretrained import load_model
+    from stremn.networks.pretrained import load_model
     from stremn.study.tables import weights_of
 
     weights = []

@@ -19,10 +19,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from stremn.signals import stop_requests
+from stremn.core.signals import stop_requests
 
 if TYPE_CHECKING:
-    from stremn.reports import StepResult
+    from stremn.segmentation.reports import StepResult
 
 SequenceWatcher = Callable[[str, int, int], None]
 """Told (sequence, frames done, frames in all)."""

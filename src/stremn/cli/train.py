@@ -44,9 +44,9 @@ def train(
 
     Example: stremn train recipes/small-video.toml --set train.steps=2000 --out runs/mine
     """
-    from stremn.prediction import recipes as prediction_recipes
-    from stremn.training import recipes
+    from stremn.training.prediction import recipes as prediction_recipes
     from stremn.training.processes import leave_processes
+    from stremn.training.segmentation import recipes
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes

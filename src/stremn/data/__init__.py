@@ -1,1 +1,1 @@
-"""Readers of data sets, and clips to train on."""
+"""Data to train and evaluate on: readers of data sets, makers of clips."""

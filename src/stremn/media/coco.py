@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from stremn.atomic_files import replacing
+from stremn.core.atomic_files import replacing
 from stremn.media.files import iterate_rows
 from stremn.media.frames import Frame
 from stremn.media.masks import Labels, label_map, objects_of

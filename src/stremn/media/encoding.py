@@ -10,7 +10,7 @@ import av
 import cv2
 import numpy as np
 
-from stremn.atomic_files import check_target, replacing, writing
+from stremn.core.atomic_files import check_target, replacing, writing
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stremn.atomic_files import replacing, writing
+from stremn.core.atomic_files import replacing, writing
 from stremn.errors import StremnError
 
 __all__ = ["JsonRows", "iterate_rows", "make_folder", "read_rows", "write_whole", "writing"]

@@ -26,8 +26,8 @@ import numpy as np
 from jaxtyping import Float
 from pydantic import ConfigDict, Field
 
-from stremn.atomic_files import FolderLock, remove_leftovers, sync
-from stremn.config import Config, build, read_json
+from stremn.core.atomic_files import FolderLock, remove_leftovers, sync
+from stremn.core.config import Config, build, read_json
 from stremn.errors import StremnError
 from stremn.media.coco import coco_row, write_coco
 from stremn.media.encoding import VideoPart, join_videos

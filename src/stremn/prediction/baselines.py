@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.config import Config
+from stremn.core.config import Config
 from stremn.prediction.model import Rollout, check_frames
 from stremn.prediction.outputs import BuiltOutput, OutputName, build_output
 from stremn.prediction.recurrence import ConvLSTMStack, OddKernel, PredRNNStack

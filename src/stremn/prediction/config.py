@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from stremn.config import Config
-from stremn.memory import Scale
+from stremn.core.config import Config
+from stremn.memory.operations import Scale
 from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel
 

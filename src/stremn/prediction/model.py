@@ -17,8 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.errors import StremnError
-from stremn.memory import EVIDENCE, Matching, MemoryState, Template, UpdatePolicy, read, write
-from stremn.policies import Append, RandomDrop, RandomSelect, build_policy
+from stremn.memory.operations import (
+    EVIDENCE,
+    Matching,
+    MemoryState,
+    Template,
+    UpdatePolicy,
+    read,
+    write,
+)
+from stremn.memory.policies import Append, RandomDrop, RandomSelect, build_policy
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.outputs import build_output

@@ -22,14 +22,14 @@ from jaxtyping import Float, UInt8
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from stremn.arguments import whole_number
-from stremn.checkpoints import read_tensors, write_tensors
-from stremn.config import Config, build, read_json
+from stremn.core.arguments import whole_number
+from stremn.core.checkpoints import read_tensors, write_tensors
+from stremn.core.config import Config, build, read_json
+from stremn.core.guarded_calls import GuardedCalls
+from stremn.core.hardware import pick_device
 from stremn.errors import StremnError
-from stremn.guarded_calls import GuardedCalls
-from stremn.hardware import pick_device
-from stremn.inference import placed
-from stremn.memory import check_memory
+from stremn.memory.operations import check_memory
+from stremn.networks.inference import placed
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import Encoded, FramePredictor, Past
 

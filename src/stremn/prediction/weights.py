@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
-from stremn.config import build
+from stremn.core.config import build
+from stremn.core.weights import check_shapes, fill, read_weights, save_weights
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, RecurrentPredictor, build_baseline
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import FramePredictor, build_model
-from stremn.weights import check_shapes, fill, read_weights, save_weights
 
 TASK = "prediction"
 SHIPPED: dict[str, str] = {"digits": "prediction-digits-64.safetensors"}

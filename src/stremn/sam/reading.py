@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stremn.model import evidence
+from stremn.networks.model import evidence
 from stremn.sam.slots import Encoded, ObjectSlots, positions
 
 _OFFSET_OF_GIVEN = 0

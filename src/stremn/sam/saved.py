@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stremn.checkpoints import read_tensors, under, write_atomically
+from stremn.core.checkpoints import read_tensors, under, write_atomically
 from stremn.errors import StremnError
-from stremn.memory import MemoryState
+from stremn.memory.operations import MemoryState
 from stremn.sam.slots import ObjectSlots
 
 HEADER = "stremn_sam_session"

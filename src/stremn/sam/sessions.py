@@ -13,22 +13,22 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.arguments import whole_number
+from stremn.core.arguments import whole_number
+from stremn.core.guarded_calls import GuardedCalls
+from stremn.core.hardware import pick_device, pick_precision
+from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
-from stremn.guarded_calls import GuardedCalls
-from stremn.hardware import pick_device, pick_precision
-from stremn.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.media.mask_codes import MAX_ID
-from stremn.memory import Choice, MemoryState, Template, UpdatePolicy, checked
-from stremn.policies import POLICIES, PlainEvidence, build_policy
-from stremn.reports import Decision, MemoryReport, StepResult, memory_report
+from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
+from stremn.memory.policies import POLICIES, PlainEvidence, build_policy
+from stremn.networks.working_size import WorkingSize
 from stremn.sam.models import SamModel, load_sam, of_network
 from stremn.sam.prompts import Prompt, mask_prompt
 from stremn.sam.reading import Past, Prompts, Seen, look, reading_slots
 from stremn.sam.saved import SavedSam, read_sam, write_sam
 from stremn.sam.slots import ObjectSlots
-from stremn.weights import fingerprint
-from stremn.working_size import WorkingSize
+from stremn.segmentation.inputs import FrameInput, MaskInput, as_rgb, given_masks
+from stremn.segmentation.reports import Decision, MemoryReport, StepResult, memory_report
 
 SAM_POLICY = "oldest"
 """The rule that SAM models were trained with: the latest frames."""

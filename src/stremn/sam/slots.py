@@ -14,7 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stremn.memory import NEVER, Choice, MemoryState, Template, UpdatePolicy, open_slots, write
+from stremn.memory.operations import (
+    NEVER,
+    Choice,
+    MemoryState,
+    Template,
+    UpdatePolicy,
+    open_slots,
+    write,
+)
 
 MOST_GIVEN = 8
 """Given frames after the first that get a slot of their own; of more, the oldest competes."""

@@ -1,1 +1,1 @@
-"""Evaluation and the paper's study: scores, tables, figures, speed."""
+"""The paper's study: tables, figures, logs of the memory."""

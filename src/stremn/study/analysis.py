@@ -12,18 +12,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stremn.data.sequences import SequenceSet, VideoSequence
+from stremn.core.hardware import pick_device, precision_name
+from stremn.core.weights import fingerprint
+from stremn.data.readers.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
-from stremn.hardware import pick_device, precision_name
+from stremn.evaluation.segmentation.evaluation import Watcher, evaluate, nobody
+from stremn.evaluation.segmentation.records import read_records
+from stremn.evaluation.segmentation.runs import RunDescription, single_session, slots_label
 from stremn.media.frames import Picture
-from stremn.model import STReMN
-from stremn.pretrained import load_model
-from stremn.sessions import SegmentationSession
-from stremn.study.evaluation import Watcher, evaluate, nobody
+from stremn.networks.model import STReMN
+from stremn.networks.pretrained import load_model
+from stremn.segmentation.sessions import SegmentationSession
 from stremn.study.memory_log import MemoryRecorder, SlotHistory, read_histories
 from stremn.study.memory_pictures import FrameOf, draw_ages, draw_history, draw_retained, histograms
-from stremn.study.records import read_records
-from stremn.study.runs import RunDescription, single_session, slots_label
 from stremn.study.score_pictures import (
     draw_failures,
     draw_scores,
@@ -31,7 +32,6 @@ from stremn.study.score_pictures import (
     segmented,
 )
 from stremn.study.tiles import small
-from stremn.weights import fingerprint
 
 
 @dataclass(frozen=True)

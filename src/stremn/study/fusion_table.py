@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from stremn.errors import StremnError
-from stremn.model import STReMN
-from stremn.pretrained import Pretrained
+from stremn.networks.model import STReMN
+from stremn.networks.pretrained import Pretrained
 from stremn.study.tables import Row, Weights, weights_of
 
 PAPER = 76.7

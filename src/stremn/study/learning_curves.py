@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float
 
-from stremn.data.folders import distinct
+from stremn.data.readers.folders import distinct
 from stremn.errors import StremnError
 from stremn.study.figures import INK, colors, drawing, head
 

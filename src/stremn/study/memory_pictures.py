@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from stremn.data.folders import distinct
+from stremn.data.readers.folders import distinct
 from stremn.media.frames import Picture
 from stremn.media.video import open_frames
 from stremn.study.figures import INK, Tile, colors, draw_tiles, drawing, head

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from stremn.data.sequences import SequenceSet, VideoSequence, read_indices
+from stremn.data.readers.sequences import SequenceSet, VideoSequence, read_indices
 from stremn.errors import StremnError
+from stremn.evaluation.segmentation.scores import SequenceRecord
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels, overlay
 from stremn.study.figures import SECOND, Tile, draw_tiles, drawing, head
-from stremn.study.scores import SequenceRecord
 from stremn.study.tiles import evenly, small
 
 

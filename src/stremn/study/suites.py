@@ -15,7 +15,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from stremn.data.sequences import ScoringRule, SequenceSet, VideoSequence
+from stremn.data.readers.sequences import ScoringRule, SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.media.frames import Picture, frame_name
 from stremn.media.masks import Labels

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from stremn.evaluation.intervals import Interval, mean_interval
+from stremn.evaluation.segmentation.records import save_json
 from stremn.media.files import make_folder, write_whole
-from stremn.study.intervals import Interval, mean_interval
-from stremn.study.records import save_json
 from stremn.study.tables import CURVE_STEP, Measured, Table
 
 # Comparing ------------------------------------------------------------------------------------

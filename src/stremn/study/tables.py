@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
+from stremn.core.hardware import pick_device, precision_name
+from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
-from stremn.hardware import pick_device, precision_name
-from stremn.model import STReMN
-from stremn.study.evaluation import Watcher, evaluate, nobody
-from stremn.study.runs import (
+from stremn.evaluation.segmentation.evaluation import Watcher, evaluate, nobody
+from stremn.evaluation.segmentation.runs import (
     RunDescription,
     Session,
     session_factory,
     slots_label,
 )
-from stremn.study.scores import Report
+from stremn.evaluation.segmentation.scores import Report
+from stremn.networks.model import STReMN
 from stremn.study.suites import Suite
-from stremn.weights import fingerprint
 
 CURVE_STEP = 100
 """Frames in a point of the curve of the long suite."""

@@ -1,1 +1,1 @@
-"""Training: the loop that knows no task, clip losses, recipes."""
+"""The training loop, which knows no task; below it what each task adds."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from stremn.errors import StremnError
-from stremn.pretrained import Pretrained, load_model
+from stremn.networks.pretrained import Pretrained, load_model
 
 Weights = Mapping[str, Tensor]
 

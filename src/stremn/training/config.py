@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from stremn.config import Config, Difference, build, differences
+from stremn.core.config import Config, Difference, build, differences
 from stremn.errors import StremnError
 
 __all__ = [

@@ -24,11 +24,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stremn.checkpoints import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
-from stremn.config import build
+from stremn.core.checkpoints import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
+from stremn.core.config import build
+from stremn.core.hardware import is_out_of_memory, keep_freed_memory, precision_name
+from stremn.core.signals import stop_requests
 from stremn.errors import StremnError
-from stremn.hardware import is_out_of_memory, keep_freed_memory, precision_name
-from stremn.signals import stop_requests
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.loading import Clock, Phase, batches, first_micro_batch
 from stremn.training.log import Means, TrainingLog

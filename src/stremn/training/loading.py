@@ -14,10 +14,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
-from stremn.signals import stopping_signals
 from stremn.training.config import TrainConfig
-from stremn.training.losses import LossReport
+from stremn.training.loss_report import LossReport
 
 __all__ = ["Batch", "BatchLoss", "Clock", "Phase", "Place", "batches", "first_micro_batch"]
 

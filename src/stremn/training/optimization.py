@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stremn.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer, under
+from stremn.core.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer, under
 from stremn.errors import StremnError
 from stremn.training.config import TrainConfig, name_starts_with
 from stremn.training.loading import BatchLoss, Phase

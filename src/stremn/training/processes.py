@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from stremn.core.hardware import pick_device
 from stremn.errors import MissingExtraError
-from stremn.hardware import pick_device
 
 __all__ = ["leave_processes", "open_accelerator"]
 

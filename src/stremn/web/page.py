@@ -23,7 +23,7 @@ from stremn.web.runs import LIMITS, Followed, Limits, Options, Runs, StoppedErro
 if TYPE_CHECKING:
     import gradio
 
-    from stremn.pretrained import Pretrained
+    from stremn.networks.pretrained import Pretrained
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class _Page:
 
     @cached_property
     def _pretrained(self) -> "Pretrained":
-        from stremn.pretrained import load_model
+        from stremn.networks.pretrained import load_model
 
         return load_model(self._source)
 
@@ -207,7 +207,7 @@ class _Page:
                 self._masks = gr.File(label="Masks and memory.json", elem_id="masks")
 
     def _lay_out_input(self) -> None:
-        from stremn.pretrained import config_of
+        from stremn.networks.pretrained import config_of
 
         gr = self._gr
         gr.Markdown(_VIDEO)

@@ -18,7 +18,7 @@ from stremn.media.masks import LabelMap, label_map
 from stremn.media.video import open_frames
 
 if TYPE_CHECKING:
-    from stremn.pretrained import Pretrained
+    from stremn.networks.pretrained import Pretrained
 
 
 def frame_of(video: str, index: int = 0) -> Picture:
@@ -105,8 +105,8 @@ def follow(
         StremnError: the video breaks before its second frame, or a setting is impossible.
     """
     from stremn.media.results import ResultWriter
-    from stremn.pipeline import STRIP, segment_video
-    from stremn.sessions import SegmentationSession
+    from stremn.segmentation.pipeline import STRIP, segment_video
+    from stremn.segmentation.sessions import SegmentationSession
 
     def opened(model: "Pretrained") -> SegmentationSession:
         return SegmentationSession(
@@ -121,7 +121,7 @@ def follow(
 
     session = opened(pretrained)  # a wrong option is found before anything takes long
     if options.adapt:
-        from stremn.training.adaptation import adapt
+        from stremn.training.segmentation.adaptation import adapt
 
         kept = {} if adapted is None else adapted
         objects = video, masks[0].labels.tobytes()

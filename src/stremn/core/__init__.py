@@ -1,0 +1,1 @@
+"""Foundations that know no network: files, checkpoints, configuration, hardware."""

@@ -1,0 +1,1 @@
+"""Training clips, made from stills and videos."""

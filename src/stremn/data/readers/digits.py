@@ -1,0 +1,254 @@
+"""Clips of moving digits, and of a digit that goes away and returns."""
+
+import gzip
+import hashlib
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from stremn.data.readers.frame_clips import Split, check_index
+from stremn.errors import StremnError
+
+
+def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
+    """Handwritten digits of a split: train and validation from the training digits, test apart.
+
+    Args:
+        root: folder with `train-images-idx3-ubyte[.gz]` (or `digits_train_10k.npz`) and
+            `t10k-images-idx3-ubyte[.gz]`, the files of the MNIST data set.
+        split: "val" is every tenth of the training digits, "train" the rest. Not the last tenth:
+            a file may be sorted by class, and then one split lacks a digit that another is made of.
+    """
+    if split == "test":
+        return _read_idx(_first_existing(root, ("t10k-images-idx3-ubyte",), (".gz", "")))
+    packed = root / "digits_train_10k.npz"
+    if packed.exists():
+        with np.load(packed) as arrays:
+            digits = arrays["images"]
+    else:
+        digits = _read_idx(_first_existing(root, ("train-images-idx3-ubyte",), (".gz", "")))
+    held_out = np.arange(len(digits)) % 10 == 9
+    return digits[~held_out] if split == "train" else digits[held_out]
+
+
+def _first_existing(root: Path, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
+    names = [stem + suffix for stem in stems for suffix in suffixes]
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    raise StremnError(
+        f"No handwritten digits in {root}: expected {' or '.join(names)}. "
+        "Download the four MNIST files into that folder."
+    )
+
+
+def _read_idx(path: Path) -> UInt8[np.ndarray, "n 28 28"]:
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    if len(content) < 16:
+        raise StremnError(f"{path} is no MNIST image file: it has only {len(content)} bytes.")
+    magic, count, height, width = struct.unpack(">IIII", content[:16])
+    if magic != 2051 or len(content) != 16 + count * height * width:
+        raise StremnError(
+            f"{path} is no MNIST image file: magic number {magic} (expected 2051), "
+            f"{len(content)} bytes. Download it again."
+        )
+    return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)
+
+
+def bounce(
+    rng: np.random.Generator, frames: int, step: float = 0.1
+) -> Float[np.ndarray, "frames 2"]:
+    """Positions in [0, 1]^2 of a point that moves straight and reflects at the walls.
+
+    The start and the direction are uniform; `step` is the way per frame as a share of the room.
+    """
+    position = rng.random(2)
+    angle = rng.random() * 2 * np.pi
+    velocity = np.array([np.sin(angle), np.cos(angle)]) * step
+    positions = np.empty((frames, 2))
+    for index in range(frames):
+        position = position + velocity
+        hit = (position <= 0) | (position >= 1)
+        velocity = np.where(hit, -velocity, velocity)
+        position = np.clip(position, 0, 1)
+        positions[index] = position
+    return positions
+
+
+def _resized(digits: UInt8[np.ndarray, "n 28 28"], side: int) -> UInt8[np.ndarray, "n side side"]:
+    if digits.shape[1:] == (side, side):
+        return digits
+    return np.stack(
+        [cv2.resize(digit, (side, side), interpolation=cv2.INTER_AREA) for digit in digits]
+    )
+
+
+def _paste(
+    canvas: UInt8[np.ndarray, "height width"],
+    patch: UInt8[np.ndarray, "h w"],
+    corner: Int[np.ndarray, "2"],
+) -> None:
+    """Lay a patch on the canvas; where two overlap, the brighter shows."""
+    top, left = int(corner[0]), int(corner[1])
+    region = canvas[top : top + patch.shape[0], left : left + patch.shape[1]]
+    np.maximum(region, patch, out=region)
+
+
+class FlyingDigits:
+    """Digits of one size, and how they fly straight through a black square.
+
+    Args:
+        digits: images to draw from, of one split.
+        size: side of the square in pixels.
+        side: side of a digit in pixels.
+        step: way per frame as a share of the free room.
+    """
+
+    def __init__(
+        self, digits: UInt8[np.ndarray, "n 28 28"], size: int, side: int, step: float
+    ) -> None:
+        if side > size:
+            raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
+        self.digits = _resized(digits, side)
+        self.names = frozenset(_name(digit) for digit in digits)
+        self.size, self.side, self.step = size, side, step
+
+    def black(self, frames: int) -> UInt8[np.ndarray, "frames size size"]:
+        """A clip without anything in it."""
+        return np.zeros((frames, self.size, self.size), np.uint8)
+
+    def way(self, rng: np.random.Generator, frames: int) -> Int[np.ndarray, "frames 2"]:
+        """Top left corners of a digit that flies and bounces off the walls."""
+        return (bounce(rng, frames, self.step) * (self.size - self.side)).astype(int)
+
+
+DrawClip = Callable[[FlyingDigits, np.random.Generator], UInt8[np.ndarray, "t size size"]]
+"""Draws a clip of digits."""
+
+
+class DigitClips:
+    """Clips of digits, made on the fly; clip `index` depends on `seed` and `index` alone.
+
+    Args:
+        flying: the digits.
+        draw: what happens in a clip.
+        length: number of clips.
+        seed: of the clips.
+    """
+
+    def __init__(self, flying: FlyingDigits, draw: DrawClip, length: int, seed: int) -> None:
+        self.flying, self.draw, self.length, self.seed = flying, draw, length, seed
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return self.length
+
+    def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
+        """The clip at `index`."""
+        check_index(index, self.length)
+        clip = self.draw(self.flying, np.random.default_rng((self.seed, index)))
+        return torch.from_numpy(clip[:, None])
+
+    def origin(self, index: int) -> str:
+        """The clip itself: each is drawn by itself."""
+        return f"clip {index}"
+
+    def origins(self) -> frozenset[str]:
+        """A fingerprint of each digit image."""
+        return self.flying.names
+
+
+def moving_digits(
+    digits: UInt8[np.ndarray, "n 28 28"],
+    length: int,
+    frames: int = 20,
+    size: int = 64,
+    side: int = 28,
+    count: int = 2,
+    step: float = 0.1,
+    seed: int = 0,
+) -> DigitClips:
+    """Moving MNIST: `count` digits that bounce off the walls for `frames` frames.
+
+    The generator of PhyDNet and OpenSTL in law: uniform start and direction, 0.1 of the free room
+    per frame, overlap by maximum. Other arguments are those of `FlyingDigits` and `DigitClips`.
+    """
+    flying = FlyingDigits(digits, size, side, step)
+    return DigitClips(flying, _Moving(frames, count), length, seed)
+
+
+@dataclass(frozen=True)
+class _Moving:
+    """Draws `count` digits that bounce for `frames` frames."""
+
+    frames: int
+    count: int
+
+    def __call__(
+        self, flying: FlyingDigits, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "t size size"]:
+        clip = flying.black(self.frames)
+        for _ in range(self.count):
+            digit = flying.digits[rng.integers(len(flying.digits))]
+            for frame, corner in zip(clip, flying.way(rng, self.frames), strict=True):
+                _paste(frame, digit, corner)
+        return clip
+
+
+def hidden_digit(
+    digits: UInt8[np.ndarray, "n 28 28"],
+    length: int,
+    visible: int = 8,
+    hidden: int = 12,
+    returned: int = 6,
+    size: int = 32,
+    side: int = 14,
+    step: float = 0.1,
+    seed: int = 0,
+) -> DigitClips:
+    """Two moving digits, one of which goes away and returns: a task that only memory can solve.
+
+    The second digit is shown for `visible` frames, then replaced for `hidden` frames by a small
+    grey square that follows its way, bright in the last of them, then shown again for `returned`
+    frames. Where and when it returns can be read from the last stack of frames; *which* digit it is
+    cannot: a queue of five stacks has forgotten it, so only a memory that kept an early frame
+    draws it. Other arguments are those of `FlyingDigits` and `DigitClips`.
+    """
+    flying = FlyingDigits(digits, size, side, step)
+    return DigitClips(flying, _Hiding(visible, hidden, returned), length, seed)
+
+
+@dataclass(frozen=True)
+class _Hiding:
+    """Draws two digits, the second of which is away for `hidden` frames."""
+
+    visible: int
+    hidden: int
+    returned: int
+
+    def __call__(
+        self, flying: FlyingDigits, rng: np.random.Generator
+    ) -> UInt8[np.ndarray, "t size size"]:
+        back = self.visible + self.hidden
+        clip = flying.black(back + self.returned)
+        steady, shy = flying.digits[rng.integers(len(flying.digits), size=2)]
+        ways = [flying.way(rng, len(clip)) for _ in range(2)]
+        for time, frame in enumerate(clip):
+            _paste(frame, steady, ways[0][time])
+            if self.visible <= time < back:
+                marker = np.full((4, 4), 255 if time == back - 1 else 110, np.uint8)
+                _paste(frame, marker, ways[1][time] + flying.side // 2 - 2)
+            else:
+                _paste(frame, shy, ways[1][time])
+        return clip
+
+
+def _name(digit: UInt8[np.ndarray, "28 28"]) -> str:
+    return "digit " + hashlib.sha256(digit.tobytes()).hexdigest()[:16]

@@ -1,0 +1,189 @@
+"""Still images with masks: what one is, and how its files are read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Literal, Protocol
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from stremn.data.readers.lru_cache import Recent
+from stremn.data.readers.sequences import read_indices
+from stremn.data.shapes import Mask, shrunk_to
+from stremn.errors import StremnError
+from stremn.media.frames import Picture
+from stremn.media.mask_codes import VOID
+from stremn.media.pictures import opened_picture
+from stremn.media.video import read_reduced
+
+Kind = Literal["binary", "instances", "parts"]
+"""What a mask's values mean: one object (anything that is not 0); an id for each object; or
+a label for each part of one object."""
+
+LONGEST_SIDE = 512
+"""Pictures are reduced to this many pixels when read; clips are rarely larger."""
+
+CACHED_BYTES = 256 * 2**20
+"""Decoded stills that each set keeps."""
+
+
+@dataclass(frozen=True)
+class Still:
+    """A picture and its id map: 0 background, 255 void, other values as its `kind` says."""
+
+    image: Picture
+    ids: Mask
+    kind: Kind
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both."""
+        return self.image.nbytes + self.ids.nbytes
+
+
+class StillImages(Protocol):
+    """A set of still images with masks."""
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str:
+        """Where the picture comes from, for messages."""
+        ...
+
+    def load(self, index: int) -> Still:
+        """Read picture `index`. Raises StremnError if it cannot be used."""
+        ...
+
+
+def recent_stills() -> Recent[int, Still]:
+    """A cache for the stills of one set, by index."""
+    return Recent(CACHED_BYTES, attrgetter("nbytes"))
+
+
+def read_ids(path: Path, kind: Kind) -> Mask:
+    """Read a mask file. Binary masks, which may be color or soft, become 0, 1 and `VOID`.
+
+    In a binary mask all that is not 0, or not black, is the object: ids, gray levels or colors.
+    Only where there are many levels, as along a soft edge, is it what is brighter than half.
+
+    Raises StremnError if it cannot be decoded, or holds colors or ids above 255 that mean objects.
+    """
+    if kind == "binary":
+        values, are_ids = _levels(path)
+        return _as_one_object(values, are_ids)
+    ids = read_indices(path)
+    if ids.max() > VOID:
+        raise StremnError(f"{path} holds ids up to {int(ids.max())}; the largest possible is 254.")
+    return ids.astype(np.uint8)
+
+
+MOST_IDS = 32
+"""Gray values up to this are ids, and more levels than this are a soft edge's or a JPEG's."""
+
+
+def _as_one_object(values: np.ndarray, are_ids: bool) -> Mask:
+    """All ids or levels as object 1, with 255 void beside ids; of many levels the brighter half."""
+    used = np.unique(values)
+    if are_ids or used[used != VOID].max(initial=0) in range(1, MOST_IDS + 1):
+        return np.where(values == VOID, VOID, values > 0).astype(np.uint8)
+    if len(used) <= MOST_IDS:
+        return (values > 0).astype(np.uint8)
+    return (values.astype(np.int64) * 2 > int(values.max())).astype(np.uint8)
+
+
+def _levels(path: Path) -> tuple[np.ndarray, bool]:
+    """What a mask file holds, "height width", and whether it is ids for sure.
+
+    Indices of a palette of colors are ids; gray values may be; of colors the strongest channel is
+    taken.
+    """
+    try:
+        with opened_picture(path) as file:
+            if file.mode in ("L", "1", "I", "I;16"):
+                return np.asarray(file), False
+            colors = np.asarray(file.convert("RGB"))
+            if file.mode == "P" and (colors != colors[..., :1]).any():
+                return np.asarray(file), True
+            return colors.max(2), False
+    except (OSError, SyntaxError) as error:
+        raise StremnError(f"{path} cannot be read as a mask ({error}).") from error
+
+
+def make_still(
+    name: str,
+    image: Picture,
+    ids: UInt8[np.ndarray, "h w"],
+    kind: Kind,
+    size: tuple[int, int] | None = None,
+) -> Still:
+    """Check that picture and ids belong together, and reduce them to `LONGEST_SIDE`.
+
+    `size` is the (height, width) of a picture that was read smaller than it is. Raises StremnError
+    if their sizes differ; `name` says where they are from.
+    """
+    height, width = image.shape[:2] if size is None else size
+    if (height, width) != ids.shape:
+        raise StremnError(
+            f"{name} has {width}x{height} pixels, "
+            f"its mask {ids.shape[1]}x{ids.shape[0]}; they must be equal."
+        )
+    if image.shape[:2] != ids.shape:  # read smaller; still larger than what is kept
+        ids = cv2.resize(ids, image.shape[1::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    image, ids = shrunk_to(LONGEST_SIDE, image, ids)
+    return Still(image, ids, kind)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Files of one picture."""
+
+    image: Path
+    mask: Path
+
+
+class PairedStills:
+    """Pictures with mask files, read when asked for."""
+
+    def __init__(self, pairs: Sequence[Pair], kind: Kind) -> None:
+        self._pairs = list(pairs)
+        self._kind: Kind = kind
+        self._recent = recent_stills()
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def name(self, index: int) -> str:
+        """Path of the image file."""
+        return str(self._pairs[index].image)
+
+    def load(self, index: int) -> Still:
+        """Read a picture. Raises StremnError when files are broken or of unequal size."""
+        return self._recent.get(index, lambda: self._read(index))
+
+    def _read(self, index: int) -> Still:
+        pair = self._pairs[index]
+        ids = read_ids(pair.mask, self._kind)
+        image, size = read_reduced(pair.image, 2 * LONGEST_SIDE)
+        return make_still(self.name(index), image, ids, self._kind, size)
+
+
+class SelectedStills:
+    """Some of the stills of a set."""
+
+    def __init__(self, stills: StillImages, keep: Sequence[int]) -> None:
+        self._stills = stills
+        self._keep = list(keep)
+
+    def __len__(self) -> int:
+        return len(self._keep)
+
+    def name(self, index: int) -> str:
+        """Where the picture comes from."""
+        return self._stills.name(self._keep[index])
+
+    def load(self, index: int) -> Still:
+        """Read a picture."""
+        return self._stills.load(self._keep[index])

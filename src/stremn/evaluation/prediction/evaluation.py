@@ -1,0 +1,346 @@
+"""Table 5 for any data: predictors x clips -> scores per frame -> table, curves, intervals."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from stremn.core.hardware import pick_device
+from stremn.data.readers.folders import distinct
+from stremn.data.readers.frame_clips import FrameClips, Split
+from stremn.data.readers.prediction_sets import ClipsSection, open_clips
+from stremn.errors import MissingExtraError, StremnError
+from stremn.evaluation.intervals import Interval, mean_interval
+from stremn.evaluation.prediction.metrics import METRICS, Metric, lpips_metrics
+from stremn.media.files import make_folder
+from stremn.prediction.baselines import TRIVIAL, Predict
+from stremn.prediction.model import Forecaster
+from stremn.prediction.weights import SHIPPED, load_memory_predictor, load_predictor
+
+DRAWS = 2000
+"""Bootstrap samples of the clips' origins."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One predictor's scores: for each metric, a number per clip and predicted frame.
+
+    `origins` names what each clip is a sample of, `total` is how many clips there were to choose
+    from.
+    """
+
+    name: str
+    parameters: int
+    values: Mapping[str, Float[np.ndarray, "clips frames"]]
+    origins: tuple[str, ...]
+    total: int
+
+    def interval(self, metric: str) -> Interval:
+        """Mean over clips and frames with the bootstrap interval over origins."""
+        return over_origins(self.values[metric].mean(1), self.origins)
+
+    def curve(self, metric: str) -> Float[np.ndarray, " frames"]:
+        """Mean over clips of each predicted frame."""
+        return self.values[metric].mean(0)
+
+
+def over_origins(values: Float[np.ndarray, " clips"], origins: Sequence[str]) -> Interval:
+    """Mean of one number per clip, with the 95 % bootstrap interval over the clips' origins."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(origins))}
+    place = np.array([places[name] for name in origins])
+    counts = np.bincount(place)
+    return mean_interval(np.bincount(place, values) / counts, counts, draws=DRAWS)
+
+
+def difference(first: Scores, second: Scores, metric: str) -> Interval:
+    """Paired difference first - second over the same clips.
+
+    Raises:
+        StremnError: scores of different clips.
+    """
+    a, b = first.values[metric], second.values[metric]
+    if a.shape != b.shape or first.origins != second.origins:
+        raise StremnError(
+            f"{first.name} and {second.name} were not scored on the same clips: "
+            f"{a.shape[0]} clips of {a.shape[1]} frames against {b.shape[0]} of {b.shape[1]}."
+        )
+    return over_origins((a - b).mean(1), first.origins)
+
+
+def as_predict(model: Forecaster, device: torch.device | None = None) -> Predict:
+    """Turn a trained predictor into a function of observed frames; no true frame is seen later.
+
+    With `device`, where the model is, frames are brought there and predictions back.
+    """
+
+    def predict(
+        observed: Float[Tensor, "b t c height width"], frames: int
+    ) -> Float[Tensor, "b n c height width"]:
+        predicted = model.rollout(
+            observed.to(device or observed.device), observed.shape[1], frames
+        ).frames
+        return predicted[:, -frames:].to(observed.device)
+
+    return predict
+
+
+@torch.inference_mode()
+def score(
+    name: str,
+    predict: Predict,
+    clips: FrameClips,
+    observed: int,
+    future: int,
+    metrics: Sequence[Metric] = tuple(METRICS.values()),
+    *,
+    parameters: int = 0,
+    batch: int = 32,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
+    """Score a predictor on clips of at least `observed + future` frames.
+
+    Args:
+        name: of the row.
+        predict: the predictor; it sees the first `observed` frames only.
+        clips: the test clips, in [0, 255].
+        observed: frames given.
+        future: frames predicted and scored.
+        metrics: what to compute.
+        parameters: of the predictor, for the table.
+        batch: clips at a time.
+        limit: use so many clips, evenly spaced over all: neighbors show the same video.
+        progress: is told (clips done, clips in all).
+
+    Raises:
+        StremnError: clips that are too short, or none.
+    """
+    count = len(clips) if limit is None else min(limit, len(clips))
+    if count == 0:
+        raise StremnError("There are no clips to score.")
+    chosen = np.linspace(0, len(clips) - 1, count).round().astype(int).tolist()
+    parts: dict[str, list[Tensor]] = {metric.name: [] for metric in metrics}
+    for start in range(0, count, batch):
+        indices = chosen[start : start + batch]
+        frames = torch.stack([clips[i] for i in indices]).float() / 255
+        if frames.shape[1] < observed + future:
+            raise StremnError(
+                f"Clips have {frames.shape[1]} frames, but {observed} observed and {future} "
+                f"predicted frames need {observed + future}."
+            )
+        target = frames[:, observed : observed + future]
+        predicted = predict(frames[:, :observed], future).clamp(0, 1)
+        for metric in metrics:
+            parts[metric.name].append(metric.compute(predicted, target))
+        if progress is not None:
+            progress(start + len(indices), count)
+    values = {n: torch.cat(x).double().cpu().numpy() for n, x in parts.items()}
+    return Scores(name, parameters, values, tuple(map(clips.origin, chosen)), len(clips))
+
+
+# ---------------------------------------------------------------------------------------- the verb
+
+
+def evaluate_prediction(
+    data: ClipsSection,
+    predictors: Sequence[str],
+    *,
+    observed: int = 10,
+    future: int = 10,
+    split: Split = "test",
+    rules: Sequence[str] = (),
+    clips: int = 1000,
+    lpips: bool = False,
+    device: str = "auto",
+    out: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> str:
+    """Score predictors on a data set: body of `stremn evaluate prediction`; returns the table.
+
+    The trivial baselines are always scored. Weights with a space-time memory are scored once more
+    under each of `rules` (policies, or "growing"), with the same slots.
+
+    Args:
+        data: which clips, and where.
+        predictors: files of weights, or names of shipped ones.
+        observed: frames given.
+        future: frames predicted and scored.
+        split: which part of the data.
+        rules: other memory rules to score the same weights under.
+        clips: at most so many, evenly spaced over all.
+        lpips: add LPIPS (see `lpips_metrics`).
+        device: where predictors compute; metrics are computed on the CPU.
+        out: folder for the files of `write_report`, written anew after every predictor, and curves
+            as pictures.
+        progress: is told (predictor, clips done, clips in all).
+    """
+    where = pick_device(device)
+    source = open_clips(data, split, observed=observed, future=future, length=clips)
+    metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
+    # All weights are loaded, and the folder is made, before anything takes long.
+    to_score = list(_rows(predictors, rules, where))
+    if out is not None:
+        make_folder(out)
+    facts = {
+        "data": data.model_dump(mode="json"),
+        "split": split,
+        "observed": observed,
+        "future": future,
+        "clips": min(clips, len(source)),
+        "clips_in_all": len(source),
+        "predictors": list(predictors),
+        "rules": list(rules),
+    }
+    rows = []
+    for name, parameters, predict in to_score:
+        told = None if progress is None else partial(progress, name)
+        rows.append(
+            score(
+                name,
+                predict,
+                source,
+                observed,
+                future,
+                metrics,
+                parameters=parameters,
+                limit=clips,
+                progress=told,
+            )
+        )
+        if out is not None:
+            write_report(rows, out, metrics, facts=facts)
+    if out is not None:
+        for name in ("mse", "ssim"):
+            plot_curves(rows, METRICS[name], out / f"{name}.png", observed=observed)
+    return table(rows, metrics)
+
+
+def _rows(
+    predictors: Sequence[str], rules: Sequence[str], device: torch.device
+) -> Iterator[tuple[str, int, Predict]]:
+    """Name, parameters and function of every row of the table."""
+    for name, predict in TRIVIAL.items():
+        yield name, 0, predict
+    predictors = list(dict.fromkeys(predictors))
+    names = distinct([Path(source).with_suffix("") for source in predictors], at_least=2)
+    for source, short in zip(predictors, names, strict=True):
+        name = source if source in SHIPPED else short
+        model = load_predictor(source).to(device)
+        parameters = sum(p.numel() for p in model.parameters())
+        yield f"{name} ({model.config.kind})", parameters, as_predict(model, device)
+        if model.config.kind != "stremn":
+            continue
+        network = load_memory_predictor(source).to(device)
+        for rule in rules:
+            yield f"{name}, rule {rule}", parameters, as_predict(network.under(rule), device)
+
+
+# ----------------------------------------------------------------------------------------- tables
+
+
+def table(rows: Sequence[Scores], metrics: Sequence[Metric] = tuple(METRICS.values())) -> str:
+    """A Markdown table: mean and 95 % interval over clips, the conventions below it."""
+    names = [metric.name for metric in metrics]
+    arrows = {
+        m.name: "higher is better" if m.higher_is_better else "lower is better" for m in metrics
+    }
+    lines = [
+        "| predictor | parameters | " + " | ".join(names) + " |",
+        "|---|---:|" + "---:|" * len(names),
+    ]
+    for row in rows:
+        cells = [_cell(row.interval(name)) for name in names]
+        lines.append(f"| {row.name} | {row.parameters:,} | " + " | ".join(cells) + " |")
+    clips, frames = rows[0].values[names[0]].shape
+    total, origins = rows[0].total, len(set(rows[0].origins))
+    of_all = "" if clips == total else f" of {total}, evenly spaced,"
+    samples = "clips" if origins == clips else f"the {origins} people or videos they come from"
+    lines.append("")
+    known = rows[0].interval(names[0]).known
+    brackets = "in brackets" if known else "too few for"
+    lines.append(
+        f"Mean over {clips} clips{of_all} and {frames} predicted frames; {brackets} the 95 % "
+        f"bootstrap interval over {samples}."
+    )
+    lines.extend(f"- {m.name}: {m.convention}; {arrows[m.name]}" for m in metrics)
+    return "\n".join(lines)
+
+
+def _cell(interval: Interval) -> str:
+    if not interval.known:
+        return f"{interval.mean:.4g}"
+    return f"{interval.mean:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
+
+
+def write_report(
+    rows: Sequence[Scores],
+    out: Path,
+    metrics: Sequence[Metric] = tuple(METRICS.values()),
+    *,
+    facts: Mapping[str, object] | None = None,
+) -> None:
+    """Write a report into the folder `out`.
+
+    `table.md`, `curves.csv` (a row a frame), `clips.safetensors` (every number), `facts.json`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text(table(rows, metrics) + "\n", encoding="utf-8")
+    with (out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["predictor", "metric", "frame", "mean"])
+        for row in rows:
+            for metric in metrics:
+                for frame, value in enumerate(row.curve(metric.name), start=1):
+                    writer.writerow([row.name, metric.name, frame, f"{value:.6g}"])
+    numbers = {
+        f"{row.name}/{metric.name}": row.values[metric.name].astype(np.float32)
+        for row in rows
+        for metric in metrics
+    }
+    save_file(numbers, out / "clips.safetensors")
+    text = json.dumps(dict(facts or {}), indent=1) + "\n"
+    (out / "facts.json").write_text(text, encoding="utf-8")
+
+
+def plot_curves(
+    rows: Sequence[Scores], metric: Metric, path: Path, *, observed: int, title: str = ""
+) -> None:
+    """Draw a metric against the predicted frame, one line a predictor, 95 % bands as in the table.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtraError("matplotlib", "study") from error
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    for row in rows:
+        values = row.values[metric.name]
+        intervals = [over_origins(column, row.origins) for column in values.T]
+        x = np.arange(observed + 1, observed + 1 + values.shape[1])
+        line = axes.plot(x, row.curve(metric.name), marker=".", label=row.name)[0]
+        axes.fill_between(
+            x,
+            [i.low for i in intervals],
+            [i.high for i in intervals],
+            color=line.get_color(),
+            alpha=0.15,
+            linewidth=0,
+        )
+    axes.set(xlabel="frame", ylabel=f"{metric.name} ({metric.convention})", title=title)
+    axes.yaxis.label.set_fontsize(8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)

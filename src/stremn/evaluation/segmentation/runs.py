@@ -1,0 +1,127 @@
+"""What is run: a session that segments frame by frame, its description, and how one is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from stremn.errors import StremnError
+from stremn.media.frames import Picture
+from stremn.media.masks import Labels
+from stremn.networks.model import STReMN
+from stremn.segmentation.multiscale import MultiScaleSession
+from stremn.segmentation.sessions import SegmentationSession
+
+
+class Step(Protocol):
+    """What a session answers for a frame."""
+
+    @property
+    def labels(self) -> Labels:
+        """Label map of the size of the frame."""
+        ...
+
+
+class Session(Protocol):
+    """Something that segments a video frame by frame, given masks of some frames."""
+
+    def step(self, frame: Picture, mask: Labels | None = None) -> Step:
+        """Segment the next frame. ``mask`` gives objects (pixels of new ids only)."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What was run: the part of the protocol that the data set does not know.
+
+    :func:`session_factory` makes the sessions that a description describes; on which device they
+    run is no part of it.
+
+    Attributes:
+        model: preset or file of the weights.
+        policy: name of the replacement rule.
+        slots: memory slots K.
+        resolution: shorter side in pixels that frames are reduced to.
+        scales: test-time scales; several make STReMN-MS.
+        flip: whether horizontally flipped copies vote too.
+        seed: seed of random rules.
+        reach: far false positives are removed before a frame is memorized, within this reach of
+            :func:`stremn.segmentation.postprocess.near_regions`; None = they are not.
+        weights: checksum of the weights, so that a file trained further is another run.
+        precision: number type of the sessions; never "auto" in a record.
+        adapt: training steps in which the network is adapted to each video's objects first.
+        every: which frames are memorized: 0, n, 2n, ...
+    """
+
+    model: str
+    policy: str
+    slots: int
+    resolution: int
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    seed: int = 0
+    reach: float | None = None
+    weights: str = ""
+    precision: str = "auto"
+    adapt: int = 0
+    every: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As a table for score files."""
+        return {**asdict(self), "scales": list(self.scales)}
+
+
+def slots_label(slots: int) -> str:
+    """What tables and pictures call a memory of so many slots."""
+    return "1 slot" if slots == 1 else f"{slots} slots"
+
+
+def single_session(
+    model: STReMN, run: RunDescription, size: int, *, device: str = "auto"
+) -> SegmentationSession:
+    """A fresh session as a run's description says, but for its scales and flip.
+
+    Args:
+        model: the network.
+        run: policy, slots, seed, reach and precision.
+        size: shorter side in pixels at which the session works.
+        device: as for :class:`stremn.segmentation.sessions.SegmentationSession`.
+    """
+    return SegmentationSession(
+        model,
+        device=device,
+        precision=run.precision,
+        memory_slots=run.slots,
+        policy=run.policy,
+        size=size,
+        seed=run.seed,
+        reach=run.reach,
+        every=run.every,
+    )
+
+
+def session_factory(
+    model: STReMN, run: RunDescription, *, device: str = "auto"
+) -> Callable[[], Session]:
+    """Fresh sessions as a run's description says: single, or multi-scale (STReMN-MS).
+
+    Args:
+        model: the network, shared by all sessions.
+        run: what the sessions are.
+        device: as for :class:`stremn.segmentation.sessions.SegmentationSession`.
+
+    Raises:
+        StremnError: the run adapts its network, which is
+            :class:`stremn.training.segmentation.adaptation.AdaptedSession`'s to do.
+    """
+    if run.adapt:
+        raise StremnError("session_factory adapts no network: give it an adapted one and adapt=0.")
+
+    def single(size: int = run.resolution) -> SegmentationSession:
+        return single_session(model, run, size, device=device)
+
+    def several() -> MultiScaleSession:
+        return MultiScaleSession(single, size=run.resolution, scales=run.scales, flip=run.flip)
+
+    return single if run.scales == (1.0,) and not run.flip else several

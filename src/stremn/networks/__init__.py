@@ -1,0 +1,1 @@
+"""Backbones, encoders, decoders, and the models built from them."""

@@ -1,0 +1,164 @@
+"""Section 3.1: a timm network cut at strides 4, 8 and 16, its BatchNorms folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from jaxtyping import Float
+from timm.layers.norm_act import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from stremn.errors import StremnError
+from stremn.networks.depthwise import ease_depthwise
+
+STRIDE = 16
+"""Pixels to a position of the feature grid; image sides are multiples of it."""
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """Features of an image at strides 4, 8 and 16, as a backbone gives them."""
+
+    stride4: Float[Tensor, "b c4 h4 w4"]
+    stride8: Float[Tensor, "b c8 h8 w8"]
+    stride16: Float[Tensor, "b c16 h w"]
+
+
+class Backbone(nn.Module):
+    """A convolutional backbone in three parts: image -> stride 4 -> stride 8 -> stride 16."""
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stage8: nn.Module,
+        stage16: nn.Module,
+        *,
+        channels: tuple[int, int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.stem, self.stage8, self.stage16 = stem, stage8, stage16
+        self.channels = channels
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
+
+    def normalize(self, frames: Float[Tensor, "b 3 height width"]) -> Tensor:
+        """Shift and scale frames in [0, 1] as the backbone was trained with."""
+        return (frames - self.mean) / self.std
+
+    def forward(self, frames: Float[Tensor, "b 3 height width"]) -> Pyramid:
+        """Return features of frames in [0, 1]; sides are multiples of 16."""
+        stride4 = self.stem(self.normalize(frames))
+        stride8 = self.stage8(stride4)
+        return Pyramid(stride4, stride8, self.stage16(stride8))
+
+
+def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
+    """Cut the timm model `name` at strides 4, 8 and 16 and fold its BatchNorms, if any.
+
+    `pretrained` asks timm for ImageNet weights, which needs a connection or a filled cache.
+    Folded, a frozen BatchNorm costs nothing; models with GroupNorm are left as they are.
+
+    Raises StremnError for a name that timm does not have, weights that are not to be had, and a
+    network that cannot be cut.
+    """
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:6]}*")[:5]
+        raise StremnError(f"timm has no backbone {name!r}. Names alike: {', '.join(near) or '-'}.")
+    try:
+        model = timm.create_model(name, pretrained=pretrained)
+    except (OSError, RuntimeError, HfHubHTTPError) as error:
+        if not pretrained:
+            raise
+        raise StremnError(
+            f"timm cannot get ImageNet weights for {name!r} ({type(error).__name__}). Is there a "
+            "connection? Once fetched they stay in the hub's cache. Without one, the small "
+            'recipes take theirs from a package (imagenet = "package").'
+        ) from error
+    return cut_backbone(model.eval())
+
+
+def cut_backbone(model: nn.Module) -> Backbone:
+    """Cut a timm model at strides 4, 8 and 16, folding its BatchNorms or freezing them.
+
+    One that went on counting would mix the frames of a batch, and what training saw with the test.
+    """
+    # What timm says of a model: settings it was trained with, and where its features are.
+    settings: Any = model.pretrained_cfg
+    features: Any = model.feature_info
+    name = settings["architecture"]
+    modules = dict(_in_order(model, {info["module"] for info in features}))
+    cuts = {info["reduction"]: info["module"] for info in features}
+    if any(cuts.get(stride) not in modules for stride in (4, 8, 16)):
+        raise StremnError(
+            f"The backbone {name!r} has no features at strides 4, 8 and 16 to cut at."
+        )
+    parts: list[nn.Sequential] = [nn.Sequential()]
+    for path, module in modules.items():
+        parts[-1].add_module(path.replace(".", "_"), module)
+        if path in (cuts[4], cuts[8], cuts[16]):
+            parts.append(nn.Sequential())
+    for part in parts[:3]:
+        fold_batch_norms(part)
+        freeze_batch_norm_2d(part)  # those that no convolution comes before
+        ease_depthwise(part)
+    width = {info["reduction"]: info["num_chs"] for info in features}
+    backbone = Backbone(
+        *parts[:3],
+        channels=(width[4], width[8], width[16]),
+        mean=settings["mean"],
+        std=settings["std"],
+    )
+    _try_out(backbone, name)
+    return backbone
+
+
+@torch.no_grad()
+def _try_out(backbone: Backbone, name: str) -> None:
+    """Refuse a backbone that does not take every size, or has another layout of features."""
+    reason = None
+    try:
+        tried = backbone(torch.zeros(1, 3, 64, 48))
+        found = [tuple(x.shape[1:]) for x in (tried.stride4, tried.stride8, tried.stride16)]
+        wanted = [(c, 64 // s, 48 // s) for c, s in zip(backbone.channels, (4, 8, 16), strict=True)]
+        if found != wanted:
+            reason = f"its features have the shapes {found} where {wanted} are needed"
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+    if reason:
+        raise StremnError(
+            f"The backbone {name!r} cannot be cut: {reason}. Choose a convolutional one."
+        )
+
+
+def _in_order(model: nn.Module, cut_names: set[str]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the model's children in forward order, the members of Sequentials one by one."""
+    for name, child in model.named_children():
+        inside = [f"{name}.{i}" for i, _ in child.named_children()]
+        if isinstance(child, nn.Sequential) and name not in cut_names and inside:
+            yield from ((f"{name}.{i}", part) for i, part in child.named_children())
+        else:
+            yield name, child
+
+
+def fold_batch_norms(module: nn.Module) -> None:
+    """Fold each frozen BatchNorm into the convolution before it, in place.
+
+    timm's BatchNorm carries its activation; the activation stays where the norm was.
+    """
+    before: tuple[str, nn.Conv2d] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and before is not None:
+            setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
+            setattr(module, name, getattr(child, "act", nn.Identity()))
+        before = (name, child) if isinstance(child, nn.Conv2d) else None
+        fold_batch_norms(child)

@@ -1,0 +1,274 @@
+"""Section 3.1, Fig 1: STReMN = query encoder + memory encoder + memory + decoder.
+
+    state, choice = model.memorize(state, query, masks, frame=t, policy=policy)
+    logits = model.recall(state, model.encode_query(frames))
+
+State goes in and comes out; the model remembers nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from stremn.memory import operations as memory
+from stremn.memory.operations import (
+    EQUATION_5,
+    Choice,
+    Matching,
+    MemoryState,
+    Template,
+    UpdatePolicy,
+    Write,
+)
+from stremn.networks.backbones import STRIDE
+from stremn.networks.decoders import Decoder
+from stremn.networks.encoders import ImageEncoder, MemoryEncoder
+from stremn.networks.windows import Window
+from stremn.networks.working_size import Margins
+
+
+@dataclass(frozen=True)
+class Query:
+    """All that is computed once a frame, whatever the number of objects.
+
+    `key` and `value` are k^Q and v^Q of Eq 5; `skips` go to the decoder; `frames`, `stem` and
+    `features` (stride 16) to the memory encoder. `frames` are in [0, 1].
+    """
+
+    key: Float[Tensor, "b h w ck"]
+    value: Float[Tensor, "b h w cv"]
+    skips: tuple[Tensor | None, Tensor | None]
+    frames: Float[Tensor, "b 3 height width"]
+    stem: Float[Tensor, "b c4 h4 w4"]
+    features: Float[Tensor, "b c16 h w"]
+
+    def take(self, videos: Int[Tensor, " n"]) -> Query:
+        """Return the query of each entry, given the video it belongs to."""
+        if self.key.shape[0] == 1:  # one video: every object sees the same tensors, uncopied
+            return Query(
+                self.key.expand(len(videos), -1, -1, -1),
+                self.value.expand(len(videos), -1, -1, -1),
+                self.skips,
+                self.frames.expand(len(videos), -1, -1, -1),
+                self.stem.expand(len(videos), -1, -1, -1),
+                self.features.expand(len(videos), -1, -1, -1),
+            )
+        skip8, skip4 = self.skips
+        return Query(
+            self.key[videos],
+            self.value[videos],
+            (
+                None if skip8 is None else skip8[videos],
+                None if skip4 is None else skip4[videos],
+            ),
+            self.frames[videos],
+            self.stem[videos],
+            self.features[videos],
+        )
+
+    def first(self) -> Query:
+        """Return the query of the first entry: views, not copies."""
+        skip8, skip4 = self.skips
+        return Query(
+            self.key[:1],
+            self.value[:1],
+            (None if skip8 is None else skip8[:1], None if skip4 is None else skip4[:1]),
+            self.frames[:1],
+            self.stem[:1],
+            self.features[:1],
+        )
+
+    def within(self, window: Window) -> Query:
+        """Return the query of a part of the frame."""
+        rows, columns = window.at(STRIDE)
+        skip8, skip4 = self.skips
+        return Query(
+            self.key[:, rows, columns],
+            self.value[:, rows, columns],
+            (
+                None if skip8 is None else window.cut(skip8, 8),
+                None if skip4 is None else window.cut(skip4, 4),
+            ),
+            window.cut(self.frames, 1),
+            window.cut(self.stem, 4),
+            window.cut(self.features, STRIDE),
+        )
+
+
+class Projection(nn.Module):
+    """A 3x3 convolution from features at stride 16 to a map with channels last."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, features: Float[Tensor, "b i h w"]) -> Float[Tensor, "b h w o"]:
+        """Return the projected map."""
+        return self.conv(features).permute(0, 2, 3, 1)
+
+
+class STReMN(nn.Module):
+    """The network of Fig 1. Parts are passed in; builders know the numbers.
+
+    Networks differ in what they project (`Projection`) before it is stored:
+
+    - `memory_key` None: what is stored is the frame's own key, one for all objects (STCN).
+    - `memory_value` None: the memory encoder's features are the value.
+    - `update_key` None: Eq 1 compares keys.
+
+    `widths` are the channels of key, value and update key. `policies` are the update policies that
+    have weights or settings of their own, by name; any other `UpdatePolicy` can be given to
+    `memorize`. `matching` says how the memory is read; `write` stores templates;
+    `margins` is what frames are padded with (see `WorkingSize`).
+    """
+
+    def __init__(
+        self,
+        *,
+        query_encoder: ImageEncoder,
+        memory_encoder: MemoryEncoder,
+        decoder: Decoder,
+        query_key: Projection,
+        query_value: Projection,
+        memory_key: Projection | None,
+        memory_value: Projection | None,
+        update_key: Projection | None,
+        widths: Mapping[str, int],
+        policies: Mapping[str, nn.Module],
+        matching: Matching = EQUATION_5,
+        write: Write = memory.write,
+        margins: Margins = "edge",
+    ) -> None:
+        super().__init__()
+        self.query_encoder = query_encoder
+        self.memory_encoder = memory_encoder
+        self.query_key = query_key
+        self.query_value = query_value
+        self.memory_key = memory_key
+        self.memory_value = memory_value
+        self.update_key = update_key
+        self.decoder = decoder
+        self.policies = nn.ModuleDict(dict(policies))
+        self.widths = dict(widths)
+        self.matching = matching
+        self.write = write
+        self.margins: Margins = margins
+
+    def empty_state(
+        self, entries: int, slots: int, frame_size: tuple[int, int], growth: int = 0
+    ) -> MemoryState:
+        """Return an empty memory for frames of (height, width), both multiples of 16."""
+        weight = self.query_key.conv.weight
+        height, width = frame_size
+        return MemoryState.empty(
+            entries,
+            slots,
+            (height // STRIDE, width // STRIDE),
+            **self.widths,
+            growth=growth,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def encode_query(self, frames: Float[Tensor, "b 3 height width"]) -> Query:
+        """Section 3.1: X^q of frames in [0, 1], projected to k^Q and v^Q."""
+        pyramid, stem = self.query_encoder(frames)
+        return Query(
+            key=self.query_key(pyramid.stride16),
+            value=self.query_value(pyramid.stride16),
+            skips=self.decoder.skip_features(pyramid.stride4, pyramid.stride8),
+            frames=frames,
+            stem=stem,
+            features=pyramid.stride16,
+        )
+
+    def encode_memory(
+        self, query: Query, masks: Float[Tensor, "b 2 height width"], frame: int
+    ) -> Template:
+        """Section 3.1: X^M of the frame under its masks, projected to a template."""
+        features = self.memory_encoder(query.frames, query.stem, masks, query.features)
+        key = query.key if self.memory_key is None else self.memory_key(features)
+        plain = features.permute(0, 2, 3, 1)
+        return Template(
+            key=key,
+            value=plain if self.memory_value is None else self.memory_value(features),
+            update_key=key[..., :0] if self.update_key is None else self.update_key(features),
+            evidence=evidence(masks[:, 0]),
+            frame=frame,
+            query_key=query.key,
+            matching=self.matching,
+        )
+
+    def encode_memory_within(
+        self,
+        query: Query,
+        masks: Float[Tensor, "b 2 height width"],
+        frame: int,
+        windows: Sequence[Window],
+    ) -> Template:
+        """`encode_memory` of several objects of one frame, each of which lies in its window.
+
+        Far from an object the frame is the same for all: no object here, the others there. That
+        is encoded once; each entry is encoded by itself in its window alone.
+        """
+        grid = (query.key.shape[1], query.key.shape[2])
+        common = query.first()
+        everything = torch.stack([torch.zeros_like(masks[:1, 0]), masks[:1].sum(1)], 1)
+        far = self.encode_memory(common, everything, frame)
+        maps = [x.repeat(len(windows), 1, 1, 1) for x in far.maps]
+        for entry, window in enumerate(windows):
+            own = masks[entry : entry + 1]
+            part = self.encode_memory(common.within(window), window.cut(own, 1), frame)
+            kept = window.inside(grid)
+            rows, columns = kept.at(STRIDE)
+            there = kept.seen_from(window).at(STRIDE)
+            for whole_map, part_map in zip(maps, part.maps, strict=True):
+                whole_map[entry, rows, columns] = part_map[0, *there]
+        key, value, update_key = maps
+        mass = evidence(masks[:, 0])
+        return Template(key, value, update_key, mass, frame, query.key, self.matching)
+
+    def memorize(
+        self,
+        state: MemoryState,
+        query: Query,
+        masks: Float[Tensor, "b 2 height width"],
+        *,
+        frame: int,
+        policy: UpdatePolicy,
+        pin: bool | Bool[Tensor, " b"] = False,
+        reuse: bool = False,
+        windows: Sequence[Window] | None = None,
+    ) -> tuple[MemoryState, Choice]:
+        """Section 3.2: write the frame under its masks (this object's, the others' union).
+
+        `windows`: see `encode_memory_within`; without them, or where the memory encoder must see
+        all of a frame, every entry sees its whole frame.
+        """
+        if windows is None or not self.memory_encoder.local:
+            template = self.encode_memory(query, masks, frame)
+        else:
+            template = self.encode_memory_within(query, masks, frame, windows)
+        return self.write(state, template, policy, pin=pin, reuse=reuse)
+
+    def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
+        """Section 3.3: read the memory and decode what was found."""
+        return self.decode(memory.read(state, query.key, matching=self.matching), query)
+
+    def decode(self, found: Float[Tensor, "b h w cv"], query: Query) -> Float[Tensor, "b 1 h4 w4"]:
+        """Section 3.3: y = [what was read, v^Q] (Eq 5), decoded to logits at stride 4."""
+        y = torch.cat([found, query.value.to(found.dtype)], dim=-1).permute(0, 3, 1, 2)
+        return self.decoder(y, query.skips)
+
+
+def evidence(mask: Float[Tensor, "b height width"]) -> Float[Tensor, "b e"]:
+    """Return object mass (mean of the soft mask) and confidence (mean of |2p - 1| over it)."""
+    mask = mask.float()
+    mass = mask.mean(dim=(1, 2))
+    sure = (mask * (2 * mask - 1).abs()).mean(dim=(1, 2)) / mass.clamp(min=1e-6)
+    return torch.stack([mass, sure], dim=1)

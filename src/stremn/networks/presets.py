@@ -1,0 +1,253 @@
+"""Section 4.1: configurations of the segmentation model, and the builder of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from stremn.memory import operations as memory
+from stremn.memory.fusion import FusionConfig, build_fusion
+from stremn.memory.operations import (
+    Matching,
+    Scale,
+    Similarity,
+    Write,
+)
+from stremn.memory.policies import Evidence, Learned, PlainEvidence
+from stremn.networks.backbones import Backbone, build_backbone
+from stremn.networks.decoders import MaskDecoder
+from stremn.networks.encoders import FullMemoryEncoder, QueryEncoder, SharedStemMemoryEncoder
+from stremn.networks.model import Projection, STReMN
+from stremn.networks.published import build_stcn, build_stm
+from stremn.networks.working_size import Margins
+
+MOST_CHANNELS = 16_384
+"""Channels of a layer, at most: more is a damaged file."""
+
+Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
+
+
+SHIPPED_REACH = 0.5
+"""The reach the shipped weights do best with (see `SegmentationSession`); the paper has None."""
+
+SHIPPED_SIZE = 432
+"""The working size they do best with: shorter side in pixels that frames are brought to."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a model is run with unless asked otherwise: arguments of `SegmentationSession`."""
+
+    size: int
+    reach: float | None
+    every: int
+
+
+class SegmentationConfig(BaseModel):
+    """Everything needed to rebuild a segmentation model; saved inside its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    family: Literal["stremn", "stm", "stcn"] = "stremn"
+    """Whose network it is: the paper's, STM's or STCN's (see `stremn.networks.published`)."""
+    backbone: str = "resnet50_gn"
+    value_backbone: str | None = None
+    """Of STCN's memory encoder; that of the others is the same as `backbone`."""
+    memory_encoder: Literal["full", "shared-stem"] = "full"
+    key: Channels = 128
+    value: Channels = 512
+    update_key: int = Field(default=128, ge=0, le=MOST_CHANNELS)
+    """0: there are none, and Eq 1 compares keys."""
+    decoder: tuple[Channels, Channels, Channels] = (256, 256, 256)
+    skips: bool = False
+    rates: tuple[Annotated[int, Field(ge=1, le=64)], ...] = (2, 4, 8)
+    separable: bool = False
+    scale: Scale = "sqrt"
+    similarity: Similarity = "dot"
+    top: int | None = Field(default=None, ge=1)
+    """Of so many best matches the read takes the mean; None: of all."""
+    margins: Margins = "edge"
+    """What the frame is padded with (see `WorkingSize`)."""
+    tau: float = Field(default=1.0, gt=0)
+    fusion: FusionConfig | None = None
+    """Appendix B: for study alone; the paper's model has none."""
+
+    @property
+    def matching(self) -> Matching:
+        """How the memory is read."""
+        return Matching(self.similarity, self.scale, self.top)
+
+    @property
+    def usual(self) -> Usual:
+        """What sessions are opened with: what weights of each family were made for."""
+        if self.family == "stremn":
+            return Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
+        return Usual(480, None, every=5)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Channels of key, value and update key."""
+        return {"key": self.key, "value": self.value, "update_key": self.update_key}
+
+
+PRESETS: dict[str, SegmentationConfig] = {
+    "resnet50": SegmentationConfig(),
+    "small": SegmentationConfig(
+        backbone="tf_efficientnet_lite0",
+        memory_encoder="shared-stem",
+        key=64,
+        value=256,
+        update_key=64,
+        decoder=(128, 96, 48),
+        skips=True,
+        separable=True,
+        scale="log",
+    ),
+    "stm": SegmentationConfig(
+        family="stm",
+        backbone="resnet50",
+        update_key=0,
+        skips=True,
+        margins="black",
+    ),
+    "stcn": SegmentationConfig(
+        family="stcn",
+        backbone="resnet50",
+        value_backbone="resnet18",
+        key=64,
+        update_key=0,
+        decoder=(512, 256, 256),
+        skips=True,
+        similarity="squared-l2",
+        top=20,
+        margins="mean",
+    ),
+}
+"""The paper's model, one for CPUs and phones, and those that published weights are of."""
+
+
+def build_model(
+    config: SegmentationConfig,
+    backbone: Backbone | None = None,
+    value_backbone: Backbone | None = None,
+) -> STReMN:
+    """Return a model with fresh weights.
+
+    Backbones, if given, bring their own (ImageNet's); `value_backbone` is STCN's second.
+    """
+    backbone = build_backbone(config.backbone) if backbone is None else backbone
+    if config.family == "stremn":
+        model = _build_stremn(config, backbone)
+    else:
+        model = _build_published(config, backbone, value_backbone)
+    return model.to(memory_format=torch.channels_last)
+
+
+def _build_published(
+    config: SegmentationConfig, backbone: Backbone, value_backbone: Backbone | None
+) -> STReMN:
+    """STM and STCN have no weights for rules: Eq 1 compares keys, and evidence is weighed as is."""
+    policies: dict[str, nn.Module] = {"learned": Learned(config.tau), "evidence": PlainEvidence()}
+    if config.family == "stm":
+        return build_stm(
+            backbone,
+            key=config.key,
+            value=config.value,
+            width=config.decoder[0],
+            matching=config.matching,
+            policies=policies,
+            write=build_write(config),
+            margins=config.margins,
+        )
+    if value_backbone is None:
+        value_backbone = build_backbone(config.value_backbone or config.backbone)
+    return build_stcn(
+        backbone,
+        value_backbone,
+        key=config.key,
+        value=config.value,
+        widths=config.decoder,
+        matching=config.matching,
+        policies=policies,
+        write=build_write(config),
+        margins=config.margins,
+    )
+
+
+def _build_stremn(config: SegmentationConfig, backbone: Backbone) -> STReMN:
+    encoders = {"full": FullMemoryEncoder, "shared-stem": SharedStemMemoryEncoder}
+    c4, c8, c16 = backbone.channels
+    query_encoder = QueryEncoder(backbone)
+    memory_encoder: FullMemoryEncoder | SharedStemMemoryEncoder = encoders[config.memory_encoder](
+        backbone
+    )
+    decoder = MaskDecoder(
+        2 * config.value,
+        config.decoder,
+        skips=(c4, c8) if config.skips else None,
+        rates=config.rates,
+        separable=config.separable,
+    )
+    query_key = Projection(c16, config.key)
+    query_value = Projection(c16, config.value)
+    memory_key = Projection(memory_encoder.width, config.key)
+    with torch.no_grad():  # so that matching means something before any training
+        memory_key.conv.weight[:, :c16].copy_(query_key.conv.weight)
+    return STReMN(
+        query_encoder=query_encoder,
+        memory_encoder=memory_encoder,
+        decoder=decoder,
+        query_key=query_key,
+        query_value=query_value,
+        memory_key=memory_key,
+        memory_value=Projection(memory_encoder.width, config.value),
+        update_key=Projection(memory_encoder.width, config.update_key)
+        if config.update_key
+        else None,
+        widths=config.widths,
+        policies={"learned": Learned(config.tau), "evidence": Evidence(tau=config.tau)},
+        matching=config.matching,
+        write=build_write(config),
+        margins=config.margins,
+    )
+
+
+def build_write(config: SegmentationConfig) -> Write:
+    """Return what stores templates: `memory.write`, or a fusion module with fresh weights."""
+    if config.fusion is None:
+        return memory.write
+    return build_fusion(config.fusion, config.key + config.value + config.update_key)
+
+
+def frozen_parameters(model: nn.Module) -> list[str]:
+    """Names of parameters that training leaves alone on a CPU: the stem and depthwise weights.
+
+    ImageNet's are good as they are, and their gradients are the slow part of a backward pass.
+    """
+    return [
+        name
+        for name, weight in model.named_parameters()
+        if name.startswith(STEM)
+        or (name.startswith(BACKBONES) and weight.dim() == 4 and weight.shape[1] == 1)
+    ]
+
+
+STEM = "query_encoder.backbone.stem."
+BACKBONES = ("query_encoder.backbone.", "memory_encoder.stage")
+
+
+def measure(model: STReMN, frames: Float[Tensor, "b 3 height width"]) -> None:
+    """Set the fixed standardization of the encoders' features from real frames in [0, 1].
+
+    Once, before training starts from ImageNet weights.
+    """
+    model.query_encoder.measure(frames)
+    with torch.no_grad():
+        _, stem = model.query_encoder(frames)
+        masks = torch.zeros_like(frames[:, :2])
+        model.memory_encoder.measure(frames, stem, masks)

@@ -1,0 +1,111 @@
+"""Segmentation models by name, file, folder or hub id, and back to where they can be shared."""
+
+from __future__ import annotations
+
+import copy
+from importlib import resources
+from pathlib import Path
+from typing import Any, Self
+
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from stremn.core.config import build
+from stremn.core.weights import check_shapes, fill, read_weights, save_weights
+from stremn.errors import StremnError
+from stremn.memory.fusion import FusionConfig
+from stremn.networks.model import STReMN
+from stremn.networks.presets import PRESETS, SegmentationConfig, build_model, build_write
+
+TASK = "segmentation"
+FILE = "model.safetensors"
+SHIPPED = {"small": "small.safetensors"}
+"""Presets whose weights come with the package."""
+
+
+def load_model(source: str | Path) -> Pretrained:
+    """Return a model with weights: a preset's name, a file, a folder, or a hub id.
+
+    Raises StremnError if there are no such weights, or they are damaged or another task's.
+    """
+    return Pretrained.from_file(find_weights(source))
+
+
+def config_of(source: str | Path) -> SegmentationConfig:
+    """Return what `load_model` would build, without building it.
+
+    Raises StremnError as `load_model` does.
+    """
+    path = find_weights(source)
+    return build(SegmentationConfig, read_weights(path, TASK)[0], str(path))
+
+
+def find_weights(source: str | Path) -> Path:
+    """Return the weights file that `source` stands for; a hub id is downloaded."""
+    path = Path(source)
+    if str(source) in SHIPPED:
+        return Path(str(resources.files("stremn").joinpath("weights", SHIPPED[str(source)])))
+    if path.is_dir():
+        return path / FILE
+    if path.is_file() or path.suffix == ".safetensors":
+        return path
+    if str(source) in PRESETS:
+        raise StremnError(
+            f"No weights come with the preset {str(source)!r}: train them with its recipes, then "
+            f"give the file. Presets with weights: {', '.join(SHIPPED)}."
+        )
+    try:
+        return Path(hf_hub_download(str(source), FILE))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise StremnError(
+            f"There is no model {str(source)!r}: not a preset with weights "
+            f"({', '.join(SHIPPED)}), not a file or folder, and not to be had from the hub "
+            f"({type(error).__name__})."
+        ) from error
+
+
+class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segmentation"]):
+    """A segmentation model with its configuration: what is saved, loaded and shared.
+
+    `save_pretrained(folder)`, `push_to_hub(id)` and `from_pretrained(source)` are those of
+    huggingface_hub; `from_pretrained` also takes a preset's name or a file.
+    """
+
+    def __init__(self, model: STReMN, config: SegmentationConfig) -> None:
+        self.model = model
+        self.config = config
+
+    @classmethod
+    def from_file(cls, path: Path) -> Self:
+        """Rebuild the model from a weights file alone."""
+        raw, tensors = read_weights(path, TASK)
+        config = build(SegmentationConfig, raw, str(path))
+        check_shapes(lambda: build_model(config), tensors, path)
+        model = build_model(config)
+        fill(model, tensors, path)
+        return cls(model.eval(), config)
+
+    def with_fusion(self, fusion: FusionConfig | None) -> Pretrained:
+        """Return a copy whose memory fuses what gives way (Appendix B), or, given None, does not.
+
+        A fusion module is new and untrained; all other weights are the same.
+        """
+        config = self.config.model_copy(update={"fusion": fusion})
+        model = copy.deepcopy(self.model)
+        del model.write  # PyTorch does not let a function take the place of a module
+        model.write = build_write(config)
+        return Pretrained(model, config)
+
+    def save(self, path: str | Path) -> None:
+        """Write one file that holds weights and configuration."""
+        save_weights(self.model, TASK, self.config.model_dump_json(), Path(path))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save(save_directory / FILE)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """Load by preset name, file, folder or hub id; other arguments are not taken."""
+        if kwargs:
+            raise StremnError(f"from_pretrained does not take {', '.join(kwargs)}.")
+        return cls.from_file(find_weights(pretrained_model_name_or_path))

@@ -1,0 +1,145 @@
+"""Where in a frame an object is looked for, and where its mask is told to the memory.
+
+Not in the paper: where the filter of Sec 4.1.1 would remove an object, nothing need be read or
+decoded for it; and far from all of it, what is memorized of a frame is the same for every object.
+A window is the rectangle round the object's place, wider on every side by the filter's reach and by
+what a network wants to see round a position.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Int32
+from torch import Tensor
+
+from stremn.networks.backbones import STRIDE
+
+CONTEXT = 4
+"""Positions beyond the reach that are decoded too: the decoder wants to see what is round a place,
+and small objects are lost where it sees too little (two positions were too few)."""
+
+STEP = 2
+"""Windows begin and end at multiples of so many positions: a convolution is prepared anew for
+every size it meets, which costs as much as running it."""
+
+MEMORY_CONTEXT = 6
+"""Positions round an object that are memorized for it alone: so far the memory encoder tells of a
+mask. With four, small vehicles on a highway lost a point of J&F; eight bring no more than six."""
+
+EDGE = 1
+"""Outermost positions of a window whose features are not kept: its border is not the frame's."""
+
+WORTH = 0.6
+"""Windows are taken where they promise less than this share of the work: small ones are slower
+by the position."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows and columns of positions at stride 16; `bottom` and `right` are left out."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def positions(self) -> int:
+        """How many positions it has."""
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def inside(self, grid: tuple[int, int]) -> Window:
+        """Return it without its outermost positions, but for those at the borders of the grid."""
+        return Window(
+            self.top + EDGE * (self.top > 0),
+            self.bottom - EDGE * (self.bottom < grid[0]),
+            self.left + EDGE * (self.left > 0),
+            self.right - EDGE * (self.right < grid[1]),
+        )
+
+    def seen_from(self, other: Window) -> Window:
+        """Return the same positions as counted from the first one of `other`."""
+        return Window(
+            self.top - other.top,
+            self.bottom - other.top,
+            self.left - other.left,
+            self.right - other.left,
+        )
+
+    def cut(self, x: Tensor, stride: int) -> Tensor:
+        """Return the window's part (a view) of a map "b c height width" at `stride`."""
+        rows, columns = self.at(stride)
+        return x[:, :, rows, columns]
+
+    def at(self, stride: int) -> tuple[slice, slice]:
+        """Return rows and columns of a map at `stride`."""
+        times = STRIDE // stride
+        return (
+            slice(self.top * times, self.bottom * times),
+            slice(self.left * times, self.right * times),
+        )
+
+
+def whole(grid: tuple[int, int]) -> Window:
+    """Return the window that is the whole grid of (rows, columns)."""
+    return Window(0, grid[0], 0, grid[1])
+
+
+def window_round(
+    previous: Bool[np.ndarray, "height width"],
+    reach: float,
+    grid: tuple[int, int],
+    context: int,
+) -> Window:
+    """Return where to look for an object.
+
+    Args:
+        previous: where it was in the previous frame, at the size that the network sees.
+        reach: how far it may go, in units of the square root of its area.
+        grid: rows and columns of positions.
+        context: positions beyond the reach.
+
+    Returns:
+        The window; the whole grid for an object that was absent, which may appear anywhere.
+    """
+    left, top, width, height = cv2.boundingRect(previous.view(np.uint8))
+    if width == 0:
+        return whole(grid)
+    margin = reach * math.sqrt(cv2.countNonZero(previous.view(np.uint8))) + context * STRIDE
+
+    def bounds(start: int, length: int, end: int) -> tuple[int, int]:
+        unit = STEP * STRIDE
+        first = math.floor((start - margin) / unit) * STEP
+        last = math.ceil((start + length + margin) / unit) * STEP
+        return max(0, first), min(end, last)
+
+    return Window(*bounds(top, height, grid[0]), *bounds(left, width, grid[1]))
+
+
+def windows_round(
+    where: Int32[np.ndarray, "height width"],
+    objects: int,
+    reach: float,
+    grid: tuple[int, int],
+    context: int,
+) -> list[Window]:
+    """Return the window of each of the layers 1..objects of `where` (see `window_round`)."""
+    return [window_round(where == layer, reach, grid, context) for layer in range(1, objects + 1)]
+
+
+def windows_that_pay(
+    where: Int32[np.ndarray, "height width"], objects: int, grid: tuple[int, int]
+) -> list[Window] | None:
+    """Return the windows of the layers 1..objects, to memorize them in.
+
+    None where one whole frame and all windows are not clearly less work than a whole frame for
+    each object: then a whole frame for each it shall be.
+    """
+    windows = windows_round(where, objects, 0.0, grid, MEMORY_CONTEXT)
+    frame = whole(grid).positions
+    work = frame + sum(window.positions for window in windows)
+    return windows if work < WORTH * objects * frame else None

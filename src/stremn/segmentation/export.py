@@ -1,0 +1,319 @@
+"""The step as one graph for other runtimes: the memory goes in and comes out as plain tensors.
+
+The memory has a fixed size, so one graph with fixed shapes holds a whole step: read, decode,
+aggregate, encode, choose a slot, write. The caller feeds the memory that one step returns into the
+next; `OnnxSession` does so with onnxruntime and numpy alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Integer, UInt8
+from torch import Tensor, nn
+
+from stremn.errors import MissingExtraError, StremnError
+from stremn.memory import operations as memory
+from stremn.memory.operations import MemoryState, UpdatePolicy
+from stremn.memory.policies import build_policy
+from stremn.networks.backbones import STRIDE
+from stremn.networks.model import Query, STReMN
+from stremn.segmentation import tracks as segmentation
+from stremn.segmentation.sessions import SegmentationSession
+from stremn.segmentation.tracks import Track
+
+MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
+"""The memory's tensors, as inputs under these names and as outputs under `new_<name>`."""
+
+INPUTS = ("frame", "given", "is_given", "time", *MEMORY)
+OUTPUTS = ("shares", *(f"new_{name}" for name in MEMORY))
+POLICIES = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
+"""Rules without chance, growth or counts of their own: what a graph of fixed shapes can hold."""
+
+META = "stremn"
+
+
+class Step(nn.Module):
+    """One step of a session: `recall` and `memorize` of all objects, as a pure function.
+
+    Where `is_given`, the frame is not segmented but taken as `given` says, and pinned: so the
+    graph that follows objects also starts them, from an empty memory (see `empty_memory`).
+    """
+
+    def __init__(self, model: STReMN, policy: UpdatePolicy, objects: int) -> None:
+        super().__init__()
+        self.model, self.policy = model, policy
+        self.video: Tensor
+        self.label: Tensor
+        self.register_buffer("video", torch.zeros(objects, dtype=torch.int64))
+        self.register_buffer("label", torch.arange(1, objects + 1))
+
+    def forward(
+        self,
+        frame: Float[Tensor, "1 3 height width"],
+        given: Float[Tensor, "1 c height width"],
+        is_given: Bool[Tensor, ""],
+        time: Int[Tensor, ""],
+        keys: Float[Tensor, "o k h w ck"],
+        values: Float[Tensor, "o k h w cv"],
+        update_keys: Float[Tensor, "o k h w cu"],
+        evidence: Float[Tensor, "o k e"],
+        written_at: Int[Tensor, "o k"],
+        pinned: Bool[Tensor, "o k"],
+    ) -> tuple[Tensor, ...]:
+        """Return probabilities "1 c height width" of background and objects, and the new memory."""
+        count, slots = written_at.shape
+        state = MemoryState(
+            keys,
+            values,
+            update_keys,
+            evidence,
+            written_at,
+            pinned,
+            seen=torch.zeros(count, dtype=torch.int64),
+            tally=torch.zeros(count, slots),
+            filled=slots,  # which slots are empty is in written_at, for the graph to find out
+        )
+        query = self.model.encode_query(frame)
+        each = query.take(self.video)
+        logits = segmentation.upsampled(self.model.decode(self._read(state, each), each), frame)
+        shares = torch.where(is_given, given, segmentation.shares(logits[None]))
+        masks = segmentation.object_masks(shares, Track(state, self.video, self.label))
+        template = self.model.encode_memory(each, masks, cast(int, time))
+        # As in a session: the latest frame needs a slot too, so that not all may be pinned.
+        room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
+        new, _ = memory.write(state, template, self.policy, pin=is_given & room)
+        return shares, *(getattr(new, name) for name in MEMORY)
+
+    def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
+        """`memory.read` without a look at the values, which a graph cannot take."""
+        how = self.model.matching
+        weights = memory.affinity(
+            memory.comparable_query(state, query.key, how),
+            memory.comparable_keys(state.keys.flatten(1, 3), how),
+            state.vacant,
+            how.top,
+        )
+        return (weights @ state.values.flatten(1, 3)).unflatten(1, query.key.shape[1:3])
+
+
+def empty_memory(
+    model: STReMN, objects: int, slots: int, frame_size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """Return the memory to begin with, by input name."""
+    tensors = model.empty_state(objects, slots, frame_size).tensors()
+    return {name: tensors[name] for name in MEMORY}
+
+
+def export_step(
+    model: STReMN,
+    path: Path,
+    *,
+    height: int,
+    width: int,
+    objects: int = 1,
+    slots: int = 6,
+    policy: str = "learned",
+) -> Path:
+    """Write the step for frames of `height` x `width` and a fixed number of objects and slots.
+
+    A name ending in .onnx gives an ONNX graph, one ending in .pt2 a `torch.export` program. Both
+    are in float32.
+
+    Raises:
+        StremnError: another ending; a size that is not a multiple of 16; no object or slot; a rule
+            that cannot be exported; a file that cannot be written.
+        MissingExtraError: onnx or onnxscript is missing.
+    """
+    _check(path, height, width, objects, slots, policy)
+    plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
+    plain = plain.to(memory_format=torch.contiguous_format)
+    rule = plain.policies[policy] if policy in plain.policies else build_policy(policy)
+    step = Step(plain, cast(UpdatePolicy, rule), objects).eval()
+    example = (
+        torch.rand(1, 3, height, width),
+        torch.rand(1, objects + 1, height, width),
+        torch.tensor(True),
+        torch.tensor(0),
+        *empty_memory(plain, objects, slots, (height, width)).values(),
+    )
+    facts = {"height": height, "width": width, "objects": objects, "slots": slots, "policy": policy}
+    try:
+        if path.suffix == ".onnx":
+            _write_onnx(step, example, path, facts)
+        else:
+            with torch.no_grad():
+                program = torch.export.export(step, example)
+            torch.export.save(program, path, extra_files={META: json.dumps(facts)})
+    except OSError as error:
+        raise StremnError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path
+
+
+def _check(path: Path, height: int, width: int, objects: int, slots: int, policy: str) -> None:
+    if path.suffix not in (".onnx", ".pt2"):
+        raise StremnError(f"Export to a file ending in .onnx or .pt2, got {path.name!r}.")
+    if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
+        near = [max(STRIDE, round(side / STRIDE) * STRIDE) for side in (width, height)]
+        raise StremnError(
+            f"An exported step takes frames whose sides are multiples of {STRIDE}, got "
+            f"{width}x{height}. Use {near[0]}x{near[1]} and resize frames to it."
+        )
+    if objects < 1 or slots < 2:
+        raise StremnError(
+            f"An exported step needs at least one object and two slots, got {objects} and {slots}."
+        )
+    if policy not in POLICIES:
+        why = " It makes the memory grow." if policy == "append" else ""
+        raise StremnError(
+            f"The rule {policy!r} cannot be exported.{why} Choose one of: {', '.join(POLICIES)}."
+        )
+
+
+def _write_onnx(
+    step: Step, example: tuple[Tensor, ...], path: Path, facts: Mapping[str, Any]
+) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("onnxscript", "export") from error
+    with torch.no_grad():
+        program = torch.onnx.export(
+            step,
+            example,
+            input_names=list(INPUTS),
+            output_names=list(OUTPUTS),
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None  # with dynamo=True
+    proto = program.model_proto
+    entry = proto.metadata_props.add()
+    entry.key, entry.value = META, json.dumps(facts)
+    onnx.save(proto, path)
+
+
+def largest_difference(
+    model: STReMN, path: Path, clip: Sequence[tuple[np.ndarray, np.ndarray | None]]
+) -> float:
+    """Run an exported ONNX step and PyTorch beside each other over (frame, mask or None) pairs.
+
+    Returns the largest difference of any probability at any frame, each going on from its own
+    memory.
+    """
+    exported = OnnxSession(path)
+    facts = exported.facts
+    session = SegmentationSession(
+        model,
+        device="cpu",
+        precision="float32",
+        memory_slots=facts["slots"],
+        policy=facts["policy"],
+        size=min(facts["height"], facts["width"]),
+    )
+    worst = 0.0
+    for frame, mask in clip:
+        exported.step(frame, mask)
+        expected = session.step(frame, mask).shares
+        worst = max(worst, float(np.abs(exported.shares - expected).max()))
+    return worst
+
+
+class OnnxSession:
+    """Follows objects with an exported step: onnxruntime and numpy, no PyTorch at work.
+
+    session = OnnxSession(Path("step.onnx"))
+    labels = session.step(frame, mask)
+    labels = session.step(frame)
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open an exported step.
+
+        Raises:
+            StremnError: no such file, or not one that `export_step` wrote.
+            MissingExtraError: onnxruntime is missing.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise MissingExtraError("onnxruntime", "export") from error
+        if not path.is_file():
+            raise StremnError(f"There is no file {path}.")
+        try:
+            self._runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors share no base class
+            raise StremnError(f"{path} is no ONNX graph that can be run: {error}") from error
+        facts = self._runtime.get_modelmeta().custom_metadata_map.get(META)
+        if facts is None:
+            raise StremnError(f"{path} was not written by stremn export.")
+        self.facts: dict[str, Any] = json.loads(facts)
+        shapes = {x.name: x.shape for x in self._runtime.get_inputs()}
+        self._types = {x.name: x.type for x in self._runtime.get_inputs()}
+        self._memory = {name: self._empty(name, shapes[name]) for name in MEMORY}
+        self._time = 0
+        self.shares = np.zeros((self.facts["objects"] + 1, *self._size), np.float32)
+        """Probabilities "c height width" of background and objects in the latest frame."""
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self.facts["height"], self.facts["width"]
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the memory; the same at every step."""
+        return sum(x.nbytes for x in self._memory.values())
+
+    def step(
+        self,
+        frame: UInt8[np.ndarray, "height width 3"],
+        mask: Integer[np.ndarray, "height width"] | None = None,
+    ) -> UInt8[np.ndarray, "height width"]:
+        """Segment the next frame; with `mask` (ids 1..objects), take that as the truth.
+
+        Raises:
+            StremnError: a frame or mask of another size; no mask with the first frame; ids that
+                the step was not exported for, or none.
+        """
+        size = self._size
+        if frame.shape != (*size, 3) or (mask is not None and mask.shape != size):
+            raise StremnError(
+                f"This step was exported for frames and masks of {size[1]}x{size[0]} pixels, got "
+                f"a frame of shape {frame.shape}. Resize it, or export for its size."
+            )
+        if self._time == 0 and mask is None:
+            raise StremnError("The first frame needs a mask: step(frame, mask).")
+        count = self.facts["objects"]
+        if mask is not None and (not mask.any() or mask.min() < 0 or mask.max() > count):
+            raise StremnError(
+                f"This step was exported for objects of the ids 1 to {count}; the mask holds "
+                f"{', '.join(map(str, np.unique(mask)[:9]))}. Of a mask of 0 and 255 give mask > 0."
+            )
+        ids = np.arange(count + 1)[:, None, None]
+        labels = np.zeros(size, np.uint8) if mask is None else mask
+        shares, *new = self._runtime.run(
+            None,
+            {
+                "frame": (frame.transpose(2, 0, 1)[None] / np.float32(255)),
+                "given": (labels == ids)[None].astype(np.float32),
+                "is_given": np.array(mask is not None),
+                "time": np.array(self._time, np.int64),
+                **self._memory,
+            },
+        )
+        self._memory = dict(zip(MEMORY, new, strict=True))
+        self._time += 1
+        self.shares = shares[0]
+        return shares[0].argmax(0).astype(np.uint8)
+
+    def _empty(self, name: str, shape: list[int]) -> np.ndarray:
+        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
+        fill = memory.NEVER if name == "written_at" else 0
+        return np.full(shape, fill, kinds[self._types[name]])

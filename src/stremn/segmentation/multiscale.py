@@ -1,0 +1,183 @@
+"""STReMN-MS: one session for each scale and flip, their probabilities averaged frame by frame.
+
+Every view of the frame has a session, hence a memory, of its own and memorizes its own label. The
+sessions answer at the size of the frame; mirrored answers are mirrored back, and all are averaged
+while the video streams, so nothing but the memories is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from stremn.errors import StremnError
+from stremn.media.frames import Picture
+from stremn.media.masks import Labels
+from stremn.segmentation.reports import MemoryReport
+
+SCALES = (1.0, 1.15, 1.3, 1.5)
+"""Usual test-time scales; the paper names none."""
+
+
+class ViewResult(Protocol):
+    """What the session of a view answers."""
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Objects, in the order of ``probabilities``."""
+        ...
+
+    @property
+    def probabilities(self) -> Float[np.ndarray, "o height width"]:
+        """Probability of each object at the size of the frame given."""
+        ...
+
+    @property
+    def memory(self) -> MemoryReport:
+        """What the memory holds."""
+        ...
+
+
+class ViewSession(Protocol):
+    """A session that answers probabilities."""
+
+    def step(self, frame: Picture, mask: Labels | None = None) -> ViewResult:
+        """Segment the next frame."""
+        ...
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop following an object."""
+        ...
+
+
+@dataclass(frozen=True)
+class View:
+    """A way to look at a frame.
+
+    Attributes:
+        size: shorter side in pixels at which the session works.
+        flipped: mirrored left to right.
+    """
+
+    size: int
+    flipped: bool
+
+    def frame(self, frame: Picture) -> Picture:
+        """The frame as the session is to see it; resizing is left to the session."""
+        return np.ascontiguousarray(frame[:, ::-1]) if self.flipped else frame
+
+    def mask(self, labels: Labels) -> Labels:
+        """The label map as the session is to see it."""
+        return np.ascontiguousarray(labels[:, ::-1]) if self.flipped else labels
+
+    def back(
+        self, probabilities: Float[np.ndarray, "o height width"]
+    ) -> Float[np.ndarray, "o height width"]:
+        """Probabilities of the view as those of the frame."""
+        return probabilities[:, :, ::-1] if self.flipped else probabilities
+
+
+@dataclass(frozen=True)
+class FusedResult:
+    """What a multi-scale session answers for one frame.
+
+    Attributes:
+        labels: ids at the frame's size, uint8, or uint16 if an id is over 255.
+        ids: the objects, in the order of ``probabilities``.
+        probabilities: average over the views, float32 in [0, 1].
+        memory: what the memory of the first view holds; bytes are those of all views.
+    """
+
+    labels: Labels
+    ids: tuple[int, ...]
+    probabilities: Float[np.ndarray, "o height width"]
+    memory: MemoryReport
+
+
+class MultiScaleSession:
+    """A session that looks at every frame in several sizes, and mirrored.
+
+        session = MultiScaleSession(
+            lambda size: SegmentationSession(model, size=size), size=480, scales=(1.0, 1.3)
+        )
+        result = session.step(frame, mask)
+
+    It takes as many times longer, and as many times the memory, as it has views.
+    """
+
+    def __init__(
+        self,
+        make_session: Callable[[int], ViewSession],
+        *,
+        size: int = 480,
+        scales: Sequence[float] = SCALES,
+        flip: bool = True,
+    ) -> None:
+        """Make a session for each view.
+
+        Args:
+            make_session: makes a session that works at the given shorter side in pixels.
+            size: shorter side at scale 1.
+            scales: relative sizes; sessions enlarge frames too, at most to twice their size.
+            flip: look at the mirrored frame too.
+
+        Raises:
+            StremnError: no scale, or one that is not positive.
+        """
+        if not scales or any(scale <= 0 for scale in scales):
+            raise StremnError(
+                f"Scales must be positive and at least one is needed, got {list(scales)}. "
+                "(1.0, 1.3) is a start."
+            )
+        sides = (False, True) if flip else (False,)
+        views = [View(round(size * scale), side) for scale in scales for side in sides]
+        self._views = [(view, make_session(view.size)) for view in views]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The ways this session looks at a frame."""
+        return tuple(view for view, _ in self._views)
+
+    def step(self, frame: Picture, mask: Labels | None = None) -> FusedResult:
+        """Segment the next frame in every view and average.
+
+        Args:
+            frame: RGB.
+            mask: label map of new or corrected objects, as for a single session.
+
+        Raises:
+            StremnError: as a single session.
+        """
+        total: Float[np.ndarray, "o height width"] | None = None
+        reports = []
+        ids: tuple[int, ...] = ()
+        for view, session in self._views:
+            result = session.step(view.frame(frame), None if mask is None else view.mask(mask))
+            seen = view.back(result.probabilities)
+            total = seen.astype(np.float32) if total is None else total + seen
+            ids = result.ids
+            reports.append(result.memory)
+        assert total is not None  # there is at least one view
+        probabilities = total / len(self._views)
+        memory = replace(reports[0], nbytes=sum(report.nbytes for report in reports))
+        return FusedResult(fused_labels(probabilities, ids), ids, probabilities, memory)
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop following an object in every view.
+
+        Raises:
+            StremnError: no such object.
+        """
+        for _, session in self._views:
+            session.remove_object(object_id)
+
+
+def fused_labels(probabilities: Float[np.ndarray, "o height width"], ids: Sequence[int]) -> Labels:
+    """The likeliest id of each pixel; background has the probability that the objects leave."""
+    background = 1 - probabilities.sum(0, keepdims=True)
+    kind = np.uint16 if max(ids, default=0) > 255 else np.uint8
+    return np.array([0, *ids], kind)[np.concatenate([background, probabilities]).argmax(0)]

@@ -1,0 +1,168 @@
+"""A session on disk: everything it remembers, in one safetensors file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import torch
+from jaxtyping import Int32
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from stremn.core.checkpoints import read_tensors, write_tensors
+from stremn.core.config import Config, build, read_json
+from stremn.errors import StremnError
+from stremn.media.mask_codes import MAX_ID
+from stremn.memory.operations import MemoryState, check_memory
+from stremn.networks.backbones import STRIDE
+from stremn.networks.working_size import WorkingSize
+
+HEADER = "stremn_session"
+"""Name of the file's header that holds all but the tensors, as JSON."""
+
+WHERE = "where"
+"""Name of the tensor that is not the memory's."""
+
+
+Side = Annotated[int, Field(ge=1, le=2**20)]
+"""Side of a frame in pixels."""
+
+
+@dataclass(frozen=True)
+class SavedSession:
+    """What a session remembers, and how it was opened.
+
+    Attributes:
+        settings: arguments that it was opened with (JSON values).
+        weights: fingerprint of its network's weights.
+        frame: index of the frame it has seen last, -1 before the first.
+        ids: the objects it follows.
+        frame_size: (height, width) of its frames, once there was one.
+        state: the memory, one entry per object; None without objects.
+        where: the likeliest layer of each pixel of the last frame, where a reach is set.
+    """
+
+    settings: dict[str, Any]
+    weights: int
+    frame: int
+    ids: tuple[int, ...]
+    frame_size: tuple[int, int] | None
+    state: MemoryState | None
+    where: Int32[np.ndarray, "height width"] | None
+
+
+def write_session(path: Path, saved: SavedSession) -> None:
+    """Write a session in one move.
+
+    Raises:
+        StremnError: the file cannot be written.
+    """
+    facts = {
+        "settings": saved.settings,
+        "frame": saved.frame,
+        "ids": list(saved.ids),
+        "frame_size": saved.frame_size,
+        "filled": 0 if saved.state is None else saved.state.filled,
+        "weights": saved.weights,
+    }
+    tensors = {} if saved.state is None else saved.state.tensors()
+    held = {name: x.cpu().contiguous() for name, x in tensors.items()}
+    if saved.where is not None:
+        held[WHERE] = torch.from_numpy(saved.where).contiguous()
+    held = held or {"none": torch.zeros(0)}  # safetensors wants at least one
+    header = {HEADER: json.dumps(facts)}
+    write_tensors(path, held, header)
+
+
+def read_session(path: Path, device: torch.device | str = "cpu") -> SavedSession:
+    """Return what `write_session` wrote, the memory on `device`.
+
+    Raises:
+        StremnError: no such file, or no session in it.
+    """
+    facts, tensors = _read(path)
+    try:
+        _check_tensors(facts, tensors)
+    except ValueError as error:
+        raise StremnError(
+            f"{path} is damaged: {error}. Load another one, or start again."
+        ) from error
+    where = tensors.pop(WHERE, None)
+    state = None
+    if facts.ids:
+        on_device: dict[str, Any] = {name: x.to(device) for name, x in tensors.items()}
+        state = MemoryState(**on_device, filled=facts.filled)
+    return SavedSession(
+        settings=facts.settings.model_dump(),
+        weights=facts.weights,
+        frame=facts.frame,
+        ids=facts.ids,
+        frame_size=facts.frame_size,
+        state=state,
+        where=None if where is None else where.numpy(),
+    )
+
+
+class SessionSettings(Config):
+    """Arguments that a session was opened with; their ranges are checked when it is opened."""
+
+    memory_slots: int
+    policy: str
+    size: int
+    seed: int
+    reach: float | None
+    precision: Literal["float32", "bfloat16", "float16"]
+    every: int = 1
+
+
+class SessionFacts(Config):
+    """What is in a saved session's header; see `SavedSession`."""
+
+    settings: SessionSettings
+    frame: int = Field(ge=-1, le=2**62)
+    ids: tuple[Annotated[int, Field(ge=1, le=MAX_ID)], ...]
+    frame_size: tuple[Side, Side] | None
+    filled: int = Field(ge=0)
+    weights: int
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if len(set(self.ids)) < len(self.ids):
+            raise ValueError("ids must differ from one another")
+        if (self.frame < 0) != (self.frame_size is None) or (self.frame < 0 and self.ids):
+            raise ValueError("a session without a frame has neither a frame size nor objects")
+        return self
+
+
+def _check_tensors(facts: SessionFacts, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the tensors are a memory, and a label map, that fit the facts."""
+    where = tensors.get(WHERE)
+    if facts.frame_size is None or not facts.ids:
+        if where is not None and bool((where != 0).any()):
+            raise ValueError("it has a label map, but no objects")
+        return
+    settings = facts.settings
+    height, width = WorkingSize.of(*facts.frame_size, settings.size).padded
+    if where is not None:
+        if where.dtype != torch.int32 or tuple(where.shape) != (height, width):
+            raise ValueError(f"its label map is {where.dtype} of shape {tuple(where.shape)}")
+        if int(where.min()) < 0 or int(where.max()) > len(facts.ids):
+            raise ValueError("its label map shows objects that it does not have")
+    memory = {name: x for name, x in tensors.items() if name != WHERE}
+    grid = (height // STRIDE, width // STRIDE)
+    check_memory(memory, len(facts.ids), grid, latest=facts.frame, filled=facts.filled)
+    slots = memory["keys"].shape[1]
+    if slots < settings.memory_slots:  # a growing memory may have more
+        raise ValueError(f"its memory has {slots} slots, expected {settings.memory_slots}")
+
+
+def _read(path: Path) -> tuple[SessionFacts, dict[str, Tensor]]:
+    header, tensors = read_tensors(path, "saved session")
+    if HEADER not in header:
+        raise StremnError(f"{path} holds no saved session.")
+    what = f"The header of {path}"
+    return build(SessionFacts, read_json(header[HEADER], what), what), tensors

@@ -1,0 +1,1 @@
+"""Recipes, losses and validation of video object segmentation."""

@@ -1,0 +1,218 @@
+"""What a training will take on this machine, found by two steps on synthetic clips."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from stremn.core.hardware import keep_freed_memory, pick_device, precision_name
+from stremn.core.machine import measure_machine
+from stremn.data.clips.clip import Clip, collate
+from stremn.errors import StremnError
+from stremn.networks.model import STReMN
+from stremn.training.optimization import parameter_groups
+from stremn.training.segmentation.recipe_data import (
+    clip_dataset,
+    clip_parameters,
+    open_data,
+    used_sources,
+)
+from stremn.training.segmentation.recipe_format import (
+    Recipe,
+    SourceSection,
+    StageSection,
+    read_recipe,
+)
+from stremn.training.segmentation.recipe_model import StageLoss, blank_model, model_config
+
+__all__ = ["Cost", "StageCost", "estimate_cost", "most_objects", "moving_square"]
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage will take: steps, and seconds, clips and arithmetic of one of them."""
+
+    name: str
+    steps: int
+    seconds: float
+    clips: int
+    flops: float
+    """Forward and backward, counted; a multiplication and an addition are two."""
+
+    def describe(self, rate: float | None) -> str:
+        """One line; `rate` is what the machine can do in operations a second, if measured."""
+        line = (
+            f"{self.name}: {self.steps} steps of {self.seconds:.2f} s, "
+            f"{self.clips / self.seconds:.2f} clips/s, {self.flops / 1e12:.2f} TFLOP a step"
+        )
+        if rate is None:
+            return line
+        return f"{line}, {self.flops / rate / self.seconds:.0%} of the machine's matrix rate"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a full run will take on this machine."""
+
+    parameters: int
+    trainable: int
+    stages: tuple[StageCost, ...]
+    peak_bytes: int | None
+    """None where the system does not say."""
+    data: str
+    rate: float | None = None
+    """Operations a second of the machine's large matrix products in the recipe's precision."""
+
+    @property
+    def hours(self) -> float:
+        """Whole training without validation."""
+        return sum(stage.seconds * stage.steps for stage in self.stages) / 3600
+
+    def __str__(self) -> str:
+        lines = [f"{self.parameters:,} parameters, {self.trainable:,} of them trained"]
+        lines += [stage.describe(self.rate) for stage in self.stages]
+        if self.peak_bytes is not None:
+            lines.append(f"peak memory {self.peak_bytes / 2**30:.2f} GiB")
+        lines.append(self.data)
+        lines.append(f"a full run will take about {self.hours:.1f} hours, validation apart")
+        return "\n".join(lines)
+
+
+def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
+    """Build everything, take two steps of each stage on synthetic clips, and time the second.
+
+    Needs no data and no weights: a step costs the same with any that hold as many objects. The
+    clips hold one object up to the most that a source may have, in turn. If the recipe's data is
+    there, the time to make clips is measured too.
+    """
+    recipe = read_recipe(path, overrides)
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    keep_freed_memory()
+    device = pick_device(recipe.train.device)
+    precision = precision_name(recipe.train.precision, device)
+    model = blank_model(recipe, model_config(recipe.model)).to(device).train()
+    parameter_groups(model, recipe.train)  # freezes what the recipe does not train
+    stages = []
+    for index, (stage, (first, last)) in enumerate(recipe.spans()):
+        name = f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})"
+        seconds, flops = _cost_of_a_step(recipe, stage, model, device, precision)
+        stages.append(StageCost(name, last - first, seconds, stage.batch, flops))
+    return Cost(
+        parameters=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        stages=tuple(stages),
+        peak_bytes=_peak_bytes(device),
+        data=_time_of_clips(recipe),
+        rate=measure_machine([precision]).flops[precision] if device.type == "cpu" else None,
+    )
+
+
+def gradient_flops(
+    grad_shape: Sequence[int],
+    x_shape: Sequence[int],
+    weight_shape: Sequence[int],
+    _bias: object,
+    _stride: object,
+    _padding: object,
+    _dilation: object,
+    transposed: bool,
+    _output_padding: object,
+    _groups: int,
+    wanted: Sequence[bool],
+    out_shape: object = None,
+) -> int:
+    """Operations of a convolution's gradients: as many for input or weight as forward.
+
+    PyTorch's own count takes the weight's gradient of a depthwise convolution for a dense one's,
+    hundreds of times too many. The arguments are those of `aten::convolution_backward`.
+    """
+    places = x_shape if transposed else grad_shape
+    forward = 2 * places[0] * math.prod(places[2:]) * math.prod(weight_shape)
+    return forward * sum(wanted[:2])
+
+
+def _cost_of_a_step(
+    recipe: Recipe, stage: StageSection, model: STReMN, device: torch.device, precision: str
+) -> tuple[float, float]:
+    """Count the first and time the second of two steps on synthetic clips: seconds, FLOPs.
+
+    One micro-batch of each step is made; both figures are scaled to the batch.
+    """
+    micro = min(recipe.train.micro_batch or stage.batch, stage.batch)
+    most = max(most_objects(recipe.data.sources[name], name) for name in stage.sources)
+    clips = [moving_square(stage, seed, 1 + seed % most) for seed in range(micro)]
+    batch = collate(clips).to(device)
+    loss = StageLoss(stage, recipe.loss)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            report = loss(model, batch, 0.0)
+        report.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    formulas = {torch.ops.aten.convolution_backward: gradient_flops}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        step()
+    begin = time.monotonic()
+    step()
+    scale = stage.batch / micro
+    return (time.monotonic() - begin) * scale, counter.get_total_flops() * scale
+
+
+def most_objects(source: SourceSection, name: str) -> int:
+    """Objects that a clip of a source may hold; composed clips hold seldom more than two."""
+    return getattr(clip_parameters(source, name), "objects", 2)
+
+
+def moving_square(stage: StageSection, seed: int, objects: int = 1) -> Clip:
+    """A clip of bright squares that move over noise, one below the other."""
+    rng = np.random.default_rng(seed)
+    frames = rng.integers(0, 128, (stage.frames, 3, stage.size, stage.size), dtype=np.uint8)
+    labels = np.zeros((stage.frames, stage.size, stage.size), dtype=np.uint8)
+    side = stage.size // 4
+    for t in range(stage.frames):
+        x = t * (stage.size - side) // stage.frames
+        for number in range(1, objects + 1):
+            y = number * (stage.size - side) // (objects + 1)
+            frames[t, :, y : y + side // 2, x : x + side] += 50
+            labels[t, y : y + side // 2, x : x + side] = number
+    return Clip(frames, labels, np.zeros(objects, dtype=np.int64))
+
+
+def _peak_bytes(device: torch.device) -> int | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
+    """What making about `count` clips from all over the training took, in words."""
+    try:
+        data = open_data(recipe.data, used_sources(recipe), check=False)
+        dataset = clip_dataset(recipe, data)
+        numbers = range(0, len(dataset), max(1, len(dataset) // count))
+        begin = time.monotonic()
+        for number in numbers:
+            dataset[number]
+        each = (time.monotonic() - begin) / len(numbers)
+    except StremnError as error:
+        return f"the data cannot be read, so making clips was not timed: {error}"
+    return f"making a clip takes {each * 1000:.0f} ms on one core"

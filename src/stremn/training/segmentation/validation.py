@@ -1,0 +1,116 @@
+"""Scores of a model while it trains: held-out sequences through a session, the memory probe."""
+
+from __future__ import annotations
+
+import copy
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+from torch import nn
+
+from stremn.data.clips.clip import ClipBatch
+from stremn.data.readers.sequences import SequenceSet, VideoSequence
+from stremn.errors import StremnError
+from stremn.evaluation.segmentation.evaluation import counted, predict
+from stremn.evaluation.segmentation.metrics import region_similarity
+from stremn.media.masks import overlay
+from stremn.networks.model import STReMN
+from stremn.segmentation.sessions import SegmentationSession
+from stremn.training.segmentation.rollout import probe
+from stremn.training.segmentation.stakes import stakes
+
+__all__ = ["StreamedValidation"]
+
+STRIP = 6
+"""Frames in the picture of a sequence."""
+STRIP_HEIGHT = 160
+"""Height of that picture in pixels."""
+
+
+class StreamedValidation:
+    """Streams sequences through a session and scores them by their data set's rule."""
+
+    def __init__(
+        self,
+        sequences: SequenceSet,
+        *,
+        device: str,
+        short_side: int,
+        slots: int,
+        policy: str,
+        frames: int | None = None,
+        clips: ClipBatch | None = None,
+    ) -> None:
+        """Hold what every validation of a run shares.
+
+        Args:
+            sequences: to score.
+            device: the session's, as short_side, slots and policy are.
+            short_side: frames are reduced to this shorter side, in pixels.
+            slots: K.
+            policy: name of the replacement rule.
+            frames: only the first so many of each sequence; None: all.
+            clips: for the memory probe and the stakes of an eviction; None leaves both out.
+        """
+        self._sequences = sequences
+        self._device, self._short_side = device, short_side
+        self._slots, self._policy = slots, policy
+        self._frames = frames
+        self._clips = clips
+        self._strips: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
+
+    def scores(self, model: nn.Module) -> dict[str, float]:
+        """Return "J", the mean over all objects, "J_<sequence>", the probe's three numbers, and how
+        much an eviction matters."""
+        # A copy: the session changes the precision of the weights that it is given.
+        network = copy.deepcopy(cast(STReMN, model))
+        found = {sequence.name: self._score(network, sequence) for sequence in self._sequences}
+        every = [j for objects in found.values() for j in objects]
+        if not every:
+            raise StremnError("Validation has no frame to score; raise validation.frames.")
+        result = {"J": float(np.mean(every))}
+        result |= {f"J_{name}": float(np.mean(row)) for name, row in found.items() if row}
+        if self._clips is not None:
+            clips = self._clips.to(next(model.parameters()).device)
+            result |= probe(cast(STReMN, model), clips, slots=self._slots)
+            result |= stakes(cast(STReMN, model), clips)
+        return result
+
+    def pictures(self, _: nn.Module, folder: Path) -> None:
+        """Write what the model answered when it was scored last: a strip for each sequence."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, strip in self._strips.items():
+            Image.fromarray(strip).save(folder / f"{name}.jpg", quality=85)
+
+    def _score(self, model: STReMN, sequence: VideoSequence) -> list[float]:
+        """Mean J of each object over the frames that count; keeps a strip of pictures."""
+        session = SegmentationSession(
+            model,
+            device=self._device,
+            memory_slots=self._slots,
+            policy=self._policy,
+            size=self._short_side,
+        )
+        length = len(sequence) if self._frames is None else min(self._frames, len(sequence))
+        shown = {round(i * (length - 1) / (STRIP - 1)) for i in range(STRIP)}
+        scored = counted(sequence, self._sequences.rule)
+        rows: dict[int, list[float]] = {i: [] for i in sequence.objects}
+        tiles = []
+        for t, labels in enumerate(islice(predict(sequence, session), length)):
+            if t in shown:
+                tiles.append(_tile(overlay(sequence.frame(t), labels)))
+            truth = sequence.label(t) if t in scored else None
+            if truth is not None:
+                for i in scored[t]:
+                    rows[i].append(region_similarity(labels == i, truth == i))
+        self._strips[sequence.name] = np.hstack(tiles)
+        return [float(np.mean(row)) for row in rows.values() if row]
+
+
+def _tile(frame: UInt8[np.ndarray, "height width 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    width = round(frame.shape[1] * STRIP_HEIGHT / frame.shape[0])
+    return np.asarray(Image.fromarray(frame).resize((width, STRIP_HEIGHT)))

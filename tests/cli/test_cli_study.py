@@ -1,0 +1,137 @@
+"""`stremn evaluate`, `score` and `tables` with the shipped weights on tiny data sets."""
+
+import json
+import zipfile
+
+import pytest
+from typer.testing import CliRunner
+
+from stremn.cli.app import app
+from stremn.errors import StremnError
+from tiny_vos import davis, youtube_vos
+
+
+@pytest.fixture
+def run():
+    def invoke(*arguments):
+        result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=True)
+        if isinstance(result.exception, StremnError):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def root(tmp_path):
+    return davis(tmp_path / "D", {"cat": [1], "dogs": [1, 2]}, count=5)
+
+
+QUICK = ("--size", 64, "--device", "cpu", "--policy", "oldest", "--slots", 2)
+
+
+def test_evaluate_then_score_what_it_wrote(run, root, tmp_path):
+    out = tmp_path / "out"
+    options = ("--root", root, "--year", 2017, "--split", "val")
+    result = run("evaluate", "davis", *options, "-o", out, *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "mean over objects" in result.output
+    table = json.loads((out / "scores.json").read_text())
+    assert table["protocol"]["policy"] == "oldest"
+    assert len(table["protocol"]["weights"]) == 8
+    scored = run("score", *options, "--predictions", out)
+    assert scored.exit_code == 0, scored.output
+    mean = 100 * table["without_postprocessing"]["J&F"]
+    assert f"{mean:.1f}" in scored.output
+
+
+def test_evaluating_a_network_that_is_adapted_to_each_sequence(run, root, tmp_path, monkeypatch):
+    monkeypatch.setattr("stremn.training.segmentation.adaptation.SIDE", 64)
+    options = ("--root", root, "--year", 2017, "--split", "val", "--sequences", "cat", *QUICK)
+    result = run("evaluate", "davis", *options, "-o", tmp_path / "out", "--adapt", 1)
+    assert result.exit_code == 0, result.output
+    table = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert table["protocol"]["adapt"] == 1
+    assert not table["failed"]
+    with pytest.raises(StremnError, match="its adapt is 1, now 0"):
+        run("evaluate", "davis", *options, "-o", tmp_path / "out")
+
+
+def test_a_split_without_masks_is_zipped_but_not_scored(run, tmp_path):
+    root = davis(tmp_path / "D", {"cat": [1]}, split="test-dev", annotated=["00000"], count=4)
+    path = tmp_path / "send.zip"
+    options = ("--root", root, "--year", 2017, "--split", "test-dev", "--zip", path)
+    result = run("evaluate", "davis", *options, "-o", tmp_path / "out", *QUICK)
+    assert result.exit_code == 0, result.output
+    assert "Nothing to score" in result.output
+    assert "4 label maps of 1 sequences" in " ".join(result.output.split())
+    with zipfile.ZipFile(path) as archive:
+        assert len(archive.namelist()) == 4
+
+
+def test_youtube_vos_with_two_scales(run, tmp_path):
+    root = youtube_vos(tmp_path / "Y")
+    more = ("--scales", "1.0,1.5", "--flip")
+    result = run("evaluate", "youtube-vos", "--root", root, "-o", tmp_path / "out", *QUICK, *more)
+    assert result.exit_code == 0, result.output
+    protocol = json.loads((tmp_path / "out/scores.json").read_text())["protocol"]
+    assert protocol["scales"] == [1.0, 1.5]
+    assert protocol["flip"] is True
+    assert len(list((tmp_path / "out/abc").glob("*.png"))) == 6
+
+
+def test_tables_rules(run, root, tmp_path):
+    options = ("--root", root, "--year", 2017, "--split", "val", "--size", 64, "--device", "cpu")
+    chosen = ("--policies", "oldest,learned", "--slots", 2)
+    result = run("tables", "rules", *options, *chosen, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "(A) remove oldest" in result.output
+    table = json.loads((tmp_path / "out/rules.json").read_text())
+    assert [row["policy"] for row in table["suites"]["short"]] == ["oldest", "learned"]
+    assert (tmp_path / "out/rules.md").read_text().startswith("# ")
+
+
+def test_tables_slots_on_another_layout_and_suite(run, root, tmp_path):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for kind in ("JPEGImages", "Annotations"):
+        (root / kind / "480p").rename(plain / kind)
+    options = ("--root", plain, "--data", "folders", "--size", 64, "--device", "cpu")
+    chosen = ("--policy", "oldest", "--numbers", "2,3", "--suite", "long,occlusion")
+    small = ("--frames", 12, "--gaps", "3", "--positions", "0.4", "--reach", 0.75)
+    result = run("tables", "slots", *options, *chosen, *small, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    assert "3 frames at 0.4" in result.output
+    assert "J of each hundred frames" in result.output
+    table = json.loads((tmp_path / "out/slots.json").read_text())
+    assert {protocol["reach"] for protocol in table["protocol"].values()} == {0.75}
+
+
+def test_mistakes_end_in_a_sentence(run, root, tmp_path):
+    options = ("--root", root, "--year", 2017, "--split", "val", "-o", tmp_path / "out")
+    with pytest.raises(StremnError, match="no sequence 'cow'"):
+        run("evaluate", "davis", *options, "--sequences", "cow")
+    for numbers in ("big", "1,nan", "1,inf", ""):
+        with pytest.raises(StremnError, match="numbers separated by commas, got"):
+            run("evaluate", "davis", *options, "--scales", numbers)
+    with pytest.raises(StremnError, match=r"whole numbers separated by commas, got '2\.5,3'"):
+        run("tables", "slots", *options, "--numbers", "2.5,3")
+    with pytest.raises(StremnError, match="no suite 'hard'"):
+        run("tables", "rules", *options, "--suite", "hard")
+
+
+@pytest.mark.parametrize("adapt", [0, 2])
+def test_a_wrong_option_is_found_before_any_sequence(run, root, tmp_path, monkeypatch, adapt):
+    def never(*_, **__):
+        raise AssertionError("adapted in vain")
+
+    monkeypatch.setattr("stremn.training.segmentation.adaptation.fit", never)
+    options = ("--root", root, "--year", 2017, "--split", "val", "-o", tmp_path / "out")
+    for wrong, message in (
+        (("--policy", "evidnce"), "There is no policy 'evidnce'"),
+        (("--slots", 0), "memory_slots"),
+        (("--scales", "0"), "Scales must be positive"),
+    ):
+        with pytest.raises(StremnError, match=message):
+            run("evaluate", "davis", *options, "--adapt", adapt, *wrong)
+    assert not (tmp_path / "out").exists()

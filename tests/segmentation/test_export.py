@@ -1,0 +1,115 @@
+"""The exported step follows PyTorch frame by frame, and refuses what it cannot hold."""
+
+import warnings
+from pathlib import Path
+
+import jaxtyping
+import numpy as np
+import pytest
+
+from stremn.benchmarks.workload import made_frame, made_labels
+from stremn.errors import StremnError
+from stremn.segmentation.export import POLICIES, OnnxSession, export_step, largest_difference
+from stremn.segmentation.sessions import SegmentationSession
+from tiny_model import tiny_model
+
+SIZE = {"height": 64, "width": 96}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "step.onnx"
+    jaxtyping.config.update("jaxtyping_disable", True)  # the exporter traces with its own tensors
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the exporter's own
+            return export_step(tiny_model(), path, **SIZE, objects=2, slots=3)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def clip(frames: int):  # type: ignore[no-untyped-def]
+    masks = [made_labels(64, 96, 2), *[None] * (frames - 1)]
+    return [(made_frame(64, 96, 10 * i), mask) for i, mask in enumerate(masks)]
+
+
+def test_onnx_follows_pytorch_over_a_clip(exported: Path) -> None:
+    assert largest_difference(tiny_model(), exported, clip(9)) < 1e-4
+
+
+def test_the_memory_stays_one_size_and_pins_the_given_frame(exported: Path) -> None:
+    session = OnnxSession(exported)
+    sizes = set()
+    for frame, mask in clip(7):
+        labels = session.step(frame, mask)
+        sizes.add(session.memory_bytes)
+        assert labels.shape == (64, 96)
+        assert labels.dtype == np.uint8
+    assert len(sizes) == 1
+    assert session._memory["written_at"][:, 0].tolist() == [0, 0]
+    assert sorted(session._memory["written_at"][0])[-1] == 6
+
+
+def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
+    session = OnnxSession(exported)
+    assert session.facts == {**SIZE, "objects": 2, "slots": 3, "policy": "learned"}
+    with pytest.raises(StremnError, match="exported for frames and masks of 96x64"):
+        session.step(made_frame(32, 32), made_labels(32, 32, 1))
+    with pytest.raises(StremnError, match="first frame needs a mask"):
+        session.step(made_frame(64, 96))
+
+
+def test_given_masks_leave_the_latest_frame_a_slot_as_in_a_session(exported: Path) -> None:
+    session = OnnxSession(exported)
+    plain = SegmentationSession(
+        tiny_model(), device="cpu", precision="float32", memory_slots=3, policy="learned", size=64
+    )
+    for t in range(7):
+        frame = made_frame(64, 96, 10 * t)
+        mask = made_labels(64, 96, 2, 10 * t) if t < 3 else None
+        session.step(frame, mask)
+        held = plain.step(frame, mask).memory.objects
+    found = session._memory["written_at"].tolist()
+    assert [sorted(row) for row in found] == [sorted(o.frames) for o in held]  # type: ignore[type-var]
+    assert all(6 in row for row in found)
+
+
+@pytest.mark.parametrize("mask", [np.full((64, 96), 255), np.zeros((64, 96)), np.full((64, 96), 3)])
+def test_ids_that_a_step_was_not_exported_for_are_refused(exported: Path, mask: np.ndarray) -> None:
+    session = OnnxSession(exported)
+    with pytest.raises(StremnError, match=r"ids 1 to 2; the mask holds \d+\. Of a mask of 0 and"):
+        session.step(made_frame(64, 96), mask.astype(np.uint8))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_torch_program_is_written_too(tmp_path: Path) -> None:
+    path = export_step(tiny_model(), tmp_path / "step.pt2", **SIZE)
+    assert path.stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("step.bin", {}, "ending in .onnx or .pt2, got 'step.bin'"),
+        ("step.onnx", {"height": 65}, "multiples of 16, got 96x65. Use 96x64"),
+        ("step.onnx", {"objects": 0}, "at least one object and two slots, got 0 and 6"),
+        ("step.onnx", {"slots": 1}, "at least one object and two slots, got 1 and 1"),
+        ("step.onnx", {"policy": "append"}, "'append' cannot be exported. It makes the memory"),
+        ("step.onnx", {"policy": "ucb"}, f"Choose one of: {', '.join(POLICIES)}"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_before_any_work(
+    tmp_path: Path, name: str, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(StremnError, match=message):
+        export_step(tiny_model(), tmp_path / name, **{**SIZE, **options})  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_exported_step_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StremnError, match="There is no file"):
+        OnnxSession(tmp_path / "none.onnx")
+    bad = tmp_path / "bad.onnx"
+    bad.write_bytes(b"no graph")
+    with pytest.raises(StremnError, match="no ONNX graph that can be run"):
+        OnnxSession(bad)

@@ -1,0 +1,612 @@
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from stremn.core.checkpoints import read_checkpoint, write_checkpoint
+from stremn.data.clips.clip import collate
+from stremn.errors import StremnError
+from stremn.memory.policies import Learned, RandomDrop
+from stremn.networks.presets import build_model
+from stremn.networks.pretrained import load_model
+from stremn.training.segmentation.cost import (
+    estimate_cost,
+    gradient_flops,
+    most_objects,
+    moving_square,
+)
+from stremn.training.segmentation.recipe_data import (
+    clip_dataset,
+    open_data,
+    open_videos,
+    used_sources,
+)
+from stremn.training.segmentation.recipe_format import (
+    ModelSection,
+    StageSection,
+    VideosSection,
+    read_recipe,
+)
+from stremn.training.segmentation.recipe_model import (
+    StageLoss,
+    first_model,
+    model_config,
+    training_policy,
+)
+from stremn.training.segmentation.recipes import probe_clips, run_recipe, train
+from tiny_vos import davis
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+TINY = """
+[model]
+preset = "small"
+[model.fields]
+key = 8
+value = 16
+update_key = 8
+decoder = [16, 16, 16]
+[data.stills.some]
+path = "stills"
+[data.videos.davis]
+path = "davis"
+split = "train"
+year = 2017
+[data.sources.stills]
+kind = "stills"
+stills = ["some"]
+[data.sources.videos]
+kind = "videos"
+videos = ["davis"]
+gaps = [[0.0, 2]]
+[data.sources.composed]
+kind = "composed"
+stills = ["some"]
+videos = ["davis"]
+[data.sources.composed.parameters]
+foreign = 0.5
+[[stages]]
+until = 0.5
+frames = 2
+size = 64
+batch = 2
+slots = [2, 3]
+policy = "random-drop"
+sources = { stills = 1.0 }
+[[stages]]
+until = 1.0
+frames = 4
+size = 64
+batch = 1
+slots = 2
+policy = { learned = 0.5, random-drop = 0.5 }
+sources = { videos = 0.5, composed = 0.5 }
+[loss]
+dice = 0.5
+bootstrap = 0.5
+[train]
+steps = 4
+lr = 1e-3
+ema = 0.9
+device = "cpu"
+log_every = 1
+checkpoint_every = 1
+validate_every = 4
+[validation]
+short_side = 64
+slots = 2
+frames = 3
+probe_clips = 2
+[validation.videos]
+path = "davis"
+split = "train"
+year = 2017
+"""
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "data"
+    davis(root / "davis", {"one": [1], "two": [1, 2]}, split="train")
+    for folder in ("images", "masks"):
+        (root / "stills" / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        image = rng.integers(0, 255, (48, 48, 3), dtype=np.uint8)
+        mask = np.zeros((48, 48), np.uint8)
+        mask[10:34, 12:36] = 255
+        Image.fromarray(image).save(root / "stills" / "images" / f"{index}.jpg")
+        Image.fromarray(mask).save(root / "stills" / "masks" / f"{index}.png")
+    monkeypatch.setenv("STREMN_DATA", str(root))
+    return root
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, data: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+VOS_RECIPES = sorted(p.stem for p in RECIPES.glob("*.toml") if not p.stem.startswith("prediction"))
+
+
+@pytest.mark.parametrize("name", VOS_RECIPES)
+def test_every_recipe_is_read_and_its_clips_have_what_it_sets(name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    model_config(recipe.model)
+    for source, section in recipe.data.sources.items():
+        assert most_objects(section, source) >= 1
+    assert f"recipes/{name}.toml" in (RECIPES / f"{name}.toml").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in VOS_RECIPES if name.startswith("small-")])
+def test_recipes_of_the_small_model(name: str) -> None:
+    recipe = read_recipe(RECIPES / f"{name}.toml")
+    assert recipe.model.preset == "small"
+    assert (RECIPES / f"{name}.toml").read_text().startswith("# ")
+    if recipe.model.start is not None:
+        assert recipe.model.start == "small" or recipe.model.start.startswith("runs/small-")
+
+
+def test_recipes_of_the_paper_to_the_letter() -> None:
+    still = read_recipe(RECIPES / "resnet50-still.toml")
+    video = read_recipe(RECIPES / "resnet50-video.toml")
+    for recipe, frames in ((still, 5), (video, 10)):
+        assert [s.frames for s in recipe.stages] == [frames]
+        assert [s.size for s in recipe.stages] == [384]
+        assert [s.slots for s in recipe.stages] == [6]
+        assert recipe.train.optimizer == "adam"
+        assert (recipe.loss.dice, recipe.loss.bootstrap) == (0, 1)
+        assert recipe.train.ema is None
+    assert (still.train.lr, still.train.schedule) == (1e-4, "constant")
+    assert (video.train.lr, video.train.lr_end, video.train.schedule) == (1e-5, 1e-7, "cosine")
+    config = model_config(still.model)
+    assert config.backbone == "resnet50_gn"
+    assert config == model_config(video.model)
+
+
+def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: Path) -> None:
+    result = run_recipe(recipe, [], tmp_path / "whole")
+    assert (result.step, result.stopped) == (4, "finished")
+    assert result.best is not None
+    assert 0 <= result.best <= 1
+    header = (tmp_path / "whole" / "validation.csv").read_text().splitlines()[0]
+    assert header == (
+        "step,J,J_one,J_two,probe_right,probe_wrong,probe_empty,"
+        "eviction_stake,evictions_that_matter"
+    )
+    strips = sorted((tmp_path / "whole" / "pictures" / "step_0000004").iterdir())
+    assert [path.name for path in strips] == ["one.jpg", "two.jpg"]
+    with Image.open(strips[0]) as strip:
+        assert strip.size == (3 * round(56 * 160 / 40), 160)  # a tile a frame
+    facts = json.loads((tmp_path / "whole" / "recipe.json").read_text())
+    assert facts["stages"][0]["slots"] == [2, 3]
+    loaded = load_model(tmp_path / "whole" / "best.safetensors")
+    assert loaded.config.key == 8
+
+    budget = "train.time_budget_minutes=1e-9"  # stops after every step
+    for step in (1, 2):
+        cut = run_recipe(recipe, [budget], tmp_path / "cut", resume=step > 1)
+        assert (cut.step, cut.stopped) == (step, "time budget")
+    run_recipe(recipe, [], tmp_path / "cut", resume=True)
+    expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_resuming_with_changes(recipe: Path, tmp_path: Path) -> None:
+    run_recipe(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "out")
+    recipe.write_text(
+        TINY.replace("dice = 0.5", "dice = 0.1").replace("size = 64", "size = 48"), encoding="utf-8"
+    )
+    message = r"loss\.dice: 0\.5 -> 0\.1; stages\.0\.size: 64 -> 48"
+    with pytest.raises(StremnError, match=message):
+        run_recipe(recipe, [], tmp_path / "out", resume=True)
+    recipe.write_text(TINY, encoding="utf-8")
+    changed = ["loss.dice=0.1", "train.time_budget_minutes=1e-9"]
+    assert run_recipe(recipe, changed, tmp_path / "out", resume=True).step == 2
+
+
+def test_a_key_newer_than_the_checkpoint_has_its_default(recipe: Path, tmp_path: Path) -> None:
+    stop = ["train.time_budget_minutes=1e-9"]
+    run_recipe(recipe, stop, tmp_path / "out")
+    path = tmp_path / "out" / "checkpoint.safetensors"
+    saved = read_checkpoint(path)
+    del saved.facts["recipe"]["loss"]["imitate"]
+    del saved.facts["train"]["threads"]
+    write_checkpoint(path, saved)
+    assert run_recipe(recipe, stop, tmp_path / "out", resume=True).step == 2
+
+
+@pytest.mark.parametrize(
+    ("rule", "weights"), [("evidence", "policies.evidence"), ("learned", "update_key")]
+)
+def test_imitation_trains_the_rule_alone(
+    recipe: Path, tmp_path: Path, rule: str, weights: str
+) -> None:
+    overrides = [
+        "loss.imitate=spread-occupied",
+        f"loss.taught={rule}",
+        "stages.0.frames=5",
+        "stages.0.slots=3",
+        "stages.1.frames=5",
+        "stages.1.slots=3",
+        f'train.lr_multipliers={{"" = 0.0, "{weights}" = 1.0}}',
+    ]
+    run_recipe(recipe, overrides, tmp_path / "out")
+    header = (tmp_path / "out" / "log.csv").read_text().splitlines()[0]
+    assert "agreement" in header
+    saved = load_file(tmp_path / "out" / "checkpoint.safetensors")
+    moments = {name for name in saved if name.startswith("optimizer.exp_avg.")}
+    assert moments
+    assert all(name.startswith(f"optimizer.exp_avg.{weights}.") for name in moments)
+    moved = [saved[name] for name in moments if name.endswith(".weight")]
+    assert any(x.abs().max() > 0 for x in moved)
+
+
+def test_a_rule_that_cannot_learn_is_not_taught(recipe: Path, tmp_path: Path) -> None:
+    frozen = [
+        "loss.imitate=spread-occupied",
+        "loss.taught=learned",
+        "stages.0.frames=5",
+        "stages.0.slots=3",
+        'train.lr_multipliers={"" = 0.0, "policies.evidence" = 1.0}',
+    ]
+    with pytest.raises(StremnError, match=r"none of its weights is trained: .*leave update_key"):
+        run_recipe(recipe, frozen, tmp_path / "out")
+
+
+def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_path: Path) -> None:
+    run_recipe(recipe, ["train.steps=2"], tmp_path / "a")
+    weights = tmp_path / "a" / "last.safetensors"
+    start = f'model.start="{weights}"'
+    stop = ["train.steps=2", "train.lr=1e-30", "train.ema=0.5"]
+    run_recipe(recipe, [start, *stop], tmp_path / "b")
+    before, after = load_file(weights), load_file(tmp_path / "b" / "last.safetensors")
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=1e-5, atol=1e-6)
+    with pytest.raises(StremnError, match=r"another model than the recipe describes: key: 8 -> 9"):
+        run_recipe(recipe, [start, "model.fields.key=9"], tmp_path / "c")
+
+
+def test_a_part_of_the_start_is_drawn_again_from_the_seed() -> None:
+    def model(*overrides: str) -> dict[str, torch.Tensor]:
+        recipe = read_recipe(RECIPES / "small-evidence.toml", ["model.start=small", *overrides])
+        torch.manual_seed(recipe.train.seed)
+        return first_model(recipe, model_config(recipe.model), None).state_dict()
+
+    again = 'model.anew=["policies.evidence"]'
+    start, first, same, other = model(), model(again), model(again), model(again, "train.seed=1")
+    changed = {name for name in start if not torch.equal(start[name], first[name])}
+    assert changed == {name for name in start if name.startswith("policies.evidence.")}
+    assert all(torch.equal(first[name], same[name]) for name in start)
+    assert all(not torch.equal(first[name], other[name]) for name in changed)
+
+
+def test_only_parts_of_a_start_are_drawn_again() -> None:
+    recipe = read_recipe(
+        RECIPES / "small-evidence.toml", ["model.start=small", 'model.anew=["evidence"]']
+    )
+    with pytest.raises(StremnError, match=r"model.anew names 'evidence'.*policies.evidence"):
+        first_model(recipe, model_config(recipe.model), None)
+    with pytest.raises(StremnError, match=r"anew names decoder.*there is no start"):
+        read_recipe(RECIPES / "small-still.toml", ['model.anew=["decoder"]'])
+
+
+def test_tau_is_the_recipes_whatever_the_start_was_trained_with() -> None:
+    recipe = read_recipe(RECIPES / "small-policy.toml", ["model.fields.tau=0.25"])
+    model = first_model(recipe, model_config(recipe.model), None)
+    assert [policy.tau for policy in model.policies.values()] == [0.25, 0.25]
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8])
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+def test_gradients_of_a_convolution_cost_twice_the_convolution(kind: type, groups: int) -> None:
+    conv = kind(8, 8, 3, stride=2, padding=1, groups=groups)
+    x = torch.randn(2, 8, 10, 12, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        y = conv(x)
+    forward = counter.get_total_flops()
+    formulas = {torch.ops.aten.convolution_backward: gradient_flops}
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        y.sum().backward()
+    assert counter.get_total_flops() == 2 * forward
+    for weight in conv.parameters():
+        weight.requires_grad_(False)
+    y = conv(x)
+    with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+        y.sum().backward()
+    assert counter.get_total_flops() == forward
+
+
+def test_cost_needs_no_data_and_says_so(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STREMN_DATA")
+    text = train(recipe, ["train.steps=1000"], None, resume=False, dry_run=True)
+    assert "stage 1 (2 frames of 64 px, batch 2): 500 steps of" in text
+    assert "set the variable STREMN_DATA" in text
+    assert "a full run will take about" in text
+
+
+@pytest.mark.parametrize("name", ["small-policy", "small-evidence", "small-fusion"])
+def test_cost_counts_what_the_recipe_trains_and_needs_no_weights(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["stages.0.size=64", "stages.0.batch=1", 'model.start="not/there.safetensors"']
+    cost = estimate_cost(RECIPES / f"{name}.toml", small)
+    assert 0 < cost.trainable < 0.3 * cost.parameters
+
+
+def test_costs_are_those_of_clips_with_several_objects(recipe: Path) -> None:
+    def flops(objects: int) -> float:
+        sets = [f"data.sources.stills.parameters={{objects = {objects}}}", "stages.0.batch=4"]
+        return estimate_cost(recipe, sets).stages[0].flops
+
+    assert flops(4) > 1.3 * flops(1)
+    labels = moving_square(read_recipe(recipe).stages[0], 0, 4).labels
+    assert np.unique(labels).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:
+    cost = estimate_cost(recipe, ["model.freeze=stem-and-depthwise"])
+    assert "ms on one core" in cost.data
+    assert 0 < cost.trainable < cost.parameters
+    assert cost.peak_bytes > 2**20
+    expected = sum(stage.steps * stage.seconds for stage in cost.stages) / 3600
+    assert cost.hours == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("model.preset=tiny", "Unknown preset 'tiny'; known: resnet50, small"),
+        ("model.fields={kye = 3}", r"model\.fields: Unknown key 'kye'\. Did you mean 'key'\?"),
+        ("stages.1.until=0.9", r"the last at 1, got \[0\.5, 0\.9\]"),
+        ("stages.0.until=1.0", r"one after the other, the last at 1"),
+        ("stages.0.sources={film = 1.0}", "no source 'film' under data; known: stills, videos"),
+        ('data.sources.stills.stills=["x"]', "no stills 'x' under data; known: some"),
+        ('data.sources.videos.videos=["x"]', "no videos 'x' under data; known: davis"),
+        ("data.sources.videos.videos=[]", r"data\.sources\.videos makes clips of videos, but"),
+        ("stages.0.size=60", "multiple of 16"),
+        (
+            "data.sources.composed.parameters={forein = 1}",
+            r"Unknown key 'forein' in data\.sources\.composed\.parameters\. Known keys: away",
+        ),
+        (
+            "data.sources.composed.parameters={motion = {angel = 1}}",
+            r"Unknown key 'angel' in data\.sources\.composed\.parameters\.motion",
+        ),
+        (
+            "data.sources.composed.parameters={motion = {angle = 'steep'}}",
+            r"data\.sources\.composed\.parameters: motion\.angle: .* valid number.*got 'steep'",
+        ),
+        ("stages.0.policy=oldst", "There is no policy 'oldst'"),
+        ("validation.policy=oldst", "There is no policy 'oldst'"),
+        ("loss.imitate=oldst", "There is no policy 'oldst'"),
+        ("train.monitor=JJ", "train.monitor is 'JJ', but validation reports J, probe_right"),
+        ("loss.imitate=spread", "evicted from [23] slots in clips of 2 frames, so there is no"),
+        ("train.steps=0", "train.steps: Input should be greater than 0"),
+    ],
+)
+def test_mistakes_are_explained(recipe: Path, tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(StremnError, match=message):
+        run_recipe(recipe, [change], tmp_path / "out")
+
+
+def test_broken_data_is_listed_together_or_left_out(
+    recipe: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray(np.zeros((48, 48), np.uint8)).save(data / "stills" / "masks" / "0.png")
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(data / "stills" / "masks" / "lone.png")
+    with pytest.raises(StremnError, match=r"(?s)3 problem.*0\.jpg: .*empty.*1\.jpg.*lone\.png"):
+        run_recipe(recipe, [], tmp_path / "a")
+    caplog.set_level(logging.WARNING)
+    run_recipe(recipe, ["data.check=skip", "train.time_budget_minutes=1e-9"], tmp_path / "b")
+    assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
+
+
+def test_broken_videos_are_listed_with_the_rest_or_left_out(
+    recipe: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = data / "davis"
+    for name in ("bare", "torn"):
+        for folder in ("JPEGImages", "Annotations"):
+            shutil.copytree(root / folder / "480p" / "one", root / folder / "480p" / name)
+    for path in (root / "Annotations" / "480p" / "bare").iterdir():
+        path.unlink()
+    (root / "JPEGImages" / "480p" / "torn" / "00002.jpg").write_bytes(b"no image")
+    (root / "ImageSets" / "2017" / "more.txt").write_text("one\nbare\ntorn\n")
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    more = "data.videos.davis.split=more"
+    listed = r"(?s)3 problem.*bare: .*6 frames have no mask.*1\.jpg.*torn: .*00002\.jpg"
+    with pytest.raises(StremnError, match=listed):
+        run_recipe(recipe, [more], tmp_path / "a")
+    with pytest.raises(StremnError, match="6 frames have no mask"):
+        run_recipe(recipe, [more, "data.check=off"], tmp_path / "a")
+    caplog.set_level(logging.WARNING)
+    skip = [more, "data.check=skip", "train.time_budget_minutes=1e-9"]
+    run_recipe(recipe, skip, tmp_path / "b")
+    assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
+    with pytest.raises(StremnError, match=r"Every video of data\.videos\.davis has a problem"):
+        run_recipe(recipe, [*skip, 'data.videos.davis.names=["bare", "torn"]'], tmp_path / "c")
+
+
+def test_the_check_of_the_data_says_how_far_it_is(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stremn.training.segmentation.recipe_data.TOLD_EVERY", -1.0)
+    caplog.set_level(logging.INFO)
+    found = read_recipe(recipe, [])
+    open_data(found.data, used_sources(found), check=True)
+    assert "checking some: 3 of 3 files read" in caplog.messages
+    assert "checking davis: 12 of 12 files read" in caplog.messages
+
+
+def test_workers_that_share_nothing_make_the_same_clips(recipe: Path) -> None:
+    found = read_recipe(recipe, [])
+    opened = open_data(found.data, used_sources(found), check=False)
+    dataset = clip_dataset(found, opened)
+    ours = [dataset[index].frames for index in range(len(dataset))]  # caches are filled, too
+    loader = DataLoader(
+        dataset, batch_size=None, num_workers=1, multiprocessing_context="spawn"
+    )  # as macOS starts them
+    for mine, theirs in zip(ours, loader, strict=True):
+        np.testing.assert_array_equal(mine, theirs.frames)
+
+
+def test_a_training_goes_on_without_what_it_started_from(recipe: Path, tmp_path: Path) -> None:
+    run_recipe(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "first")
+    weights = tmp_path / "first" / "last.safetensors"
+    start = f'model.start="{weights}"'
+    run_recipe(recipe, [start], tmp_path / "whole")
+    run_recipe(recipe, [start, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
+    weights.unlink()
+    run_recipe(recipe, [start], tmp_path / "cut", resume=True)
+    expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_composed_clips_ask_for_objects_to_cut_out_before_training(
+    recipe: Path, data: Path, tmp_path: Path
+) -> None:
+    for path in (data / "stills" / "masks").iterdir():
+        Image.fromarray(np.ones((48, 48), np.uint8)).save(path)
+    with pytest.raises(StremnError, match=r"No object lies whole .* in data\.stills\."):
+        run_recipe(recipe, [], tmp_path / "out")
+    assert not (tmp_path / "out" / "log.csv").exists()
+
+
+def test_what_is_left_out_is_left_out_again_when_resumed(
+    recipe: Path, data: Path, tmp_path: Path
+) -> None:
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    skip = ["data.check=skip", "stages.1.sources={composed = 1.0}"]
+    run_recipe(recipe, skip, tmp_path / "whole")
+    run_recipe(recipe, [*skip, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
+    run_recipe(recipe, skip, tmp_path / "cut", resume=True)
+    expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+
+
+def test_the_probe_has_clips_that_training_never_draws(recipe: Path) -> None:
+    still = read_recipe(recipe, ["stages.0.until=0.001", "stages.1.sources={stills = 1.0}"])
+    opened = open_data(still.data, used_sources(still), check=False)
+    dataset = clip_dataset(still, opened)
+    drawn = {dataset[index].frames.tobytes() for index in range(len(dataset))}
+    probed = [clip.frames.tobytes() for clip in probe_clips(still, opened, 4)]
+    assert len(drawn) == 4
+    assert len(set(probed)) == 4
+    assert not drawn & set(probed)
+
+
+def test_policy_and_slots_are_drawn_from_the_recipe() -> None:
+    stage = StageSection(
+        until=1.0,
+        frames=5,
+        size=64,
+        batch=2,
+        slots=(2, 3),
+        policy={"oldest": 1.0, "random-drop": 1.0},
+        sources={"x": 1.0},
+    )
+    model = build_model(model_config(read_tiny_model()))
+    loss = StageLoss(stage, read_recipe(RECIPES / "small-still.toml").loss)
+    batch = collate([moving_square(stage, seed) for seed in range(2)])
+    drawn = [loss(model, batch, step / 12).scalars["evictions"] for step in range(12)]
+    # Slot 0 is pinned: of 3 writes after it, 2 slots leave no choice, 3 slots choose once.
+    assert set(drawn) == {0.0, 1.0}
+    # Whatever else was drawn meanwhile, as by the other processes of a batch.
+    again = [loss(model, batch, step / 12).scalars["evictions"] for step in range(12)]
+    assert again == drawn
+    other = StageLoss(stage, loss.loss, seed=1)
+    assert [other(model, batch, step / 12).scalars["evictions"] for step in range(12)] != drawn
+
+
+def read_tiny_model():
+    fields = {"key": 8, "value": 16, "update_key": 8, "decoder": (16, 16, 16)}
+    return ModelSection(preset="small", fields=fields)
+
+
+def test_a_learned_rule_is_compared_with_hand_made_ones() -> None:
+    stage = StageSection(
+        until=1.0, frames=5, size=64, batch=1, slots=3, policy="learned", sources={"x": 1.0}
+    )
+    model = build_model(model_config(read_tiny_model()))
+    loss = StageLoss(stage, read_recipe(RECIPES / "small-still.toml").loss)
+    scalars = loss(model, collate([moving_square(stage, 0)]), 0.0).scalars
+    agreements = {name: value for name, value in scalars.items() if name.startswith("agrees_")}
+    assert {"agrees_oldest", "agrees_most-similar", "agrees_spread"} <= agreements.keys()
+    # One eviction among two slots: oldest and newest disagree, and one of them is right.
+    assert agreements["agrees_oldest"] + agreements["agrees_newest"] == 1.0
+
+
+def test_training_policies() -> None:
+    model = build_model(model_config(read_tiny_model()))
+    assert training_policy(model, "learned") is model.policies["learned"]
+    assert isinstance(model.policies["learned"], Learned)
+    fresh = training_policy(model, "random-drop")
+    assert isinstance(fresh, RandomDrop)
+    assert fresh.seed is None  # another draw at every step
+    with pytest.raises(StremnError, match="There is no policy 'x'"):
+        training_policy(model, "x")
+
+
+def test_model_is_trained_where_it_is_not_frozen(recipe: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    overrides = ["model.freeze=stem-and-depthwise", "train.time_budget_minutes=1e-9"]
+    result = run_recipe(recipe, overrides, tmp_path / "out")
+    assert isinstance(result.model, nn.Module)
+    saved = load_file(tmp_path / "out" / "checkpoint.safetensors")
+    moments = {name for name in saved if name.startswith("optimizer.exp_avg.")}
+    assert moments
+    assert not any(".stem." in name for name in moments)
+
+
+@pytest.mark.slow
+def test_the_papers_model_learns() -> None:
+    """Adam 1e-4 and cross entropy, as its recipe says, on one small clip."""
+    recipe = read_recipe(RECIPES / "resnet50-still.toml")
+    model = build_model(model_config(recipe.model)).train()
+    stage = recipe.stages[0].model_copy(update={"frames": 2, "size": 64, "batch": 1})
+    batch = collate([moving_square(stage, 0)])
+    optimizer = torch.optim.Adam(model.parameters(), recipe.train.lr)
+    losses = []
+    for _ in range(12):
+        report = StageLoss(stage, recipe.loss)(model, batch, 0.0)
+        optimizer.zero_grad()
+        report.loss.backward()
+        optimizer.step()
+        losses.append(report.loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_a_folder_of_ones_own_videos_is_opened_as_the_walk_through_says(tmp_path: Path) -> None:
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind / "walk").mkdir(parents=True)
+    for i in range(3):
+        picture, ids = np.zeros((32, 48, 3), np.uint8), np.full((32, 48), int(i > 0), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "JPEGImages" / "walk" / f"{i}.jpg")
+        Image.fromarray(ids).save(tmp_path / "Annotations" / "walk" / f"{i}.png")
+    section = VideosSection(path=str(tmp_path), layout="folders")
+    (video,) = open_videos(section)
+    assert (video.name, len(video)) == ("walk", 3)
+    label = video.label(2)  # the object enters after the first frame
+    assert label is not None
+    assert label.all()
+    (named,) = open_videos(section.model_copy(update={"names": ("walk",)}))
+    assert named.name == "walk"
+    with pytest.raises(StremnError, match="'run'"):
+        open_videos(section.model_copy(update={"names": ("run",)}))
