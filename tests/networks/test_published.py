@@ -1,6 +1,5 @@
 """STM and STCN: equal to their official code, on the one memory, from the official files."""
 
-import pickle
 from functools import cache
 from pathlib import Path
 
@@ -150,7 +149,7 @@ def test_files_that_are_no_checkpoint_are_refused_in_a_sentence(tmp_path: Path) 
     path = tmp_path / "stcn.pth"
     with pytest.raises(StremnError, match="There is no checkpoint"):
         convert(path)
-    path.write_bytes(pickle.dumps({"x": Code()}))
+    torch.save({"x": Code()}, path)
     with pytest.raises(
         StremnError, match=r"holds more than tensors.*Expected an official checkpoint"
     ):
