@@ -192,7 +192,6 @@ def test_memories_that_cannot_be_are_told(model: STReMN, tmp_path: Path, name: s
         ({}, {"memory.keys": lambda x: x[..., :-1].contiguous()}),
         ({}, {"memory.written_at": put(0, 0, value=50)}),
     ],
-    ids=str,
 )
 def test_prediction_sessions_that_cannot_be_are_told(
     tmp_path: Path, facts: dict[str, Any], tensors: dict[str, Any]

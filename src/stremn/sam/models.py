@@ -1,0 +1,176 @@
+"""Published SAM models by hub id or folder, through transformers, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as TF
+
+from stremn.errors import MissingExtraError, StremnError
+
+OLDEST, BEFORE = (5, 17), (5, 25)
+"""Versions of transformers that the tests have run with: from, and up to but without."""
+
+FAMILIES = {
+    "sam2_video": "Sam2VideoModel",
+    "edgetam_video": "EdgeTamVideoModel",
+    "sam3_tracker_video": "Sam3TrackerVideoModel",
+}
+"""Model types of transformers, and their classes."""
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+@dataclass(frozen=True)
+class SamModel:
+    """A model of transformers, with what a session has to know of it.
+
+    mean, std: of the colors in [0, 1] that it was trained with.
+    """
+
+    network: Any
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    @property
+    def size(self) -> int:
+        """Sides, in pixels, of the square that it sees."""
+        size = self.network.config.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @property
+    def memories(self) -> int:
+        """Frames that it was trained to remember: the given one and the latest segmented."""
+        return int(self.network.config.num_maskmem)
+
+    @property
+    def pointers(self) -> int:
+        """Frames, the present one included, whose object pointers it reads."""
+        return int(self.network.config.max_object_pointers_in_encoder)
+
+    def pixels(
+        self, image: UInt8[Tensor, "height width 3"], dtype: torch.dtype
+    ) -> Float[Tensor, "1 3 h w"]:
+        """Return a frame as the model takes it."""
+        planes = image.permute(2, 0, 1)[None]
+        square = TF.resize(planes, [self.size, self.size], antialias=True).float() / 255
+        return TF.normalize(square, list(self.mean), list(self.std)).to(dtype)
+
+
+def of_network(network: nn.Module) -> SamModel:
+    """Return a transformers model as sessions take it.
+
+    Raises:
+        StremnError: a model of another type.
+    """
+    check_transformers()
+    kind = getattr(getattr(network, "config", None), "model_type", type(network).__name__)
+    if kind not in FAMILIES:
+        raise StremnError(
+            f"Sessions run {', '.join(FAMILIES.values())} of transformers, got {kind}."
+        )
+    mean, std = HALF if kind == "sam3_tracker_video" else IMAGENET
+    return SamModel(network.eval(), mean, std)
+
+
+def check_transformers() -> None:
+    """Refuse a transformers that is missing, or of a version that was not tested.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        StremnError: it is older or newer.
+    """
+    try:
+        version = metadata.version("transformers")
+    except metadata.PackageNotFoundError as error:
+        raise MissingExtraError("transformers", "sam") from error
+    found = tuple(int(part) for part in version.split(".")[:2])
+    if not OLDEST <= found < BEFORE:
+        low, high = (".".join(map(str, v)) for v in (OLDEST, BEFORE))
+        raise StremnError(
+            f"SAM models run on transformers {low} or later, before {high}; {version} is "
+            f'installed. Get another: pip install "transformers>={low},<{high}"'
+        )
+
+
+def load_sam(source: str | Path) -> SamModel:
+    """Load a model by hub id, or from a folder that `save_pretrained` of transformers wrote.
+
+    Raises:
+        StremnError: no such model, no connection, damaged files, or a model of another type.
+        MissingExtraError: transformers is not installed.
+    """
+    check_transformers()
+    import transformers
+
+    kind = model_type(source)
+    if kind == "sam3_video":  # SAM 3 with its detector: the tracker is a part of it
+        kind = "sam3_tracker_video"
+    if kind not in FAMILIES:
+        raise StremnError(
+            f"{source} holds a model of type {kind!r}; of transformers' models "
+            f"{', '.join(FAMILIES)} can be used."
+        )
+    try:
+        network = getattr(transformers, FAMILIES[kind]).from_pretrained(str(source))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StremnError(
+            f"The weights of {source} cannot be read ({_first_line(error)}). Get them again."
+        ) from error
+    return of_network(network)
+
+
+def is_transformers(source: str | Path) -> bool:
+    """Whether a folder or hub id holds a model of transformers; a hub id is asked for."""
+    path = Path(source)
+    if path.is_dir():
+        return _names_a_type(path / "config.json")
+    if path.exists() or path.suffix == ".safetensors" or str(source).count("/") != 1:
+        return False
+    try:
+        return _names_a_type(Path(hf_hub_download(str(source), "config.json")))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return False  # whoever loads it says what is wrong
+
+
+def _names_a_type(path: Path) -> bool:
+    try:
+        return "model_type" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def model_type(source: str | Path) -> str:
+    """Return what type of transformers' models a folder or hub id holds.
+
+    Raises:
+        StremnError: nothing there, or no connection to the hub.
+    """
+    from transformers import PretrainedConfig
+
+    try:
+        found, _ = PretrainedConfig.get_config_dict(str(source))
+    except (OSError, ValueError) as error:
+        raise StremnError(
+            f"There is no model {str(source)!r}: not a folder of transformers, and not to be had "
+            f"from the hub ({_first_line(error)})."
+        ) from error
+    return str(found.get("model_type", "unknown"))
+
+
+def _first_line(error: Exception) -> str:
+    return (
+        str(error).strip().splitlines()[0].rstrip(".")
+        if str(error).strip()
+        else type(error).__name__
+    )

@@ -1,0 +1,211 @@
+"""SAM models of transformers on this package's memory, against transformers' own sessions."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from stremn.errors import StremnError
+from stremn.memory.policies import POLICIES
+from stremn.sam import models
+from stremn.sam.prompts import Prompt
+from stremn.sam.sessions import SamSession
+from stremn.sam.slots import MOST_GIVEN, positions
+from tiny_sam import FAMILIES, OwnSession, held_bytes, noisy_square, square_mask, tiny_sam
+
+
+def given(frame: int) -> np.ndarray | None:
+    """A first mask, an object added midway, two corrections."""
+    known = {0: square_mask(0, 1), 9: square_mask(20, 7), 17: square_mask(17, 1)}
+    return known.get(frame, square_mask(19, 1) if frame == 19 else None)
+
+
+def kept(session: SamSession) -> int:
+    """Bytes of all tensors a session holds on to, whatever they are for."""
+    return held_bytes({k: v for k, v in vars(session).items() if k.startswith("_")})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_oldest_rule_is_transformers_own_streaming(family: str) -> None:
+    model = tiny_sam(family)
+    ours, theirs = SamSession(model, device="cpu"), OwnSession(model)
+    assert ours.memory_slots == model.config.num_maskmem
+    for frame in range(45):
+        image, mask = noisy_square(frame), given(frame)
+        result = ours.step(image, mask)
+        expected = theirs.step(image, mask).sigmoid().numpy()
+        np.testing.assert_allclose(result.probabilities, expected, atol=1e-5, err_msg=str(frame))
+    assert result.ids == (1, 7)
+
+
+def test_fewer_slots_are_not_the_same() -> None:
+    model = tiny_sam()
+    ours, theirs = SamSession(model, device="cpu", memory_slots=3), OwnSession(model)
+    apart = 0.0
+    for frame in range(8):
+        result = ours.step(noisy_square(frame), given(frame))
+        expected = theirs.step(noisy_square(frame), given(frame)).sigmoid().numpy()
+        apart = max(apart, float(abs(result.probabilities - expected).max()))
+    assert apart > 1e-3
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_memory_stays_flat_while_transformers_grows(family: str) -> None:
+    model = tiny_sam(family)
+    ours, theirs = SamSession(model, device="cpu", policy="evidence"), OwnSession(model)
+    sizes = []
+    for frame in range(60):
+        ours.step(noisy_square(frame), square_mask(0) if frame == 0 else None)
+        theirs.step(noisy_square(frame), square_mask(0) if frame == 0 else None)
+        if frame in (29, 59):
+            sizes.append((kept(ours), ours.memory_bytes, theirs.nbytes))
+    (kept_before, before, grown_before), (kept_after, after, grown_after) = sizes
+    assert (kept_after, after) == (kept_before, before)
+    assert grown_after > 1.8 * grown_before
+
+
+@pytest.mark.slow
+def test_a_thousand_frames_take_no_more_than_a_hundred() -> None:
+    session = SamSession(tiny_sam(), device="cpu", policy="evidence")
+    sizes = {}
+    for frame in range(1000):
+        session.step(noisy_square(frame), given(frame))
+        sizes[frame] = session.memory_bytes
+    assert sizes[999] == sizes[99] == sizes[500]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_rule_runs_and_keeps_what_was_given(policy: str) -> None:
+    session = SamSession(tiny_sam(), device="cpu", policy=policy, memory_slots=4)
+    for frame in range(14):
+        result = session.step(noisy_square(frame), given(frame))
+    first, second = result.memory.objects
+    assert 0 in first.frames
+    assert first.pinned[first.frames.index(0)]
+    assert 9 in second.frames
+    assert len(first.frames) == 4
+
+
+def test_corrections_get_slots_of_their_own_up_to_a_number() -> None:
+    session = SamSession(tiny_sam(), device="cpu", memory_slots=3)
+    for frame in range(40):
+        result = session.step(noisy_square(frame), square_mask(frame) if frame % 2 == 0 else None)
+    (only,) = result.memory.objects
+    assert len(only.frames) <= 3 + MOST_GIVEN
+    assert 0 in only.frames
+    assert 38 in only.frames
+
+
+def test_pin_remove_and_report() -> None:
+    session = SamSession(tiny_sam(), device="cpu", memory_slots=3)
+    mask = square_mask(0, 1)
+    mask[40:, 60:] = 2
+    session.step(noisy_square(0), mask)
+    session.step(noisy_square(1))
+    session.pin(1, object_id=2)
+    for frame in range(2, 8):
+        result = session.step(noisy_square(frame))
+    assert 1 not in result.memory.objects[0].frames
+    assert 1 in result.memory.objects[1].frames
+    assert result.memory.nbytes == session.memory_bytes
+    session.remove_object(1)
+    assert session.step(noisy_square(8)).ids == (2,)
+    with pytest.raises(StremnError, match="no object 1"):
+        session.remove_object(1)
+    with pytest.raises(StremnError, match="No slot holds frame 5"):
+        session.pin(5)
+    session.remove_object(2)
+    assert not session.step(noisy_square(9)).labels.any()
+
+
+def test_add_object_looks_at_the_frame_given_last() -> None:
+    session = SamSession(tiny_sam(), device="cpu")
+    session.step(noisy_square(0), square_mask(0, 1))
+    session.step(noisy_square(1))
+    result = session.add_object(square_mask(12, 5))
+    assert result.ids == (1, 5)
+    assert result.frame == 1
+    assert (result.labels == 5).any()
+    corrected = session.add_object(square_mask(1, 1)).memory.objects[0]
+    assert corrected.frames[:3] == (0, 1, None)
+    assert corrected.pinned[1]
+
+
+@pytest.mark.parametrize("policy", ["oldest", "evidence", "random-select"])
+def test_a_saved_session_goes_on_bit_for_bit(tmp_path: Path, policy: str) -> None:
+    model = tiny_sam()
+    whole = SamSession(model, device="cpu", policy=policy)
+    for frame in range(12):
+        whole.step(noisy_square(frame), given(frame))
+    whole.save(tmp_path / "s.safetensors")
+    again = SamSession.load(tmp_path / "s.safetensors", model, device="cpu")
+    for frame in range(12, 24):
+        one = whole.step(noisy_square(frame), given(frame))
+        other = again.step(noisy_square(frame), given(frame))
+        np.testing.assert_array_equal(one.probabilities, other.probabilities)
+        assert one.memory == other.memory
+    with pytest.raises(StremnError, match="other weights"):
+        SamSession.load(tmp_path / "s.safetensors", tiny_sam(seed=1), device="cpu")
+
+
+def test_boxes_and_clicks_reach_the_models_prompt_encoder() -> None:
+    from stremn.sam.reading import session_class
+
+    model = tiny_sam()
+    prompt = Prompt(box=(10, 12, 20, 16), clicks=[(15, 20)], exclude=[(60, 40)])
+    result = SamSession(model, device="cpu").step(noisy_square(0), prompts={3: prompt})
+    own = session_class(model)()
+    scale = np.array([64 / 80, 64 / 48])
+    points = np.array([[10, 12], [30, 28], [15, 20], [60, 40]]) * scale
+    own.add_point_inputs(
+        own.obj_id_to_idx(3),
+        0,
+        {
+            "point_coords": torch.tensor(points).float()[None, None],
+            "point_labels": torch.tensor([[[2, 3, 1, 0]]], dtype=torch.int32),
+        },
+    )
+    own.obj_with_new_inputs = [3]
+    pixels = models.of_network(model).pixels(torch.from_numpy(noisy_square(0)), torch.float32)
+    with torch.inference_mode():
+        logits = model(inference_session=own, frame=pixels).pred_masks
+    expected = torch.nn.functional.interpolate(logits, (48, 80), mode="bilinear")[:, 0].sigmoid()
+    np.testing.assert_allclose(result.probabilities, expected.numpy(), atol=1e-5)
+
+
+def test_positions_are_the_models_own_while_they_fit() -> None:
+    assert positions([4, 5, 6, 7, 8, 9], 10, 6) == [6, 5, 4, 3, 2, 1]
+    assert positions([5, 6, 8, 9], 10, 6) == [5, 4, 2, 1]
+    assert positions([1, 2, 30, 40, 98, 99], 100, 6) == [6, 5, 4, 3, 2, 1]
+    assert positions([1, 2], 100, 6) == [6, 5]
+    assert positions([10, 20, 30], 40, 2) == [2, 2, 1]
+
+
+def test_refused_calls_change_nothing() -> None:
+    session = SamSession(tiny_sam(), device="cpu")
+    with pytest.raises(StremnError, match="nothing to follow"):
+        session.step(noisy_square(0))
+    session.step(noisy_square(0), square_mask(0))
+    before = session.memory
+    with pytest.raises(StremnError, match="outside the frame"):
+        session.step(noisy_square(1), prompts={2: Prompt(clicks=[(99, 0)])})
+    with pytest.raises(StremnError, match="those before were"):
+        session.step(noisy_square(1)[:40])
+    with pytest.raises(StremnError, match="a mask and a prompt"):
+        session.step(noisy_square(1), square_mask(1), prompts={1: Prompt(clicks=[(9, 9)])})
+    assert (session.memory, session.frame) == (before, 0)
+
+
+def test_what_cannot_be_loaded_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(StremnError, match="holds a model of type 'bert'"):
+        models.load_sam(tmp_path)
+    with pytest.raises(StremnError, match=re.escape("Sessions run Sam2VideoModel")):
+        SamSession(torch.nn.Linear(1, 1), device="cpu")
+    monkeypatch.setattr(models.metadata, "version", lambda name: "4.57.1")
+    with pytest.raises(StremnError, match=r"transformers 5\.17 or later, before 5\.25; 4\.57\.1"):
+        models.load_sam(tmp_path)
