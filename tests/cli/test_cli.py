@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import stremn
+from stremn.cli import panels
 from stremn.cli.app import app, main
 from stremn.cli.evaluate import evaluate_app
 from stremn.cli.segment import asked, segment
@@ -247,6 +249,9 @@ def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
         (["--model", "huge.safetensors"], "no weights file"),
         (["--size", "8"], "at least 64"),
         (["--device", "abacus"], "cannot be used"),
+        (["--precision", "double"], "Unknown precision 'double'"),
+        (["--model", "smal"], "no hub id, which reads owner/name"),
+        (["--opacity", "1.5"], "0 .nothing filled. to 1, got 1.5"),
     ],
 )
 def test_bad_options_get_one_sentence(clip, mask, tmp_path, options, message):
@@ -255,6 +260,7 @@ def test_bad_options_get_one_sentence(clip, mask, tmp_path, options, message):
     )
     with pytest.raises(StremnError, match=message):
         run("segment", clip, *given, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_mistake_in_the_mask_comes_before_any_work(clip, mask, tmp_path):
@@ -381,3 +387,29 @@ def test_every_verb_explains_itself(verb):
 def test_help_says_what_is_in_brackets():
     assert 'pip install "stremn[demo]"' in run("demo", "--help")
     assert "<sequence>/<frame>.png" in " ".join(run("score", "--help").replace("│", " ").split())
+
+
+def test_the_version_is_told_by_both_names_of_the_program():
+    for module in ("stremn", "stremn.cli"):
+        told = subprocess.run(
+            [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True
+        )
+        assert told.stdout == f"stremn {stremn.__version__}\n"
+
+
+def test_help_lists_the_verbs_in_groups():
+    told = run("--help")
+    places = [told.index(group) for group in (panels.FOLLOW, panels.MEASURE, panels.TRAIN)]
+    assert places == sorted(places)
+    assert told.index(" segment ") < places[1] < told.index(" evaluate ")
+
+
+def test_a_run_names_every_file_and_logs_where_there_is_no_terminal(
+    clip, mask, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("stremn.cli.terminal._LogLines.seconds", 0.0)
+    out = tmp_path / "out"
+    told = run("segment", clip, "--mask", mask, "-o", out, "--coco", "--probabilities")
+    for name in ("masks", "overlay.mp4", "probabilities", "objects.json", "memory.json"):
+        assert str(out / name) in told
+    assert f"3 of {FRAMES} frames" in told

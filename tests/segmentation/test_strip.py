@@ -64,3 +64,18 @@ def test_damaged_pictures_are_told(tmp_path, content):
     (tmp_path / ".resume" / "strip.npz").write_bytes(content)
     with pytest.raises(StremnError, match=r"strip\.npz is damaged"):
         MemoryStrip.restored(tmp_path)
+
+
+def test_every_row_colors_its_own_object():
+    frame = np.full((48, 64, 3), 90, np.uint8)
+    labels = np.zeros((48, 64), np.uint8)
+    labels[8:24, 4:24], labels[24:40, 36:56] = 1, 2
+    strip = MemoryStrip()
+    entries = tuple(ObjectMemory(i, (0,), (True,), None) for i in (1, 2))
+    shares = np.zeros((3, 48, 64), np.float32)
+    strip.add(frame, StepResult(0, labels, (1, 2), MemoryReport(entries, 10), shares, SIZE))
+    rows = np.split(strip.draw(), 2)
+    left, right = (slice(80, 90), slice(60, 70)), (slice(150, 160), slice(180, 190))
+    for row, own, other in ((rows[0], left, right), (rows[1], right, left)):
+        assert (row[own] != 90).any(axis=-1).all()
+        assert (row[other] == 90).all()

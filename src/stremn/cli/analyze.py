@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, only, read, whole_numbers_in
+from stremn.cli.panels import MEASURE
 from stremn.cli.segment import Device, Every, Model, Policy, Precision, Reach, Size, asked
 from stremn.cli.terminal import sequence_progress, show
 
@@ -28,7 +29,7 @@ def register(app: typer.Typer) -> None:
         analyze_app.command(data_set.value, help=what)(_analyze(data_set))
     analyze_app.command()(scores)
     analyze_app.command()(training)
-    app.add_typer(analyze_app, name="analyze")
+    app.add_typer(analyze_app, name="analyze", rich_help_panel=MEASURE)
 
 
 def memory(

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -23,7 +23,7 @@ from stremn.cli import (
     tables,
     train,
 )
-from stremn.cli.terminal import console
+from stremn.cli.terminal import console, show
 from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
 
@@ -39,6 +39,29 @@ app = typer.Typer(
         "**stremn segment clip.mp4 --mask first.png**."
     ),
 )
+
+
+def _tell_version(asked: bool) -> bool:
+    if asked:
+        from stremn import __version__
+
+        show(f"stremn {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_tell_version, is_eager=True, help="Say the version and stop."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 for verbs in (
     segment,
     predict,

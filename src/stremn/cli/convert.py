@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.panels import TRAIN
 from stremn.cli.terminal import show
 from stremn.errors import StremnError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
-    app.command()(convert)
+    app.command(rich_help_panel=TRAIN)(convert)
 
 
 def convert(

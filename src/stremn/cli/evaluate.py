@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stremn.cli.panels import MEASURE
 from stremn.cli.segment import (
     Adapt,
     Device,
@@ -63,8 +64,8 @@ def register(app: typer.Typer) -> None:
             data_set.value,
             help=f"Score a model on {data_set.value}: J, F and J&F of every sequence.",
         )(_evaluate(data_set))
-    app.add_typer(evaluate_app, name="evaluate")
-    app.command("score")(score)
+    app.add_typer(evaluate_app, name="evaluate", rich_help_panel=MEASURE)
+    app.command("score", rich_help_panel=MEASURE)(score)
 
 
 def read(kind: DataSet, root: Path, split: str | None, year: int, all_frames: bool) -> SequenceSet:

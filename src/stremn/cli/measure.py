@@ -9,14 +9,15 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.panels import MEASURE, TRAIN
 from stremn.cli.segment import Model
 from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command()(bench)
-    app.command()(export)
+    app.command(rich_help_panel=MEASURE)(bench)
+    app.command(rich_help_panel=TRAIN)(export)
 
 
 def bench(

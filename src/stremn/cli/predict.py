@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.panels import FOLLOW
 from stremn.cli.segment import Device
 from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
-    app.command()(predict)
+    app.command(rich_help_panel=FOLLOW)(predict)
 
 
 def predict(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stremn.cli.panels import FOLLOW
 from stremn.cli.terminal import (
     console,
     frame_progress,
@@ -81,10 +82,10 @@ Adapt = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command()(segment)
-    app.command()(demo)
-    app.command("check-mask")(check_mask)
-    app.command()(web)
+    app.command(rich_help_panel=FOLLOW)(segment)
+    app.command(rich_help_panel=FOLLOW)(demo)
+    app.command("check-mask", rich_help_panel=FOLLOW)(check_mask)
+    app.command(rich_help_panel=FOLLOW)(web)
 
 
 def segment(
@@ -139,6 +140,11 @@ def segment(
     coco: Annotated[
         bool, typer.Option("--coco", help="Write OUT/objects.json in COCO form too.")
     ] = False,
+    opacity: Annotated[
+        float, typer.Option(help="How strongly the overlay fills an object: 0 (not) to 1.")
+    ] = 0.3,
+    outline: Annotated[bool, typer.Option(help="Draw a line round every object.")] = True,
+    labels: Annotated[bool, typer.Option(help="Write every object's id on it.")] = True,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -156,9 +162,11 @@ def segment(
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """
+    from stremn.media.drawing import OverlayStyle
     from stremn.media.given import masks_for
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
+    from stremn.segmentation.sessions import check_options
 
     usual = asked(model, size, reach, every)
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
@@ -167,6 +175,24 @@ def segment(
     settings |= {"adapt": adapt} if adapt else {}
     settings |= {"every": usual.every} if usual.every > 1 else {}
     existing: Existing = "resume" if resume else "replace" if overwrite else "refuse"
+    style = OverlayStyle(opacity, outline, labels)
+    options: Options = {
+        "precision": precision,
+        "memory_slots": slots,
+        "policy": policy,
+        "size": usual.size,
+        "reach": usual.reach,
+        "every": usual.every,
+    }
+    check_options(
+        memory_slots=slots,
+        size=usual.size,
+        every=usual.every,
+        reach=usual.reach,
+        policy=policy,
+        device=device,
+        precision=precision,
+    )
     with open_frames(source) as frames:
         mask_of = masks_for(frames, mask, box, click, exclude)
         with ResultWriter(
@@ -176,6 +202,7 @@ def segment(
             existing=existing,
             probabilities=probabilities,
             coco=coco,
+            style=style,
         ) as writer:
             if writer.finished:
                 say(f"{out} holds the finished run already; --overwrite replaces it.")
@@ -186,14 +213,6 @@ def segment(
                     "the video's first: a higher one goes on."
                 )
                 return
-            options: Options = {
-                "precision": precision,
-                "memory_slots": slots,
-                "policy": policy,
-                "size": usual.size,
-                "reach": usual.reach,
-                "every": usual.every,
-            }
             if adapt:
                 model = str(_adapted(model, frames, mask_of, adapt, device, writer, options))
             session = _session(writer.state_path, model, device=device, **options)
@@ -291,7 +310,7 @@ def _run(
     limit: int | None = None,
 ) -> Summary:
     """Segment with a progress bar, and say where the results are."""
-    from stremn.segmentation.pipeline import STRIP, segment_video
+    from stremn.segmentation.pipeline import segment_video
 
     start, out = writer.next_frame, writer.out
     total = frames.count if limit is None else min(limit, frames.count or limit)
@@ -315,8 +334,8 @@ def _run(
         f"{_frames(summary.frames)} at {summary.frames_per_second:.1f} frames/s; the memory took "
         f"{megabytes(summary.memory_bytes)} from first to last."
     )
-    say(f"  masks    {out / 'masks'}\n  overlay  {out / 'overlay.mp4'}")
-    say(f"  memory   {out / STRIP}, {out / 'memory.json'}")
+    for kind, path in writer.files().items():
+        say(f"  {kind:<10} {path}")
     return summary
 
 

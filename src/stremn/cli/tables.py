@@ -19,6 +19,7 @@ from stremn.cli.evaluate import (
     read,
     whole_numbers_in,
 )
+from stremn.cli.panels import MEASURE
 from stremn.cli.segment import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
@@ -51,7 +52,7 @@ def register(app: typer.Typer) -> None:
     tables_app.command("rules")(rules)
     tables_app.command("slots")(slots)
     tables_app.command("fusion")(fusion)
-    app.add_typer(tables_app, name="tables")
+    app.add_typer(tables_app, name="tables", rich_help_panel=MEASURE)
 
 
 def rules(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
@@ -69,12 +70,29 @@ def megabytes(count: int) -> str:
     return f"{count / 1e6:.1f} MB"
 
 
+class _LogLines:
+    """Says when a line of progress is due: now and then, where no bar can be drawn."""
+
+    seconds = 5.0
+
+    def __init__(self) -> None:
+        self._last = monotonic()
+
+    def due(self) -> bool:
+        now = monotonic()
+        if console.is_terminal or now - self._last < self.seconds:
+            return False
+        self._last = now
+        return True
+
+
 class FrameProgress:
     """Progress of a video: frames, frames a second, bytes of memory."""
 
     def __init__(self, progress: Progress, label: str, total: int | None, start: int) -> None:
         self._progress = progress
         self._start = start
+        self._log = _LogLines()
         self._task = progress.add_task(label, total=total, completed=start, speed="", memory="")
 
     def __call__(self, done: int, result: StepResult) -> None:
@@ -83,6 +101,9 @@ class FrameProgress:
         seconds = task.elapsed or 0.0
         speed = f"{(done - self._start) / seconds:.1f} frames/s" if seconds else ""
         memory = f"memory {megabytes(result.memory.nbytes)}"
+        if self._log.due():
+            of = "" if task.total is None else f" of {task.total:.0f}"
+            say(f"{task.description}: {done}{of} frames, {speed}, {memory}")
         self._progress.update(self._task, completed=done, speed=speed, memory=memory)
 
 
@@ -96,7 +117,9 @@ def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[Fr
         TextColumn("{task.fields[speed]}"),
         TextColumn("{task.fields[memory]}"),
         TimeElapsedColumn(),
+        TextColumn("so far,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=console) as progress:
         yield FrameProgress(progress, _short(label), total, start)
@@ -110,11 +133,20 @@ def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("so far,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(label, total=None)
-        yield lambda done, steps: progress.update(task, completed=done, total=steps)
+        log = _LogLines()
+
+        def watch(done: int, steps: int) -> None:
+            progress.update(task, completed=done, total=steps)
+            if log.due():
+                say(f"{label}: {done} of {steps} steps")
+
+        yield watch
 
 
 @contextmanager

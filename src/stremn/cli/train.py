@@ -8,13 +8,14 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.panels import TRAIN
 from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
-    app.command()(train)
-    app.command()(average)
+    app.command(rich_help_panel=TRAIN)(train)
+    app.command(rich_help_panel=TRAIN)(average)
 
 
 def train(

@@ -218,7 +218,9 @@ def _folded(labels: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
 def overlay(
     frame: Picture,
     labels: Integer[np.ndarray, "h w"],
-    alpha: float = 0.45,
+    alpha: float = 0.3,
+    *,
+    outline: bool = True,
 ) -> Picture:
     """The frame with each object filled in its color and outlined.
 
@@ -226,6 +228,7 @@ def overlay(
         frame: RGB.
         labels: ids, of the size of the frame; 0 is left as it is.
         alpha: how much of the color is mixed in, 0..1.
+        outline: draw a line round each object.
 
     Raises:
         StremnError: frame and labels differ in size.
@@ -244,6 +247,8 @@ def overlay(
     colors = cv2.applyColorMap(inside, vivid_table()[:, None, :])
     tinted = cv2.addWeighted(part, 1 - alpha, colors, alpha, 0)
     cv2.copyTo(tinted, inside, part)
+    if not outline:
+        return drawn
     thickness = max(1, round(min(labels.shape) / 300))
     counts = cv2.calcHist([inside], [0], None, [256], [0, 256]).ravel()
     for item in np.flatnonzero(counts[1:]) + 1:

@@ -30,10 +30,11 @@ from stremn.core.atomic_files import FolderLock, remove_leftovers, sync
 from stremn.core.config import Config, build, read_json
 from stremn.errors import StremnError
 from stremn.media.coco import coco_row, write_coco
+from stremn.media.drawing import OverlayStyle
 from stremn.media.encoding import VideoPart, join_videos
 from stremn.media.files import JsonRows, iterate_rows, make_folder, write_whole, writing
 from stremn.media.frames import Frame
-from stremn.media.masks import Labels, overlay, write_mask
+from stremn.media.masks import Labels, write_mask
 from stremn.media.pictures import opened_picture
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class ResultWriter:
         checkpoint_every: int = 250,
         probabilities: bool = False,
         coco: bool = False,
+        style: OverlayStyle | None = None,
     ) -> None:
         """Open the folder.
 
@@ -102,6 +104,7 @@ class ResultWriter:
             checkpoint_every: frames between two points that a run can be resumed from.
             probabilities: write `probabilities/NAME.npz` (float16).
             coco: write `objects.json` in COCO form with run lengths.
+            style: how the overlay looks; None is the usual one.
 
         Raises:
             StremnError: no permission; an earlier run is in the way; it had other settings.
@@ -109,7 +112,8 @@ class ResultWriter:
         self.out = out
         self._every = checkpoint_every
         self._rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
-        kept = {"probabilities": probabilities, "coco": coco}
+        self._style = style or OverlayStyle()
+        kept = {"probabilities": probabilities, "coco": coco, **self._style.settings()}
         self._settings = json.loads(json.dumps({**(settings or {}), **kept}))
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
@@ -170,6 +174,20 @@ class ResultWriter:
         """Frames whose results are complete on disk."""
         return self._memory.count
 
+    def files(self) -> dict[str, Path]:
+        """Return what the folder holds of the run, by kind, as far as it is written."""
+        kinds = {
+            "masks": "masks",
+            "overlay": "overlay.mp4",
+            "soft masks": "probabilities",
+            "COCO": "objects.json",
+            "weights": ADAPTED,
+            "memory": "memory.json",
+            "strip": "memory.png",
+        }
+        found = {kind: self.out / name for kind, name in kinds.items()}
+        return {kind: path for kind, path in found.items() if path.exists()}
+
     @property
     def keeps_probabilities(self) -> bool:
         """Whether results should carry probabilities."""
@@ -194,7 +212,7 @@ class ResultWriter:
         self._unsynced.append(mask)
         if self._keep_probabilities and result.probabilities is not None:
             self._write_probabilities(result)
-        self._overlay_part(frame).add(overlay(frame.image, result.labels))
+        self._overlay_part(frame).add(self._style.draw(frame.image, result.labels))
         if self._coco is not None:
             self._coco.append(coco_row(frame, result.labels))
         self._memory.append({"frame": frame.index, "name": frame.name, **result.memory})
@@ -232,7 +250,7 @@ class ResultWriter:
                 f"The mask {path} of the interrupted run is gone or damaged ({error}). Use "
                 "--overwrite to start again."
             ) from error
-        self._overlay_part(frame).add(overlay(frame.image, labels))
+        self._overlay_part(frame).add(self._style.draw(frame.image, labels))
 
     def _overlay_part(self, frame: Frame) -> VideoPart:
         if self._overlay is None:

@@ -54,6 +54,11 @@ def find_weights(source: str | Path) -> Path:
             f"No weights come with the preset {str(source)!r}: train them with its recipes, then "
             f"give the file. Presets with weights: {', '.join(SHIPPED)}."
         )
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise StremnError(
+            f"There is no model {str(source)!r}: not a preset with weights "
+            f"({', '.join(SHIPPED)}), not a file or folder, and no hub id, which reads owner/name."
+        )
     try:
         return Path(hf_hub_download(str(source), FILE))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -70,6 +70,48 @@ GROWTH = 8
 """Slots that STM's growing memory ("append") gains when all are taken."""
 
 
+def checked_numbers(
+    memory_slots: int, size: int, every: int, reach: float | None
+) -> tuple[int, int, int, float | None]:
+    """Return K, size, `every` and reach of a session as it takes them.
+
+    Raises:
+        StremnError: one of them is out of its range, or no number.
+    """
+    slots = whole_number(memory_slots, "memory_slots (K)", 1, MOST_SLOTS, "The paper uses 6.")
+    size = whole_number(size, "size", 64, LARGEST_SIZE, "It is in pixels; 432 is usual.")
+    every = whole_number(every, "every", 1, LARGEST_FRAME, "1 memorizes all frames.")
+    if reach is not None:
+        reach = real_number(reach, "reach", "0.5 is usual; None has no limit.")
+        if reach < 0:
+            raise StremnError(
+                f"reach must be 0 or more (in sizes of the object) or None, got {reach}. "
+                "0.5 is usual."
+            )
+    return slots, size, every, reach
+
+
+def check_options(
+    *,
+    memory_slots: int,
+    size: int,
+    every: int,
+    reach: float | None,
+    policy: str,
+    device: str,
+    precision: str,
+) -> None:
+    """Refuse options that no session takes, before a model is loaded for it.
+
+    Raises:
+        StremnError: as `SegmentationSession` does.
+    """
+    checked_numbers(memory_slots, size, every, reach)
+    if policy not in POLICIES:
+        build_policy(policy)
+    pick_precision(precision, pick_device(device))
+
+
 class SegmentationSession:
     """Follows objects through a video, given masks of some frames.
 
@@ -116,19 +158,8 @@ class SegmentationSession:
             StremnError: K or `every` below 1, size below 64, a negative reach, an unknown device,
                 precision or rule.
         """
-        memory_slots = whole_number(
-            memory_slots, "memory_slots (K)", 1, MOST_SLOTS, "The paper uses 6."
-        )
-        size = whole_number(size, "size", 64, LARGEST_SIZE, "It is in pixels; 480 is usual.")
+        memory_slots, size, every, reach = checked_numbers(memory_slots, size, every, reach)
         seed = whole_number(seed, "seed", 0, LARGEST_SEED)
-        every = whole_number(every, "every", 1, LARGEST_FRAME, "1 memorizes all frames.")
-        if reach is not None:
-            reach = real_number(reach, "reach", "0.5 is usual; None has no limit.")
-            if reach < 0:
-                raise StremnError(
-                    f"reach must be 0 or more (in sizes of the object) or None, got {reach}. "
-                    "0.5 is usual."
-                )
         if not isinstance(policy, str) and not callable(policy):
             raise StremnError(
                 f"policy must be the name of a rule or a rule, got {type(policy).__name__}. Choose "

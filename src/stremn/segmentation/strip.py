@@ -35,6 +35,24 @@ class _Seen:
     labels: Integer[np.ndarray, "height width"]
 
 
+@dataclass(frozen=True)
+class _Tile:
+    """A frame of the strip's height, and what was found in it."""
+
+    frame: UInt8[np.ndarray, "tile w 3"]
+    labels: Integer[np.ndarray, "tile w"]
+
+    @classmethod
+    def of(cls, seen: _Seen) -> Self:
+        width = max(1, round(seen.frame.shape[1] * TILE / seen.frame.shape[0]))
+        frame = cv2.resize(seen.frame, (width, TILE), interpolation=cv2.INTER_AREA)
+        return cls(frame, cv2.resize(seen.labels, (width, TILE), interpolation=cv2.INTER_NEAREST))
+
+    def drawn(self, item: int) -> UInt8[np.ndarray, "tile w 3"]:
+        """Return the frame with one object colored: the one whose template was made of it."""
+        return overlay(self.frame, np.where(self.labels == item, self.labels, 0))
+
+
 class MemoryStrip:
     """Keeps a small picture of every frame that some slot holds, and no other.
 
@@ -43,7 +61,7 @@ class MemoryStrip:
     """
 
     def __init__(self) -> None:
-        self._pictures: dict[int, UInt8[np.ndarray, "tile w 3"]] = {}
+        self._pictures: dict[int, _Tile] = {}
         self._latest: _Seen | None = None
         self._report: MemoryReport | None = None
 
@@ -60,7 +78,7 @@ class MemoryStrip:
 
     def _draw_latest(self) -> None:
         if self._latest is not None:
-            self._pictures[self._latest.index] = _tile(self._latest.frame, self._latest.labels)
+            self._pictures[self._latest.index] = _Tile.of(self._latest)
             self._latest = None
 
     def draw(self) -> UInt8[np.ndarray, "height width 3"]:
@@ -74,7 +92,7 @@ class MemoryStrip:
 
     def _row(self, entry: ObjectMemory, name: str) -> UInt8[np.ndarray, "height width 3"]:
         """Draw the slots of an object, the empty ones last; `name` stands before the first."""
-        width = next(iter(self._pictures.values())).shape[1]
+        width = next(iter(self._pictures.values())).frame.shape[1]
         slots = zip(entry.frames, entry.pinned, strict=True)
         held = sorted(slots, key=lambda slot: (slot[0] is None, slot[0] or 0))
         canvas = Image.new(
@@ -88,7 +106,7 @@ class MemoryStrip:
                 pen.rectangle((x, _CAPTION, x + width - 1, _CAPTION + TILE - 1), outline=_FAINT)
                 caption = "empty" if t is None else f"frame {t}"
             else:
-                canvas.paste(Image.fromarray(self._pictures[t]), (x, _CAPTION))
+                canvas.paste(Image.fromarray(self._pictures[t].drawn(entry.id)), (x, _CAPTION))
                 caption = f"frame {t}" + (" (given)" if pinned else "")
             pen.text((x, 5), caption if place else name + caption, fill=_INK, font=font)
         return np.asarray(canvas)
@@ -106,8 +124,13 @@ class MemoryStrip:
         self._draw_latest()
         times = np.array(sorted(self._pictures), dtype=np.int64)
         content = io.BytesIO()
-        pictures = [self._pictures[int(t)] for t in times]
-        np.savez_compressed(content, times=times, pictures=np.array(pictures))
+        tiles = [self._pictures[int(t)] for t in times]
+        np.savez_compressed(
+            content,
+            times=times,
+            pictures=np.array([tile.frame for tile in tiles]),
+            labels=np.array([tile.labels for tile in tiles]),
+        )
         write_whole(out / _KEPT, content.getvalue())
 
     @classmethod
@@ -129,21 +152,18 @@ class MemoryStrip:
         try:
             with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
                 times, pictures = kept["times"].tolist(), kept["pictures"]
+                labels = kept["labels"]
             if pictures.size and (pictures.dtype != np.uint8 or pictures.shape[3:] != (3,)):
                 raise ValueError(f"its pictures are {pictures.dtype} of shape {pictures.shape}")
-            strip._pictures = dict(zip(times, pictures, strict=True))
+            if labels.shape != pictures.shape[:3] or (
+                labels.dtype.kind not in "iu" and labels.size
+            ):
+                raise ValueError(f"its labels are {labels.dtype} of shape {labels.shape}")
+            tiles = (_Tile(*pair) for pair in zip(pictures, labels, strict=True))
+            strip._pictures = dict(zip(times, tiles, strict=True))
         except Exception as error:  # a damaged zip raises many kinds
             raise StremnError(
                 f"{path} is damaged, so the run cannot be continued: {error}. Use --overwrite to "
                 "start again."
             ) from error
         return strip
-
-
-def _tile(
-    frame: UInt8[np.ndarray, "height width 3"], labels: Integer[np.ndarray, "height width"]
-) -> UInt8[np.ndarray, "tile w 3"]:
-    width = max(1, round(frame.shape[1] * TILE / frame.shape[0]))
-    small = cv2.resize(frame, (width, TILE), interpolation=cv2.INTER_AREA)
-    ids = cv2.resize(labels, (width, TILE), interpolation=cv2.INTER_NEAREST)
-    return overlay(small, ids)

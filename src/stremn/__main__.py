@@ -1,0 +1,5 @@
+"""`python -m stremn`: the command line."""
+
+from stremn.cli import main
+
+main()
