@@ -1,4 +1,4 @@
-"""The one error a user can mend: what was wrong, what was expected, what came, what to do."""
+"""Errors that a user can fix: what was wrong, what was expected, what came, what to do."""
 
 
 class StremnError(ValueError):

@@ -41,7 +41,7 @@ def bench(
         bool, typer.Option("--quick", help="Fewer sizes and shorter streams: minutes.")
     ] = False,
     precision: Annotated[
-        str, typer.Option(help="Of the numbers: auto, float32, bfloat16.")
+        str, typer.Option(help="Number format: auto, float32, bfloat16.")
     ] = "auto",
     threads: Annotated[int | None, typer.Option(help="Threads; default PyTorch's.")] = None,
 ) -> None:

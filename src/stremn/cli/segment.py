@@ -45,7 +45,7 @@ Policy = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")]
-Precision = Annotated[str, typer.Option(help="Of the numbers: auto, float32, bfloat16, float16.")]
+Precision = Annotated[str, typer.Option(help="Number format: auto, float32, bfloat16, float16.")]
 Reach = Annotated[
     float | None,
     typer.Option(
@@ -205,7 +205,7 @@ def segment(
             style=style,
         ) as writer:
             if writer.finished:
-                say(f"{out} holds the finished run already; --overwrite makes it anew.")
+                say(f"{out} holds the finished run already; --overwrite replaces it.")
                 return
             if limit is not None and limit <= writer.next_frame:
                 say(

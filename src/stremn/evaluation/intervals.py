@@ -22,7 +22,7 @@ DRAWS = 10_000
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its bootstrap percentile interval, over so many samples of the world.
+    """A mean with its bootstrap percentile interval, over `samples` independent items.
 
     One or two samples say nothing of how far others lie from them.
     """

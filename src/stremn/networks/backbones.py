@@ -68,7 +68,7 @@ def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
     `pretrained` asks timm for ImageNet weights, which needs a connection or a filled cache.
     Folded, a frozen BatchNorm costs nothing; models with GroupNorm are left as they are.
 
-    Raises StremnError for a name that timm does not have, weights that are not to be had, and a
+    Raises StremnError for a name that timm does not have, weights that cannot be found, and a
     network that cannot be cut.
     """
     if not timm.is_model(name):

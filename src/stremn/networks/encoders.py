@@ -232,6 +232,6 @@ class SharedStemMemoryEncoder(nn.Module):
         stem: Float[Tensor, "b c4 h4 w4"],
         masks: Float[Tensor, "b 2 height width"],
     ) -> None:
-        """Set the standardization, and let the masks speak as loudly as the image at stride 4."""
+        """Set the standardization, and scale masks to the variance of the image at stride 4."""
         self.mask_scale.copy_(stem.float().std(dim=(0, 2, 3), keepdim=True))
         self.standardize.measure(self._features(stem, masks))

@@ -64,7 +64,7 @@ def find_weights(source: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise StremnError(
             f"There is no model {str(source)!r}: not a preset with weights "
-            f"({', '.join(SHIPPED)}), not a file or folder, and not to be had from the hub "
+            f"({', '.join(SHIPPED)}), not a file or folder, and not found on the hub "
             f"({type(error).__name__})."
         ) from error
 

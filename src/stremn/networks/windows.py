@@ -1,4 +1,4 @@
-"""Where in a frame an object is looked for, and where its mask is told to the memory.
+"""Search windows: where an object is searched for, and where its mask is memorized.
 
 Not in the paper: where the filter of Sec 4.1.1 would remove an object, nothing need be read or
 decoded for it; and far from all of it, what is memorized of a frame is the same for every object.
@@ -137,7 +137,7 @@ def windows_that_pay(
     """Return the windows of the layers 1..objects, to memorize them in.
 
     None where one whole frame and all windows are not clearly less work than a whole frame for
-    each object: then a whole frame for each it shall be.
+    each object: then each object takes the whole frame.
     """
     windows = windows_round(where, objects, 0.0, grid, MEMORY_CONTEXT)
     frame = whole(grid).positions

@@ -1,4 +1,4 @@
-"""Streaming segmentation with a SAM model: the face of `SegmentationSession`, K slots an object."""
+"""Streaming segmentation with a SAM model: K slots per object, used like `SegmentationSession`."""
 
 from __future__ import annotations
 

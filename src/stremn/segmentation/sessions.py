@@ -120,7 +120,7 @@ class SegmentationSession:
         for frame in frames:
             result = session.step(frame)
 
-    Memory does not grow with the video: K slots an object, whatever the length.
+    Memory does not grow with the video: K slots per object, whatever the length.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Teaching a rule its first manners: to choose as a hand-made rule does.
+"""Pretrain a learned policy by imitation of a hand-made one.
 
 The segmentation loss says little about a single eviction: most of them change nothing that a
 clip will show. So the rule is first trained to imitate, on the states that a roll-out under
