@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stremn.networks.presets import PRESETS, SegmentationConfig, build_model
     from stremn.networks.pretrained import Pretrained, load_model
     from stremn.prediction.sessions import PredictionSession
+    from stremn.prompting.masks import mask_from
     from stremn.segmentation.reports import StepResult
     from stremn.segmentation.sessions import SegmentationSession
     from stremn.training.segmentation.adaptation import adapt
@@ -43,6 +44,7 @@ _HOMES = {
     "build_model": "stremn.networks.presets",
     "build_policy": "stremn.memory.policies",
     "load_model": "stremn.networks.pretrained",
+    "mask_from": "stremn.prompting.masks",
 }
 
 moved.install()
@@ -64,6 +66,7 @@ __all__ = [
     "build_model",
     "build_policy",
     "load_model",
+    "mask_from",
 ]
 
 

@@ -22,6 +22,7 @@ from stremn.cli.terminal import (
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
+    from stremn.media.finding import MaskFinder
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.results import Existing, ResultWriter
@@ -61,6 +62,14 @@ Size = Annotated[
         "STM, STCN 480)."
     ),
 ]
+PromptModel = Annotated[
+    str,
+    typer.Option(
+        help="What finds the object of a box or clicks: small (shipped), a weights file, or "
+        "grabcut (colors alone, no network)."
+    ),
+]
+PREVIEW = "preview.png"
 Every = Annotated[
     int | None,
     typer.Option(
@@ -120,6 +129,15 @@ def segment(
             help='`"x,y ..."`: with `--box` or `--click`, points that are not on the object.'
         ),
     ] = None,
+    objects: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--object",
+            help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: an object by box and points '
+            "together, at any frame; repeat it for more objects.",
+        ),
+    ] = None,
+    prompt_model: PromptModel = "small",
     model: Model = "small",
     slots: Slots = 6,
     policy: Policy = "evidence",
@@ -194,7 +212,8 @@ def segment(
         precision=precision,
     )
     with open_frames(source) as frames:
-        mask_of = masks_for(frames, mask, box, click, exclude)
+        find = _finder(prompt_model, device, box, click, objects)
+        mask_of = masks_for(frames, mask, box, click, exclude, objects or (), find)
         with ResultWriter(
             out,
             fps=frames.fps,
@@ -216,10 +235,38 @@ def segment(
             if adapt:
                 model = str(_adapted(model, frames, mask_of, adapt, device, writer, options))
             session = _session(writer.state_path, model, device=device, **options)
+            if limit == 1:
+                _write_preview(frames, mask_of, out)
             if writer.read_from:
                 frames.close()
                 frames = open_frames(source, start=writer.read_from)
             _run(frames, session, mask_of, writer, limit)
+
+
+def _finder(
+    model: str, device: str, box: str | None, click: str | None, objects: list[str] | None
+) -> MaskFinder:
+    """Return what finds objects; a network is loaded only where there is something to find."""
+    from stremn.media.finding import grab_cut
+
+    if box is None and click is None and not objects:
+        return grab_cut
+    from stremn.prompting.masks import mask_finder
+
+    return mask_finder(model, device=device)
+
+
+def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
+    """Write the first frame with the given objects over it."""
+    from PIL import Image
+
+    from stremn.media.masks import overlay
+
+    first = frames.peek()
+    mask = mask_of(first)
+    assert mask is not None  # `masks_for` sees to that
+    Image.fromarray(overlay(first.image, mask.labels)).save(out / PREVIEW)
+    say(f"The given objects are drawn in {out / PREVIEW}.")
 
 
 def asked(model: str, size: int | None, reach: float | None, every: int | None) -> Usual:

@@ -47,11 +47,16 @@ def train(
     """
     from stremn.training.prediction import recipes as prediction_recipes
     from stremn.training.processes import leave_processes
+    from stremn.training.prompting import recipes as prompt_recipes
     from stremn.training.segmentation import recipes
 
     logging.getLogger("stremn").setLevel(logging.INFO)
-    task = prediction_recipes if prediction_recipes.is_prediction_recipe(recipe) else recipes
-    text = task.train(recipe, changes or [], out, resume=resume, dry_run=dry_run)
+    run = recipes.train
+    if prompt_recipes.is_prompt_recipe(recipe):
+        run = prompt_recipes.train
+    elif prediction_recipes.is_prediction_recipe(recipe):
+        run = prediction_recipes.train
+    text = run(recipe, changes or [], out, resume=resume, dry_run=dry_run)
     show(text)
     leave_processes()
 

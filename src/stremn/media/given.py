@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stremn.errors import StremnError
+from stremn.media.finding import Click, MaskFinder, grab_cut
 from stremn.media.frames import Frame, FrameSource
 from stremn.media.mask_check import diagnose
 from stremn.media.mask_sets import open_masks
-from stremn.media.masks import LabelMap, label_map
-from stremn.media.prompts import box_mask, clicks_mask, parse_box, parse_points
+from stremn.media.masks import LabelMap
+from stremn.media.object_prompts import ObjectPrompt, find_objects, parse_object
+from stremn.media.prompts import parse_box, parse_points
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,8 @@ def masks_for(
     box: str | None = None,
     click: str | None = None,
     exclude: str | None = None,
+    objects: Sequence[str] = (),
+    find: MaskFinder = grab_cut,
 ) -> MaskOf:
     """Return what gives the masks of `frames`, from one of the ways to say them.
 
@@ -37,6 +41,9 @@ def masks_for(
         box: "x,y,width,height" round the object in the first frame.
         click: "x,y x,y ..." points on the object in the first frame.
         exclude: points that are not on it; with `box` or `click`.
+        objects: "id=2 box=x,y,w,h on=x,y off=x,y at=120" for each object, at any frame; with
+            `mask`, `box` or `click` too.
+        find: what finds an object from a box or points.
 
     Raises:
         StremnError: none of the ways, or more than one; masks that are not there; a first mask
@@ -44,21 +51,61 @@ def masks_for(
     """
     ways = {"--mask": mask, "--box": box, "--click": click}
     given = [name for name, way in ways.items() if way is not None]
-    if not given:
+    if not given and not objects:
         raise StremnError(
-            "Say which object to follow: --mask FILE (or a folder of masks), --box x,y,w,h or "
-            "--click x,y."
+            "Say which object to follow: --mask FILE (or a folder of masks), --box x,y,w,h, "
+            '--click x,y or --object "box=x,y,w,h".'
         )
     if len(given) > 1:
         raise StremnError(
             f"Say which object to follow in one way; got {' and '.join(given)} together."
         )
-    if exclude is not None and mask is not None:
-        raise StremnError("--exclude goes with --box or --click, not with --mask.")
-    if mask is not None:
-        return _from_files(frames, mask)
-    first = _prompted(frames.peek(), box, click, exclude)
-    return lambda frame: first if frame.index == 0 else None
+    if exclude is not None and (mask is not None or not given):
+        raise StremnError("--exclude goes with --box or --click.")
+    files = None if mask is None else _from_files(frames, mask)
+    prompts = [parse_object(text) for text in objects]
+    if box is not None or click is not None:
+        prompts.insert(0, _short_form(box, click, exclude))
+    return _with_prompts(frames, files, prompts, find) if prompts else files or _no_mask
+
+
+def _no_mask(frame: Frame) -> LabelMap | None:
+    return None
+
+
+def _short_form(box: str | None, click: str | None, exclude: str | None) -> ObjectPrompt:
+    """Return object 1 in the first frame, as --box or --click and --exclude give it."""
+    on = [Click(x, y, True) for x, y in parse_points(click)] if click is not None else []
+    off = [Click(x, y, False) for x, y in parse_points(exclude)] if exclude else []
+    return ObjectPrompt(1, None if box is None else parse_box(box), (*on, *off), 0)
+
+
+def _with_prompts(
+    frames: FrameSource, files: MaskOf | None, prompts: Sequence[ObjectPrompt], find: MaskFinder
+) -> MaskOf:
+    """Return masks from files, and over them the objects that prompts find in their frames."""
+
+    def mask_of(frame: Frame) -> LabelMap | None:
+        begun = files(frame) if files is not None else None
+        here = [prompt for prompt in prompts if prompt.at == frame.index]
+        return find_objects(frame.image, here, begun, find) if here else begun
+
+    numbers = [(prompt.id, prompt.at) for prompt in prompts]
+    for number, at in numbers:
+        if numbers.count((number, at)) > 1:
+            raise StremnError(f"Object {number} is given twice in frame {at}; say it once.")
+    count = frames.count
+    late = max(prompt.at for prompt in prompts)
+    if count is not None and late >= count:
+        raise StremnError(
+            f"--object names frame {late}, but the video has {count} frames (0 first)."
+        )
+    first = mask_of(frames.peek())  # a mistake comes out before anything is computed
+    if first is None:
+        raise StremnError(
+            "No object is given in the first frame: give one --object without at=, or a --mask."
+        )
+    return lambda frame: first if frame.index == 0 else mask_of(frame)
 
 
 def _from_files(frames: FrameSource, mask: Path) -> MaskOf:
@@ -73,11 +120,3 @@ def _from_files(frames: FrameSource, mask: Path) -> MaskOf:
         if problem.kind in ("full", "inverted"):
             logger.warning("The mask %s: %s", mask, problem.text)
     return lambda frame: masks.at(frame.index)
-
-
-def _prompted(frame: Frame, box: str | None, click: str | None, exclude: str | None) -> LabelMap:
-    """Return object 1, found by GrabCut from a box or points."""
-    outside = parse_points(exclude) if exclude else []
-    if box is not None:
-        return label_map(box_mask(frame.image, parse_box(box), outside))
-    return label_map(clicks_mask(frame.image, parse_points(click or ""), outside))

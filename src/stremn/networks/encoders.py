@@ -105,7 +105,7 @@ class MemoryEncoder(Protocol):
         self,
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
         features: Float[Tensor, "b c16 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Return what is to be projected and stored.
@@ -118,7 +118,7 @@ class MemoryEncoder(Protocol):
         self,
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
     ) -> None:
         """Set the standardization from real frames (see `Standardize`)."""
         ...
@@ -132,10 +132,10 @@ class FullMemoryEncoder(nn.Module):
 
     local = True
 
-    def __init__(self, backbone: Backbone) -> None:
+    def __init__(self, backbone: Backbone, masks: int = MASKS) -> None:
         super().__init__()
         self.backbone = copy.deepcopy(backbone)
-        widen_first_convolution(self.backbone.stem, MASKS)
+        widen_first_convolution(self.backbone.stem, masks)
         self.standardize = Standardize(backbone.channels[2])
         self.width = backbone.channels[2]
 
@@ -143,7 +143,7 @@ class FullMemoryEncoder(nn.Module):
         self,
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
         features: Float[Tensor, "b c16 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Return features of the image under its masks; the query encoder's are not used."""
@@ -156,7 +156,7 @@ class FullMemoryEncoder(nn.Module):
         self,
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
     ) -> None:
         """Set the standardization from real frames (see `Standardize`)."""
         x = torch.cat([self.backbone.normalize(frames), masks], dim=1)
@@ -195,24 +195,24 @@ class SharedStemMemoryEncoder(nn.Module):
 
     local = True
 
-    def __init__(self, backbone: Backbone, hidden: int = 48) -> None:
+    def __init__(self, backbone: Backbone, hidden: int = 48, masks: int = MASKS) -> None:
         super().__init__()
         c4, _, c16 = backbone.channels
         self.stage8 = copy.deepcopy(backbone.stage8)
         self.stage16 = copy.deepcopy(backbone.stage16)
         self.mask_in = nn.Sequential(
-            nn.Conv2d(MASKS * 16, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, c4, 1)
+            nn.Conv2d(masks * 16, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, c4, 1)
         )
         self.mask_scale = nn.Parameter(torch.ones(1, c4, 1, 1))
         self.standardize = Standardize(c16)
-        self.width = c16 + 2 * MASKS
+        self.width = c16 + 2 * masks
         self.c4 = c4
 
     def forward(
         self,
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
         features: Float[Tensor, "b c16 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """Return features under the masks, with the masks' mean and largest value in each cell."""
@@ -230,7 +230,7 @@ class SharedStemMemoryEncoder(nn.Module):
         self,
         frames: Float[Tensor, "b 3 height width"],
         stem: Float[Tensor, "b c4 h4 w4"],
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
     ) -> None:
         """Set the standardization, and scale masks to the variance of the image at stride 4."""
         self.mask_scale.copy_(stem.float().std(dim=(0, 2, 3), keepdim=True))

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.networks.depthwise import DepthwiseConv
-from stremn.networks.model import STReMN
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -34,7 +33,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
 """oneDNN's name and numbers of each activation that can be fused."""
 
 
-def for_inference(model: STReMN) -> STReMN:
+def for_inference(model: Module) -> Module:
     """Return a model that shares `model`'s weights and computes the same, faster.
 
     Only CPUs have something to gain; for other devices, and number types or builds of PyTorch

@@ -188,7 +188,7 @@ class STReMN(nn.Module):
         )
 
     def encode_memory(
-        self, query: Query, masks: Float[Tensor, "b 2 height width"], frame: int
+        self, query: Query, masks: Float[Tensor, "b m height width"], frame: int
     ) -> Template:
         """Section 3.1: X^M of the frame under its masks, projected to a template."""
         features = self.memory_encoder(query.frames, query.stem, masks, query.features)
@@ -207,7 +207,7 @@ class STReMN(nn.Module):
     def encode_memory_within(
         self,
         query: Query,
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
         frame: int,
         windows: Sequence[Window],
     ) -> Template:
@@ -237,7 +237,7 @@ class STReMN(nn.Module):
         self,
         state: MemoryState,
         query: Query,
-        masks: Float[Tensor, "b 2 height width"],
+        masks: Float[Tensor, "b m height width"],
         *,
         frame: int,
         policy: UpdatePolicy,

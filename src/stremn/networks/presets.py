@@ -21,7 +21,12 @@ from stremn.memory.operations import (
 from stremn.memory.policies import Evidence, Learned, PlainEvidence
 from stremn.networks.backbones import Backbone, build_backbone
 from stremn.networks.decoders import MaskDecoder
-from stremn.networks.encoders import FullMemoryEncoder, QueryEncoder, SharedStemMemoryEncoder
+from stremn.networks.encoders import (
+    MASKS,
+    FullMemoryEncoder,
+    QueryEncoder,
+    SharedStemMemoryEncoder,
+)
 from stremn.networks.model import Projection, STReMN
 from stremn.networks.published import build_stcn, build_stm
 from stremn.networks.working_size import Margins
@@ -142,7 +147,7 @@ def build_model(
     """
     backbone = build_backbone(config.backbone) if backbone is None else backbone
     if config.family == "stremn":
-        model = _build_stremn(config, backbone)
+        model = build_stremn(config, backbone)
     else:
         model = _build_published(config, backbone, value_backbone)
     return model.to(memory_format=torch.channels_last)
@@ -179,12 +184,13 @@ def _build_published(
     )
 
 
-def _build_stremn(config: SegmentationConfig, backbone: Backbone) -> STReMN:
+def build_stremn(config: SegmentationConfig, backbone: Backbone, masks: int = MASKS) -> STReMN:
+    """Return the paper's network with fresh weights; frames are memorized under `masks` masks."""
     encoders = {"full": FullMemoryEncoder, "shared-stem": SharedStemMemoryEncoder}
     c4, c8, c16 = backbone.channels
     query_encoder = QueryEncoder(backbone)
     memory_encoder: FullMemoryEncoder | SharedStemMemoryEncoder = encoders[config.memory_encoder](
-        backbone
+        backbone, masks=masks
     )
     decoder = MaskDecoder(
         2 * config.value,

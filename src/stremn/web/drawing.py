@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from stremn.errors import StremnError
+from stremn.media.finding import Click, MaskFinder, grab_cut
 from stremn.media.frames import Picture
 from stremn.media.masks import LabelMap, Labels, label_map, overlay
-from stremn.media.prompts import Box, Point, box_mask, clicks_mask, refined_mask
+from stremn.media.prompts import Box, Point
 
 _MARK_SHARE = 120  # a mark's radius is this part of the frame's longer side
 
@@ -37,6 +38,7 @@ class Drawing:
         begun_with: the labels before anything was said: none, or what was found.
         target: id of the object that is corrected; None if the object at hand is a new one.
         given: the masks given for other frames, by their numbers.
+        find: what finds an object from clicks and a box.
     """
 
     frame: Picture
@@ -46,17 +48,18 @@ class Drawing:
     begun_with: Labels | None = None
     target: int | None = None
     given: Mapping[int, LabelMap] = field(default_factory=dict)
+    find: MaskFinder = grab_cut
 
     @classmethod
-    def on(cls, frame: Picture) -> "Drawing":
+    def on(cls, frame: Picture, find: MaskFinder = grab_cut) -> "Drawing":
         """Nothing said yet."""
-        return cls(frame, np.zeros(frame.shape[:2], dtype=np.uint16))
+        return cls(frame, np.zeros(frame.shape[:2], dtype=np.uint16), find=find)
 
     def correcting(self, index: int, frame: Picture, found: LabelMap) -> "Drawing":
         """A correction of what was found in frame `index`; what was said before stays given."""
         labels = found.labels.astype(np.uint16)
         target = found.ids[0] if found.ids else None
-        return Drawing(frame, labels, (), index, labels, target, self.masks())
+        return Drawing(frame, labels, (), index, labels, target, self.masks(), self.find)
 
     @property
     def number(self) -> int:
@@ -79,7 +82,7 @@ class Drawing:
     def cleared(self) -> "Drawing":
         """With nothing said about this frame."""
         if self.begun_with is None:
-            return Drawing.on(self.frame)
+            return Drawing.on(self.frame, self.find)
         ids = label_map(self.begun_with).ids
         target = ids[0] if ids else None
         return replace(self, labels=self.begun_with, marks=(), target=target)
@@ -123,13 +126,18 @@ class Drawing:
         Raises:
             StremnError: what was marked does not lead to an object.
         """
-        positive, negative = self._points(Tool.ON), self._points(Tool.OFF)
+        clicks = [
+            Click(x, y, tool is Tool.ON) for tool, (x, y) in self.marks if tool is not Tool.BOX
+        ]
+        others = (self.labels > 0) & (self.labels != self.number)
         known = self.labels == self.number
         if known.any() and self.box is None:
-            return refined_mask(self.frame, known, positive, negative) if self.marks else known
-        if positive:
-            return clicks_mask(self.frame, positive, negative, within=self.box)
-        return None if self.box is None else box_mask(self.frame, self.box, negative)
+            if not clicks:
+                return known
+            return self.find(self.frame, clicks=clicks, previous=known, others=others)
+        if self.box is None and not any(click.on for click in clicks):
+            return None
+        return self.find(self.frame, box=self.box, clicks=clicks, others=others)
 
     @cached_property
     def all_labels(self) -> Labels:

@@ -23,6 +23,7 @@ from stremn.web.runs import LIMITS, Followed, Limits, Options, Runs, StoppedErro
 if TYPE_CHECKING:
     import gradio
 
+    from stremn.media.finding import MaskFinder
     from stremn.networks.pretrained import Pretrained
 
 logger = logging.getLogger(__name__)
@@ -169,6 +170,12 @@ class _Page:
         with self.blocks:
             self._lay_out()
             self._connect()
+
+    @cached_property
+    def _find(self) -> "MaskFinder":
+        from stremn.prompting.masks import mask_finder
+
+        return mask_finder(device=self._device)
 
     @cached_property
     def _pretrained(self) -> "Pretrained":
@@ -373,7 +380,7 @@ class _Page:
         if video is None:
             return None, None, "", *nothing
         with self._told():
-            return *self._shown(Drawing.on(frame_of(video))), *nothing
+            return *self._shown(Drawing.on(frame_of(video), self._find)), *nothing
 
     def _correct(
         self, video: str | None, drawing: Drawing | None, index: int, visitor: str

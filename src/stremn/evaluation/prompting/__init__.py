@@ -1,0 +1,1 @@
+"""Score the masks of boxes and clicks."""

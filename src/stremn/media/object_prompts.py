@@ -1,0 +1,97 @@
+"""Objects given by box and points, in any frame: `id=2 box=x,y,w,h on=x,y off=x,y at=120`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from stremn.errors import StremnError
+from stremn.media.finding import Click, MaskFinder
+from stremn.media.frames import Picture
+from stremn.media.masks import LabelMap, label_map
+from stremn.media.prompts import Box, parse_box, parse_points
+
+KEYS = ("id", "box", "on", "off", "at")
+LARGEST_ID = 65535
+
+
+@dataclass(frozen=True)
+class ObjectPrompt:
+    """A prompt for one object.
+
+    Attributes:
+        id: of the object, from 1.
+        box: round it, or None.
+        clicks: points on and off it.
+        at: index of the frame.
+    """
+
+    id: int
+    box: Box | None
+    clicks: tuple[Click, ...]
+    at: int
+
+
+def parse_object(text: str) -> ObjectPrompt:
+    """Read "id=2 box=x,y,w,h on=x,y off=x,y at=120"; `on` and `off` may be repeated.
+
+    Raises:
+        StremnError: an unknown key, a value that is none, or neither box nor points.
+    """
+    number, at = 1, 0
+    box: Box | None = None
+    clicks: list[Click] = []
+    for part in text.split():
+        key, equals, value = part.partition("=")
+        if not equals or key not in KEYS:
+            raise StremnError(
+                f"--object cannot understand {part!r}: write key=value with the keys "
+                f'{", ".join(KEYS)}, as in "id=2 box=120,80,200,150 on=200,140 at=0".'
+            )
+        if key == "id":
+            number = _whole(key, value, 1, LARGEST_ID)
+        elif key == "at":
+            at = _whole(key, value, 0, 2**31)
+        elif key == "box":
+            box = parse_box(value)
+        else:
+            clicks += [Click(x, y, key == "on") for x, y in parse_points(value)]
+    if box is None and not any(click.on for click in clicks):
+        raise StremnError(f"--object {text!r} needs a box= or an on= that says where it is.")
+    return ObjectPrompt(number, box, tuple(clicks), at)
+
+
+def _whole(key: str, value: str, least: int, most: int) -> int:
+    if not value.isdecimal() or not least <= int(value) <= most:
+        raise StremnError(
+            f"--object: {key} is a whole number from {least} to {most}, got {value!r}."
+        )
+    return int(value)
+
+
+def find_objects(
+    frame: Picture, prompts: Sequence[ObjectPrompt], begun: LabelMap | None, find: MaskFinder
+) -> LabelMap:
+    """Return the label map of a frame's prompts, found one after the other.
+
+    A pixel that belongs to an object already is not given to the next.
+
+    Args:
+        frame: RGB.
+        prompts: of this frame.
+        begun: objects that are known, or None.
+        find: what finds an object.
+
+    Raises:
+        StremnError: a prompt does not fit the frame, or finds nothing.
+    """
+    shape = frame.shape[:2]
+    labels = np.zeros(shape, np.int64) if begun is None else begun.labels.astype(np.int64)
+    for prompt in prompts:
+        others = (labels > 0) & (labels != prompt.id)
+        found = find(frame, box=prompt.box, clicks=prompt.clicks, others=others)
+        labels[labels == prompt.id] = 0
+        labels[found] = prompt.id
+    return label_map(labels)

@@ -1,0 +1,119 @@
+"""Masks from boxes, clicks and rough masks with the prompt network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from stremn.media.finding import Click, MaskFinder, check_prompt, grab_cut, without_others
+from stremn.media.frames import Picture
+from stremn.media.prompts import Box, Point
+from stremn.prompting.planes import Prompt
+from stremn.prompting.prompter import PromptedFrame, Prompter
+from stremn.prompting.weights import SHIPPED, load_prompt_network
+
+GRAB_CUT = "grabcut"
+"""Name of the finder that needs no network."""
+
+ObjectMask = Bool[np.ndarray, "height width"]
+Probability = Float[np.ndarray, "height width"]
+
+
+def mask_finder(model: str | Path = SHIPPED, *, device: str = "auto") -> MaskFinder:
+    """Return what finds objects: the shipped network, a weights file's, or "grabcut".
+
+    Raises:
+        StremnError: no such weights, or an unknown device.
+    """
+    if str(model) == GRAB_CUT:
+        return grab_cut
+    return LearnedFinder(Prompter(load_prompt_network(model), device=device))
+
+
+class LearnedFinder:
+    """A `MaskFinder` with the prompt network.
+
+    Clicks are answered one after the other, each with the mask found before it. What was computed
+    for the latest frame is kept, so that one more click costs one more step.
+    """
+
+    def __init__(self, prompter: Prompter) -> None:
+        self._prompter = prompter
+        self._frame: Picture | None = None
+        self._marked: PromptedFrame | None = None
+        self._answers: dict[tuple[object, ...], Probability] = {}
+
+    def __call__(
+        self,
+        frame: Picture,
+        *,
+        box: Box | None = None,
+        clicks: Sequence[Click] = (),
+        previous: ObjectMask | None = None,
+        others: ObjectMask | None = None,
+    ) -> ObjectMask:
+        """Return the mask of one object; see `MaskFinder`."""
+        check_prompt(frame, box, clicks, previous)
+        if previous is not None and not clicks and box is None:
+            return without_others(previous, others)
+        marked = self._open(frame)
+        corners = None if box is None else (box.x, box.y, box.x + box.width, box.y + box.height)
+        known = None if others is None else others.tobytes()
+        begun = None if previous is None else previous.tobytes()
+        found = None if previous is None else previous.astype(np.float32)
+        steps = range(0 if found is None and corners is not None else 1, len(clicks) + 1)
+        for count in steps:
+            given = tuple(clicks[:count])
+            key = (corners, given, known, begun)
+            if key not in self._answers:
+                self._answers[key] = marked.find(Prompt(given, corners, found, others))
+            found = self._answers[key]
+        assert found is not None  # there is a box, a click or a mask
+        return without_others(found > 0.5, others)
+
+    def _open(self, frame: Picture) -> PromptedFrame:
+        if self._marked is None or self._frame is None or not np.array_equal(frame, self._frame):
+            self._frame, self._marked = frame, self._prompter.open(frame)
+            self._answers.clear()
+        return self._marked
+
+
+_finders: dict[tuple[str, str], MaskFinder] = {}
+
+
+def mask_from(
+    frame: Picture,
+    *,
+    box: Sequence[float] | None = None,
+    on: Sequence[Point] = (),
+    off: Sequence[Point] = (),
+    previous: ObjectMask | None = None,
+    others: ObjectMask | None = None,
+    model: str | Path = SHIPPED,
+    device: str = "auto",
+) -> ObjectMask:
+    """Return the mask of an object from a box, points, or a mask that is nearly right.
+
+    Args:
+        frame: "height width 3" RGB, uint8.
+        box: (x, y, width, height) in pixels, round the object.
+        on: points (x, y) on the object.
+        off: points that are not on it.
+        previous: a mask to refine.
+        others: pixels of other objects, which this one does not get.
+        model: "small" (shipped), a weights file, or "grabcut"; it is kept for the next call.
+        device: "auto", "cpu", "cuda", ...
+
+    Raises:
+        StremnError: no prompt, one that does not fit the frame or contradicts itself, no object
+            found, or no such weights.
+    """
+    key = (str(model), device)
+    if key not in _finders:
+        _finders[key] = mask_finder(model, device=device)
+    clicks = [*(Click(x, y, True) for x, y in on), *(Click(x, y, False) for x, y in off)]
+    place = None if box is None else Box(*box)
+    return _finders[key](frame, box=place, clicks=clicks, previous=previous, others=others)

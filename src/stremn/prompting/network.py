@@ -1,0 +1,85 @@
+"""The prompt network: the video network whose memory holds the same frame under its prompt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stremn.memory import operations as memory
+from stremn.memory.policies import build_policy
+from stremn.networks.backbones import STRIDE, build_backbone
+from stremn.networks.model import Query, STReMN
+from stremn.networks.presets import SegmentationConfig, build_stremn
+from stremn.prompting.planes import PLANES
+from stremn.segmentation.tracks import upsampled
+
+HINT_CHANNELS = 32
+"""Channels between a prompt's planes and what they add to the read."""
+
+
+class PromptNetwork(nn.Module):
+    """Write a frame under its prompt, read it with the same frame, decode the object's mask.
+
+    The memory, its `write` and its `read` are those of the video network. What was read is joined
+    by a small convolution of the prompt itself, which says where to look.
+    """
+
+    def __init__(self, model: STReMN, value: int) -> None:
+        """`model` memorizes frames under `PLANES` masks; `value` are its value's channels."""
+        super().__init__()
+        self.model = model
+        self.hint = nn.Sequential(
+            nn.Conv2d(PLANES, HINT_CHANNELS, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(HINT_CHANNELS, 2 * value, 1),
+        )
+        self.rule = build_policy("oldest")  # one slot: it takes the only template
+        last = self.hint[2]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def encode(self, frames: Float[Tensor, "b 3 height width"]) -> Query:
+        """Encode frames in [0, 1]: once, whatever the number of prompts on them."""
+        return self.model.encode_query(frames)
+
+    def forward(
+        self, query: Query, planes: Float[Tensor, "b planes height width"]
+    ) -> Float[Tensor, "b height width"]:
+        """Return each entry's logit at every pixel; `query` is of the same frames."""
+        model, size = self.model, (planes.shape[-2], planes.shape[-1])
+        masks = planes.to(query.stem.dtype)
+        state = model.empty_state(len(planes), 1, size)
+        state, _ = model.memorize(state, query, masks, frame=0, policy=self.rule)
+        found = memory.read(state, query.key, matching=model.matching)
+        hint = self.hint(F.avg_pool2d(masks, STRIDE)).permute(0, 2, 3, 1)
+        read, own = hint.tensor_split(2, dim=-1)
+        logits = model.decode(found + read, replace(query, value=query.value + own))
+        return upsampled(logits, query.frames)
+
+
+def build_prompt_network(config: SegmentationConfig) -> PromptNetwork:
+    """Return a prompt network with fresh weights, of the video network that `config` describes."""
+    model = build_stremn(config, build_backbone(config.backbone), PLANES)
+    return PromptNetwork(model.to(memory_format=torch.channels_last), config.value)
+
+
+@torch.no_grad()
+def start_from(network: PromptNetwork, video: STReMN) -> None:
+    """Copy the weights of a video network, as far as they fit.
+
+    The projections of the memory encoder see more planes: those that the video network has no
+    weights for start small.
+    """
+    theirs = video.state_dict()
+    features = video.query_encoder.channels[2]
+    for name, weight in network.model.state_dict().items():
+        source = theirs[name]
+        if source.shape == weight.shape:
+            weight.copy_(source)
+        elif name.endswith("conv.weight"):
+            weight.mul_(0.1)
+            weight[:, :features] = source[:, :features]

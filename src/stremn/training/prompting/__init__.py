@@ -1,0 +1,1 @@
+"""Train the prompt network: samples, loss, recipe."""

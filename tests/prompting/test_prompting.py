@@ -1,0 +1,353 @@
+"""Boxes, clicks and rough masks become masks with the prompt network."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import stremn
+from stremn.cli.app import app
+from stremn.errors import StremnError
+from stremn.evaluation.prompting.scores import PromptScores, iou
+from stremn.media.encoding import write_video
+from stremn.media.finding import Click, grab_cut
+from stremn.media.given import masks_for
+from stremn.media.object_prompts import ObjectPrompt, parse_object
+from stremn.media.prompts import Box
+from stremn.media.video import open_frames
+from stremn.networks.presets import PRESETS, build_model
+from stremn.prompting.masks import LearnedFinder, mask_finder
+from stremn.prompting.network import build_prompt_network, start_from
+from stremn.prompting.planes import Prompt, next_click, prompt_planes
+from stremn.prompting.weights import load_prompt_network
+from stremn.training.prompting import recipes
+from stremn.training.prompting.loss import PromptLoss, first_prompt
+from stremn.training.prompting.samples import PromptSamples, collate
+
+HEIGHT, WIDTH = 240, 320
+
+
+def scene() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An orange and a green ellipse on a textured blue ground, and where they are."""
+    rng = np.random.default_rng(0)
+    frame = (np.array([40, 70, 130]) + rng.integers(-25, 25, (HEIGHT, WIDTH, 3))).astype(np.uint8)
+    masks = []
+    for centre, color in (((110, 120), (220, 140, 40)), ((220, 110), (60, 180, 70))):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        cv2.ellipse(mask, centre, (45, 32), 20, 0, 360, 1, cv2.FILLED)
+        thing = np.array(color) + rng.integers(-25, 25, (HEIGHT, WIDTH, 3))
+        frame = np.where(mask[..., None] > 0, thing, frame).clip(0, 255).astype(np.uint8)
+        masks.append(mask > 0)
+    return frame, masks[0], masks[1]
+
+
+@pytest.fixture(scope="module")
+def find() -> LearnedFinder:
+    """The shipped network."""
+    finder = mask_finder(device="cpu")
+    assert isinstance(finder, LearnedFinder)
+    return finder
+
+
+# ---------------------------------------------------------------- prompts as planes
+
+
+def test_planes_show_every_part_of_a_prompt() -> None:
+    previous, others = np.full((32, 48), 0.25, np.float32), np.zeros((32, 48), bool)
+    others[0, 0] = True
+    clicks = (Click(10, 12, True), Click(30, 20, False))
+    planes = prompt_planes(Prompt(clicks, (4.0, 6.0, 20.0, 22.0), previous, others), (32, 48))
+    assert planes.shape == (5, 32, 48)
+    assert (planes[0] == 0.25).all()
+    assert planes[1, 12, 10] == 1
+    assert planes[1, 20, 30] == 0
+    assert planes[2, 20, 30] == 1
+    assert planes[3].sum() == 16 * 16
+    assert planes[3, 6, 4] == 1
+    assert planes[4].sum() == 1
+    assert prompt_planes(Prompt(), (32, 48)).sum() == 0
+
+
+def test_the_next_click_is_the_centre_of_the_largest_error() -> None:
+    truth, found = np.zeros((60, 80), bool), np.zeros((60, 80), bool)
+    truth[10:31, 20:41] = True
+    assert next_click(found, truth) == Click(30, 20, True)
+    found[10:31, 20:41] = True
+    found[40:51, 50:61] = True
+    assert next_click(found, truth) == Click(55, 45, False)
+    assert next_click(truth, truth) is None
+    ignored = np.zeros_like(truth)
+    ignored[40:51, 50:61] = True
+    assert next_click(found, truth, ignored) is None
+
+
+# ---------------------------------------------------------------- the network
+
+
+def test_the_hint_starts_as_nothing_and_the_video_weights_are_taken_over() -> None:
+    video = build_model(PRESETS["small"])
+    network = build_prompt_network(PRESETS["small"])
+    start_from(network, video)
+    own, theirs = network.model.state_dict(), video.state_dict()
+    same = [name for name in own if own[name].shape == theirs[name].shape]
+    assert all(torch.equal(own[name], theirs[name]) for name in same)
+    assert 0 < len(own) - len(same) < 6
+    planes = torch.rand(2, 5, 64, 64)
+    query = network.encode(torch.rand(2, 3, 64, 64))
+    before = network(query, planes)
+    assert before.shape == (2, 64, 64)
+    with torch.no_grad():
+        network.hint[0].weight.mul_(7)
+    torch.testing.assert_close(network(query, planes), before)
+    network(query, planes).sum().backward()
+    assert float(network.hint[2].weight.grad.abs().sum()) > 0
+    assert float(network.model.memory_value.conv.weight.grad.abs().sum()) > 0
+
+
+def test_weights_of_another_task_are_refused(tmp_path: Path) -> None:
+    weights = Path(stremn.__file__).parent / "weights" / "small.safetensors"
+    with pytest.raises(StremnError, match="holds a model for segmentation; expected one for prom"):
+        load_prompt_network(weights)
+    with pytest.raises(StremnError, match="nowhere"):
+        load_prompt_network(tmp_path / "nowhere.safetensors")
+
+
+# ---------------------------------------------------------------- finding objects
+
+
+def test_a_box_tight_or_loose_gives_the_object(find: LearnedFinder) -> None:
+    frame, orange, green = scene()
+    for truth in (orange, green):
+        x, y, w, h = cv2.boundingRect(truth.astype(np.uint8))
+        assert iou(find(frame, box=Box(x, y, w, h)), truth) > 0.9
+        assert iou(find(frame, box=Box(x - 9, y - 7, w + 18, h + 14)), truth) > 0.9
+
+
+def test_clicks_choose_the_object_and_correct_a_mask(find: LearnedFinder) -> None:
+    frame, orange, green = scene()
+    on_green = Click(220, 110, True)
+    found = find(frame, clicks=[on_green])
+    assert (found & green).sum() > 0.9 * green.sum()
+    assert (found & ~(orange | green)).sum() < 0.1 * green.sum()
+    less = find(frame, clicks=[Click(110, 120, False)], previous=orange | green)
+    assert not less[120, 110]
+    assert (less & green).sum() > 0.5 * green.sum(), "a click off never takes all away"
+
+
+def test_an_object_does_not_get_the_pixels_of_another(find: LearnedFinder) -> None:
+    frame, orange, _ = scene()
+    others = np.zeros_like(orange)
+    others[:, :110] = True
+    found = find(frame, box=Box(60, 80, 100, 80), others=others)
+    assert not (found & others).any()
+    assert iou(found, orange & ~others) > 0.8
+
+
+def test_the_same_prompt_again_costs_nothing_and_gives_the_same(
+    find: LearnedFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, _, _ = scene()
+    clicks = [Click(110, 120, True), Click(10, 10, False)]
+    first = find(frame, clicks=clicks)
+    monkeypatch.setattr(find, "_prompter", None)  # nothing is computed again
+    np.testing.assert_array_equal(find(frame, clicks=clicks), first)
+
+
+@pytest.mark.parametrize("name", ["small", "grabcut"])
+def test_prompts_that_cannot_be_answered(name: str) -> None:
+    frame, orange, _ = scene()
+    find = mask_finder(name, device="cpu")
+    cases = [
+        ({}, "Say what to find"),
+        ({"clicks": [Click(400, 5, True)]}, "click 400,5 is outside the frame of 320x240"),
+        ({"clicks": [Click(9, 5, True), Click(9, 5, False)]}, "on the object and off it"),
+        ({"box": Box(400, 5, 20, 20)}, "no part inside the frame"),
+        ({"box": Box(4, 5, 2, 2)}, "too small: 2x2 pixels"),
+        ({"previous": orange, "others": np.ones_like(orange)}, "No object was found"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(StremnError, match=message):
+            find(frame, **arguments)
+
+
+def test_from_python() -> None:
+    frame, orange, _ = scene()
+    found = stremn.mask_from(frame, box=(60, 80, 100, 80), on=[(110, 120)], device="cpu")
+    assert iou(found, orange) > 0.85
+    assert iou(stremn.mask_from(frame, box=(60, 80, 100, 80), model="grabcut"), orange) > 0.85
+
+
+# ---------------------------------------------------------------- objects in words
+
+
+def test_an_object_in_words() -> None:
+    expected = ObjectPrompt(
+        2, Box(1, 2, 30, 40), (Click(5, 6, True), Click(7, 8, False), Click(9, 9, True)), 12
+    )
+    assert parse_object("id=2 box=1,2,30,40 on=5,6 off=7,8 on=9,9 at=12") == expected
+    assert parse_object("on=5,6") == ObjectPrompt(1, None, (Click(5, 6, True),), 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "needs a box= or an on="),
+        ("off=3,4", "needs a box= or an on="),
+        ("box=1,2,3", "A box is four numbers"),
+        ("id=0 on=1,1", "id is a whole number from 1"),
+        ("at=-1 on=1,1", "at is a whole number from 0"),
+        ("near=1,1", "cannot understand 'near=1,1'"),
+        ("on", "cannot understand 'on'"),
+    ],
+)
+def test_text_that_is_no_object(text: str, message: str) -> None:
+    with pytest.raises(StremnError, match=message):
+        parse_object(text)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    frame, _, _ = scene()
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(path, [np.roll(frame, 2 * i, axis=1) for i in range(4)], 25)
+    return path
+
+
+def test_objects_of_several_frames(clip: Path) -> None:
+    with open_frames(clip) as frames:
+        texts = ["id=3 box=60,80,100,80", "id=5 box=170,70,100,80 at=2"]
+        mask_of = masks_for(frames, objects=texts, find=grab_cut)
+        masks = [mask_of(frame) for frame in frames]
+    assert [None if mask is None else mask.ids for mask in masks] == [(3,), None, (5,), None]
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        (["on=5,5 at=2"], "No object is given in the first frame"),
+        (["on=110,120", "on=110,120"], "Object 1 is given twice in frame 0"),
+        (["on=110,120", "on=110,120 at=99"], "names frame 99, but the video has 4 frames"),
+    ],
+)
+def test_objects_that_do_not_fit_the_video(clip: Path, objects: list[str], message: str) -> None:
+    with open_frames(clip) as frames, pytest.raises(StremnError, match=message):
+        masks_for(frames, objects=objects, find=grab_cut)
+
+
+def test_a_preview_from_the_command_line(clip: Path, tmp_path: Path) -> None:
+    arguments = [
+        "segment", str(clip), "--object", "id=7 box=60,80,100,80 on=110,120",
+        "--object", "id=9 on=220,110", "--limit", "1", "--size", "128", "--device", "cpu",
+        "-o", str(tmp_path / "out"),
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    with Image.open(tmp_path / "out" / "preview.png") as preview:
+        assert preview.size == (WIDTH, HEIGHT)
+    with Image.open(tmp_path / "out" / "masks" / "00000.png") as mask:
+        saved = np.asarray(mask)
+    _, orange, green = scene()
+    assert iou(saved == 7, orange) > 0.85
+    assert ((saved == 9) & green).sum() > 0.8 * green.sum()
+
+
+# ---------------------------------------------------------------- scores and training
+
+
+def test_clicks_to_a_threshold() -> None:
+    scores = PromptScores("x", 0.9, 0.8, (0.5, 0.86, 0.84, 0.91))
+    assert scores.clicks_to(0.85) == 2
+    assert scores.clicks_to(0.9) == 4
+    assert scores.clicks_to(0.95) == 4
+    assert scores.values()["3 clicks"] == 0.84
+    assert iou(np.zeros((2, 2), bool), np.zeros((2, 2), bool)) == 1.0
+
+
+def make_stills(root: Path) -> None:
+    frame, orange, green = scene()
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        Image.fromarray(np.roll(frame, ord(name), axis=1)).save(root / "images" / f"{name}.png")
+        ids = np.roll((orange + 2 * green).astype(np.uint8), ord(name), axis=1)
+        Image.fromarray(ids).save(root / "masks" / f"{name}.png")
+
+
+def test_scores_from_the_command_line(tmp_path: Path) -> None:
+    make_stills(tmp_path / "stills")
+    (tmp_path / "names.txt").write_text("b\n", encoding="utf-8")
+    arguments = [
+        "evaluate", "prompts", "--root", str(tmp_path / "stills"), "--layout", "folder",
+        "--names", str(tmp_path / "names.txt"), "--clicks", "2", "--device", "cpu",
+        "-o", str(tmp_path / "out"),
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert "NoC@85%" in result.stdout
+    saved = json.loads((tmp_path / "out" / "prompts.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in saved["objects"]] == ["b/1", "b/2"]
+    assert saved["summary"]["box"][0] > 0.6
+
+
+def test_samples_and_prompts_are_those_of_their_number(tmp_path: Path) -> None:
+    make_stills(tmp_path)
+    sets = recipes._open(
+        recipes.PromptRecipe.model_validate(
+            {
+                "prompts": {},
+                "stills": {"made": {"path": str(tmp_path), "kind": "instances"}},
+                "train": {"steps": 1, "lr": 1e-3},
+            }
+        ),
+        tmp_path / "recipe.toml",
+    )
+    samples = PromptSamples(list(sets.values()), [1.0], 8, side=64, seed=5)
+    for index in range(8):
+        frame, codes = samples[index]
+        again = samples[index]
+        np.testing.assert_array_equal(frame, again[0])
+        np.testing.assert_array_equal(codes, again[1])
+        assert frame.shape == (64, 64, 3)
+        assert 0.002 < (codes == 1).mean() < 0.85
+        prompt = first_prompt(np.random.default_rng(index), codes == 1, None)
+        assert prompt.clicks or prompt.box is not None or prompt.previous is not None
+    batch = collate([samples[index] for index in range(2)])
+    report = PromptLoss(rounds=1)(build_prompt_network(PRESETS["small"]), batch, 0.0)
+    assert torch.isfinite(report.loss)
+    report.loss.backward()
+
+
+def test_a_training_by_a_recipe(tmp_path: Path) -> None:
+    make_stills(tmp_path / "stills")
+    (tmp_path / "held.txt").write_text("c\n", encoding="utf-8")
+    text = f"""
+[prompts]
+batch = 2
+side = 64
+held_out = "held.txt"
+[stills.made]
+path = "{tmp_path / "stills"}"
+kind = "instances"
+[train]
+steps = 2
+lr = 1e-4
+"""
+    (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+    said = recipes.train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
+    assert said == "2 steps of 2 pictures from made 2."
+    recipes.train(
+        tmp_path / "recipe.toml",
+        ["train.device=cpu"],
+        tmp_path / "out",
+        resume=False,
+        dry_run=False,
+    )
+    trained = load_prompt_network(tmp_path / "out" / "last.safetensors")
+    assert next(trained.parameters()).device.type == "cpu"
+    (tmp_path / "held.txt").unlink()
+    with pytest.raises(StremnError, match=r"held_out.* cannot be read"):
+        recipes.train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
