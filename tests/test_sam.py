@@ -158,7 +158,7 @@ def test_boxes_and_clicks_reach_the_models_prompt_encoder() -> None:
     model = tiny_sam()
     prompt = Prompt(box=(10, 12, 20, 16), clicks=[(15, 20)], exclude=[(60, 40)])
     result = SamSession(model, device="cpu").step(noisy_square(0), prompts={3: prompt})
-    own = session_class(model)()
+    own = session_class(model)(dtype=torch.float32)
     scale = np.array([64 / 80, 64 / 48])
     points = np.array([[10, 12], [30, 28], [15, 20], [60, 40]]) * scale
     own.add_point_inputs(

@@ -351,3 +351,12 @@ lr = 1e-4
     (tmp_path / "held.txt").unlink()
     with pytest.raises(StremnError, match=r"held_out.* cannot be read"):
         recipes.train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
+
+
+def test_the_recipe_of_the_shipped_weights_is_read() -> None:
+    path = Path(__file__).parents[2] / "recipes" / "prompt-small.toml"
+    recipe = recipes._read(path, [])
+    assert recipes.is_prompt_recipe(path)
+    assert recipe.prompts.held_out == "prompt-held-out.txt"
+    names = (path.parent / recipe.prompts.held_out).read_text(encoding="utf-8").split()
+    assert len(set(names)) == 200

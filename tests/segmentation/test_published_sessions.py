@@ -271,9 +271,9 @@ def test_a_converted_file_segments_from_the_command_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With tiny backbones in the place of ResNets: they are built from the file's configuration."""
-    import stremn.segmentation as segmentation
+    from stremn.networks import presets
 
-    monkeypatch.setattr(segmentation, "build_backbone", lambda name: tiny_backbone())
+    monkeypatch.setattr(presets, "build_backbone", lambda name: tiny_backbone())
     for family in FAMILIES:
         tiny_published(family).save(folder / f"{family}.safetensors")
         out = folder / family

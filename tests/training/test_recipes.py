@@ -137,7 +137,9 @@ def recipe(tmp_path: Path, data: Path) -> Path:
     return path
 
 
-VOS_RECIPES = sorted(p.stem for p in RECIPES.glob("*.toml") if not p.stem.startswith("prediction"))
+VOS_RECIPES = sorted(
+    p.stem for p in RECIPES.glob("*.toml") if not p.stem.startswith(("prediction", "prompt"))
+)
 
 
 @pytest.mark.parametrize("name", VOS_RECIPES)
