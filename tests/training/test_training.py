@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import two_processes
 from accelerate.state import PartialState
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-import two_processes
 from stremn.core import hardware
 from stremn.errors import StremnError
 from stremn.training.config import TrainConfig, refuse_differences
