@@ -1,6 +1,7 @@
 """Boxes, clicks and rough masks become masks with the prompt network."""
 
 import json
+import threading
 from pathlib import Path
 
 import cv2
@@ -24,6 +25,7 @@ from stremn.networks.presets import PRESETS, build_model
 from stremn.prompting.masks import LearnedFinder, mask_finder
 from stremn.prompting.network import build_prompt_network, start_from
 from stremn.prompting.planes import Prompt, next_click, prompt_planes
+from stremn.prompting.prompter import PromptedFrame
 from stremn.prompting.weights import load_prompt_network
 from stremn.training.prompting import recipes
 from stremn.training.prompting.loss import PromptLoss, first_prompt
@@ -156,6 +158,28 @@ def test_the_same_prompt_again_costs_nothing_and_gives_the_same(
     first = find(frame, clicks=clicks)
     monkeypatch.setattr(find, "_prompter", None)  # nothing is computed again
     np.testing.assert_array_equal(find(frame, clicks=clicks), first)
+
+
+def test_the_same_click_on_two_frames_at_once_gives_each_its_own_mask(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, _, _ = scene()
+    second = np.ascontiguousarray(first[:, ::-1])
+    clicks = [Click(160, 120, True)]
+    expected = mask_finder(device="cpu")(second, clicks=clicks)
+    shared, answer = mask_finder(device="cpu"), PromptedFrame.find
+    other = threading.Thread(target=lambda: shared(second, clicks=clicks))
+
+    def interrupted(marked: PromptedFrame, prompt: Prompt) -> np.ndarray:
+        if other.ident is None:  # the second caller comes while the first is being answered
+            other.start()
+            other.join(timeout=2)
+        return answer(marked, prompt)
+
+    monkeypatch.setattr(PromptedFrame, "find", interrupted)
+    assert not np.array_equal(shared(first, clicks=clicks), expected)
+    other.join()
+    np.testing.assert_array_equal(shared(second, clicks=clicks), expected)
 
 
 @pytest.mark.parametrize("name", ["small", "grabcut"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,7 +38,8 @@ class LearnedFinder:
     """A `MaskFinder` with the prompt network.
 
     Clicks are answered one after the other, each with the mask found before it. What was computed
-    for the latest frame is kept, so that one more click costs one more step.
+    for the latest frame is kept, so that one more click costs one more step. Several threads may
+    share a finder: they are answered one at a time.
     """
 
     def __init__(self, prompter: Prompter) -> None:
@@ -45,6 +47,7 @@ class LearnedFinder:
         self._frame: Picture | None = None
         self._marked: PromptedFrame | None = None
         self._answers: dict[tuple[object, ...], Probability] = {}
+        self._lock = threading.Lock()  # an answer is kept with the frame that it belongs to
 
     def __call__(
         self,
@@ -59,18 +62,19 @@ class LearnedFinder:
         check_prompt(frame, box, clicks, previous)
         if previous is not None and not clicks and box is None:
             return without_others(previous, others)
-        marked = self._open(frame)
         corners = None if box is None else (box.x, box.y, box.x + box.width, box.y + box.height)
         known = None if others is None else others.tobytes()
         begun = None if previous is None else previous.tobytes()
         found = None if previous is None else previous.astype(np.float32)
         steps = range(0 if found is None and corners is not None else 1, len(clicks) + 1)
-        for count in steps:
-            given = tuple(clicks[:count])
-            key = (corners, given, known, begun)
-            if key not in self._answers:
-                self._answers[key] = marked.find(Prompt(given, corners, found, others))
-            found = self._answers[key]
+        with self._lock:
+            marked = self._open(frame)
+            for count in steps:
+                given = tuple(clicks[:count])
+                key = (corners, given, known, begun)
+                if key not in self._answers:
+                    self._answers[key] = marked.find(Prompt(given, corners, found, others))
+                found = self._answers[key]
         assert found is not None  # there is a box, a click or a mask
         return without_others(found > 0.5, others)
 
