@@ -21,6 +21,7 @@ from stremn.cli import panels
 from stremn.cli.app import app, main
 from stremn.cli.evaluate import evaluate_app
 from stremn.cli.segment import asked, segment
+from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
@@ -117,8 +118,24 @@ def test_resumed_run_equals_uninterrupted_one(clip, mask, tmp_path):
     assert (whole / "overlay.mp4").read_bytes() == (parts / "overlay.mp4").read_bytes()
 
 
+@pytest.fixture
+def not_under_nohup():
+    """SIGHUP as a terminal's programs have it, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_an_ignored_hang_up_stays_ignored(not_under_nohup):
+    assert signal.SIGHUP in stopping_signals()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    assert stopping_signals() == (signal.SIGINT, signal.SIGTERM)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_stopped_run_goes_on_where_it_stopped(clip, mask, tmp_path, monkeypatch, number):
+def test_a_stopped_run_goes_on_where_it_stopped(
+    clip, mask, tmp_path, monkeypatch, number, not_under_nohup
+):
     step = SegmentationSession.step
 
     def stopped_in_the_middle(self, *arguments):
