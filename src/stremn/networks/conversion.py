@@ -160,7 +160,7 @@ def from_official(tensors: Mapping[str, Tensor], name: str) -> Pretrained:
     rest = {ours: tensors[theirs] for ours, theirs in _rest(model, family).items()}
     if family.logits == 2:
         rest = {k: x[1:] - x[:1] if k.startswith("decoder.logit.") else x for k, x in rest.items()}
-    model.load_state_dict(rest, strict=False)
+    model.load_state_dict(model.state_dict() | rest)  # the backbones are filled already
     return Pretrained(model.eval().requires_grad_(False), config)
 
 

@@ -252,11 +252,3 @@ def _part_at(
     column = min(max(round(click.x), 0), parts.shape[1] - 1)
     part = parts[row, column]
     return None if part == 0 else parts == part
-
-
-def as_mask(
-    probability: Float[np.ndarray, "height width"], prompt: Prompt
-) -> Bool[np.ndarray, "height width"]:
-    """Return the object's mask: pixels more likely on it than off it, that no other object has."""
-    mask = probability > 0.5
-    return mask if prompt.others is None else mask & ~prompt.others

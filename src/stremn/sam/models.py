@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
@@ -128,26 +125,6 @@ def load_sam(source: str | Path) -> SamModel:
             f"The weights of {source} cannot be read ({_first_line(error)}). Get them again."
         ) from error
     return of_network(network)
-
-
-def is_transformers(source: str | Path) -> bool:
-    """Whether a folder or hub id holds a model of transformers; a hub id is asked for."""
-    path = Path(source)
-    if path.is_dir():
-        return _names_a_type(path / "config.json")
-    if path.exists() or path.suffix == ".safetensors" or str(source).count("/") != 1:
-        return False
-    try:
-        return _names_a_type(Path(hf_hub_download(str(source), "config.json")))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
-        return False  # whoever loads it says what is wrong
-
-
-def _names_a_type(path: Path) -> bool:
-    try:
-        return "model_type" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def model_type(source: str | Path) -> str:
