@@ -22,10 +22,10 @@ _SCALE = 2  # balloons are drawn this much larger and averaged, for smooth edges
 _PAN = 0.5  # of the camera, in pixels a frame in the nearest layer
 _LIGHT = np.float32([-0.48, -0.58, 0.66])  # unit vector towards the sun: left, up, out of the frame
 
-Plane = Float[np.ndarray, "height width"]
+Plane = Float[np.ndarray, "rows columns"]
 Image = Float[np.ndarray, "height width 3"]
-Layer = Float[np.ndarray, "height width 4"]
-"""Red, green, blue and coverage, in [0, 1]."""
+Layer = Float[np.ndarray, "_ _ 4"]
+"""Red, green, blue and coverage, in [0, 1], of any size."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class _Balloon:
         out = np.sqrt(np.clip(1 - across**2, 0, 1))
         lit = across * _LIGHT[0] + np.clip(y, -1, 1) * _LIGHT[1] + out * _LIGHT[2]
         shade = 0.42 + 0.62 * np.clip(lit, 0, 1) - 0.10 * (seam > 0.93)
-        basket = (np.abs(x) < 0.17) & (y > 1.75) & (y < 2.0)
-        ropes = (np.abs(np.abs(x) - 0.15) < 0.018) & (y > 1.4) & (y < 1.78)
+        basket = (np.abs(x) < 0.24) & (y > 1.5) & (y < 1.85)
+        skirt = (np.abs(x) < 0.17) & (y > 1.4) & (y <= 1.5)
         layer = np.zeros((*size, 4), np.float32)
         layer[envelope, :3] = (color * shade[..., None])[envelope]
-        layer[basket, :3] = (0.36, 0.22, 0.11)
-        layer[basket & (y < 1.79), :3] = (0.55, 0.38, 0.2)
-        layer[ropes, :3] = (0.2, 0.16, 0.12)
-        layer[..., 3] = envelope | basket | ropes
+        layer[basket, :3] = 0.7 * np.float32(self.colors[0])
+        layer[basket & (y < 1.57), :3] = 0.8 * np.float32(self.colors[1])
+        layer[skirt, :3] = 0.6 * np.float32(self.colors[0])
+        layer[..., 3] = envelope | basket | skirt
         return layer
 
 
@@ -184,7 +184,7 @@ def _noise(
 
 def _ridge(
     random: np.random.Generator, width: int, level: float, rise: float, cell: float
-) -> Plane:
+) -> Float[np.ndarray, " width"]:
     """Return for each column the row at which land begins."""
     return level - rise * _noise(random, (1, width), cell, 6)[0]
 
