@@ -20,7 +20,9 @@ WIDTH, HEIGHT, FRAMES, RATE = 640, 360, 120, 24
 _MIDDLE = 1.1, 1.1
 _SCALE = 2  # balloons are drawn this much larger and averaged, for smooth edges
 _PAN = 0.5  # of the camera, in pixels a frame in the nearest layer
-_LIGHT = np.float32([-0.48, -0.58, 0.66])  # unit vector towards the sun: left, up, out of the frame
+_LIGHT = np.array(
+    [-0.48, -0.58, 0.66], np.float32
+)  # unit vector towards the sun: left, up, out of the frame
 
 Plane = Float[np.ndarray, "rows columns"]
 Image = Float[np.ndarray, "height width 3"]
@@ -38,6 +40,10 @@ class _Landscape:
     trees: Layer
 
 
+def _floats(values: object) -> Float[np.ndarray, "..."]:
+    return np.asarray(values, np.float32)
+
+
 @dataclass(frozen=True)
 class _Balloon:
     """A balloon: how it looks, and where it is at each time in [0, 1]."""
@@ -50,15 +56,16 @@ class _Balloon:
 
     def place(self, time: float) -> tuple[float, float, float]:
         """Return column, row and radius in pixels."""
-        along = np.float64(self.start) + time * (np.float64(self.end) - np.float64(self.start))
-        column, row, radius = along
+        column, row, radius = (
+            a + time * (b - a) for a, b in zip(self.start, self.end, strict=True)
+        )
         return column, row + 5 * np.sin(7 * time + self.gores), radius
 
     def draw(self, time: float) -> Layer:
         """Draw it enlarged on a tight rectangle, its envelope's middle at `_MIDDLE` radii."""
         radius = self.place(time)[2] * _SCALE
         size = round(3.2 * radius), round(2.2 * radius)
-        y, x = np.mgrid[: size[0], : size[1]].astype(np.float32) / np.float32(radius)
+        y, x = np.mgrid[: size[0], : size[1]].astype(np.float32) / radius
         x, y = x - _MIDDLE[0], y - _MIDDLE[1]
         # The envelope: half a sphere above, a cone with a round shoulder below.
         below = np.clip(y / 1.45, 0, 1)
@@ -67,10 +74,10 @@ class _Balloon:
         across = np.clip(x / np.maximum(half, 1e-3), -1, 1)
         longitude = np.arcsin(across) + 0.9 * time
         gore = np.floor(longitude * self.gores / np.pi).astype(int) % len(self.colors)
-        color = np.float32(self.colors)[gore]
+        color = _floats(self.colors)[gore]
         if self.band:
             zone = np.abs(y - 0.15) < self.band
-            color[zone] = np.float32(self.colors)[(gore[zone] + 1) % len(self.colors)]
+            color[zone] = _floats(self.colors)[(gore[zone] + 1) % len(self.colors)]
         seam = np.abs((longitude * self.gores / np.pi) % 1 - 0.5) * 2
         out = np.sqrt(np.clip(1 - across**2, 0, 1))
         lit = across * _LIGHT[0] + np.clip(y, -1, 1) * _LIGHT[1] + out * _LIGHT[2]
@@ -79,9 +86,9 @@ class _Balloon:
         skirt = (np.abs(x) < 0.17) & (y > 1.4) & (y <= 1.5)
         layer = np.zeros((*size, 4), np.float32)
         layer[envelope, :3] = (color * shade[..., None])[envelope]
-        layer[basket, :3] = 0.7 * np.float32(self.colors[0])
-        layer[basket & (y < 1.57), :3] = 0.8 * np.float32(self.colors[1])
-        layer[skirt, :3] = 0.6 * np.float32(self.colors[0])
+        layer[basket, :3] = 0.7 * _floats(self.colors[0])
+        layer[basket & (y < 1.57), :3] = 0.8 * _floats(self.colors[1])
+        layer[skirt, :3] = 0.6 * _floats(self.colors[0])
         layer[..., 3] = envelope | basket | skirt
         return layer
 
@@ -129,10 +136,10 @@ def _placed(balloon: _Balloon, time: float) -> tuple[int, int, Layer]:
     column, row, radius = balloon.place(time)
     drawn = balloon.draw(time)
     factor = 1 / _SCALE
-    small = cv2.resize(drawn, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    small = _floats(cv2.resize(drawn, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
     small[..., :3] /= np.maximum(small[..., 3:], 1e-3)
     left, top = column - _MIDDLE[0] * radius, row - _MIDDLE[1] * radius
-    move = np.float32([[1, 0, left % 1], [0, 1, top % 1]])
+    move = _floats([[1, 0, left % 1], [0, 1, top % 1]])
     size = (small.shape[1] + 1, small.shape[0] + 1)
     return int(top), int(left), np.asarray(cv2.warpAffine(small, move, size), np.float32)
 
@@ -152,7 +159,7 @@ def _over(image: Image, layer: Layer) -> Image:
 
 def _shifted(wide: Float[np.ndarray, "h wide c"], pixels: float) -> Float[np.ndarray, "h width c"]:
     """Return the part of a wide picture that the camera sees after moving right."""
-    move = np.float32([[1, 0, -pixels], [0, 1, 0]])
+    move = _floats([[1, 0, -pixels], [0, 1, 0]])
     return np.asarray(cv2.warpAffine(wide, move, (WIDTH, len(wide))), np.float32)
 
 
@@ -204,7 +211,7 @@ def _land(
         0.5 + 2.2 * slope + 0.5 * (_noise(random, (HEIGHT, width), 3 * cell) - 0.5), 0, 1
     )
     layer = np.empty((HEIGHT, width, 4), np.float32)
-    layer[..., :3] = np.float32(dark) + tone[..., None] * (np.float32(light) - np.float32(dark))
+    layer[..., :3] = _floats(dark) + tone[..., None] * (_floats(light) - _floats(dark))
     layer[..., 3] = np.clip(np.arange(HEIGHT)[:, None] - ridge[None], 0, 1)
     return layer
 
@@ -212,7 +219,7 @@ def _land(
 def _landscape(random: np.random.Generator) -> _Landscape:
     width = WIDTH + round(_PAN * FRAMES) + 2
     down = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None, None]
-    sky = np.float32([0.26, 0.47, 0.78]) * (1 - down) + np.float32([0.86, 0.89, 0.92]) * down
+    sky = _floats([0.26, 0.47, 0.78]) * (1 - down) + _floats([0.86, 0.89, 0.92]) * down
     clouds = np.clip(2.6 * _noise(random, (HEIGHT, width), 150, 7) - 1.25, 0, 1)[..., None]
     puff = 0.80 + 0.2 * _noise(random, (HEIGHT, width), 60)[..., None]
     sky = sky * (1 - 0.85 * clouds) + puff * 0.85 * clouds
@@ -234,7 +241,7 @@ def _landscape(random: np.random.Generator) -> _Landscape:
     )
     _plant(random, hills, 260, (4, 9))
     trees = np.zeros((HEIGHT, width, 4), np.float32)
-    for column, height in ((335, 205), (372, 150), (300, 128), (610, 120), (655, 165), (24, 110)):
+    for column, height in ((335, 205), (376, 105), (296, 98), (610, 120), (655, 165), (24, 110)):
         _conifer(random, trees, column, HEIGHT + 6, height)
     ground = _land(
         random,
@@ -260,28 +267,17 @@ def _plant(random: np.random.Generator, land: Layer, count: int, sizes: tuple[in
         column, radius = int(random.integers(0, width)), int(random.integers(*sizes))
         if land[row - radius, column, 3] < 1:
             continue
-        green = np.float32([0.10, 0.19, 0.07]) * (0.8 + 0.5 * random.random())
+        bright = 0.8 + 0.5 * random.random()
         center = (column, int(row))
-        cv2.ellipse(
-            land,
-            (column + radius, int(row) + radius // 2),
-            (radius, radius // 2),
-            0,
-            0,
-            360,
-            (*(0.6 * green).tolist(), 1),
-            -1,
-            cv2.LINE_AA,
-        )
-        cv2.circle(land, center, radius, (*green.tolist(), 1), -1, cv2.LINE_AA)
-        cv2.circle(
-            land,
-            (column - radius // 3, int(row) - radius // 3),
-            radius // 2,
-            (*(1.7 * green).tolist(), 1),
-            -1,
-            cv2.LINE_AA,
-        )
+        shadow, crown = (column + radius, int(row) + radius // 2), radius // 2
+        cv2.ellipse(land, shadow, (radius, crown), 0, 0, 360, _green(0.6 * bright), -1, cv2.LINE_AA)
+        cv2.circle(land, center, radius, _green(bright), -1, cv2.LINE_AA)
+        lit = (column - radius // 3, int(row) - radius // 3)
+        cv2.circle(land, lit, crown, _green(1.7 * bright), -1, cv2.LINE_AA)
+
+
+def _green(bright: float) -> tuple[float, float, float, float]:
+    return 0.10 * bright, 0.19 * bright, 0.07 * bright, 1.0
 
 
 def _conifer(
