@@ -135,12 +135,14 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
     """Write the first frame with the given objects drawn on it."""
     from PIL import Image
 
+    from stremn.core.atomic_files import replacing
     from stremn.media.masks import overlay
 
     first = frames.peek()
     mask = mask_of(first)
     assert mask is not None  # `masks_for` requires one
-    Image.fromarray(overlay(first.image, mask.labels)).save(out / PREVIEW)
+    with replacing(out / PREVIEW) as temporary:
+        Image.fromarray(overlay(first.image, mask.labels)).save(temporary)
     say(f"Preview of the given objects: {out / PREVIEW}")
 
 
