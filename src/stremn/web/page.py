@@ -127,6 +127,7 @@ class Page:
             "",
             html_template=(STATIC / "workbench.html").read_text(encoding="utf-8"),
             js_on_load=_START,
+            apply_default_css=False,
             settings=self._settings(),
             elem_id="workbench",
         )

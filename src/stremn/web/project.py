@@ -59,7 +59,7 @@ class Work:
         takes: runs, the latest last.
     """
 
-    objects: Mapping[int, str] = field(default_factory=dict)
+    objects: Mapping[int, str] = field(default_factory=lambda: {1: "Object 1"})
     drawings: Mapping[int, Drawing] = field(default_factory=dict)
     takes: tuple[Take, ...] = ()
 
@@ -201,10 +201,11 @@ class Project:
             work = self._work
             if len(work.objects.keys() | set(mask.ids)) > MOST_OBJECTS:
                 raise StremnError(f"The page follows at most {MOST_OBJECTS} objects.")
-            objects = {i: work.objects.get(i, f"Object {i}") for i in mask.ids}
+            objects = work.objects if work.given() or work.takes else {}
+            named = {i: work.objects.get(i, f"Object {i}") for i in mask.ids}
             drawing = Drawing.on(index, np.zeros(self.shelf.size, np.uint8)).with_objects(mask)
             drawings = {**work.drawings, index: drawing}
-            self._change(replace(work, objects={**work.objects, **objects}, drawings=drawings))
+            self._change(replace(work, objects={**objects, **named}, drawings=drawings))
 
     def add_object(self, name: str = "") -> int:
         """Add an object, and return its id.

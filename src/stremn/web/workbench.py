@@ -6,6 +6,7 @@ Every route but the static files names a project by its key, which only its visi
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib import resources
@@ -161,7 +162,7 @@ def _memory(project: Project, body: bytes, index: int) -> Response:
 
 
 def _mask_file(project: Project, body: bytes, index: int) -> Response:
-    path = project.folder / "mask"
+    path = project.folder / f"mask-{secrets.token_hex(8)}"
     path.write_bytes(body)
     try:
         project.use_mask(index, read_mask(path, project.shelf.size))
