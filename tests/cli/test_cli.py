@@ -20,14 +20,15 @@ import stremn
 from stremn.cli import panels
 from stremn.cli.app import app, main
 from stremn.cli.evaluate import evaluate_app
-from stremn.cli.segment import asked, segment
+from stremn.cli.options import asked
+from stremn.cli.segment import segment
 from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
 from stremn.networks.presets import SHIPPED_REACH, SHIPPED_SIZE, Usual
 from stremn.segmentation.sessions import SHIPPED_POLICY, SegmentationSession
-from stremn.web.runs import Options
+from stremn.web.options import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 

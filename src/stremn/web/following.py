@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from stremn.media.masks import Labels, label_map
 from stremn.media.overlap import ReadAhead
 from stremn.media.video import open_frames
 from stremn.web.drawing import Packed
+from stremn.web.options import Options
 from stremn.web.shelf import FrameShelf
 from stremn.web.takes import SavedState, SavedStates, Take
 
@@ -81,8 +82,9 @@ class Order:
         end: the frame to stop before.
         objects: ids to follow.
         state: a session to go on from; None: a new one.
-        open: opens a new session on a model.
-        model: loads the model, and adapts it where that was asked for.
+        options: how to follow.
+        model: loads the model, and adapts it where that was asked for; told a watcher of steps.
+        device: where to compute.
     """
 
     video: Path
@@ -90,7 +92,7 @@ class Order:
     end: int
     objects: Set[int]
     state: SavedState | None
-    open: Callable[[Pretrained], SegmentationSession]
+    options: Options
     model: Callable[[Callable[[int, int], None]], Pretrained]
     device: str
 
@@ -193,7 +195,7 @@ class Run:
         order = self._order
         model = order.model(adapting)
         if order.state is None:
-            return order.open(model)
+            return order.options.open(model, order.device)
         session = SegmentationSession.load(order.state.path, model, device=order.device)
         for item in session.ids:
             if item not in order.objects:
@@ -208,7 +210,7 @@ class Run:
         take.add(frame.index, result.labels, memory_row(result))
 
 
-def together(masks: dict[int, Packed] | Any, objects: Set[int]) -> Labels | None:
+def together(masks: Mapping[int, Packed], objects: Set[int]) -> Labels | None:
     """Return the label map of some objects' masks; None if there is none of them."""
     labels: Labels | None = None
     for item, packed in masks.items():

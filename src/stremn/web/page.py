@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stremn.errors import MissingExtraError, StremnError
-from stremn.web.project import Options, Tools
+from stremn.web.options import POLICIES
+from stremn.web.project import Tools
 from stremn.web.projects import LIMITS, Limits, Projects
 from stremn.web.workbench import STATIC
 
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from stremn.media.finding import MaskFinder
     from stremn.networks.pretrained import Pretrained
-    from stremn.segmentation.sessions import SegmentationSession
-
-POLICIES = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
 
 _CACHE_SECONDS = (3600, 24 * 3600)  # how often, and after what age, uploads are removed
 
@@ -74,7 +72,6 @@ class Page:
         tools = Tools(
             find=lambda: self._find,
             model=lambda: self._pretrained,
-            open=self._open_session,
             turn=threading.Lock(),
             device=device,
         )
@@ -96,20 +93,6 @@ class Page:
         from stremn.networks.pretrained import load_model
 
         return load_model(self._source)
-
-    def _open_session(self, model: "Pretrained", options: Options) -> "SegmentationSession":
-        from stremn.segmentation.sessions import SegmentationSession
-
-        usual = model.config.usual
-        return SegmentationSession(
-            model.model,
-            device=self._device,
-            memory_slots=options.slots,
-            policy=options.policy,
-            size=options.size,
-            reach=usual.reach,
-            every=usual.every,
-        )
 
     # ------------------------------------------------------------ widgets
 

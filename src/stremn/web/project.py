@@ -7,12 +7,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
-from stremn.core.config import Config
 from stremn.errors import StremnError
 from stremn.media.finding import MaskFinder
 from stremn.media.mask_codes import MAX_ID
@@ -20,12 +18,12 @@ from stremn.media.masks import LabelMap, Labels
 from stremn.web.drawing import Drawing, Packed
 from stremn.web.following import Order, Run, Status
 from stremn.web.marks import parse_mark
+from stremn.web.options import Options
 from stremn.web.shelf import FrameShelf
 from stremn.web.takes import SavedStates, Take, first_change
 
 if TYPE_CHECKING:
     from stremn.networks.pretrained import Pretrained
-    from stremn.segmentation.sessions import SegmentationSession
 
 MOST_UNDONE = 200
 """Steps that can be taken back."""
@@ -33,20 +31,6 @@ MOST_UNDONE = 200
 MOST_OBJECTS = 100
 
 LONGEST_NAME = 60
-
-
-class Options(Config):
-    """How to follow: K slots, rule, working size (shorter side), last frame, adapt first."""
-
-    slots: Annotated[int, Field(ge=1, le=64)] = 6
-    policy: Annotated[str, Field(max_length=40)] = "evidence"
-    size: Annotated[int, Field(ge=64, le=2048)] = 432
-    end: Annotated[int, Field(ge=0, le=2**31)] = 0
-    adapt: bool = False
-
-    def settings(self) -> tuple[object, ...]:
-        """What a session must share with one that it goes on from; where it ends is no matter."""
-        return (self.slots, self.policy, self.size, self.adapt)
 
 
 @dataclass(frozen=True)
@@ -109,14 +93,12 @@ class Tools:
     Attributes:
         find: finds an object from a prompt.
         model: loads the network.
-        open: opens a session on a network with options.
         turn: held by the run that computes.
         device: where to compute.
     """
 
     find: Callable[[], MaskFinder]
     model: Callable[[], Pretrained]
-    open: Callable[[Pretrained, Options], SegmentationSession]
     turn: threading.Lock
     device: str
 
@@ -284,6 +266,7 @@ class Project:
                 raise StremnError(
                     "Mark an object first: draw a box round it, click on it, or paint it."
                 )
+            options.check(self._tools.device)
             end = min(options.end or self.shelf.count, self.shelf.count)
             settings = options.settings()
             latest = work.takes[-1] if work.takes else None
@@ -296,8 +279,7 @@ class Project:
             start = min(given) if state is None else state.after + 1
             take = Take(self.folder / f"take-{next(self._numbers)}", start, settings, given)
             order = Order(
-                self.video, take, end, frozenset(objects), state,
-                lambda model: self._tools.open(model, options),
+                self.video, take, end, frozenset(objects), state, options,
                 lambda watch: self._model(options, given, watch), self._tools.device,
             )  # fmt: skip
             self._change(replace(work, takes=(*work.takes, take)))

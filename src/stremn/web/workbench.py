@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from stremn.core.config import build
 from stremn.errors import StremnError
 from stremn.media.masks import read_mask
+from stremn.web.options import Options
 from stremn.web.pictures import colors, mask_picture, thumbnail
-from stremn.web.project import Options, Project
+from stremn.web.project import Project
 from stremn.web.projects import Projects
 
 if TYPE_CHECKING:

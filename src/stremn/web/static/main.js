@@ -240,6 +240,7 @@ class Workbench {
     const options = policies.map((name) => new Option(name, name));
     form.querySelector("[name=policy]").replaceChildren(...options);
     form.querySelector("[name=slots]").value = 6;
+    this.id("snap").checked = this.view.snap;
     form.querySelector("[name=size]").value = size;
   }
 
