@@ -13,7 +13,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from stremn.errors import MissingExtraError, StremnError
+from stremn.web.downloads import FORMATS
 from stremn.web.options import POLICIES
+from stremn.web.predict_tab import PredictTab
 from stremn.web.project import Tools
 from stremn.web.projects import LIMITS, Limits, Projects
 from stremn.web.workbench import STATIC
@@ -99,13 +101,20 @@ class Page:
     def _lay_out(self) -> None:
         gr = self._gr
         gr.Markdown(_HEADING, elem_id="heading")
+        with gr.Tab("Follow objects"):
+            self._lay_out_workbench()
+        with gr.Tab("Predict frames"):
+            PredictTab(Path(self._folder.name), self._device, self._told)
+
+    def _lay_out_workbench(self) -> None:
+        gr = self._gr
         gr.Markdown(_HELP, elem_id="help")
-        with gr.Row():
+        with gr.Row(elem_id="open"):
             video = gr.File(
-                label="Video", file_types=["video", ".gif", ".webp", ".apng"], height=120,
+                label="Video", file_types=["video", ".gif", ".webp", ".apng"], height=110,
                 elem_id="video",
             )  # fmt: skip
-            demo = gr.Button("Use the demo clip", elem_id="demo", scale=0, min_width=180)
+            demo = gr.Button("Use the demo clip", size="sm", elem_id="demo", scale=0, min_width=170)
         bench = gr.HTML(
             "",
             html_template=(STATIC / "workbench.html").read_text(encoding="utf-8"),
@@ -119,7 +128,9 @@ class Page:
     def _settings(self) -> dict[str, Any]:
         from stremn.networks.pretrained import config_of
 
-        return {"policies": list(POLICIES), "size": config_of(self._source).usual.size}
+        size = config_of(self._source).usual.size
+        formats = [{"name": name, "words": words} for name, words in FORMATS.items()]
+        return {"policies": list(POLICIES), "size": size, "formats": formats}
 
     # ------------------------------------------------------------ what they do
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from stremn.errors import StremnError
 from stremn.media.finding import MaskFinder
 from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import LabelMap, Labels
+from stremn.web.downloads import Export, ExportStatus
 from stremn.web.drawing import Drawing, Packed
 from stremn.web.following import Order, Run, Status
 from stremn.web.marks import parse_mark
@@ -123,6 +124,7 @@ class Project:
         self._numbers = itertools.count()
         self._run: Run | None = None
         self._adapted: tuple[object, Pretrained] | None = None
+        self._export: Export | None = None
 
     # ------------------------------------------------------------ looking
 
@@ -135,6 +137,11 @@ class Project:
     def status(self) -> Status:
         """How the latest run goes."""
         return Status() if self._run is None else self._run.status
+
+    @property
+    def export_status(self) -> ExportStatus:
+        """How far the files for download are."""
+        return ExportStatus() if self._export is None else self._export.status
 
     @property
     def can_undo(self) -> bool:
@@ -318,9 +325,32 @@ class Project:
             self._run.pause()
             self._run.join()
 
+    # ------------------------------------------------------------ downloads
+
+    def export(self, kinds: Sequence[str]) -> None:
+        """Begin to write files in these formats, in place of earlier ones.
+
+        Raises:
+            StremnError: no such format, or nothing has been followed yet.
+        """
+        with self._lock:
+            folder = self.folder / f"export-{next(self._numbers)}"
+            export = Export(self.video, self._work, folder, kinds)
+            if self._export is not None:
+                self._export.close()
+            self._export = export
+
+    def download(self, name: str) -> Path:
+        """Return a file that was written; raises StremnError if there is none of that name."""
+        if self._export is None:
+            raise StremnError("There is no such file. Prepare the files first.")
+        return self._export.path(name)
+
     def close(self) -> None:
         """End the run and let go of the video."""
         self.pause()
+        if self._export is not None:
+            self._export.close()
         if self._run is not None:
             self._run.join(60)
         self.shelf.close()

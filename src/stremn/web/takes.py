@@ -92,11 +92,17 @@ class SavedStates:
                 self._thin_out()
 
     def _thin_out(self) -> None:
-        """Remove every second state but the latest eight: distances grow towards the past."""
-        old, latest = self.kept[:-8], self.kept[-8:]
-        for state in old[1::2]:
-            state.path.unlink(missing_ok=True)
-        self.kept = [*old[::2], *latest]
+        """Remove the state that is missed least: distances grow towards the past."""
+        order = sorted(self.kept, key=lambda state: state.after)
+        latest = order[-1].after
+
+        def missed(place: int) -> float:
+            gap = order[place + 1].after - order[place - 1].after
+            return gap / (1 + latest - order[place].after)
+
+        least = order[min(range(1, len(order) - 1), key=missed)]
+        self.kept.remove(least)
+        least.path.unlink(missing_ok=True)
 
     def best(
         self, before: int, settings: object, given: Given, objects: Set[int]

@@ -51,6 +51,7 @@ def routes(projects: Projects) -> list[BaseRoute]:
         route("/mask/{index:int}.png", _mask, "GET"),
         route("/memory/{index:int}", _memory, "GET"),
         route("/thumbnail/{index:int}/{item:int}.jpg", _thumbnail, "GET"),
+        route("/download/{name:str}", _download, "GET"),
         route("/do/{what:str}", _do, "POST"),
         route("/mask-file/{index:int}", _mask_file, "POST"),
         Mount("/workbench/static", StaticFiles(directory=STATIC)),
@@ -121,6 +122,7 @@ def state(project: Project, body: bytes = b"") -> Response:
             "drawn": sorted(work.given()),
             "followed": work.followed(),
             "status": project.status.to_json(),
+            "export": project.export_status.to_json(),
             "can_undo": project.can_undo,
             "can_redo": project.can_redo,
         }
@@ -157,6 +159,12 @@ def _memory(project: Project, body: bytes, index: int) -> Response:
         if int(item) in project.work.objects
     ]
     return _json({"frame": index, "bytes": row.get("bytes", 0), "objects": objects})
+
+
+def _download(project: Project, body: bytes, name: str) -> Response:
+    from starlette.responses import FileResponse
+
+    return FileResponse(project.download(name), filename=name, headers=_NOW_ONLY)
 
 
 # ---------------------------------------------------------------- changing
@@ -204,4 +212,5 @@ _CHANGES: dict[str, Callable[[Project, Any], object]] = {
     "redo": lambda p, told: p.redo(),
     "follow": lambda p, told: p.follow(build(Options, told, "The settings")),
     "pause": lambda p, told: p.pause(),
+    "export": lambda p, told: p.export([str(kind) for kind in told["formats"]]),
 }

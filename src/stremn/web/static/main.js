@@ -1,7 +1,7 @@
 // The workbench: mark objects in a frame, follow them, look at any frame, correct, go on.
 
 import { Api } from "./api.js";
-import { runWords, showMemory, showObjects, showTrack } from "./panels.js";
+import { runWords, showFiles, showFormats, showMemory, showObjects, showTrack } from "./panels.js";
 import { picture, View } from "./view.js";
 
 const POLL = 250; // milliseconds between two looks at a run
@@ -69,8 +69,9 @@ class Workbench {
     this.$("[data-do=redo]").disabled = !state.can_redo;
     this.id("clear").disabled = !state.drawn.includes(this.index);
     this.#showRun(state.status);
+    this.#showExport(state.export);
     if (before && before.version !== state.version) this.look();
-    if (state.status.running) {
+    if (state.status.running || state.export.running) {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => this.poll(), POLL);
     }
@@ -86,6 +87,19 @@ class Workbench {
     progress.max = status.total ?? 1;
     if (["following", "adapting"].includes(status.stage)) progress.value = status.done;
     else progress.removeAttribute("value");
+  }
+
+  #showExport(told) {
+    const written = this.id("written");
+    written.hidden = !told.running;
+    written.max = told.total || 1;
+    written.value = told.done;
+    this.id("prepare").disabled = told.running;
+    const link = (name) => this.api.url(`download/${encodeURIComponent(name)}`);
+    if (JSON.stringify(told.files) !== this.files || told.words) {
+      this.files = JSON.stringify(told.files);
+      showFiles(this.id("files"), told, link);
+    }
   }
 
   async poll() {
@@ -235,7 +249,8 @@ class Workbench {
     await this.do("follow", this.settings());
   }
 
-  #fillSettings({ policies, size }) {
+  #fillSettings({ policies, size, formats }) {
+    showFormats(this.id("formats"), formats);
     const form = this.id("settings");
     const options = policies.map((name) => new Option(name, name));
     form.querySelector("[name=policy]").replaceChildren(...options);
@@ -267,6 +282,10 @@ class Workbench {
     }
     this.id("clear").onclick = () => this.do("clear", { frame: this.index });
     this.id("add").onclick = () => this.add();
+    this.id("prepare").onclick = () => {
+      const boxes = [...this.id("formats").querySelectorAll("input")];
+      this.do("export", { formats: boxes.filter((box) => box.checked).map((box) => box.name) });
+    };
     this.id("run").onclick = () => this.run();
     this.id("play").onclick = () => this.play();
     this.id("scrub").oninput = () => {

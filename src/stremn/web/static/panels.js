@@ -119,3 +119,23 @@ export function showMemory(panel, { objects }, names, thumbnail, go) {
     }),
   );
 }
+
+// Check boxes for the formats.
+export function showFormats(panel, formats) {
+  panel.replaceChildren(
+    ...formats.map(({ name, words }, place) => {
+      const box = make("input", { type: "checkbox", name, checked: place < 2 });
+      return make("label", { className: "wb-check" }, box, ` ${words}`);
+    }),
+  );
+}
+
+// Links to the files that were prepared.
+export function showFiles(list, { files, words }, link) {
+  const rows = files.map(({ name, bytes }) => {
+    const size = bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`;
+    return make("li", {}, make("a", { href: link(name), download: name }, name), ` ${size}`);
+  });
+  if (words) rows.push(make("li", { className: "wb-wrong" }, words));
+  list.replaceChildren(...rows);
+}
