@@ -176,7 +176,8 @@ def _mask_file(project: Project, body: bytes, index: int) -> Response:
     try:
         project.use_mask(index, read_mask(path, project.shelf.size))
     except StremnError as error:
-        raise StremnError(str(error).replace(f" {path}", "")) from error
+        words, _, _ = str(error).partition(" Repair it with:")  # that names a file of the server
+        raise StremnError(words.replace(f" {path}", "")) from error
     finally:
         path.unlink(missing_ok=True)
     return state(project)
