@@ -58,11 +58,13 @@ class PredictTab:
                 weights = gr.Dropdown(list(SHIPPED), value=next(iter(SHIPPED)), label="Weights")
                 button = gr.Button("Predict", variant="primary", elem_id="predict")
             with gr.Column(scale=2, min_width=320):
+                gr.Markdown(_VIDEO)
                 both = gr.Video(
-                    label=_VIDEO, interactive=False, autoplay=True, loop=True, elem_id="beside"
+                    show_label=False, interactive=False, autoplay=True, loop=True, elem_id="beside"
                 )
+                gr.Markdown(_STRIP)
                 strip = gr.Image(
-                    label=_STRIP, interactive=False, buttons=["download", "fullscreen"],
+                    show_label=False, interactive=False, buttons=["download", "fullscreen"],
                     elem_id="rows",
                 )  # fmt: skip
                 note = gr.Markdown(elem_id="predict-note")
