@@ -28,7 +28,7 @@ from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
 from stremn.networks.presets import SHIPPED_REACH, SHIPPED_SIZE, Usual
 from stremn.segmentation.sessions import SHIPPED_POLICY, SegmentationSession
-from stremn.web.runs import Options
+from stremn.web.options import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 
