@@ -1,12 +1,14 @@
-"""Import paths of earlier versions: each still works, and warns with the new one."""
+"""Import paths and names of earlier versions: each still works, and warns with the new one."""
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from operator import attrgetter
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "stremn.backbones": "stremn.networks.backbones",
@@ -30,6 +32,30 @@ MOVED = {
     "stremn.study.metrics": "stremn.evaluation.segmentation.metrics",
     "stremn.training.adaptation": "stremn.training.segmentation.adaptation",
 }
+
+MOVED_NAMES = {
+    "stremn.networks.presets": {
+        "SHIPPED_REACH": "stremn.networks.defaults:SHIPPED.reach",
+        "SHIPPED_SIZE": "stremn.networks.defaults:SHIPPED.size",
+        "Usual": "stremn.networks.defaults:SessionDefaults",
+    },
+    "stremn.segmentation": {
+        "PRESETS": "stremn.networks.presets:PRESETS",
+        "SHIPPED_REACH": "stremn.networks.defaults:SHIPPED.reach",
+        "SHIPPED_SIZE": "stremn.networks.defaults:SHIPPED.size",
+        "SegmentationConfig": "stremn.networks.presets:SegmentationConfig",
+        "Track": "stremn.segmentation.tracks:Track",
+        "aggregate": "stremn.segmentation.tracks:aggregate",
+        "build_model": "stremn.networks.presets:build_model",
+        "memorize": "stremn.segmentation.tracks:memorize",
+        "segment": "stremn.segmentation.tracks:segment",
+        "start": "stremn.segmentation.tracks:start",
+    },
+    "stremn.segmentation.sessions": {
+        "SHIPPED_POLICY": "stremn.networks.defaults:SHIPPED.policy",
+    },
+}
+"""Old module and name -> new place, as "module:attribute"."""
 
 
 class MovedModules(MetaPathFinder, Loader):
@@ -58,3 +84,17 @@ class MovedModules(MetaPathFinder, Loader):
 def install() -> None:
     """Let Python ask here for modules that it finds nowhere else."""
     sys.meta_path.append(MovedModules())
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """Return a `__getattr__` for `module` that finds the names it had, and warns."""
+
+    def find(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home, _, attribute = MOVED_NAMES[module][name].partition(":")
+        text = f"{module}.{name} has moved: it is {home}.{attribute} now."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return attrgetter(attribute)(import_module(home))
+
+    return find

@@ -303,9 +303,8 @@ def test_sessions_fuse_too():
     frames = square_clips([[0]], frames=7)
     results = []
     for model in (plain.model, fused.model):
-        session = SegmentationSession(
-            model, device="cpu", precision="float32", memory_slots=3, policy="oldest", size=64
-        )
+        options = {"precision": "float32", "memory_slots": 3, "policy": "oldest", "size": 64}
+        session = SegmentationSession(model, device="cpu", reach=None, **options)
         for t in range(7):
             mask = frames.labels[0, 0].numpy() if t == 0 else None
             result = session.step(frames.frames[0, t].permute(1, 2, 0).numpy(), mask)

@@ -62,7 +62,13 @@ def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
 def test_given_masks_leave_the_latest_frame_a_slot_as_in_a_session(exported: Path) -> None:
     session = OnnxSession(exported)
     plain = SegmentationSession(
-        tiny_model(), device="cpu", precision="float32", memory_slots=3, policy="learned", size=64
+        tiny_model(),
+        device="cpu",
+        precision="float32",
+        memory_slots=3,
+        policy="learned",
+        size=64,
+        reach=None,
     )
     for t in range(7):
         frame = made_frame(64, 96, 10 * t)

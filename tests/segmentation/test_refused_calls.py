@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")  # arguments that no annotatio
 
 def opened(model: STReMN, **options: Any) -> SegmentationSession:
     settings = {"device": "cpu", "precision": "float32", "size": 64, "memory_slots": 3}
+    settings |= {"policy": "learned", "reach": None}
     return SegmentationSession(model, **(settings | options))
 
 

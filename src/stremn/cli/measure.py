@@ -12,6 +12,7 @@ import typer
 from stremn.cli.panels import MEASURE, TRAIN
 from stremn.cli.segment import Model
 from stremn.cli.terminal import show
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -69,8 +70,10 @@ def export(
     height: Annotated[int, typer.Option(help="Of the frames, in pixels: a multiple of 16.")] = 480,
     width: Annotated[int, typer.Option(help="Of the frames, in pixels: a multiple of 16.")] = 864,
     objects: Annotated[int, typer.Option(help="Objects the graph follows.")] = 1,
-    slots: Annotated[int, typer.Option(help="K, templates kept of each object.")] = 6,
-    policy: Annotated[str, typer.Option(help="Replacement rule.")] = "evidence",
+    slots: Annotated[
+        int, typer.Option(help="K, templates kept of each object.")
+    ] = SHIPPED.memory_slots,
+    policy: Annotated[str, typer.Option(help="Replacement rule.")] = SHIPPED.policy,
 ) -> None:
     """Write a whole step as one graph, with the memory as fixed-size inputs and outputs.
 

@@ -20,6 +20,7 @@ from stremn.cli.terminal import (
     stopping_between_frames,
 )
 from stremn.errors import StremnError
+from stremn.networks.defaults import SHIPPED
 
 if TYPE_CHECKING:
     from stremn.media.finding import MaskFinder
@@ -46,7 +47,7 @@ Policy = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")]
-Precision = Annotated[str, typer.Option(help="Number format: auto, float32, bfloat16, float16.")]
+Precision = Annotated[str, typer.Option(help="Number format: auto, float32, bfloat16.")]
 Reach = Annotated[
     float | None,
     typer.Option(
@@ -139,8 +140,8 @@ def segment(
     ] = None,
     prompt_model: PromptModel = "small",
     model: Model = "small",
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    slots: Slots = SHIPPED.memory_slots,
+    policy: Policy = SHIPPED.policy,
     device: Device = "auto",
     precision: Precision = "auto",
     size: Size = None,
@@ -394,8 +395,8 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")] = Path(
         "stremn-demo"
     ),
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    slots: Slots = SHIPPED.memory_slots,
+    policy: Policy = SHIPPED.policy,
     device: Device = "auto",
 ) -> None:
     """Follow the rabbit through a shot of Big Buck Bunny (132 frames, 1280x720).

@@ -23,6 +23,7 @@ from stremn.cli.panels import MEASURE
 from stremn.cli.segment import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
+from stremn.networks.defaults import PAPER
 
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
@@ -64,7 +65,7 @@ def rules(
     model: Annotated[
         list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
     ] = None,
-    slots: Slots = 6,
+    slots: Slots = PAPER.memory_slots,
     policies: Annotated[str | None, typer.Option(help="Only these rules, by commas.")] = None,
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
@@ -98,7 +99,7 @@ def slots(
     model: Annotated[
         list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
     ] = None,
-    policy: Policy = "learned",
+    policy: Policy = PAPER.policy,
     numbers: Annotated[
         str, typer.Option(help="Numbers of slots, by commas.")
     ] = "1,2,3,4,5,6,7,10,20",
@@ -132,8 +133,8 @@ def fusion(
     data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
-    slots: Slots = 6,
-    policy: Policy = "learned",
+    slots: Slots = PAPER.memory_slots,
+    policy: Policy = PAPER.policy,
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
@@ -203,7 +204,7 @@ def _write_table(
     out: Path,
     weights: list[Weights],
     seeds: str,
-    reference: str = "learned",
+    reference: str = PAPER.policy,
 ) -> None:
     from stremn.study.table_report import to_markdown, write_table
     from stremn.study.tables import run_table

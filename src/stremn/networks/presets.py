@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +18,10 @@ from stremn.memory.operations import (
     Write,
 )
 from stremn.memory.policies import Evidence, Learned, PlainEvidence
+from stremn.moved import moved_names
 from stremn.networks.backbones import Backbone, build_backbone
 from stremn.networks.decoders import MaskDecoder
+from stremn.networks.defaults import PUBLISHED, SHIPPED, SessionDefaults
 from stremn.networks.encoders import (
     MASKS,
     FullMemoryEncoder,
@@ -35,22 +36,6 @@ MOST_CHANNELS = 16_384
 """Channels of a layer, at most: more is a damaged file."""
 
 Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
-
-
-SHIPPED_REACH = 0.5
-"""The reach the shipped weights do best with (see `SegmentationSession`); the paper has None."""
-
-SHIPPED_SIZE = 432
-"""The working size they do best with: shorter side in pixels that frames are brought to."""
-
-
-@dataclass(frozen=True)
-class Usual:
-    """What a model is run with unless asked otherwise: arguments of `SegmentationSession`."""
-
-    size: int
-    reach: float | None
-    every: int
 
 
 class SegmentationConfig(BaseModel):
@@ -88,11 +73,9 @@ class SegmentationConfig(BaseModel):
         return Matching(self.similarity, self.scale, self.top)
 
     @property
-    def usual(self) -> Usual:
+    def usual(self) -> SessionDefaults:
         """What sessions are opened with: what weights of each family were made for."""
-        if self.family == "stremn":
-            return Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
-        return Usual(480, None, every=5)
+        return SHIPPED if self.family == "stremn" else PUBLISHED
 
     @property
     def widths(self) -> dict[str, int]:
@@ -257,3 +240,7 @@ def measure(model: STReMN, frames: Float[Tensor, "b 3 height width"]) -> None:
         _, stem = model.query_encoder(frames)
         masks = torch.zeros_like(frames[:, :2])
         model.memory_encoder.measure(frames, stem, masks)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

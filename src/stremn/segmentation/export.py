@@ -23,6 +23,7 @@ from stremn.memory import operations as memory
 from stremn.memory.operations import MemoryState, UpdatePolicy
 from stremn.memory.policies import build_policy
 from stremn.networks.backbones import STRIDE
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
 from stremn.segmentation import tracks as segmentation
 from stremn.segmentation.sessions import SegmentationSession
@@ -118,8 +119,8 @@ def export_step(
     height: int,
     width: int,
     objects: int = 1,
-    slots: int = 6,
-    policy: str = "learned",
+    slots: int = PAPER.memory_slots,
+    policy: str = PAPER.policy,
 ) -> Path:
     """Write the step for frames of `height` x `width` and a fixed number of objects and slots.
 
@@ -217,6 +218,7 @@ def largest_difference(
         memory_slots=facts["slots"],
         policy=facts["policy"],
         size=min(facts["height"], facts["width"]),
+        reach=None,
     )
     worst = 0.0
     for frame, mask in clip:

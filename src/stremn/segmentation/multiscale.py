@@ -17,6 +17,7 @@ from jaxtyping import Float
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
+from stremn.networks.defaults import SHIPPED
 from stremn.segmentation.reports import MemoryReport
 
 SCALES = (1.0, 1.15, 1.3, 1.5)
@@ -102,7 +103,7 @@ class MultiScaleSession:
     """A session that looks at every frame in several sizes, and mirrored.
 
         session = MultiScaleSession(
-            lambda size: SegmentationSession(model, size=size), size=480, scales=(1.0, 1.3)
+            lambda size: SegmentationSession(model, size=size), size=432, scales=(1.0, 1.3)
         )
         result = session.step(frame, mask)
 
@@ -113,7 +114,7 @@ class MultiScaleSession:
         self,
         make_session: Callable[[int], ViewSession],
         *,
-        size: int = 480,
+        size: int = SHIPPED.size,
         scales: Sequence[float] = SCALES,
         flip: bool = True,
     ) -> None:

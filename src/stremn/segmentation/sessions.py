@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -27,7 +27,9 @@ from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import LabelMap, Labels
 from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
 from stremn.memory.policies import POLICIES, Append, build_policy
+from stremn.moved import moved_names
 from stremn.networks.backbones import STRIDE
+from stremn.networks.defaults import SHIPPED
 from stremn.networks.inference import for_inference, placed
 from stremn.networks.model import Query, STReMN
 from stremn.networks.pretrained import Pretrained
@@ -47,9 +49,6 @@ from stremn.segmentation.tracks import (
     start,
     with_given,
 )
-
-SHIPPED_POLICY = "evidence"
-"""The rule that the shipped weights do best with; "learned" is the paper's."""
 
 MOST_SLOTS = 65_536
 """K, at most: more is a mistake, and no machine has the memory."""
@@ -79,14 +78,16 @@ def checked_numbers(
         StremnError: one of them is out of its range, or no number.
     """
     slots = whole_number(memory_slots, "memory_slots (K)", 1, MOST_SLOTS, "The paper uses 6.")
-    size = whole_number(size, "size", 64, LARGEST_SIZE, "It is in pixels; 432 is usual.")
+    size = whole_number(
+        size, "size", 64, LARGEST_SIZE, f"It is in pixels; {SHIPPED.size} is usual."
+    )
     every = whole_number(every, "every", 1, LARGEST_FRAME, "1 memorizes all frames.")
     if reach is not None:
-        reach = real_number(reach, "reach", "0.5 is usual; None has no limit.")
+        reach = real_number(reach, "reach", f"{SHIPPED.reach} is usual; None has no limit.")
         if reach < 0:
             raise StremnError(
                 f"reach must be 0 or more (in sizes of the object) or None, got {reach}. "
-                "0.5 is usual."
+                f"{SHIPPED.reach} is usual."
             )
     return slots, size, every, reach
 
@@ -129,12 +130,12 @@ class SegmentationSession:
         *,
         device: str = "auto",
         precision: str = "auto",
-        memory_slots: int = 6,
-        policy: str | UpdatePolicy = "learned",
-        size: int = 480,
+        memory_slots: int = SHIPPED.memory_slots,
+        policy: str | UpdatePolicy = SHIPPED.policy,
+        size: int = SHIPPED.size,
         seed: int = 0,
-        reach: float | None = None,
-        every: int = 1,
+        reach: float | None = SHIPPED.reach,
+        every: int = SHIPPED.every,
     ) -> None:
         """Start with no objects.
 
@@ -191,13 +192,12 @@ class SegmentationSession:
     def from_pretrained(cls, source: str | Path | Pretrained = "small", **options: Any) -> Self:
         """Open a session on a preset's name, a weights file, a folder, a hub id, or a loaded model.
 
-        `options` are those of `SegmentationSession`; the rule is `SHIPPED_POLICY`, and size, reach
-        and `every` are the model's `SegmentationConfig.usual`, unless they say otherwise.
+        `options` are those of `SegmentationSession`; its defaults are the model's own
+        (`SegmentationConfig.usual`).
         """
         if not isinstance(source, Pretrained):
             source = Pretrained.from_pretrained(source)
-        usual: dict[str, Any] = {"policy": SHIPPED_POLICY, **asdict(source.config.usual)}
-        return cls(source.model, **usual | options)
+        return cls(source.model, **asdict(source.config.usual) | options)
 
     def _resolve(self, policy: str | UpdatePolicy) -> UpdatePolicy:
         if not isinstance(policy, str):
@@ -619,3 +619,7 @@ class SegmentationSession:
             labels = torch.arange(1, len(self.ids) + 1, device=self.device)
             state = replace(saved.state, growth=self.growth)
             self.track = Track(state, torch.zeros_like(labels), labels)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -16,6 +16,7 @@ from stremn.errors import StremnError
 from stremn.media.frames import Picture, frame_name
 from stremn.media.masks import LabelMap, label_map
 from stremn.media.video import open_frames
+from stremn.networks.defaults import SHIPPED
 
 if TYPE_CHECKING:
     from stremn.networks.pretrained import Pretrained
@@ -34,9 +35,9 @@ class Options:
     adapt: whether to adapt the network to the objects first.
     """
 
-    slots: int = 6
-    policy: str = "evidence"
-    size: int = 432
+    slots: int = SHIPPED.memory_slots
+    policy: str = SHIPPED.policy
+    size: int = SHIPPED.size
     limit: int = 0
     adapt: bool = False
 

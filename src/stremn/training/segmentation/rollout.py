@@ -13,6 +13,7 @@ from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
 from stremn.memory.operations import Choice, UpdatePolicy
 from stremn.memory.policies import Learned
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
 from stremn.segmentation.tracks import Track, memorize, one_hot, recall, start, with_given
 from stremn.training.loss_report import LossReport
@@ -124,7 +125,7 @@ class ClipLoss:
     paper's plain cross entropy), reached linearly between the two `ramp` points of progress.
     """
 
-    slots: int = 6
+    slots: int = PAPER.memory_slots
     policy: UpdatePolicy | None = None
     growth: int = 0
     dice: float = 0.0
@@ -196,7 +197,7 @@ def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
 
 
 @torch.no_grad()
-def probe(model: STReMN, batch: ClipBatch, *, slots: int = 6) -> dict[str, float]:
+def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -> dict[str, float]:
     """Does the model look into its memory? J of the last frame with three memories.
 
     Of each clip, the first object that is given in frame 0 is looked for.
