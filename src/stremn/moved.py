@@ -45,14 +45,15 @@ MOVED_NAMES = {
         "SHIPPED_SIZE": "stremn.networks.defaults:SHIPPED.size",
         "SegmentationConfig": "stremn.networks.presets:SegmentationConfig",
         "Track": "stremn.segmentation.tracks:Track",
-        "aggregate": "stremn.segmentation.tracks:aggregate",
+        "aggregate": "stremn.segmentation.aggregation:aggregate",
         "build_model": "stremn.networks.presets:build_model",
-        "memorize": "stremn.segmentation.tracks:memorize",
-        "segment": "stremn.segmentation.tracks:segment",
-        "start": "stremn.segmentation.tracks:start",
+        "memorize": "stremn.segmentation.earlier:memorize",
+        "segment": "stremn.segmentation.earlier:segment",
+        "start": "stremn.segmentation.earlier:start",
     },
     "stremn.segmentation.sessions": {
         "SHIPPED_POLICY": "stremn.networks.defaults:SHIPPED.policy",
+        "check_options": "stremn.segmentation.session_options:check_options",
     },
 }
 """Old module and name -> new place, as "module:attribute"."""

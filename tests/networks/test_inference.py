@@ -10,7 +10,8 @@ from stremn.memory.operations import MemoryState
 from stremn.networks.depthwise import DepthwiseConv
 from stremn.networks.inference import FusedConv, can_fuse, for_inference, fuse_activations
 from stremn.networks.presets import PRESETS, build_model
-from stremn.segmentation.tracks import ABSENT, Track, aggregate, recall, segment, shares
+from stremn.segmentation.aggregation import ABSENT, aggregate, aggregate_fast
+from stremn.segmentation.tracks import Track
 from tiny_model import tiny_model
 
 fusing = pytest.mark.skipif(
@@ -114,20 +115,22 @@ def test_shares_are_the_exponential_of_aggregate(objects: int) -> None:
     torch.manual_seed(objects)
     logits = torch.randn(2, objects, 7, 9) * 6
     logits[0, 0, 0] = torch.tensor([-40.0, 40, 0, -16, 16, -1e-3, 1e-3, 90, -90])
-    torch.testing.assert_close(shares(logits), aggregate(logits).exp(), rtol=2e-4, atol=1e-6)
+    torch.testing.assert_close(
+        aggregate_fast(logits), aggregate(logits).exp(), rtol=2e-4, atol=1e-6
+    )
 
 
 def test_shares_of_an_absent_object_are_zero() -> None:
     logits = torch.tensor([ABSENT, 2.0]).reshape(1, 2, 1, 1)
-    assert float(shares(logits)[0, 1]) < 1e-6
-    assert float(shares(logits[:, :1])[0, 1]) < 1e-6
+    assert float(aggregate_fast(logits)[0, 1]) < 1e-6
+    assert float(aggregate_fast(logits[:, :1])[0, 1]) < 1e-6
 
 
 def test_shares_leave_the_logits_as_they_were() -> None:
     logits = torch.randn(1, 2, 4, 4)
     before = logits.clone()
-    shares(logits)
-    shares(logits[:, :1])
+    aggregate_fast(logits)
+    aggregate_fast(logits[:, :1])
     assert torch.equal(logits, before)
 
 
@@ -152,8 +155,8 @@ def test_segment_is_recall_as_probabilities(entries: int) -> None:
     track = _track(model, entries)
     with torch.no_grad():
         query = model.encode_query(torch.rand(1, 3, 64, 64))
-        expected = recall(model, track, query, 1, entries).exp()
-        torch.testing.assert_close(segment(model, track, query), expected, rtol=2e-4, atol=1e-6)
+        expected = track.recall(model, query, 1, entries).exp()
+        torch.testing.assert_close(track.segment(model, query), expected, rtol=2e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------ memory in place

@@ -25,7 +25,7 @@ from stremn.memory import operations as memory
 from stremn.networks.inference import for_inference
 from stremn.networks.model import STReMN
 from stremn.networks.working_size import WorkingSize
-from stremn.segmentation import tracks as segmentation
+from stremn.segmentation.aggregation import aggregate_fast, object_masks, upsampled
 from stremn.segmentation.postprocess import remove_distant_regions
 from stremn.segmentation.sessions import SegmentationSession
 
@@ -91,8 +91,8 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     found_values = memory.read(state, each.key, matching=fast.matching)
     y = torch.cat([found_values, each.value.to(found_values.dtype)], -1).permute(0, 3, 1, 2)
     coarse = fast.decoder(y, each.skips)
-    shares = segmentation.shares(segmentation.upsampled(coarse, pixels)[None])
-    masks = segmentation.object_masks(shares, track).to(query.stem.dtype)
+    shares = aggregate_fast(upsampled(coarse, pixels)[None])
+    masks = object_masks(shares, track.video, track.label).to(query.stem.dtype)
     template = fast.encode_memory(each, masks, session.frame)
 
     def to_tensor() -> Tensor:
@@ -111,8 +111,8 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     found.add("decoder", decode, cost_of(partial(plain.decoder, y, each.skips)))
     found.add(
         "aggregate",
-        lambda: segmentation.object_masks(
-            segmentation.shares(segmentation.upsampled(coarse, pixels)[None]), track
+        lambda: object_masks(
+            aggregate_fast(upsampled(coarse, pixels)[None]), track.video, track.label
         ),
         Cost(0, coarse.nbytes + (1 + 2 + 2) * 4 * area),
     )

@@ -16,7 +16,7 @@ Channels come last, so that a read is two plain matrix products.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol
 
@@ -182,6 +182,17 @@ class MemoryState:
         own: dict[str, Any] = {name: x[index : index + 1] for name, x in self.tensors().items()}
         return replace(self, **own)
 
+    def holds(self, frame: int, entries: Sequence[int]) -> bool:
+        """Whether some slot of the batch `entries` holds a frame."""
+        return bool((self.written_at[list(entries)] == frame).any())
+
+    def with_pinned(self, frame: int, entries: Sequence[int], pinned: bool) -> MemoryState:
+        """Return the memory with what it holds of a frame pinned in some entries, or no longer."""
+        flags = self.pinned.clone()
+        for entry in entries:
+            flags[entry, self.written_at[entry] == frame] = pinned
+        return replace(self, pinned=flags)
+
     def grown(self, slots: int) -> MemoryState:
         """Return the same memory with `slots` more empty slots."""
         extra = MemoryState.empty(
@@ -340,6 +351,24 @@ def checked(choice: Choice, state: MemoryState, evictable: Bool[Tensor, "b k"]) 
             f"{made} must name at most one slot of each object, with 1 there and 0 elsewhere."
         )
     raise StremnError(f"{made} named a pinned slot. Choose among the evictable ones.")
+
+
+class CheckedPolicy:
+    """A rule whose choices are checked before the memory changes; `then` is called after that."""
+
+    def __init__(self, policy: UpdatePolicy, then: Callable[[], None] | None = None) -> None:
+        self.policy, self.then = policy, then
+
+    def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
+        """Return the rule's choice.
+
+        Raises:
+            StremnError: the memory cannot carry it out (see `checked`).
+        """
+        choice = checked(self.policy(state, new, evictable), state, evictable)
+        if self.then is not None:
+            self.then()
+        return choice
 
 
 def open_slots(state: MemoryState) -> Bool[Tensor, "b k"]:

@@ -15,7 +15,7 @@ from stremn.networks.backbones import STRIDE, build_backbone
 from stremn.networks.model import Query, STReMN
 from stremn.networks.presets import SegmentationConfig, build_stremn
 from stremn.prompting.planes import PLANES
-from stremn.segmentation.tracks import upsampled
+from stremn.segmentation.aggregation import upsampled
 
 HINT_CHANNELS = 32
 """Channels between a prompt's planes and what they add to the read."""

@@ -25,16 +25,15 @@ from stremn.memory.policies import build_policy
 from stremn.networks.backbones import STRIDE
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
-from stremn.segmentation import tracks as segmentation
+from stremn.segmentation.aggregation import aggregate_fast, object_masks, upsampled
 from stremn.segmentation.sessions import SegmentationSession
-from stremn.segmentation.tracks import Track
 
 MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
 """The memory's tensors, as inputs under these names and as outputs under `new_<name>`."""
 
 INPUTS = ("frame", "given", "is_given", "time", *MEMORY)
 OUTPUTS = ("shares", *(f"new_{name}" for name in MEMORY))
-POLICIES = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
+EXPORTABLE = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
 """Rules without chance, growth or counts of their own: what a graph of fixed shapes can hold."""
 
 META = "stremn"
@@ -83,9 +82,9 @@ class Step(nn.Module):
         )
         query = self.model.encode_query(frame)
         each = query.take(self.video)
-        logits = segmentation.upsampled(self.model.decode(self._read(state, each), each), frame)
-        shares = torch.where(is_given, given, segmentation.shares(logits[None]))
-        masks = segmentation.object_masks(shares, Track(state, self.video, self.label))
+        logits = upsampled(self.model.decode(self._read(state, each), each), frame)
+        shares = torch.where(is_given, given, aggregate_fast(logits[None]))
+        masks = object_masks(shares, self.video, self.label)
         template = self.model.encode_memory(each, masks, cast(int, time))
         # As in a session: the latest frame needs a slot too, so that not all may be pinned.
         room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
@@ -170,10 +169,10 @@ def _check(path: Path, height: int, width: int, objects: int, slots: int, policy
         raise StremnError(
             f"An exported step needs at least one object and two slots, got {objects} and {slots}."
         )
-    if policy not in POLICIES:
+    if policy not in EXPORTABLE:
         why = " It makes the memory grow." if policy == "append" else ""
         raise StremnError(
-            f"The rule {policy!r} cannot be exported.{why} Choose one of: {', '.join(POLICIES)}."
+            f"The rule {policy!r} cannot be exported.{why} Choose one of: {', '.join(EXPORTABLE)}."
         )
 
 

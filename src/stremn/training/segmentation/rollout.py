@@ -15,7 +15,8 @@ from stremn.memory.operations import Choice, UpdatePolicy
 from stremn.memory.policies import Learned
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
-from stremn.segmentation.tracks import Track, memorize, one_hot, recall, start, with_given
+from stremn.segmentation.aggregation import one_hot, with_given
+from stremn.segmentation.tracks import Track
 from stremn.training.loss_report import LossReport
 from stremn.training.segmentation.losses import (
     bootstrap_fraction,
@@ -63,19 +64,19 @@ def rollout(
         truth = one_hot(_known(batch, t), objects)
         current = truth
         if track is not None:
-            logp = recall(model, track, query, videos, objects)
+            logp = track.recall(model, query, videos, objects)
             log_probabilities.append(logp)
             targets.append(_known(batch, t, before=True))
             if t == length - 1:  # nothing will read what would be written now
                 break
             given = batch.given == t
             current = with_given(logp.exp(), truth[:, 1:], given) if given.any() else logp.exp()
-            track, choice = memorize(model, track, query, current, frame=t, policy=policy)
+            track, choice = track.memorize(model, query, current, frame=t, policy=policy)
             choices.append(choice)
         video, column = torch.nonzero(batch.given == t, as_tuple=True)
         if len(video):
-            new = start(model, video, column + 1, slots, size, growth)
-            new, _ = memorize(model, new, query, current, frame=t, policy=policy, pin=True)
+            new = Track.empty(model, video, column + 1, slots, size, growth)
+            new, _ = new.memorize(model, query, current, frame=t, policy=policy, pin=True)
             track = new if track is None else track.join(new)
     assert track is not None  # some object is given at frame 0
     return Rollout(log_probabilities, targets, choices, track)
@@ -220,11 +221,11 @@ def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -
         ("wrong", entries.roll(1), truth),
         ("empty", entries, torch.cat([torch.ones_like(truth[:, :1]), 0 * truth[:, 1:]], 1)),
     ):
-        track = start(model, entries, torch.ones_like(entries), slots, size)
-        track, _ = memorize(
-            model, track, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
+        track = Track.empty(model, entries, torch.ones_like(entries), slots, size)
+        track, _ = track.memorize(
+            model, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
         )
-        logp = recall(model, track, queries[1], videos, 1)
+        logp = track.recall(model, queries[1], videos, 1)
         view = Rollout([logp], [single.labels[:, 1].long()], [], track)
         scores[f"probe_{name}"] = last_frame_j(view, single)
     return scores
