@@ -345,11 +345,9 @@ class SegmentationSession:
         Raises:
             StremnError: the file cannot be written.
         """
+        kept = ("memory_slots", "size", "seed", "reach", "every")
         saved = SavedSession(
-            settings={
-                name: getattr(self, name)
-                for name in ("memory_slots", "size", "seed", "reach", "every")
-            }
+            settings={name: getattr(self, name) for name in kept}
             | {"policy": self.policy_name, "precision": str(self.dtype).removeprefix("torch.")},
             weights=fingerprint(self.model),
             frame=self.frame,
