@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stremn.memory import operations as memory
-from stremn.memory.operations import MemoryState
+from stremn.memory.reading import ROWS, read
+from stremn.memory.state import MemoryState
+from stremn.memory.writing import write
 from stremn.networks.depthwise import DepthwiseConv
 from stremn.networks.inference import FusedConv, can_fuse, for_inference, fuse_activations
 from stremn.networks.presets import PRESETS, build_model
@@ -171,10 +172,10 @@ def test_a_write_that_reuses_the_state_gives_the_same_in_the_same_tensors() -> N
         query = model.encode_query(torch.rand(1, 3, 64, 64)).take(track.video)
         template = model.encode_memory(query, masks, 7)
         policy = model.policies["learned"]
-        kept, _ = memory.write(track.state, template, policy)
+        kept, _ = write(track.state, template, policy)
         assert not torch.equal(kept.keys, track.state.keys)  # something was written,
         storage = track.state.keys.data_ptr()  # and the old state is as it was
-        reused, choice = memory.write(track.state, template, policy, reuse=True)
+        reused, choice = write(track.state, template, policy, reuse=True)
     assert reused.keys.data_ptr() == storage
     for name, tensor in kept.tensors().items():
         assert torch.equal(getattr(reused, name), tensor), name
@@ -185,7 +186,7 @@ def test_blocks_of_a_read_join_to_the_whole() -> None:
     """More positions than one block holds, slots partly empty, two entries unlike each other."""
     torch.manual_seed(0)
     h, w = 17, 23
-    assert h * w > memory.ROWS
+    assert h * w > ROWS
     state = MemoryState.empty(2, 4, (h, w), key=5, value=6, update_key=5)
     held = torch.tensor([[0, 1, -1, -1], [0, -1, 1, -1]])
     state = MemoryState(
@@ -198,7 +199,7 @@ def test_blocks_of_a_read_join_to_the_whole() -> None:
         filled=4,
     )
     query = torch.randn(2, h, w, 5)
-    found = memory.read(state, query)
+    found = read(state, query)
     for i, slots in enumerate(([0, 1], [0, 2])):
         keys = state.keys[i, slots].reshape(-1, 5)
         values = state.values[i, slots].reshape(-1, 6)

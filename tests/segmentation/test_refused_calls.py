@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice
 from stremn.memory.policies import Oldest
 from stremn.networks.model import STReMN
 from stremn.segmentation.sessions import SegmentationSession

@@ -6,8 +6,8 @@ import torch
 from pydantic import ValidationError
 
 import oracles
-from stremn.memory import operations as memory
 from stremn.memory.policies import Oldest
+from stremn.memory.reading import read
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, SegmentationConfig, build_model, frozen_parameters
 from stremn.networks.windows import Window, whole
@@ -147,8 +147,8 @@ def test_an_entry_is_read_in_its_window_alone(model: STReMN) -> None:
         everywhere = model.recall(track.state, query.take(track.video))[:, 0]
         whole_frame = track.logits(model, query, [whole((2, 3))] * 2)[:, 0]
         state = track.state.entry(1)
-        read_within = memory.read(state, query.within(windows[1]).key)
-        read_all = memory.read(state, query.key)
+        read_within = read(state, query.within(windows[1]).key)
+        read_all = read(state, query.key)
     torch.testing.assert_close(whole_frame, everywhere, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(read_within, read_all[:, 0:1, 0:2], rtol=1e-5, atol=1e-6)
     inside = torch.zeros(2, 8, 12, dtype=torch.bool)

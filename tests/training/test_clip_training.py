@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from stremn.errors import StremnError
-from stremn.memory import operations as memory
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice
 from stremn.memory.policies import Learned, Oldest
+from stremn.memory.state import NEVER
 from stremn.networks.model import STReMN
 from stremn.segmentation.aggregation import one_hot
 from stremn.segmentation.tracks import Track
@@ -255,4 +255,4 @@ def test_a_growing_memory_can_be_trained(model: STReMN) -> None:
     with torch.no_grad():
         clip = rollout(model, square_clips([[0]], frames=8), slots=2, policy=Append(2), growth=2)
     held = clip.track.state.written_at[0]
-    assert sorted(held[held != memory.NEVER].tolist()) == [0, 2, 4, 6]
+    assert sorted(held[held != NEVER].tolist()) == [0, 2, 4, 6]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
-from stremn.memory.operations import MemoryState
+from stremn.memory.state import MemoryState
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, build_model

@@ -9,15 +9,10 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from stremn.memory import operations as memory
 from stremn.memory.fusion import FusionConfig, build_fusion
-from stremn.memory.operations import (
-    Matching,
-    Scale,
-    Similarity,
-    Write,
-)
+from stremn.memory.matching import Matching, Scale, Similarity
 from stremn.memory.policies import Evidence, Learned, PlainEvidence
+from stremn.memory.writing import Write, write
 from stremn.moved import moved_names
 from stremn.networks.backbones import Backbone, build_backbone
 from stremn.networks.decoders import MaskDecoder
@@ -209,7 +204,7 @@ def build_stremn(config: SegmentationConfig, backbone: Backbone, masks: int = MA
 def build_write(config: SegmentationConfig) -> Write:
     """Return what stores templates: `memory.write`, or a fusion module with fresh weights."""
     if config.fusion is None:
-        return memory.write
+        return write
     return build_fusion(config.fusion, config.key + config.value + config.update_key)
 
 

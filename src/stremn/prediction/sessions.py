@@ -28,7 +28,7 @@ from stremn.core.config import Config, build, read_json
 from stremn.core.guarded_calls import GuardedCalls, guarded
 from stremn.core.hardware import pick_device
 from stremn.errors import StremnError
-from stremn.memory.operations import check_memory
+from stremn.memory.damage import check_memory
 from stremn.networks.inference import placed
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import Encoded, FramePredictor, Past

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice
 from stremn.networks.model import Query, STReMN
 from stremn.networks.windows import Window
 from stremn.segmentation.tracks import Track

@@ -19,9 +19,11 @@ from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor, nn
 
 from stremn.errors import MissingExtraError, StremnError
-from stremn.memory import operations as memory
-from stremn.memory.operations import MemoryState, UpdatePolicy
+from stremn.memory.choices import UpdatePolicy
 from stremn.memory.policies import build_policy
+from stremn.memory.reading import affinity, comparable_keys, comparable_query
+from stremn.memory.state import NEVER, MemoryState
+from stremn.memory.writing import write
 from stremn.networks.backbones import STRIDE
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
@@ -88,15 +90,15 @@ class Step(nn.Module):
         template = self.model.encode_memory(each, masks, cast(int, time))
         # As in a session: the latest frame needs a slot too, so that not all may be pinned.
         room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
-        new, _ = memory.write(state, template, self.policy, pin=is_given & room)
+        new, _ = write(state, template, self.policy, pin=is_given & room)
         return shares, *(getattr(new, name) for name in MEMORY)
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
         """`memory.read` without a look at the values, which a graph cannot take."""
         how = self.model.matching
-        weights = memory.affinity(
-            memory.comparable_query(state, query.key, how),
-            memory.comparable_keys(state.keys.flatten(1, 3), how),
+        weights = affinity(
+            comparable_query(state, query.key, how),
+            comparable_keys(state.keys.flatten(1, 3), how),
             state.vacant,
             how.top,
         )
@@ -316,5 +318,5 @@ class OnnxSession:
 
     def _empty(self, name: str, shape: list[int]) -> np.ndarray:
         kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
-        fill = memory.NEVER if name == "written_at" else 0
+        fill = NEVER if name == "written_at" else 0
         return np.full(shape, fill, kinds[self._types[name]])

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from stremn.media.masks import Labels
-from stremn.memory.operations import NEVER, Choice, MemoryState
+from stremn.memory.choices import Choice
+from stremn.memory.state import NEVER, MemoryState
 from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.aggregation import likeliest
 

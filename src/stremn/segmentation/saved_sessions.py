@@ -18,7 +18,8 @@ from stremn.core.config import Config, build, read_json
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
-from stremn.memory.operations import MemoryState, check_memory
+from stremn.memory.damage import check_memory
+from stremn.memory.state import MemoryState
 from stremn.networks.backbones import STRIDE
 from stremn.networks.model import STReMN
 from stremn.networks.working_size import WorkingSize

@@ -7,7 +7,7 @@ import math
 from stremn.core.arguments import real_number, whole_number
 from stremn.core.hardware import pick_device, pick_precision
 from stremn.errors import StremnError
-from stremn.memory.operations import UpdatePolicy
+from stremn.memory.choices import UpdatePolicy
 from stremn.memory.policies import POLICIES, build_policy
 from stremn.networks.defaults import SHIPPED
 from stremn.networks.model import STReMN

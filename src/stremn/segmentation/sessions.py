@@ -22,7 +22,7 @@ from stremn.core.hardware import keep_freed_memory, pick_device, pick_precision
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.masks import LabelMap
-from stremn.memory.operations import CheckedPolicy, UpdatePolicy
+from stremn.memory.choices import CheckedPolicy, UpdatePolicy
 from stremn.memory.policies import Append
 from stremn.moved import moved_names
 from stremn.networks.defaults import SHIPPED

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 
-from stremn.memory import operations as memory
-from stremn.memory.operations import Choice, MemoryState, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.state import MemoryState, concat
 from stremn.networks.model import Query, STReMN
 from stremn.networks.windows import CONTEXT, Window, whole, windows_round
 from stremn.segmentation.aggregation import (
@@ -53,7 +53,7 @@ class Track:
     def join(self, other: Track) -> Track:
         """Return both tracks' entries in one."""
         return Track(
-            memory.concat([self.state, other.state]),
+            concat([self.state, other.state]),
             torch.cat([self.video, other.video]),
             torch.cat([self.label, other.label]),
         )

@@ -18,8 +18,11 @@ from torch.nn import functional as F
 
 from stremn.data.clips.clip import ClipBatch
 from stremn.errors import StremnError
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy
-from stremn.memory.policies import Evidence, RandomDrop, SpreadOccupied, similarity, slot_features
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.policies import Evidence, RandomDrop, SpreadOccupied
+from stremn.memory.similarity import similarity
+from stremn.memory.slot_features import slot_features
+from stremn.memory.state import MemoryState, Template
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.training.loss_report import LossReport

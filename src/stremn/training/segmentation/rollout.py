@@ -11,7 +11,7 @@ from torch import Tensor
 from stremn.data.clips.clip import ClipBatch
 from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
-from stremn.memory.operations import Choice, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Learned
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
