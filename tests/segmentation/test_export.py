@@ -9,7 +9,7 @@ import pytest
 
 from stremn.benchmarks.workload import made_frame, made_labels
 from stremn.errors import StremnError
-from stremn.segmentation.export import POLICIES, OnnxSession, export_step, largest_difference
+from stremn.segmentation.export import EXPORTABLE, OnnxSession, export_step, largest_difference
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import tiny_model
 
@@ -101,7 +101,7 @@ def test_a_torch_program_is_written_too(tmp_path: Path) -> None:
         ("step.onnx", {"objects": 0}, "at least one object and two slots, got 0 and 6"),
         ("step.onnx", {"slots": 1}, "at least one object and two slots, got 1 and 1"),
         ("step.onnx", {"policy": "append"}, "'append' cannot be exported. It makes the memory"),
-        ("step.onnx", {"policy": "ucb"}, f"Choose one of: {', '.join(POLICIES)}"),
+        ("step.onnx", {"policy": "ucb"}, f"Choose one of: {', '.join(EXPORTABLE)}"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_before_any_work(
