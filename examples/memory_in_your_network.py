@@ -6,10 +6,7 @@ Whatever makes a key and a value map of a frame can have it; gradients flow thro
 import torch
 from torch import nn
 
-from stremn.memory.policies import build_policy
-from stremn.memory.reading import read
-from stremn.memory.state import MemoryState, Template
-from stremn.memory.writing import write
+from stremn.memory import MemoryState, Template, build_policy, read, write
 
 
 class Recaller(nn.Module):

@@ -29,7 +29,7 @@ from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
 from stremn.networks.defaults import SHIPPED, SessionDefaults
 from stremn.segmentation.sessions import SegmentationSession
-from stremn.web.runs import Options
+from stremn.web.options import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 

@@ -35,8 +35,8 @@ def web(
     Example: stremn web
     """
     from stremn.web.guard import is_loopback
-    from stremn.web.page import serve
-    from stremn.web.runs import Limits
+    from stremn.web.projects import Limits
+    from stremn.web.serving import serve
 
     if not is_loopback(host):
         say(
