@@ -56,6 +56,10 @@ def follow(
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
 
+    if adapt:
+        from stremn.training.processes import require_accelerate
+
+        require_accelerate()  # before anything is opened or written
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= options.settings() | ({"adapt": adapt} if adapt else {})
     out = output.out

@@ -160,6 +160,25 @@ def export_step(
     return path
 
 
+def step_shapes(
+    model: STReMN, *, height: int, width: int, objects: int, slots: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return type and shape of an exported step's inputs and outputs, by name."""
+    channels = f"float32 1 {objects + 1} {height} {width}"
+    memory = {
+        name: " ".join([str(x.dtype).removeprefix("torch."), *map(str, x.shape)])
+        for name, x in empty_memory(model, objects, slots, (height, width)).items()
+    }
+    inputs = {
+        "frame": f"float32 1 3 {height} {width}",
+        "given": channels,
+        "is_given": "bool",
+        "time": "int64",
+        **memory,
+    }
+    return inputs, {"shares": channels, **{f"new_{name}": memory[name] for name in MEMORY}}
+
+
 def _check(path: Path, height: int, width: int, objects: int, slots: int, policy: str) -> None:
     if path.suffix not in (".onnx", ".pt2"):
         raise StremnError(f"Export to a file ending in .onnx or .pt2, got {path.name!r}.")
