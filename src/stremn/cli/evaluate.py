@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stremn.cli.panels import MEASURE
-from stremn.cli.segment import (
+from stremn.cli.options import (
     Adapt,
     Device,
     Every,

@@ -20,7 +20,7 @@ from stremn.cli.evaluate import (
     whole_numbers_in,
 )
 from stremn.cli.panels import MEASURE
-from stremn.cli.segment import Device, Every, Policy, Reach, Size, Slots, asked
+from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
 
