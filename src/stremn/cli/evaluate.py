@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.panels import MEASURE
 from stremn.cli.options import (
     Adapt,
     Device,
@@ -24,6 +23,7 @@ from stremn.cli.options import (
     Slots,
     asked,
 )
+from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
 
