@@ -19,7 +19,8 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.media.encoding import encoder_frame, join_videos, write_video
+from stremn.media.codecs import H264
+from stremn.media.encoding import join_videos, write_video
 from stremn.media.files import JsonRows, make_folder, read_rows, write_whole, writing
 from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import read_mask
@@ -153,7 +154,7 @@ def test_probabilities_are_kept_if_asked_for(tmp_path: Path) -> None:
 def test_coco_file(tmp_path: Path) -> None:
     run(tmp_path / "out", 6, coco=True)
     content = json.loads((tmp_path / "out" / "objects.json").read_text())
-    assert [image["file_name"] for image in content["images"]] == [f"{i:05d}" for i in range(6)]
+    assert [image["file_name"] for image in content["images"]] == [f"{i:05d}.png" for i in range(6)]
     assert [category["id"] for category in content["categories"]] == [2, 5]
     assert [item["id"] for item in content["annotations"]] == list(range(1, 13))
     for item in content["annotations"]:
@@ -508,7 +509,7 @@ def test_nothing_beside_the_picture_reaches_the_encoder() -> None:
     junk = [np.full(size, 255, np.uint8) for size in range(1000, 20000, 500)]
     del junk  # what the frame's memory held before
     image = np.pad(picture(0), ((0, 1), (0, 1), (0, 0)))
-    frame = encoder_frame(image)
+    frame = H264().frame(image)
     assert any(plane.line_size > plane.width for plane in frame.planes)
     for plane in frame.planes:
         rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
-from stremn.media.formats.json_lists import write_lists
+from stremn.media.formats.json_lists import write_json
 from stremn.media.formats.outlines import outlines
 from stremn.media.formats.rows import Row, Rows, RowsWriter
 from stremn.media.rle import decode_rle
@@ -76,12 +76,12 @@ class Coco:
     def complete(self, rows: Rows, out: Path) -> None:
         """Write the file of all rows."""
         categories = self.categories.of(rows.ids())
-        lists = {
+        content = {
             "images": _images(rows),
             "annotations": _annotations(rows, self.categories.number, self.shape),
             "categories": ({"id": number, "name": name} for number, name in categories.items()),
         }
-        write_lists(out / self.shape.file, lists)
+        write_json(out / self.shape.file, content)
 
 
 def _images(rows: Rows) -> Iterator[Row]:

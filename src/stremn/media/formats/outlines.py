@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-Polygon = Float[np.ndarray, "points 2"]
+Polygon = Float[np.ndarray, "_ 2"]
 """Points (x, y) in pixels."""
 
 

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from stremn.media.files import make_folder, write_whole
 from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
-from stremn.media.formats.outlines import one_outline
+from stremn.media.formats.outlines import Polygon, one_outline
 from stremn.media.formats.rows import Row, Rows, RowsWriter
 from stremn.media.masks import label_map
 
@@ -62,8 +64,8 @@ class YoloWriter(RowsWriter):
         for item in found.ids:
             outline = one_outline(found.labels == item)
             assert outline is not None
-            shares = (outline / found.size[::-1]).ravel().tolist()
-            numbers = " ".join(f"{share:.7g}" for share in shares)
+            shares = _in_pixels(outline) / found.size[::-1]
+            numbers = " ".join(f"{share:.7g}" for share in shares.ravel().tolist())
             lines.append(f"{self._categories.number(item) - 1} {numbers}\n")
         path = self._folder / f"{result.frame.name}.txt"
         write_whole(path, "".join(lines).encode(), durable=False)
@@ -76,3 +78,13 @@ class YoloWriter(RowsWriter):
         for number in range(1, max(names, default=0) + 1):  # readers want every class to have one
             lines.append(f"  {number - 1}: {json.dumps(names.get(number, f'unused {number}'))}")
         write_whole(out / _FOLDER / "data.yaml", ("\n".join(lines) + "\n").encode())
+
+
+def _in_pixels(outline: Polygon) -> Polygon:
+    """Return the outline through the first quarter of its pixels, each point once.
+
+    Readers of this format round points, down or to the nearest, and draw the line too.
+    """
+    pixels = np.floor(outline)
+    moved = np.concatenate([[True], (np.diff(pixels, axis=0) != 0).any(axis=1)])
+    return pixels[moved] + 0.25

@@ -5,13 +5,13 @@ Read by mmtracking, Mask2Former, DVIS and other trainers of video instance segme
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
-from stremn.media.formats.json_lists import write_lists
+from stremn.media.formats.json_lists import write_json
 from stremn.media.formats.rows import Row, Rows, RowsWriter
 
 _FILE = "youtube-vis.json"
@@ -37,31 +37,27 @@ class YouTubeVis:
         """Write the file of all rows, object by object."""
         ids = rows.ids()
         height, width = next(iter(rows))["size"]
-        names = [row["file"] for row in rows]
-        video = {"id": 1, "width": width, "height": height}
-        video |= {"length": len(names), "file_names": names}
-        lists = {
-            "videos": [video],
-            "annotations": self._annotations(rows, ids),
-            "categories": (
-                {"id": number, "name": name} for number, name in self.categories.of(ids).items()
-            ),
+        size = {"height": height, "width": width, "length": sum(1 for _ in rows)}
+        video = {"id": 1, **size, "file_names": (row["file"] for row in rows)}
+        categories = self.categories.of(ids).items()
+        content = {
+            "videos": iter([video]),
+            "annotations": (self._annotation(rows, item, size) for item in ids),
+            "categories": [{"id": number, "name": name} for number, name in categories],
         }
-        write_lists(out / _FILE, lists)
+        write_json(out / _FILE, content)
 
-    def _annotations(self, rows: Rows, ids: list[int]) -> Iterator[Row]:
-        for item in ids:
-            size = next(iter(rows))["size"]
-            seen = [found for _, found in rows.of_object(item)]
-            yield {
-                "id": item,
-                "video_id": 1,
-                "category_id": self.categories.number(item),
-                "iscrowd": 0,
-                "height": size[0],
-                "width": size[1],
-                "length": len(seen),
-                "segmentations": [f and {"size": size, "counts": f["counts"]} for f in seen],
-                "bboxes": [f and f["bbox"] for f in seen],
-                "areas": [f and f["area"] for f in seen],
-            }
+    def _annotation(self, rows: Rows, item: int, size: Row) -> Row:
+        return {
+            "id": item,
+            "video_id": 1,
+            "category_id": self.categories.number(item),
+            "iscrowd": 0,
+            **size,
+            "segmentations": (
+                found and {"size": row["size"], "counts": found["counts"]}
+                for row, found in rows.of_object(item)
+            ),
+            "bboxes": (found and found["bbox"] for _, found in rows.of_object(item)),
+            "areas": (found and found["area"] for _, found in rows.of_object(item)),
+        }
