@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stremn.errors import StremnError
+
 if TYPE_CHECKING:
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
+    from stremn.media.formats.base import Format
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.run_folder import Existing
@@ -55,7 +58,25 @@ Probabilities = Annotated[
     bool,
     typer.Option("--probabilities", help="Write soft masks too: OUT/probabilities/*.npz."),
 ]
-Coco = Annotated[bool, typer.Option("--coco", help="Write OUT/objects.json in COCO form too.")]
+Coco = Annotated[
+    bool, typer.Option("--coco", help="Write OUT/objects.json too: short for --format coco.")
+]
+FormatNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="Write for other programs too; repeat it for more: coco, coco-polygons, yolo, "
+        "youtube-vis, mots, cvat, mask-folders, mask-videos, cut-out, cut-out-webm, "
+        "cut-out-prores, green-screen, black-background, blurred-background, exr.",
+    ),
+]
+CategoryNames = Annotated[
+    str | None,
+    typer.Option(
+        "--names",
+        help='`"1=cat,2=dog"`: what the objects are, for formats with categories.',
+    ),
+]
 Opacity = Annotated[
     float, typer.Option(help="How strongly the overlay fills an object: 0 (not) to 1.")
 ]
@@ -106,15 +127,35 @@ class Given:
 
 @dataclass(frozen=True)
 class Output:
-    """What is written, and where."""
+    """What is written, and where; `names` are the categories', as they were given."""
 
     out: Path
     existing: Existing
     probabilities: bool
-    coco: bool
     style: OverlayStyle
+    formats: tuple[Format, ...] = ()
+    names: str | None = None
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:
     """Return what to do with an earlier run in the output folder."""
     return "resume" if resume else "replace" if overwrite else "refuse"
+
+
+def chosen_formats(
+    names: list[str] | None, coco: bool, categories: str | None
+) -> tuple[Format, ...]:
+    """Return the formats that are asked for.
+
+    Raises:
+        StremnError: there is no such format, its package is missing, or the categories' names are
+            none, or are of no use.
+    """
+    from stremn.media.formats.categories import Categories
+    from stremn.media.formats.choosing import choose_formats
+
+    wanted = [*(names or ()), *(["coco"] if coco else [])]
+    if categories is not None and not wanted:
+        raise StremnError("--names goes with a --format that has categories, such as coco.")
+    known = Categories() if categories is None else Categories.parse(categories)
+    return choose_formats(wanted, known)

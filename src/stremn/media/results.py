@@ -30,7 +30,6 @@ from stremn.media.drawing import OverlayStyle
 from stremn.media.files import JsonRows, make_folder, write_whole, writing
 from stremn.media.formats.base import Format
 from stremn.media.formats.choosing import file_patterns
-from stremn.media.formats.coco import Coco
 from stremn.media.formats.open_formats import OpenFormats, folders_of, output_of
 from stremn.media.frames import Frame
 from stremn.media.masks import Labels, write_mask
@@ -102,7 +101,6 @@ class ResultWriter:
         existing: Existing = "refuse",
         checkpoint_every: int = 250,
         probabilities: bool = False,
-        coco: bool = False,
         formats: Sequence[Format] = (),
         style: OverlayStyle | None = None,
     ) -> None:
@@ -115,7 +113,6 @@ class ResultWriter:
             existing: what to do with an earlier run in `out`: refuse, resume it, or replace it.
             checkpoint_every: frames between two points that a run can be resumed from.
             probabilities: write `probabilities/NAME.npz` (float16).
-            coco: write `objects.json` in COCO form with run lengths; short for that format.
             formats: what else is written, for other programs.
             style: how the overlay looks; None is the usual one.
 
@@ -125,9 +122,9 @@ class ResultWriter:
         self.out = out
         self._every = checkpoint_every
         self._style = style or OverlayStyle()
-        kept = {"probabilities": probabilities, "coco": coco, **self._style.settings()}
+        self._formats = tuple(formats)
+        kept = {"probabilities": probabilities, **self._style.settings()}
         kept |= {"formats": [chosen.name for chosen in formats]} if formats else {}
-        self._formats = (*formats, *([Coco()] if coco else []))
         self._settings = as_json({**(settings or {}), **kept})
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"

@@ -22,6 +22,7 @@ from stremn.media.formats.exr import find_spec
 from stremn.media.formats.mattes import soft_edge
 from stremn.media.formats.outlines import one_outline, outlines
 from stremn.media.formats.pictures import VideoFormat
+from stremn.media.formats.rows import RowsWriter
 from stremn.media.frames import Frame
 from stremn.media.results import FrameResult, ResultWriter
 
@@ -284,9 +285,8 @@ def test_formats_of_a_killed_run_are_the_same_when_it_is_resumed(tmp_path: Path)
     broken._lock.release()
     broken._memory.close()
     for other in broken._others._writers:
-        rows = getattr(other, "_rows", None)
-        if rows is not None:
-            rows.close()
+        if isinstance(other, RowsWriter):
+            other._rows.close()
     with writer(tmp_path / "broken", *FORMATS, existing="resume") as resumed:
         assert resumed.next_frame == 4
         go(resumed, 4, COUNT)
