@@ -33,7 +33,7 @@ def clip(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> str:
-    options = ["--device", "cpu", "--precision", "float32", "--size", "48", "--slots", "2"]
+    options = ["--device", "cpu", "--precision", "float32", "--size", "64", "--slots", "2"]
     result = CliRunner().invoke(app, [*map(str, arguments), *options])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception

@@ -24,13 +24,13 @@ class Place:
     Attributes:
         out: the run's output folder.
         work: folder, of this format alone, for what only going on needs.
-        next_frame: index of the first frame that is still to be written.
+        written: how many frames of the run are complete.
         rate: frames per second of videos.
     """
 
     out: Path
     work: Path
-    next_frame: int
+    written: int
     rate: Fraction
 
 
@@ -56,7 +56,7 @@ class Format(Protocol):
 
     @property
     def soft(self) -> bool:
-        """Whether results should carry probabilities, for soft edges."""
+        """Whether results should carry probabilities, for soft edges; it then shows frames too."""
 
     @property
     def files(self) -> tuple[str, ...]:

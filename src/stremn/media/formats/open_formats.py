@@ -20,7 +20,7 @@ class OpenFormats:
     """Writes every frame in all chosen formats."""
 
     def __init__(
-        self, formats: Sequence[Format], out: Path, work: Path, next_frame: int, rate: Fraction
+        self, formats: Sequence[Format], out: Path, work: Path, written: int, rate: Fraction
     ) -> None:
         """Begin or go on.
 
@@ -28,12 +28,12 @@ class OpenFormats:
             formats: what was chosen.
             out: the run's output folder.
             work: folder for what only going on needs; each format has its own in it.
-            next_frame: index of the first frame that is still to be written.
+            written: how many frames of the run are complete.
             rate: frames per second of videos.
         """
         self._formats = tuple(formats)
         self._writers = [
-            chosen.open(Place(out, work / chosen.name, next_frame, rate)) for chosen in formats
+            chosen.open(Place(out, work / chosen.name, written, rate)) for chosen in formats
         ]
         self._checked: frozenset[int] | None = None
 

@@ -59,16 +59,16 @@ class VideoWriter:
     def __init__(self, place: Place, look: Look, codec: VideoCodec, path: Path) -> None:
         self._look = look
         self._path = path
-        self._end = place.next_frame
+        self._count = place.written
         self._closed = False
         folder = make_folder(place.work)
         self._parts = OverlayParts(folder, place.rate, stem="part", codec=codec)
-        self._parts.remove_from(place.next_frame)
+        self._parts.remove_from(place.written)
 
     def write(self, result: FrameResult) -> None:
         """Encode a frame."""
-        self._parts.add(result.frame.index, self._look(result))
-        self._end = result.frame.index + 1
+        self._parts.add(self._count, self._look(result))
+        self._count += 1
 
     def checkpoint(self) -> list[Path]:
         """End the part."""
@@ -81,7 +81,7 @@ class VideoWriter:
             return
         self._closed = True
         self._parts.close_part()
-        self._parts.join(self._path, self._end)
+        self._parts.join(self._path, self._count)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ class RowsWriter:
             row_of: a frame's row.
         """
         make_folder(place.work)
-        self._rows = JsonRows(place.work / "rows.json", keep=place.next_frame)
+        self._rows = JsonRows(place.work / "rows.json", keep=place.written)
         self._out = place.out
         self._complete = complete
         self._row_of = row_of

@@ -20,6 +20,7 @@ from stremn.media.overlay_parts import OverlayParts
 from stremn.media.run_folder import refuse_link
 
 if TYPE_CHECKING:
+    from stremn.media.frames import Picture
     from stremn.media.results import FrameResult
 
 _MOST = 32
@@ -32,6 +33,10 @@ def _ids(result: FrameResult) -> list[int]:
 
 def _mask(result: FrameResult, item: int) -> UInt8[np.ndarray, "height width"]:
     return (result.labels == item).astype(np.uint8) * np.uint8(255)
+
+
+def _as_picture(mask: np.ndarray) -> Picture:
+    return mask.astype(np.uint8)[..., None].repeat(3, axis=2)
 
 
 @dataclass(frozen=True)
@@ -113,13 +118,13 @@ class MaskVideosWriter:
         self._place = place
         self._folder = make_folder(folder)
         self._chosen = chosen
-        self._end = place.next_frame
+        self._count = place.written
         self._closed = False
         make_folder(place.work)
         begun = {path.name.partition("-")[0] for path in place.work.glob("*-*.mp4")}
         self._videos = {int(number): self._video(int(number)) for number in begun}
         for item, video in list(self._videos.items()):
-            video.remove_from(place.next_frame)
+            video.remove_from(place.written)
             if not video.paths():
                 del self._videos[item]
 
@@ -129,16 +134,15 @@ class MaskVideosWriter:
 
     def write(self, result: FrameResult) -> None:
         """Encode the frame's masks."""
-        index = result.frame.index
         for item in _ids(result):
             if item not in self._videos:
-                self._chosen.check({*self._videos, item}, result.frame.image.shape[:2])
+                self._chosen.check({*self._videos, item}, result.labels.shape)
                 self._videos[item] = self._video(item)
-                for _ in range(index):
-                    self._videos[item].add(index, np.zeros_like(result.frame.image))
+                for _ in range(self._count):
+                    self._videos[item].add(self._count, _as_picture(np.zeros_like(result.labels)))
         for item, video in self._videos.items():
-            video.add(index, _mask(result, item)[..., None].repeat(3, axis=2))
-        self._end = index + 1
+            video.add(self._count, _as_picture(_mask(result, item)))
+        self._count += 1
 
     def checkpoint(self) -> list[Path]:
         """End the parts."""
@@ -153,4 +157,4 @@ class MaskVideosWriter:
         self._closed = True
         for item, video in self._videos.items():
             video.close_part()
-            video.join(self._folder / f"{item}.mp4", self._end)
+            video.join(self._folder / f"{item}.mp4", self._count)
