@@ -34,7 +34,11 @@ def clip(tmp_path: Path) -> Path:
 
 def run(*arguments: object) -> str:
     options = ["--device", "cpu", "--precision", "float32", "--size", "64", "--slots", "2"]
-    result = CliRunner().invoke(app, [*map(str, arguments), *options])
+    return run_plain(*arguments, *options)
+
+
+def run_plain(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [*map(str, arguments)])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.output
@@ -59,6 +63,9 @@ def test_formats_of_a_run(clip: Path, tmp_path: Path) -> None:
         assert str(out / name) in told
     assert not (out / "probabilities").exists()
     assert not (out / ".resume" / "formats").exists()
+    told = run_plain("reformat", out, "--format", "mots", "--format", "green-screen", "--video", clip)
+    assert f"{COUNT} frames are in {out / 'mots.txt'}, {out / 'green-screen.mp4'}." in told
+    assert len((out / "mots.txt").read_text().splitlines()) == COUNT
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field
 
 from stremn.core.config import Config, build, read_json
 from stremn.errors import StremnError
-from stremn.media.files import iterate_rows, write_whole, writing
+from stremn.media.files import iterate_rows, make_folder, write_whole, writing
 
 Existing = Literal["refuse", "resume", "replace"]
 """What to do with an earlier run in a folder."""
@@ -20,6 +20,9 @@ Existing = Literal["refuse", "resume", "replace"]
 ROWS = "memory.json"
 """The record of a run: a row for each of its frames that is complete."""
 
+
+LATER = "later-formats.json"
+"""Formats that were written when the run was over, in its `.resume`."""
 
 PROGRESS = "progress.json"
 """How far a run is, in its `.resume`."""
@@ -115,12 +118,21 @@ def refuse_link(folder: Path) -> None:
 
 
 def formats_of(out: Path) -> list[str]:
-    """Return the names of the formats that the run in `out` was made with, as far as it says."""
-    try:
-        made = json.loads((out / ".resume" / PROGRESS).read_bytes())["settings"]["formats"]
-        return [name for name in made if isinstance(name, str)]
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        return []
+    """Return the names of the formats that the run in `out` has, as far as it says."""
+    names = []
+    for file, *keys in ((PROGRESS, "settings", "formats"), (LATER, "formats")):
+        with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
+            found = json.loads((out / ".resume" / file).read_bytes())
+            for key in keys:
+                found = found[key]
+            names += [name for name in found if isinstance(name, str)]
+    return list(dict.fromkeys(names))
+
+
+def add_formats(out: Path, names: Collection[str]) -> None:
+    """Keep the names of formats that were written later, so that they are removed with the run."""
+    kept = list(dict.fromkeys([*formats_of(out), *names]))
+    write_whole(make_folder(out / ".resume") / LATER, json.dumps({"formats": kept}).encode())
 
 
 def remove_run(out: Path, patterns: Collection[str] = ()) -> None:

@@ -18,13 +18,16 @@ from pycocotools.coco import COCO
 from stremn.errors import MissingExtraError, StremnError
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.choosing import FORMATS, choose_formats
+from stremn.media.formats.detections import detections
 from stremn.media.formats.exr import find_spec
 from stremn.media.formats.mattes import soft_edge
 from stremn.media.formats.outlines import one_outline, outlines
 from stremn.media.formats.pictures import VideoFormat
+from stremn.media.formats.reformat import write_formats
 from stremn.media.formats.rows import RowsWriter
 from stremn.media.frames import Frame
 from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.video import open_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 HEIGHT, WIDTH = 62, 84
@@ -73,8 +76,8 @@ def go(results: ResultWriter, start: int, count: int) -> None:
             results.checkpoint(lambda path: path.write_bytes(b"state"))
 
 
-def run(out: Path, *names: str) -> Path:
-    with writer(out, *names) as results:
+def run(out: Path, *names: str, **changes: Any) -> Path:
+    with writer(out, *names, **changes) as results:
         go(results, 0, COUNT)
         results.finish()
     return out
@@ -459,3 +462,59 @@ def test_no_format_of_video_takes_what_its_codec_cannot() -> None:
     assert {chosen.codec.channels for chosen in formats} == {3, 4}
     check: Callable[..., None] = formats[0].check
     check({1}, (16, 16))
+
+
+# ---------------------------------------------------------------- afterwards, and from Python
+
+
+def test_formats_written_afterwards_are_those_of_the_run(tmp_path: Path) -> None:
+    labels = ("coco", "yolo", "youtube-vis", "mots", "cvat", "mask-folders", "mask-videos")
+    out = run(tmp_path / "out", "cut-out", probabilities=True)
+    images = [result_at(index).frame for index in range(COUNT)]
+    (tmp_path / "frames").mkdir()
+    for frame in images:
+        Image.fromarray(frame.image).save(tmp_path / "frames" / f"{frame.name}.png")
+    before = contents(out)
+    chosen = choose_formats([*labels, "cut-out"], Categories.parse(NAMES))
+    with pytest.raises(StremnError, match="cut-out shows the frames: add --video"):
+        write_formats(out, chosen)
+    assert contents(out) == before
+    with open_frames(tmp_path / "frames") as video:
+        assert write_formats(out, chosen, video) == COUNT
+    for name, content in before.items():
+        assert (out / name).read_bytes() == content, name
+    whole = run(tmp_path / "whole", *labels)
+    for name, content in contents(whole).items():
+        if name.startswith(("objects", "youtube", "mots", "cvat", "mask-", "yolo")):
+            found = (out / name).read_bytes()
+            assert found.replace(b".png", b".jpg") == content.replace(b".png", b".jpg"), name
+    with writer(out, existing="replace") as results:
+        assert not (out / "objects.json").exists()
+        assert not (out / "yolo").exists()
+        results.write(result_at(0))
+
+
+def test_afterwards_the_video_must_be_that_of_the_run(tmp_path: Path) -> None:
+    out = run(tmp_path / "out")
+    Image.new("RGB", (8, 8)).save(tmp_path / "shot 0.png")
+    [green] = choose_formats(["green-screen"])
+    with pytest.raises(StremnError, match="frame shot 0 is 8x8, and its mask 84x62: it is not"):
+        write_formats(out, [green], open_frames(tmp_path / "shot 0.png"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    with pytest.raises(StremnError, match="The video has no frame shot 0"):
+        write_formats(out, [green], open_frames(tmp_path / "other.png"))
+    with pytest.raises(StremnError, match="holds no run"):
+        write_formats(tmp_path, [green])
+
+
+def test_detections() -> None:
+    result = result_at(6)
+    found = detections(result)
+    assert found.tracker_id.tolist() == found.class_id.tolist() == [2, 5]
+    for number, item in enumerate((2, 5)):
+        np.testing.assert_array_equal(found.mask[number], result.labels == item)
+    np.testing.assert_array_equal(found.xyxy, sv.mask_to_xyxy(found.mask))
+    assert found.confidence[1] == 1
+    assert 0.5 < found.confidence[0] < 1
+    nothing = FrameResult(result.frame, np.zeros_like(result.labels), {})
+    assert len(detections(nothing)) == 0
