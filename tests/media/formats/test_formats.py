@@ -165,10 +165,10 @@ def test_yolo_is_read_by_supervision(tmp_path: Path) -> None:
     found = sv.DetectionDataset.from_yolo(*parts, force_masks=True)
     assert found.classes == ["cat", "dog"]
     assert len(found) == COUNT
-    for path, _, detections in found:
+    for path, _, seen in found:
         labels = labels_at(int(Path(path).stem.split()[1]))
-        assert detections.class_id.tolist() == [c for c, i in enumerate((2, 5)) if i in labels]
-        for mask, number in zip(detections.mask, detections.class_id, strict=True):
+        assert seen.class_id.tolist() == [c for c, i in enumerate((2, 5)) if i in labels]
+        for mask, number in zip(seen.mask, seen.class_id, strict=True):
             # Where a part or a hole is joined, OpenCV draws the line: here over 32 pixels.
             assert (mask != (labels == (2, 5)[number])).sum() <= (32 if number == 0 else 0)
 

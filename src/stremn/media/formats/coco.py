@@ -23,7 +23,10 @@ _DECIMALS = 2  # of a point; outlines lie on quarters of a pixel
 class Shape(Protocol):
     """How COCO says which pixels an object has."""
 
-    file: str
+    @property
+    def file(self) -> str:
+        """Name of the file with such shapes."""
+        ...
 
     def __call__(self, size: tuple[int, int], counts: str) -> Any:
         """Return what an annotation has as `segmentation`."""

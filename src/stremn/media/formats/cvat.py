@@ -6,10 +6,11 @@ A track has one polygon a frame: parts of an object are joined by lines of no wi
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import XMLGenerator
+from xml.sax.xmlreader import AttributesImpl
 
 from stremn.core.atomic_files import replacing
 from stremn.media.formats.base import Place
@@ -43,20 +44,24 @@ class Cvat:
         with replacing(out / _FILE) as temporary, temporary.open("w", encoding="utf-8") as file:
             xml = XMLGenerator(file, "utf-8", short_empty_elements=True)
             xml.startDocument()
-            xml.startElement("annotations", {})
+            _start(xml, "annotations")
             _leaf(xml, "version", "1.1")
             _write_task(xml, rows, list(self.categories.of(ids).values()))
             for number, item in enumerate(ids):
                 label = self.categories.name(item)
-                xml.startElement("track", {"id": str(number), "label": label, "source": "auto"})
+                _start(xml, "track", {"id": str(number), "label": label, "source": "auto"})
                 _write_polygons(xml, rows, item)
                 xml.endElement("track")
             xml.endElement("annotations")
             xml.endDocument()
 
 
+def _start(xml: XMLGenerator, name: str, facts: Mapping[str, str] | None = None) -> None:
+    xml.startElement(name, AttributesImpl(facts or {}))
+
+
 def _leaf(xml: XMLGenerator, name: str, text: str) -> None:
-    xml.startElement(name, {})
+    _start(xml, name)
     xml.characters(text)
     xml.endElement(name)
 
@@ -64,20 +69,20 @@ def _leaf(xml: XMLGenerator, name: str, text: str) -> None:
 def _write_task(xml: XMLGenerator, rows: Rows, labels: list[str]) -> None:
     height, width = next(iter(rows))["size"]
     count = sum(1 for _ in rows)
-    xml.startElement("meta", {})
-    xml.startElement("task", {})
+    _start(xml, "meta")
+    _start(xml, "task")
     facts = {"size": count, "mode": "interpolation", "start_frame": 0, "stop_frame": count - 1}
     for name, fact in facts.items():
         _leaf(xml, name, str(fact))
-    xml.startElement("labels", {})
+    _start(xml, "labels")
     for label in labels:
-        xml.startElement("label", {})
+        _start(xml, "label")
         _leaf(xml, "name", label)
-        xml.startElement("attributes", {})
+        _start(xml, "attributes")
         xml.endElement("attributes")
         xml.endElement("label")
     xml.endElement("labels")
-    xml.startElement("original_size", {})
+    _start(xml, "original_size")
     _leaf(xml, "width", str(width))
     _leaf(xml, "height", str(height))
     for name in ("original_size", "task", "meta"):
@@ -98,5 +103,5 @@ def _write_polygons(xml: XMLGenerator, rows: Rows, item: int) -> None:
             points = ";".join(f"{x:.2f},{y:.2f}" for x, y in outline.tolist())
         facts = {"frame": str(index), "outside": str(int(not seen)), "occluded": "0"}
         facts |= {"keyframe": "1", "points": points, "z_order": "0"}
-        xml.startElement("polygon", facts)
+        _start(xml, "polygon", facts)
         xml.endElement("polygon")

@@ -7,9 +7,10 @@ Read by Nuke, Fusion, Blender and After Effects. Channels are R, G, B, A (all ob
 from __future__ import annotations
 
 import tempfile
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,15 +33,14 @@ def _require_openexr() -> None:
 
 
 def _content(result: FrameResult) -> bytes:
-    import OpenEXR
-
+    openexr: Any = import_module("OpenEXR")
     channels = {"RGB": _linear(result.frame.image), "A": objects_matte(result).astype(np.float16)}
     for item in sorted({*result.ids, *np.unique(result.labels[result.labels > 0]).tolist()}):
         channels[f"object{item}.A"] = object_matte(result, item).astype(np.float16)
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
     with tempfile.TemporaryDirectory() as folder:  # the library writes to paths only
         path = Path(folder) / "frame.exr"
-        OpenEXR.File(header, channels).write(str(path))
+        openexr.File(header, channels).write(str(path))
         return path.read_bytes()
 
 

@@ -63,7 +63,9 @@ def test_formats_of_a_run(clip: Path, tmp_path: Path) -> None:
         assert str(out / name) in told
     assert not (out / "probabilities").exists()
     assert not (out / ".resume" / "formats").exists()
-    told = run_plain("reformat", out, "--format", "mots", "--format", "green-screen", "--video", clip)
+    told = run_plain(
+        "reformat", out, "--format", "mots", "--format", "green-screen", "--video", clip
+    )
     assert f"{COUNT} frames are in {out / 'mots.txt'}, {out / 'green-screen.mp4'}." in told
     assert len((out / "mots.txt").read_text().splitlines()) == COUNT
 
