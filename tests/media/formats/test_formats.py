@@ -482,10 +482,17 @@ def test_formats_written_afterwards_are_those_of_the_run(tmp_path: Path) -> None
     with open_frames(tmp_path / "frames") as video:
         assert write_formats(out, chosen, video) == COUNT
     for name, content in before.items():
-        assert (out / name).read_bytes() == content, name
+        if name.startswith("cut-out"):  # the stored probabilities are rounded
+            first = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            again = cv2.imread(str(out / name), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_allclose(again.astype(int), first, atol=1)
+        else:
+            assert (out / name).read_bytes() == content, name
     whole = run(tmp_path / "whole", *labels)
     for name, content in contents(whole).items():
-        if name.startswith(("objects", "youtube", "mots", "cvat", "mask-", "yolo")):
+        if name.startswith("mask-videos"):  # only the key frames differ
+            np.testing.assert_allclose(frames_of(out / name), frames_of(whole / name), atol=40)
+        elif name.startswith(("objects", "youtube", "mots", "cvat", "mask-", "yolo")):
             found = (out / name).read_bytes()
             assert found.replace(b".png", b".jpg") == content.replace(b".png", b".jpg"), name
     with writer(out, existing="replace") as results:
