@@ -41,6 +41,7 @@ from stremn.cli.segment_options import (
     Source,
     existing_run,
 )
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -58,8 +59,8 @@ def segment(
     objects: Objects = None,
     prompt_model: PromptModel = "small",
     model: Model = "small",
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    slots: Slots = SHIPPED.memory_slots,
+    policy: Policy = SHIPPED.policy,
     device: Device = "auto",
     precision: Precision = "auto",
     size: Size = None,
