@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from stremn.errors import MissingExtraError, StremnError
 
-OLDEST, BEFORE = (5, 17), (5, 25)
+OLDEST, BEFORE = (5, 20), (5, 25)
 """Versions of transformers that the tests have run with: from, and up to but without."""
 
 FAMILIES = {

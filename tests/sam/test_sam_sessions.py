@@ -207,5 +207,5 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(StremnError, match=re.escape("Sessions run Sam2VideoModel")):
         SamSession(torch.nn.Linear(1, 1), device="cpu")
     monkeypatch.setattr(models.metadata, "version", lambda name: "4.57.1")
-    with pytest.raises(StremnError, match=r"transformers 5\.17 or later, before 5\.25; 4\.57\.1"):
+    with pytest.raises(StremnError, match=r"transformers 5\.20 or later, before 5\.25; 4\.57\.1"):
         models.load_sam(tmp_path)

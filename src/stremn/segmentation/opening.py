@@ -1,0 +1,153 @@
+"""What a video is followed with: sessions of any kind of model, and how they are opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from stremn.media.finding import MaskFinder
+from stremn.networks.pretrained import Pretrained, config_of, load_model
+from stremn.segmentation.inputs import FrameInput, MaskInput
+from stremn.segmentation.reports import MemoryReport, StepResult
+from stremn.segmentation.sessions import SHIPPED_POLICY, SegmentationSession, check_options
+
+SHIPPED_SLOTS = 6
+"""K, as in the paper."""
+
+
+class Session(Protocol):
+    """Follows objects through a video, frame by frame; see `SegmentationSession`."""
+
+    frame: int
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The objects followed."""
+        ...
+
+    @property
+    def memory(self) -> MemoryReport:
+        """What the memory holds now."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the memory of all objects."""
+        ...
+
+    def step(self, frame: FrameInput, mask: MaskInput | None = None) -> StepResult:
+        """Segment the next frame; with `mask`, take that as the truth for the ids in it."""
+        ...
+
+    def add_object(self, mask: MaskInput) -> StepResult:
+        """Add or correct objects on the frame given last."""
+        ...
+
+    def remove_object(self, object_id: int) -> None:
+        """Stop following an object."""
+        ...
+
+    def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
+        """Keep what the memory holds of a frame for ever, or no longer."""
+        ...
+
+    def save(self, path: str | Path) -> None:
+        """Write all that the session remembers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a session. None: what the model is usually run with.
+
+    reach: in object sizes; inf is anywhere.
+    """
+
+    memory_slots: int | None = None
+    policy: str | None = None
+    size: int | None = None
+    reach: float | None = None
+    every: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+
+
+class VideoModel(Protocol):
+    """A model by the name that a user gave; its weights are read when they are first needed."""
+
+    @property
+    def source(self) -> str:
+        """The name."""
+        ...
+
+    def settled(self, asked: Asked) -> Asked:
+        """Return what was asked for, and of what was not, what the model is usually run with.
+
+        Raises:
+            StremnError: there is no such model, or it cannot honour something.
+        """
+        ...
+
+    def open(self, asked: Asked) -> Session:
+        """Return a session that has seen nothing."""
+        ...
+
+    def resume(self, path: Path, asked: Asked) -> Session:
+        """Return a session that goes on from a file that `Session.save` wrote."""
+        ...
+
+    def finder(self, asked: Asked) -> MaskFinder | None:
+        """Return the model's own way from boxes and clicks to masks; None: it has none."""
+        ...
+
+    def pretrained(self) -> Pretrained:
+        """Return the network that can be adapted to objects.
+
+        Raises:
+            StremnError: there is none in this model.
+        """
+        ...
+
+
+class OwnModel:
+    """A `VideoModel` of this package's own networks: preset, weights file, folder or hub id."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def settled(self, asked: Asked) -> Asked:
+        """Return `asked` with the numbers that the model is usually run with; see `VideoModel`."""
+        usual = config_of(self.source).usual
+        reach = usual.reach if asked.reach is None else asked.reach
+        found = replace(
+            asked,
+            memory_slots=SHIPPED_SLOTS if asked.memory_slots is None else asked.memory_slots,
+            policy=SHIPPED_POLICY if asked.policy is None else asked.policy,
+            size=usual.size if asked.size is None else asked.size,
+            reach=float("inf") if reach is None else reach,
+            every=usual.every if asked.every is None else asked.every,
+        )
+        check_options(**_options(found), device=asked.device)
+        return found
+
+    def open(self, asked: Asked) -> SegmentationSession:
+        """Return a new session."""
+        options = _options(self.settled(asked))
+        return SegmentationSession.from_pretrained(self._loaded, device=asked.device, **options)
+
+    def resume(self, path: Path, asked: Asked) -> SegmentationSession:
+        """Return a session that goes on."""
+        return SegmentationSession.load(path, self._loaded, device=asked.device)
+
+    def finder(self, asked: Asked) -> None:
+        """Return None: these networks take masks alone."""
+
+    def pretrained(self) -> Pretrained:
+        """Return the network, which can be adapted to objects."""
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> Pretrained:
+        return load_model(self.source)
