@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +26,20 @@ Policy = Annotated[
     typer.Option(
         help="Rule that says which template gives way: evidence, learned, oldest, ... (a wrong "
         "name lists all)."
+    ),
+]
+SlotsOrUsual = Annotated[
+    int | None,
+    typer.Option(
+        help="K: templates kept of each object. Default: 6; SAM models as many as they were "
+        "trained with (7)."
+    ),
+]
+PolicyOrUsual = Annotated[
+    str | None,
+    typer.Option(
+        help="Rule that says which template gives way: evidence, learned, oldest, ... (a wrong "
+        "name lists all). Default: evidence; SAM models oldest."
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")]
@@ -52,6 +66,20 @@ PromptModel = Annotated[
         "grabcut (colors alone, no network)."
     ),
 ]
+PromptModelOrOwn = Annotated[
+    str | None,
+    typer.Option(
+        help="What finds the object of a box or clicks: small (shipped), a weights file, or "
+        "grabcut (colors alone, no network). Default: small; SAM models find it themselves."
+    ),
+]
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id; or "
+        "SAM 2.1, EdgeTAM or SAM 3 of transformers, by hub id or folder."
+    ),
+]
 Every = Annotated[
     int | None,
     typer.Option(
@@ -67,50 +95,6 @@ Adapt = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """What a verb was told about its session; `checked` says no to what no session takes.
-
-    Size, reach and every are the model's usual ones where the user said nothing (see `asked`).
-    """
-
-    slots: int
-    policy: str
-    device: str
-    precision: str
-    usual: Usual
-
-    def checked(self) -> SessionOptions:
-        """Return the options themselves, if a session takes them.
-
-        Raises:
-            StremnError: it does not; the message says what is wrong.
-        """
-        from stremn.segmentation.sessions import check_options
-
-        check_options(**self.of_session(), device=self.device)
-        return self
-
-    def of_session(self) -> dict[str, Any]:
-        """Return them as `SegmentationSession` takes them, all but the device."""
-        return {
-            "precision": self.precision,
-            "memory_slots": self.slots,
-            "policy": self.policy,
-            "size": self.usual.size,
-            "reach": self.usual.reach,
-            "every": self.usual.every,
-        }
-
-    def settings(self) -> dict[str, str | float]:
-        """Return what a run that goes on must have been begun with."""
-        usual = self.usual
-        settings: dict[str, str | float] = {"slots": self.slots, "policy": self.policy}
-        settings |= {"size": usual.size}
-        settings |= {"reach": "inf" if usual.reach is None else usual.reach}  # JSON has no infinity
-        return settings | ({"every": usual.every} if usual.every > 1 else {})
 
 
 def asked(model: str, size: int | None, reach: float | None, every: int | None) -> Usual:

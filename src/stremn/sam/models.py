@@ -24,6 +24,11 @@ FAMILIES = {
 }
 """Model types of transformers, and their classes."""
 
+WHOLE_SAM3 = "sam3_video"
+"""SAM 3 with its detector: the tracker is a part of it."""
+
+READ = (*FAMILIES, WHOLE_SAM3)
+
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
@@ -107,19 +112,11 @@ def load_sam(source: str | Path) -> SamModel:
         StremnError: no such model, no connection, damaged files, or a model of another type.
         MissingExtraError: transformers is not installed.
     """
-    check_transformers()
+    config = sam_config(source)
     import transformers
 
-    kind = model_type(source)
-    if kind == "sam3_video":  # SAM 3 with its detector: the tracker is a part of it
-        kind = "sam3_tracker_video"
-    if kind not in FAMILIES:
-        raise StremnError(
-            f"{source} holds a model of type {kind!r}; of transformers' models "
-            f"{', '.join(FAMILIES)} can be used."
-        )
     try:
-        network = getattr(transformers, FAMILIES[kind]).from_pretrained(str(source))
+        network = getattr(transformers, FAMILIES[config.model_type]).from_pretrained(str(source))
     except (OSError, ValueError, RuntimeError) as error:
         raise StremnError(
             f"The weights of {source} cannot be read ({_first_line(error)}). Get them again."
@@ -127,22 +124,31 @@ def load_sam(source: str | Path) -> SamModel:
     return of_network(network)
 
 
-def model_type(source: str | Path) -> str:
-    """Return what type of transformers' models a folder or hub id holds.
+def sam_config(source: str | Path) -> Any:
+    """Return the configuration of transformers of a model, without its weights.
 
     Raises:
-        StremnError: nothing there, or no connection to the hub.
+        StremnError: nothing there, no connection to the hub, or a model of another type.
+        MissingExtraError: transformers is not installed.
     """
-    from transformers import PretrainedConfig
+    check_transformers()
+    from transformers import AutoConfig, PretrainedConfig
 
     try:
-        found, _ = PretrainedConfig.get_config_dict(str(source))
-    except (OSError, ValueError) as error:
+        raw, _ = PretrainedConfig.get_config_dict(str(source))
+        kind = str(raw.get("model_type", "unknown"))
+        config: Any = AutoConfig.from_pretrained(str(source)) if kind in READ else None
+    except (OSError, ValueError, TypeError) as error:
         raise StremnError(
             f"There is no model {str(source)!r}: not a folder of transformers, and not to be had "
             f"from the hub ({_first_line(error)})."
         ) from error
-    return str(found.get("model_type", "unknown"))
+    if config is None:
+        raise StremnError(
+            f"{source} holds a model of type {kind!r}; of transformers' models "
+            f"{', '.join(FAMILIES)} can be used."
+        )
+    return config.tracker_config if kind == WHOLE_SAM3 else config
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
 from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
-from stremn.memory.policies import POLICIES, PlainEvidence, build_policy
+from stremn.memory.policies import POLICIES, Append, PlainEvidence, build_policy
 from stremn.networks.working_size import WorkingSize
 from stremn.sam.models import SamModel, load_sam, of_network
 from stremn.sam.prompts import Prompt, mask_prompt
@@ -29,9 +29,13 @@ from stremn.sam.saved import SavedSam, read_sam, write_sam
 from stremn.sam.slots import ObjectSlots
 from stremn.segmentation.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.segmentation.reports import Decision, MemoryReport, StepResult, memory_report
+from stremn.segmentation.sessions import MOST_SLOTS
 
 SAM_POLICY = "oldest"
 """The rule that SAM models were trained with: the latest frames."""
+
+SAM_POLICIES = tuple(name for name in POLICIES if name != "append")
+"""Rules that a session takes: all but the one that needs a memory that grows."""
 
 _REMEMBERED = (
     "frame",
@@ -85,7 +89,7 @@ class SamSession:
         """
         self.source = model if isinstance(model, SamModel) else of_network(model)
         slots = self.source.memories if memory_slots is None else memory_slots
-        self.memory_slots = whole_number(slots, "memory_slots (K)", 1, 65_536, "7 is SAM 2's.")
+        self.memory_slots = checked_slots(slots)
         self.seed = whole_number(seed, "seed", 0, 2**40)
         if not isinstance(policy, str) and not callable(policy):
             raise StremnError(
@@ -106,7 +110,6 @@ class SamSession:
         self._logits: dict[int, Tensor] = {}
         self._truth: Int[np.ndarray, "h w"] | None = None
         self._decisions: dict[int, Decision] = {}
-        self._expected: Mapping[int, Prompt] = {}
         self._calls = GuardedCalls(_REMEMBERED)
 
     @classmethod
@@ -139,14 +142,13 @@ class SamSession:
         with self._calls.call(self), torch.inference_mode():
             image = as_rgb(frame)
             size = (image.shape[0], image.shape[1])
-            where = self._prompts(mask, prompts or self._expected, size)
+            where = self._prompts(mask, prompts, size)
             if self.frame < 0 and not where:
                 raise StremnError(
                     "There is nothing to follow yet: give a mask or a prompt with the first frame, "
                     "as in step(frame, mask)."
                 )
             self._check_size(size)
-            self._expected = {}
             self.frame += 1
             self._decisions, self._logits, self._features = {}, {}, None
             self._truth = _over(None, mask, size)
@@ -155,10 +157,6 @@ class SamSession:
                 pixels = self.source.pixels(torch.from_numpy(image).to(self.device), self.dtype)
                 self._look(ids, where, pixels=pixels)
             return self._result()
-
-    def expect(self, prompts: Mapping[int, Prompt]) -> None:
-        """Say where objects are in the next frame, for callers whose steps give masks alone."""
-        self._expected = prompts
 
     def add_object(
         self, mask: MaskInput | None = None, *, prompts: Mapping[int, Prompt] | None = None
@@ -396,7 +394,35 @@ def _over(
 
 
 def _rule(policy: str | UpdatePolicy, seed: int) -> UpdatePolicy:
-    """Return a rule; these models have no weights for `evidence`, which is weighed by hand."""
+    """Return a rule; these models have no weights for `evidence`, which is weighed by hand.
+
+    Raises:
+        StremnError: no such rule, or the one that needs a memory that grows.
+    """
     if policy == "evidence":
         return PlainEvidence()
-    return build_policy(policy, seed) if isinstance(policy, str) else policy
+    rule = build_policy(policy, seed) if isinstance(policy, str) else policy
+    if isinstance(rule, Append):
+        raise StremnError(
+            "The rule 'append' keeps all and needs a memory that grows; that of a SAM model has "
+            f"K slots. Choose one of: {', '.join(SAM_POLICIES)}."
+        )
+    return rule
+
+
+def checked_slots(slots: int) -> int:
+    """Return K.
+
+    Raises:
+        StremnError: it is no whole number above 0.
+    """
+    return whole_number(slots, "memory_slots (K)", 1, MOST_SLOTS, "7 is SAM 2's.")
+
+
+def check_rule(policy: str) -> None:
+    """Refuse the name of a rule that no SAM session takes.
+
+    Raises:
+        StremnError: it is such a name.
+    """
+    _rule(policy, 0)

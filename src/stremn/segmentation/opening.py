@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from stremn.media.finding import MaskFinder
 from stremn.networks.pretrained import Pretrained, config_of, load_model
@@ -73,6 +74,17 @@ class Asked:
     precision: str = "auto"
     device: str = "auto"
 
+    def settings(self) -> dict[str, str | float]:
+        """Return what a run that goes on must have been begun with, as JSON values."""
+        numbers = {
+            "slots": self.memory_slots,
+            "policy": self.policy,
+            "size": self.size,
+            "reach": "inf" if self.reach == inf else self.reach,  # JSON has no infinity
+            "every": None if self.every == 1 else self.every,
+        }
+        return {name: value for name, value in numbers.items() if value is not None}
+
 
 class VideoModel(Protocol):
     """A model by the name that a user gave; its weights are read when they are first needed."""
@@ -102,12 +114,16 @@ class VideoModel(Protocol):
         """Return the model's own way from boxes and clicks to masks; None: it has none."""
         ...
 
-    def pretrained(self) -> Pretrained:
-        """Return the network that can be adapted to objects.
+    def check_adaptable(self) -> None:
+        """Refuse to be adapted to objects, before anything is loaded.
 
         Raises:
-            StremnError: there is none in this model.
+            StremnError: this model's network cannot be.
         """
+        ...
+
+    def pretrained(self) -> Pretrained:
+        """Return the network that can be adapted to objects; raises as `check_adaptable`."""
         ...
 
 
@@ -120,13 +136,13 @@ class OwnModel:
     def settled(self, asked: Asked) -> Asked:
         """Return `asked` with the numbers that the model is usually run with; see `VideoModel`."""
         usual = config_of(self.source).usual
-        reach = usual.reach if asked.reach is None else asked.reach
+        reach = inf if usual.reach is None else usual.reach
         found = replace(
             asked,
             memory_slots=SHIPPED_SLOTS if asked.memory_slots is None else asked.memory_slots,
             policy=SHIPPED_POLICY if asked.policy is None else asked.policy,
             size=usual.size if asked.size is None else asked.size,
-            reach=float("inf") if reach is None else reach,
+            reach=reach if asked.reach is None else asked.reach,
             every=usual.every if asked.every is None else asked.every,
         )
         check_options(**_options(found), device=asked.device)
@@ -144,6 +160,9 @@ class OwnModel:
     def finder(self, asked: Asked) -> None:
         """Return None: these networks take masks alone."""
 
+    def check_adaptable(self) -> None:
+        """Do nothing: these networks can be adapted."""
+
     def pretrained(self) -> Pretrained:
         """Return the network, which can be adapted to objects."""
         return self._loaded
@@ -151,3 +170,15 @@ class OwnModel:
     @cached_property
     def _loaded(self) -> Pretrained:
         return load_model(self.source)
+
+
+def _options(settled: Asked) -> dict[str, Any]:
+    """Return settled options as `SegmentationSession` takes them, all but the device."""
+    return {
+        "memory_slots": settled.memory_slots,
+        "policy": settled.policy,
+        "size": settled.size,
+        "reach": None if settled.reach == inf else settled.reach,
+        "every": settled.every,
+        "precision": settled.precision,
+    }
