@@ -10,10 +10,9 @@ import torch
 pytest.importorskip("transformers")
 
 from stremn.errors import StremnError
-from stremn.memory.policies import POLICIES
 from stremn.sam import models
 from stremn.sam.prompts import Prompt
-from stremn.sam.sessions import SamSession
+from stremn.sam.sessions import SAM_POLICIES, SamSession
 from stremn.sam.slots import MOST_GIVEN, positions
 from tiny_sam import FAMILIES, OwnSession, held_bytes, noisy_square, square_mask, tiny_sam
 
@@ -78,7 +77,7 @@ def test_a_thousand_frames_take_no_more_than_a_hundred() -> None:
     assert sizes[999] == sizes[99] == sizes[500]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", SAM_POLICIES)
 def test_every_rule_runs_and_keeps_what_was_given(policy: str) -> None:
     session = SamSession(tiny_sam(), device="cpu", policy=policy, memory_slots=4)
     for frame in range(14):
@@ -204,6 +203,8 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(StremnError, match="holds a model of type 'bert'"):
         models.load_sam(tmp_path)
+    with pytest.raises(StremnError, match="'append' keeps all"):
+        SamSession(tiny_sam(), device="cpu", policy="append")
     with pytest.raises(StremnError, match=re.escape("Sessions run Sam2VideoModel")):
         SamSession(torch.nn.Linear(1, 1), device="cpu")
     monkeypatch.setattr(models.metadata, "version", lambda name: "4.57.1")

@@ -115,12 +115,18 @@ def load_sam(source: str | Path) -> SamModel:
     config = sam_config(source)
     import transformers
 
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()  # one for a second of reading
     try:
         network = getattr(transformers, FAMILIES[config.model_type]).from_pretrained(str(source))
     except (OSError, ValueError, RuntimeError) as error:
         raise StremnError(
             f"The weights of {source} cannot be read ({_first_line(error)}). Get them again."
         ) from error
+    finally:
+        if shown:
+            bars.enable_progress_bar()
     return of_network(network)
 
 

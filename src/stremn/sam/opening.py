@@ -63,7 +63,7 @@ def _names_a_type(path: Path) -> bool:
 
 
 class SamVideoModel:
-    """A `VideoModel` of transformers, by hub id or folder. Sessions and finder share the weights."""
+    """A `VideoModel` of transformers, by hub id or folder; sessions and finder share weights."""
 
     def __init__(self, source: str) -> None:
         self.source = source
