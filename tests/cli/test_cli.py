@@ -372,9 +372,10 @@ def test_check_mask_resizes_to_a_video(clip, tmp_path):
 def test_every_verb_and_the_page_use_the_shipped_settings():
     left_to_the_model = {"policy": SHIPPED_POLICY, "reach": None, "size": None, "every": None}
     evaluate = next(c.callback for c in evaluate_app.registered_commands if c.name == "davis")
-    for verb in (segment, evaluate):
+    everything = {**left_to_the_model, "policy": None, "slots": None}
+    for verb, left in ((segment, everything), (evaluate, left_to_the_model)):
         parameters = inspect.signature(verb).parameters
-        assert {name: parameters[name].default for name in left_to_the_model} == left_to_the_model
+        assert {name: parameters[name].default for name in left} == left
     assert asked("small", None, None, None) == Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
     assert asked("small", 240, math.inf, 3) == Usual(240, None, every=3)
     assert (Options().policy, Options().size) == (SHIPPED_POLICY, SHIPPED_SIZE)

@@ -9,12 +9,13 @@ import torch
 
 pytest.importorskip("transformers")
 
+from stremn.benchmarks.sam import OwnSession, held_bytes
 from stremn.errors import StremnError
 from stremn.sam import models
 from stremn.sam.prompts import Prompt
 from stremn.sam.sessions import SAM_POLICIES, SamSession
 from stremn.sam.slots import MOST_GIVEN, positions
-from tiny_sam import FAMILIES, OwnSession, held_bytes, noisy_square, square_mask, tiny_sam
+from tiny_sam import FAMILIES, noisy_square, square_mask, tiny_sam
 
 
 def given(frame: int) -> np.ndarray | None:

@@ -33,13 +33,18 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Preset (small, resnet50, stm, stcn; random weights where none come with it) or "
-            "weights file; repeat it for several. Default: small and resnet50."
+            help="Preset (small, resnet50, stm, stcn; random weights where none come with it), "
+            "weights file, SAM model of transformers (folder or hub id), or its shape with random "
+            "weights (sam2.1-hiera-tiny, -small, -base-plus, -large, edgetam, sam3-tracker, or "
+            "sam2.1-toy); repeat it for several. Default: small and resnet50."
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer sizes and shorter streams: minutes.")
     ] = False,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Frames of `growth`. Default: 200; --quick 100.")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="Number format: auto, float32, bfloat16.")
     ] = "auto",
@@ -53,6 +58,7 @@ def bench(
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     plan = workload.QUICK if quick else workload.FULL
+    plan = replace(plan, growth_frames=frames or plan.growth_frames)
     benchmark.run(
         out,
         plan=replace(plan, models=tuple(model)) if model else plan,
