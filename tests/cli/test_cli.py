@@ -27,6 +27,7 @@ from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
 from stremn.networks.presets import SHIPPED_REACH, SHIPPED_SIZE, Usual
+from stremn.segmentation.opening import Asked, OwnModel
 from stremn.segmentation.sessions import SHIPPED_POLICY, SegmentationSession
 from stremn.web.runs import Options
 
@@ -370,12 +371,15 @@ def test_check_mask_resizes_to_a_video(clip, tmp_path):
 
 
 def test_every_verb_and_the_page_use_the_shipped_settings():
-    left_to_the_model = {"policy": SHIPPED_POLICY, "reach": None, "size": None, "every": None}
+    left_to_the_model = ("slots", "policy", "reach", "size", "every")
     evaluate = next(c.callback for c in evaluate_app.registered_commands if c.name == "davis")
-    everything = {**left_to_the_model, "policy": None, "slots": None}
-    for verb, left in ((segment, everything), (evaluate, left_to_the_model)):
+    for verb in (segment, evaluate):
         parameters = inspect.signature(verb).parameters
-        assert {name: parameters[name].default for name in left} == left
+        assert all(parameters[name].default is None for name in left_to_the_model)
+    settled = OwnModel("small").settled(Asked())
+    assert (settled.memory_slots, settled.policy, settled.size, settled.reach, settled.every) == (
+        6, SHIPPED_POLICY, SHIPPED_SIZE, SHIPPED_REACH, 1
+    )  # fmt: skip
     assert asked("small", None, None, None) == Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
     assert asked("small", 240, math.inf, 3) == Usual(240, None, every=3)
     assert (Options().policy, Options().size) == (SHIPPED_POLICY, SHIPPED_SIZE)

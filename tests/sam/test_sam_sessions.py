@@ -13,7 +13,8 @@ from stremn.benchmarks.sam import OwnSession, held_bytes
 from stremn.errors import StremnError
 from stremn.sam import models
 from stremn.sam.prompts import Prompt
-from stremn.sam.sessions import SAM_POLICIES, SamSession
+from stremn.sam.rules import SAM_POLICIES
+from stremn.sam.sessions import SamSession
 from stremn.sam.slots import MOST_GIVEN, positions
 from tiny_sam import FAMILIES, noisy_square, square_mask, tiny_sam
 
@@ -40,6 +41,16 @@ def test_the_oldest_rule_is_transformers_own_streaming(family: str) -> None:
         expected = theirs.step(image, mask).sigmoid().numpy()
         np.testing.assert_allclose(result.probabilities, expected, atol=1e-5, err_msg=str(frame))
     assert result.ids == (1, 7)
+
+
+def test_labels_of_a_given_mask_are_as_given() -> None:
+    mask = square_mask(0, 3)
+    mask[30, 70] = 9  # smaller than the model can draw
+    session = SamSession(tiny_sam(), device="cpu")
+    np.testing.assert_array_equal(session.step(noisy_square(0), mask).labels, mask)
+    corrected = np.where(mask == 9, mask, 0).astype(np.uint8)
+    labels = session.step(noisy_square(1), corrected).labels
+    np.testing.assert_array_equal(labels == 9, corrected == 9)
 
 
 def test_fewer_slots_are_not_the_same() -> None:

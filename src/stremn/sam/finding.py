@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stremn.core.hardware import pick_device, pick_precision
+from stremn.errors import StremnError
 from stremn.media.finding import Click, ObjectMask, check_prompt, without_others
 from stremn.media.frames import Picture
 from stremn.media.prompts import Box
@@ -50,6 +51,8 @@ class SamFinder:
         check_prompt(frame, box, clicks, previous)
         if previous is not None and not clicks and box is None:
             return without_others(previous, others)
+        if box is None and previous is None and not any(on for _, _, on in clicks):
+            raise StremnError("Clicks need at least one point on the object.")
         prompt = Prompt(
             None if box is None else (box.x, box.y, box.width, box.height),
             [(x, y) for x, y, on in clicks if on],

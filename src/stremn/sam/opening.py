@@ -12,10 +12,12 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from stremn.core.hardware import pick_device, pick_precision
+from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.sam.finding import SamFinder
 from stremn.sam.models import SamModel, load_sam, sam_config
-from stremn.sam.sessions import SAM_POLICY, SamSession, check_rule, checked_slots
+from stremn.sam.rules import SAM_POLICY, checked_slots, sam_rule
+from stremn.sam.sessions import SamSession
 from stremn.segmentation.opening import Asked, OwnModel, VideoModel
 
 MEANINGLESS = {
@@ -76,7 +78,7 @@ class SamVideoModel:
         slots = sam_config(self.source).num_maskmem
         slots = slots if asked.memory_slots is None else checked_slots(asked.memory_slots)
         policy = SAM_POLICY if asked.policy is None else asked.policy
-        check_rule(policy)
+        sam_rule(policy)
         pick_precision(asked.precision, pick_device(asked.device))
         return replace(asked, memory_slots=slots, policy=policy)
 
@@ -89,6 +91,7 @@ class SamVideoModel:
             precision=settled.precision,
             memory_slots=settled.memory_slots,
             policy=settled.policy or SAM_POLICY,
+            seed=settled.seed,
         )
 
     def resume(self, path: Path, asked: Asked) -> SamSession:
@@ -98,6 +101,15 @@ class SamVideoModel:
     def finder(self, asked: Asked) -> SamFinder:
         """Return the model's own prompt encoder and mask decoder."""
         return SamFinder(self._loaded, device=asked.device, precision=asked.precision)
+
+    @property
+    def side(self) -> int:
+        """Sides, in pixels, of the square that it sees."""
+        return self._loaded.size
+
+    def fingerprint(self) -> int:
+        """Return a checksum of the weights."""
+        return fingerprint(self._loaded.network)
 
     def check_adaptable(self) -> NoReturn:
         """Refuse: only this package's own networks can be adapted.

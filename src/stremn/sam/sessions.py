@@ -19,23 +19,17 @@ from stremn.core.hardware import pick_device, pick_precision
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
+from stremn.media.masks import Labels
 from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
-from stremn.memory.policies import POLICIES, Append, PlainEvidence, build_policy
 from stremn.networks.working_size import WorkingSize
 from stremn.sam.models import SamModel, load_sam, of_network
 from stremn.sam.prompts import Prompt, mask_prompt
 from stremn.sam.reading import Past, Prompts, Seen, look, reading_slots
+from stremn.sam.rules import SAM_POLICY, checked_slots, sam_rule
 from stremn.sam.saved import SavedSam, read_sam, write_sam
 from stremn.sam.slots import ObjectSlots
 from stremn.segmentation.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.segmentation.reports import Decision, MemoryReport, StepResult, memory_report
-from stremn.segmentation.sessions import MOST_SLOTS
-
-SAM_POLICY = "oldest"
-"""The rule that SAM models were trained with: the latest frames."""
-
-SAM_POLICIES = tuple(name for name in POLICIES if name != "append")
-"""Rules that a session takes: all but the one that needs a memory that grows."""
 
 _REMEMBERED = (
     "frame",
@@ -91,13 +85,8 @@ class SamSession:
         slots = self.source.memories if memory_slots is None else memory_slots
         self.memory_slots = checked_slots(slots)
         self.seed = whole_number(seed, "seed", 0, 2**40)
-        if not isinstance(policy, str) and not callable(policy):
-            raise StremnError(
-                f"policy must be the name of a rule or a rule, got {type(policy).__name__}. Choose "
-                f"one of: {', '.join(POLICIES)}."
-            )
         self.policy_name = policy if isinstance(policy, str) else type(policy).__name__
-        self.policy = _rule(policy, self.seed)
+        self.policy = sam_rule(policy, self.seed)
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
         self.model = reading_slots(self.source.network.to(self.device, self.dtype))
@@ -312,12 +301,19 @@ class SamSession:
             whole = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
             objects = whole[0].sigmoid().cpu().numpy()
             shares = np.concatenate([1 - objects.max(0, keepdims=True), objects])
-        kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
-        labels = np.array([0, *self.ids], dtype=kind)[shares.argmax(0)]
-        if self._truth is not None:
-            labels = np.where(self._truth > 0, self._truth, labels).astype(kind)
+        labels = self._labels(shares)
         size = WorkingSize(height, width, (height, width), (height, width))
         return StepResult(self.frame, labels, self.ids, self.memory, shares, size)
+
+    def _labels(self, shares: Float[np.ndarray, "c height width"]) -> Labels:
+        """Return the likeliest object of each pixel; those of a given mask exactly as given."""
+        kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
+        names = np.array([0, *self.ids], dtype=kind)
+        if self._truth is None:
+            return names[shares.argmax(0)]
+        rest = ~np.isin(names, self._truth[self._truth > 0])
+        likeliest = names[rest][shares[rest].argmax(0)]
+        return np.where(self._truth > 0, self._truth, likeliest).astype(kind)
 
     # ------------------------------------------------------------ saving
 
@@ -391,38 +387,3 @@ def _over(
         return before
     new = given_masks(mask, size).labels.astype(np.int32)
     return new if before is None else np.where(new > 0, new, before)
-
-
-def _rule(policy: str | UpdatePolicy, seed: int) -> UpdatePolicy:
-    """Return a rule; these models have no weights for `evidence`, which is weighed by hand.
-
-    Raises:
-        StremnError: no such rule, or the one that needs a memory that grows.
-    """
-    if policy == "evidence":
-        return PlainEvidence()
-    rule = build_policy(policy, seed) if isinstance(policy, str) else policy
-    if isinstance(rule, Append):
-        raise StremnError(
-            "The rule 'append' keeps all and needs a memory that grows; that of a SAM model has "
-            f"K slots. Choose one of: {', '.join(SAM_POLICIES)}."
-        )
-    return rule
-
-
-def checked_slots(slots: int) -> int:
-    """Return K.
-
-    Raises:
-        StremnError: it is no whole number above 0.
-    """
-    return whole_number(slots, "memory_slots (K)", 1, MOST_SLOTS, "7 is SAM 2's.")
-
-
-def check_rule(policy: str) -> None:
-    """Refuse the name of a rule that no SAM session takes.
-
-    Raises:
-        StremnError: it is such a name.
-    """
-    _rule(policy, 0)

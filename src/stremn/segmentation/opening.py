@@ -64,6 +64,7 @@ class Asked:
     """What was asked of a session. None: what the model is usually run with.
 
     reach: in object sizes; inf is anywhere.
+    seed: of the random rules.
     """
 
     memory_slots: int | None = None
@@ -73,6 +74,7 @@ class Asked:
     every: int | None = None
     precision: str = "auto"
     device: str = "auto"
+    seed: int = 0
 
     def settings(self) -> dict[str, str | float]:
         """Return what a run that goes on must have been begun with, as JSON values."""
@@ -145,7 +147,9 @@ class OwnModel:
             reach=reach if asked.reach is None else asked.reach,
             every=usual.every if asked.every is None else asked.every,
         )
-        check_options(**_options(found), device=asked.device)
+        options = _options(found)
+        del options["seed"]
+        check_options(**options, device=asked.device)
         return found
 
     def open(self, asked: Asked) -> SegmentationSession:
@@ -181,4 +185,5 @@ def _options(settled: Asked) -> dict[str, Any]:
         "reach": None if settled.reach == inf else settled.reach,
         "every": settled.every,
         "precision": settled.precision,
+        "seed": settled.seed,
     }
