@@ -16,6 +16,7 @@ from stremn.errors import StremnError
 from stremn.sam.opening import is_sam, video_model
 from stremn.segmentation.opening import Asked, OwnModel
 from tiny_sam import noisy_square, square_mask, tiny_sam
+from tiny_vos import davis
 
 Run = Callable[..., Path]
 
@@ -138,3 +139,17 @@ def test_names_are_told_apart(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "sam2_video"}', encoding="utf-8")
     with pytest.raises(StremnError, match=r"The weights of .* cannot be read"):
         video_model(str(tmp_path)).finder(Asked(device="cpu"))
+
+
+def test_evaluate_scores_a_sam_model(folder: Path, tmp_path: Path) -> None:
+    root = davis(tmp_path / "data", {"cow": (1, 2)}, count=3)
+    plain = ["evaluate", "davis", "--root", str(root), "--year", "2017", "--device", "cpu"]
+    plain += ["--model", str(folder / "model"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, plain)
+    assert done.exit_code == 0, done.output
+    protocol = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))["protocol"]
+    assert (protocol["policy"], protocol["slots"], protocol["resolution"]) == ("oldest", 7, 64)
+    for option in (["--scales", "1.0,1.3"], ["--flip"], ["--size", "300"], ["--adapt", "2"]):
+        refused = CliRunner().invoke(app, [*plain, *option])
+        assert isinstance(refused.exception, StremnError)
+        assert "SAM model" in str(refused.exception)

@@ -144,9 +144,10 @@ class OwnSession:
         """Return the logits of all objects at the frame's size."""
         self.frame += 1
         pixels = self.source.pixels(torch.from_numpy(image).to(self.device), self.dtype)
-        for name in [] if mask is None else [int(i) for i in np.unique(mask) if i]:
+        labels = np.zeros(image.shape[:2], np.uint8) if mask is None else mask
+        for name in (int(i) for i in np.unique(labels) if i):
             session = self._session(name)
-            given = mask_prompt(mask == name, self.source.size, self.device)["mask"]
+            given = mask_prompt(labels == name, self.source.size, self.device)["mask"]
             session.add_mask_inputs(session.obj_id_to_idx(name), self.frame, given)
             session.obj_with_new_inputs.append(name)
         with torch.inference_mode():

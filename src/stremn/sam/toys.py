@@ -84,9 +84,8 @@ def toy_config(family: str, **changes: Any) -> Any:
         },
         prompt_encoder_config=_PROMPT,
         mask_decoder_config=_DECODER,
-        image_size=TOY_SIDE,
         memory_attention_feed_forward_hidden_size=32,
-        **_MEMORY | changes,
+        **_MEMORY | {"image_size": TOY_SIDE} | changes,
     )
 
 
