@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as TF
 
 from stremn.errors import MissingExtraError, StremnError
 
@@ -64,6 +63,8 @@ class SamModel:
         self, image: UInt8[Tensor, "height width 3"], dtype: torch.dtype
     ) -> Float[Tensor, "1 3 h w"]:
         """Return a frame as the model takes it."""
+        from torchvision.transforms.v2 import functional as TF
+
         planes = image.permute(2, 0, 1)[None]
         square = TF.resize(planes, [self.size, self.size], antialias=True).float() / 255
         return TF.normalize(square, list(self.mean), list(self.std)).to(dtype)

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -14,11 +14,13 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from stremn.core.hardware import pick_device, pick_precision
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
-from stremn.sam.finding import SamFinder
-from stremn.sam.models import SamModel, load_sam, sam_config
 from stremn.sam.rules import SAM_POLICY, checked_slots, sam_rule
-from stremn.sam.sessions import SamSession
 from stremn.segmentation.opening import Asked, OwnModel, VideoModel
+
+if TYPE_CHECKING:  # needs the extra
+    from stremn.sam.finding import SamFinder
+    from stremn.sam.models import SamModel
+    from stremn.sam.sessions import SamSession
 
 MEANINGLESS = {
     "size": "a SAM model sees every frame at a size of its own",
@@ -72,6 +74,8 @@ class SamVideoModel:
 
     def settled(self, asked: Asked) -> Asked:
         """Return `asked` with the rule and the K that the model was trained with."""
+        from stremn.sam.models import sam_config
+
         for name, reason in MEANINGLESS.items():
             if getattr(asked, name) is not None:
                 raise StremnError(f"--{name} cannot be honoured: {reason}. Leave it out.")
@@ -84,6 +88,8 @@ class SamVideoModel:
 
     def open(self, asked: Asked) -> SamSession:
         """Return a new session."""
+        from stremn.sam.sessions import SamSession
+
         settled = self.settled(asked)
         return SamSession(
             self._loaded,
@@ -96,10 +102,14 @@ class SamVideoModel:
 
     def resume(self, path: Path, asked: Asked) -> SamSession:
         """Return a session that goes on."""
+        from stremn.sam.sessions import SamSession
+
         return SamSession.load(path, self._loaded, device=asked.device)
 
     def finder(self, asked: Asked) -> SamFinder:
         """Return the model's own prompt encoder and mask decoder."""
+        from stremn.sam.finding import SamFinder
+
         return SamFinder(self._loaded, device=asked.device, precision=asked.precision)
 
     @property
@@ -128,4 +138,6 @@ class SamVideoModel:
 
     @cached_property
     def _loaded(self) -> SamModel:
+        from stremn.sam.models import load_sam
+
         return load_sam(self.source)
