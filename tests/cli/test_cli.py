@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -26,9 +27,9 @@ from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
-from stremn.networks.presets import SHIPPED_REACH, SHIPPED_SIZE, Usual
+from stremn.networks.defaults import SHIPPED, SessionDefaults
 from stremn.segmentation.opening import Asked, OwnModel
-from stremn.segmentation.sessions import SHIPPED_POLICY, SegmentationSession
+from stremn.segmentation.sessions import SegmentationSession
 from stremn.web.options import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
@@ -378,15 +379,20 @@ def test_every_verb_and_the_page_use_the_shipped_settings():
     for verb in (segment, evaluate):
         parameters = inspect.signature(verb).parameters
         assert all(parameters[name].default is None for name in left_to_the_model)
-    settled = OwnModel("small").settled(Asked())
-    assert (settled.memory_slots, settled.policy, settled.size, settled.reach, settled.every) == (
-        6, SHIPPED_POLICY, SHIPPED_SIZE, SHIPPED_REACH, 1
-    )  # fmt: skip
-    assert asked("small", None, None, None) == Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
-    assert asked("small", 240, math.inf, 3) == Usual(240, None, every=3)
-    assert (Options().policy, Options().size) == (SHIPPED_POLICY, SHIPPED_SIZE)
-    session = SegmentationSession.from_pretrained("small", device="cpu")
-    assert (session.reach, session.size) == (SHIPPED_REACH, SHIPPED_SIZE)
+    told = OwnModel("small").settled(Asked())
+    assert (
+        SessionDefaults(told.memory_slots, told.policy, told.size, told.reach, told.every)
+        == SHIPPED
+    )
+    assert asked("small", None, None, None) == SHIPPED
+    assert asked("small", 240, math.inf, 3) == replace(SHIPPED, size=240, reach=None, every=3)
+    assert (Options().policy, Options().size) == (SHIPPED.policy, SHIPPED.size)
+    opened = SegmentationSession.from_pretrained("small", device="cpu")
+    for session in (opened, SegmentationSession(opened.model, device="cpu")):
+        settings = {name: getattr(session, name) for name in ("memory_slots", "size", "reach")}
+        assert (
+            SessionDefaults(policy=session.policy_name, every=session.every, **settings) == SHIPPED
+        )
 
 
 def test_help_comes_without_loading_the_network():

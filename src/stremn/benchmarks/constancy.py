@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stremn.benchmarks.workload import SIZES, Plan, made_frame, made_labels
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.segmentation.sessions import SegmentationSession
 
@@ -42,7 +43,13 @@ def measure_growth(
     rows: dict[str, list[dict[str, float]]] = {}
     for name, policy in (("learned", "learned"), ("growing", "append")):
         session = SegmentationSession(
-            model, device="cpu", precision=precision, memory_slots=6, policy=policy, size=height
+            model,
+            device="cpu",
+            precision=precision,
+            memory_slots=PAPER.memory_slots,
+            policy=policy,
+            size=height,
+            reach=None,
         )
         session.step(made_frame(height, width), made_labels(height, width, 1))
         rows[name] = []
@@ -51,7 +58,9 @@ def measure_growth(
             start = time.perf_counter()
             session.step(frame)
             taken = time.perf_counter() - start
-            count = complexity(t, 6, positions, model.widths["key"], model.widths["value"])
+            count = complexity(
+                t, PAPER.memory_slots, positions, model.widths["key"], model.widths["value"]
+            )
             rows[name].append(
                 {
                     "frame": t,
@@ -102,7 +111,9 @@ class Flatness:
 
 def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> Flatness:
     """Stream `frames` frames of `side` x `side` pixels; a tenth of them at each end is compared."""
-    session = SegmentationSession(model, device="cpu", precision=precision, size=side)
+    session = SegmentationSession(
+        model, device="cpu", precision=precision, size=side, policy=PAPER.policy, reach=None
+    )
     loop = [made_frame(side, side, i) for i in range(40)]
     session.step(loop[0], made_labels(side, side, 1))
     ms, resident, sizes = [], [], set()

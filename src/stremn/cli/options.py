@@ -12,7 +12,7 @@ import typer
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.networks.presets import Usual
+    from stremn.networks.defaults import SessionDefaults
 
 Model = Annotated[
     str,
@@ -92,7 +92,7 @@ Adapt = Annotated[
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 
 
-def asked(model: str, size: int | None, reach: float | None, every: int | None) -> Usual:
+def asked(model: str, size: int | None, reach: float | None, every: int | None) -> SessionDefaults:
     """Return the user's size, reach and every, with the model's defaults for those not given.
 
     Raises:

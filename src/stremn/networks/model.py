@@ -15,16 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from stremn.memory import operations as memory
-from stremn.memory.operations import (
-    EQUATION_5,
-    Choice,
-    Matching,
-    MemoryState,
-    Template,
-    UpdatePolicy,
-    Write,
-)
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.matching import EQUATION_5, Matching
+from stremn.memory.reading import read
+from stremn.memory.state import MemoryState, Template
+from stremn.memory.writing import Write, write
 from stremn.networks.backbones import STRIDE
 from stremn.networks.decoders import Decoder
 from stremn.networks.encoders import ImageEncoder, MemoryEncoder
@@ -141,7 +136,7 @@ class STReMN(nn.Module):
         widths: Mapping[str, int],
         policies: Mapping[str, nn.Module],
         matching: Matching = EQUATION_5,
-        write: Write = memory.write,
+        write: Write = write,
         margins: Margins = "edge",
     ) -> None:
         super().__init__()
@@ -258,7 +253,7 @@ class STReMN(nn.Module):
 
     def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
         """Section 3.3: read the memory and decode what was found."""
-        return self.decode(memory.read(state, query.key, matching=self.matching), query)
+        return self.decode(read(state, query.key, matching=self.matching), query)
 
     def decode(self, found: Float[Tensor, "b h w cv"], query: Query) -> Float[Tensor, "b 1 h4 w4"]:
         """Section 3.3: y = [what was read, v^Q] (Eq 5), decoded to logits at stride 4."""

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.memory.operations import Matching, Write
+from stremn.memory.matching import Matching
+from stremn.memory.writing import Write
 from stremn.networks.backbones import Backbone, Pyramid
 from stremn.networks.decoders import ResidualBlock
 from stremn.networks.encoders import MASKS, widen_first_convolution

@@ -17,16 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.errors import StremnError
-from stremn.memory.operations import (
-    EVIDENCE,
-    Matching,
-    MemoryState,
-    Template,
-    UpdatePolicy,
-    read,
-    write,
-)
+from stremn.memory.choices import UpdatePolicy
+from stremn.memory.matching import Matching
 from stremn.memory.policies import Append, RandomDrop, RandomSelect, build_policy
+from stremn.memory.reading import read
+from stremn.memory.state import EVIDENCE, MemoryState, Template
+from stremn.memory.writing import write
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.outputs import build_output

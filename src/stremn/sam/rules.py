@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from stremn.core.arguments import whole_number
 from stremn.errors import StremnError
-from stremn.memory.operations import UpdatePolicy
+from stremn.memory.choices import UpdatePolicy
 from stremn.memory.policies import POLICIES, Append, PlainEvidence, build_policy
-from stremn.segmentation.sessions import MOST_SLOTS
+from stremn.segmentation.session_options import MOST_SLOTS
 
 SAM_POLICY = "oldest"
 """The rule that SAM models were trained with: the latest frames."""

@@ -20,7 +20,8 @@ from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import Labels
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
+from stremn.memory.choices import Choice, UpdatePolicy, checked
+from stremn.memory.state import MemoryState, Template
 from stremn.networks.working_size import WorkingSize
 from stremn.sam.models import SamModel, load_sam, of_network
 from stremn.sam.prompts import Prompt, mask_prompt

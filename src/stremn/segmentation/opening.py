@@ -6,16 +6,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from stremn.media.finding import MaskFinder
 from stremn.networks.pretrained import Pretrained, config_of, load_model
 from stremn.segmentation.inputs import FrameInput, MaskInput
 from stremn.segmentation.reports import MemoryReport, StepResult
-from stremn.segmentation.sessions import SHIPPED_POLICY, SegmentationSession, check_options
-
-SHIPPED_SLOTS = 6
-"""K, as in the paper."""
+from stremn.segmentation.session_options import check_options
+from stremn.segmentation.sessions import SegmentationSession
 
 
 class Session(Protocol):
@@ -130,22 +128,24 @@ class VideoModel(Protocol):
 
 
 class OwnModel:
-    """A `VideoModel` of this package's own networks: preset, weights file, folder or hub id."""
+    """A `VideoModel` of this package's own networks."""
 
-    def __init__(self, source: str) -> None:
-        self.source = source
+    def __init__(self, source: str | Pretrained) -> None:
+        """Take a preset's name, a weights file, a folder, a hub id, or a loaded network."""
+        self.source = source if isinstance(source, str) else "a loaded network"
+        self._given = None if isinstance(source, str) else source
 
     def settled(self, asked: Asked) -> Asked:
         """Return `asked` with the numbers that the model is usually run with; see `VideoModel`."""
-        usual = config_of(self.source).usual
+        usual = (config_of(self.source) if self._given is None else self._given.config).usual
         reach = inf if usual.reach is None else usual.reach
         found = replace(
             asked,
-            memory_slots=SHIPPED_SLOTS if asked.memory_slots is None else asked.memory_slots,
-            policy=SHIPPED_POLICY if asked.policy is None else asked.policy,
-            size=usual.size if asked.size is None else asked.size,
-            reach=reach if asked.reach is None else asked.reach,
-            every=usual.every if asked.every is None else asked.every,
+            memory_slots=_or(asked.memory_slots, usual.memory_slots),
+            policy=_or(asked.policy, usual.policy),
+            size=_or(asked.size, usual.size),
+            reach=_or(asked.reach, reach),
+            every=_or(asked.every, usual.every),
         )
         options = _options(found)
         del options["seed"]
@@ -173,7 +173,14 @@ class OwnModel:
 
     @cached_property
     def _loaded(self) -> Pretrained:
-        return load_model(self.source)
+        return load_model(self.source) if self._given is None else self._given
+
+
+T = TypeVar("T")
+
+
+def _or(asked: T | None, usual: T) -> T:
+    return usual if asked is None else asked
 
 
 def _options(settled: Asked) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stremn.errors import StremnError
+from stremn.networks import defaults
 from stremn.networks.model import STReMN
 from stremn.networks.pretrained import Pretrained
 from stremn.study.tables import Row, Weights, weights_of
@@ -13,7 +14,9 @@ PAPER = 76.7
 _FUSED = "+fusion"
 
 
-def fusion_rows(policy: str = "learned", slots: int = 6) -> tuple[Row, Row]:
+def fusion_rows(
+    policy: str = defaults.PAPER.policy, slots: int = defaults.PAPER.memory_slots
+) -> tuple[Row, Row]:
     """Table 6: without fusion, and with; the first is the reference."""
     return (
         Row("without fusion", policy, slots, PAPER),
@@ -24,9 +27,9 @@ def fusion_rows(policy: str = "learned", slots: int = 6) -> tuple[Row, Row]:
 def fusion_weights(
     name: str,
     trained: Pretrained,
-    resolution: int = 480,
-    reach: float | None = None,
-    every: int = 1,
+    resolution: int = defaults.PAPER.size,
+    reach: float | None = defaults.PAPER.reach,
+    every: int = defaults.PAPER.every,
     *,
     device: str = "auto",
 ) -> Weights:

@@ -18,7 +18,7 @@ from stremn.errors import StremnError
 from stremn.media.files import JsonRows, make_folder, read_rows
 from stremn.media.frames import Picture, frame_name
 from stremn.media.masks import Labels
-from stremn.memory.operations import NEVER
+from stremn.memory.state import NEVER
 from stremn.segmentation.reports import StepResult
 from stremn.segmentation.sessions import SegmentationSession
 

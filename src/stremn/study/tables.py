@@ -25,6 +25,7 @@ from stremn.evaluation.segmentation.runs import (
     slots_label,
 )
 from stremn.evaluation.segmentation.scores import Report
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.study.suites import Suite
 
@@ -52,7 +53,7 @@ class Row:
     paper: float | None = None
 
 
-def rule_rows(slots: int = 6) -> tuple[Row, ...]:
+def rule_rows(slots: int = PAPER.memory_slots) -> tuple[Row, ...]:
     """Table 1 and the rules beyond it, all with the same number of slots."""
     return (
         Row("(A) remove oldest", "oldest", slots, 76.7),
@@ -74,7 +75,7 @@ def rule_rows(slots: int = 6) -> tuple[Row, ...]:
 
 
 def slot_rows(
-    policy: str = "learned", slots: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 10, 20)
+    policy: str = PAPER.policy, slots: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 10, 20)
 ) -> tuple[Row, ...]:
     """Table 2: one rule with several numbers of slots."""
     paper = {3: 76.3, 4: 76.9, 5: 77.8, 6: 78.3, 7: 77.3}
@@ -111,8 +112,8 @@ class Weights:
     name: str
     make_session: Callable[[RunDescription], Session]
     checksum: str = ""
-    resolution: int = 480
-    reach: float | None = None
+    resolution: int = PAPER.size
+    reach: float | None = PAPER.reach
     precision: str = "auto"
     every: int = 1
 
@@ -134,8 +135,8 @@ class Weights:
 def weights_of(
     name: str,
     model: STReMN,
-    resolution: int = 480,
-    reach: float | None = None,
+    resolution: int = PAPER.size,
+    reach: float | None = PAPER.reach,
     *,
     every: int = 1,
     device: str = "auto",
@@ -204,7 +205,7 @@ def run_table(
     out: Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    reference: str = "learned",
+    reference: str = PAPER.policy,
     watch: Watcher = nobody,
 ) -> Table:
     """Evaluate every row on every suite; go on where an earlier call stopped.

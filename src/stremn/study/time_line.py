@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped
 
-from stremn.memory.operations import NEVER
+from stremn.memory.state import NEVER
 from stremn.study.figures import ACCENT, INK, PAPER, SECOND, drawing, head
 from stremn.study.memory_log import SlotHistory
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.state import MemoryState, Template
 
 __all__ = ["Watched"]
 

@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from stremn.core.config import Config, build, override, read_toml
 from stremn.memory.policies import POLICIES
+from stremn.networks.defaults import PAPER
 from stremn.training.config import TrainingRecipe
 
 __all__ = [
@@ -143,9 +144,9 @@ class ValidationSection(Config):
     videos: VideosSection
     sequences: tuple[str, ...] = ()
     """Names; none means all."""
-    short_side: PositiveInt = 480
-    slots: PositiveInt = 6
-    policy: str = "learned"
+    short_side: PositiveInt = PAPER.size
+    slots: PositiveInt = PAPER.memory_slots
+    policy: str = PAPER.policy
     frames: PositiveInt | None = None
     """Only the first so many frames of each sequence."""
     probe_clips: int = Field(default=16, ge=0)

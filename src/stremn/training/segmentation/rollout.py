@@ -11,10 +11,12 @@ from torch import Tensor
 from stremn.data.clips.clip import ClipBatch
 from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
-from stremn.memory.operations import Choice, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Learned
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
-from stremn.segmentation.tracks import Track, memorize, one_hot, recall, start, with_given
+from stremn.segmentation.aggregation import one_hot, with_given
+from stremn.segmentation.tracks import Track
 from stremn.training.loss_report import LossReport
 from stremn.training.segmentation.losses import (
     bootstrap_fraction,
@@ -62,19 +64,19 @@ def rollout(
         truth = one_hot(_known(batch, t), objects)
         current = truth
         if track is not None:
-            logp = recall(model, track, query, videos, objects)
+            logp = track.recall(model, query, videos, objects)
             log_probabilities.append(logp)
             targets.append(_known(batch, t, before=True))
             if t == length - 1:  # nothing will read what would be written now
                 break
             given = batch.given == t
             current = with_given(logp.exp(), truth[:, 1:], given) if given.any() else logp.exp()
-            track, choice = memorize(model, track, query, current, frame=t, policy=policy)
+            track, choice = track.memorize(model, query, current, frame=t, policy=policy)
             choices.append(choice)
         video, column = torch.nonzero(batch.given == t, as_tuple=True)
         if len(video):
-            new = start(model, video, column + 1, slots, size, growth)
-            new, _ = memorize(model, new, query, current, frame=t, policy=policy, pin=True)
+            new = Track.empty(model, video, column + 1, slots, size, growth)
+            new, _ = new.memorize(model, query, current, frame=t, policy=policy, pin=True)
             track = new if track is None else track.join(new)
     assert track is not None  # some object is given at frame 0
     return Rollout(log_probabilities, targets, choices, track)
@@ -124,7 +126,7 @@ class ClipLoss:
     paper's plain cross entropy), reached linearly between the two `ramp` points of progress.
     """
 
-    slots: int = 6
+    slots: int = PAPER.memory_slots
     policy: UpdatePolicy | None = None
     growth: int = 0
     dice: float = 0.0
@@ -196,7 +198,7 @@ def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
 
 
 @torch.no_grad()
-def probe(model: STReMN, batch: ClipBatch, *, slots: int = 6) -> dict[str, float]:
+def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -> dict[str, float]:
     """Does the model look into its memory? J of the last frame with three memories.
 
     Of each clip, the first object that is given in frame 0 is looked for.
@@ -219,11 +221,11 @@ def probe(model: STReMN, batch: ClipBatch, *, slots: int = 6) -> dict[str, float
         ("wrong", entries.roll(1), truth),
         ("empty", entries, torch.cat([torch.ones_like(truth[:, :1]), 0 * truth[:, 1:]], 1)),
     ):
-        track = start(model, entries, torch.ones_like(entries), slots, size)
-        track, _ = memorize(
-            model, track, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
+        track = Track.empty(model, entries, torch.ones_like(entries), slots, size)
+        track, _ = track.memorize(
+            model, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
         )
-        logp = recall(model, track, queries[1], videos, 1)
+        logp = track.recall(model, queries[1], videos, 1)
         view = Rollout([logp], [single.labels[:, 1].long()], [], track)
         scores[f"probe_{name}"] = last_frame_j(view, single)
     return scores

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stremn.data.clips.clip import ClipBatch
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Spread
+from stremn.memory.state import MemoryState, Template
 from stremn.networks.model import STReMN
 from stremn.training.segmentation.rollout import last_frame_scores, rollout
 

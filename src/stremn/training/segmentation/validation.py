@@ -97,6 +97,7 @@ class StreamedValidation:
             memory_slots=self._slots,
             policy=self._policy,
             size=self._short_side,
+            reach=None,
         )
         length = len(sequence) if self._frames is None else min(self._frames, len(sequence))
         shown = {round(i * (length - 1) / (STRIP - 1)) for i in range(STRIP)}
