@@ -137,5 +137,5 @@ def test_a_file_that_is_no_exported_step_is_refused(tmp_path: Path) -> None:
         OnnxSession(tmp_path / "none.onnx")
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"no graph")
-    with pytest.raises(StremnError, match="no ONNX graph that can be run"):
+    with pytest.raises(StremnError, match="cannot be run as an ONNX graph"):
         OnnxSession(bad)

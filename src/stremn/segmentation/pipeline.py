@@ -1,4 +1,4 @@
-"""A whole video through a session into a folder: read, segment and write at the same time."""
+"""Segment a whole video into a folder: read, segment and write at the same time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STRIP = "memory.png"
 
 
 def nobody(done: int, result: StepResult) -> None:
-    """A watcher that does nothing."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def segment_video(
     that is that far already is left as it is. Decoding, the model and
     the encoding of results overlap in three threads, each at most `depth` frames apart, so that
     memory does not grow with the video. When the input breaks off or the user interrupts, what is
-    done is made resumable before the error goes on.
+    done is saved for resuming before the error is raised.
 
     Raises:
         StremnError: unreadable input, no first mask, a mask that does not fit, a full disk, or the
@@ -113,8 +113,8 @@ def _step(session: Session, frame: Frame, labels: Labels | None) -> StepResult:
         if not is_out_of_memory(error):
             raise
         raise StremnError(
-            f"The machine's memory is used up at frame {frame.index}. Fewer memory slots, a "
-            "smaller working size or fewer objects need less."
+            f"Out of memory at frame {frame.index}. Use fewer memory slots, a smaller size or "
+            "fewer objects."
         ) from error
 
 
