@@ -31,6 +31,15 @@ MOVED = {
     "stremn.study.evaluation": "stremn.evaluation.segmentation.evaluation",
     "stremn.study.metrics": "stremn.evaluation.segmentation.metrics",
     "stremn.training.adaptation": "stremn.training.segmentation.adaptation",
+    "stremn.training.prediction.recipe_format": "stremn.training.prediction.recipe",
+    "stremn.training.prediction.recipes": "stremn.training.prediction.task",
+    "stremn.training.prompting.loss": "stremn.training.prompting.losses",
+    "stremn.training.prompting.recipes": "stremn.training.prompting.task",
+    "stremn.training.prompting.samples": "stremn.training.prompting.data",
+    "stremn.training.segmentation.recipe_data": "stremn.training.segmentation.data",
+    "stremn.training.segmentation.recipe_format": "stremn.training.segmentation.recipe",
+    "stremn.training.segmentation.recipe_model": "stremn.training.segmentation.model",
+    "stremn.training.segmentation.recipes": "stremn.training.segmentation.task",
 }
 
 MOVED_NAMES = {
@@ -95,6 +104,34 @@ MOVED_NAMES = {
     "stremn.segmentation.sessions": {
         "SHIPPED_POLICY": "stremn.networks.defaults:SHIPPED.policy",
         "check_options": "stremn.segmentation.session_options:check_options",
+    },
+    "stremn.training.prediction.recipe": {
+        "clips_of": "stremn.training.prediction.data:clips_of",
+        "first_model": "stremn.training.prediction.model:first_model",
+        "read_recipe": "stremn.training.prediction.task:TASK.read",
+    },
+    "stremn.training.prediction.rollout": {
+        "FrameBatch": "stremn.training.prediction.data:FrameBatch",
+        "HorizonConfig": "stremn.training.prediction.recipe:HorizonConfig",
+        "LossConfig": "stremn.training.prediction.recipe:LossConfig",
+        "collate": "stremn.training.prediction.data:collate",
+    },
+    "stremn.training.prediction.task": {
+        "read_recipe": "stremn.training.prediction.task:TASK.read",
+        "run_recipe": "stremn.training.prediction.task:TASK.run",
+        "train": "stremn.training.tasks:train",
+    },
+    "stremn.training.prompting.task": {
+        "run_recipe": "stremn.training.prompting.task:TASK.run",
+        "train": "stremn.training.tasks:train",
+    },
+    "stremn.training.segmentation.recipe": {
+        "read_recipe": "stremn.training.segmentation.task:TASK.read",
+    },
+    "stremn.training.segmentation.task": {
+        "read_recipe": "stremn.training.segmentation.task:TASK.read",
+        "run_recipe": "stremn.training.segmentation.task:TASK.run",
+        "train": "stremn.training.tasks:train",
     },
 }
 """Old module and name -> new place, as "module:attribute"."""

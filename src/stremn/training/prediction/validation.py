@@ -17,7 +17,7 @@ from stremn.evaluation.prediction.metrics import METRICS
 from stremn.media.files import make_folder, write_whole
 from stremn.prediction.weights import Predictor, load_predictor, save_predictor
 from stremn.training.averaging import Candidate, Soup, greedy_soup, uniform_soup
-from stremn.training.prediction.recipe_format import PredictionRecipe
+from stremn.training.prediction.recipe import PredictionRecipe
 
 logger = logging.getLogger("stremn.training.fit")
 

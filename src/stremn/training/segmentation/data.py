@@ -25,7 +25,7 @@ from stremn.data.readers.sequences import SequenceSet
 from stremn.data.readers.still_sets import check_pairing, check_stills, open_stills, without
 from stremn.data.readers.stills import StillImages
 from stremn.errors import StremnError
-from stremn.training.segmentation.recipe_format import (
+from stremn.training.segmentation.recipe import (
     DataSection,
     Recipe,
     SourceSection,
