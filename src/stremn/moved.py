@@ -43,6 +43,27 @@ MOVED = {
 }
 
 MOVED_NAMES = {
+    "stremn.prediction.model": {
+        "build_model": "stremn.prediction.model:build_predictor",
+    },
+    "stremn.prediction.config": {
+        "PRESETS": "stremn.prediction.config:PREDICTOR_PRESETS",
+    },
+    "stremn.data.readers.problems": {
+        "Problem": "stremn.data.readers.problems:DataProblem",
+    },
+    "stremn.training.segmentation.cost": {
+        "Cost": "stremn.training.segmentation.cost:TrainingCost",
+    },
+    "stremn.training.segmentation.rollout": {
+        "Rollout": "stremn.training.segmentation.rollout:ClipRollout",
+    },
+    "stremn.evaluation.prediction.evaluation": {
+        "Scores": "stremn.evaluation.prediction.evaluation:PredictionScores",
+    },
+    "stremn.segmentation.pipeline": {
+        "Summary": "stremn.segmentation.pipeline:RunSummary",
+    },
     "stremn.memory.operations": {
         "CheckedPolicy": "stremn.memory.choices:CheckedPolicy",
         "Choice": "stremn.memory.choices:Choice",

@@ -26,7 +26,7 @@ from stremn.evaluation.prediction.evaluation import (
 from stremn.evaluation.prediction.metrics import METRICS
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.model import build_model
+from stremn.prediction.model import build_predictor
 from stremn.prediction.weights import load_predictor, save_predictor
 from stremn.training.prediction.cost import _StepTime
 from stremn.training.prediction.model import first_model
@@ -192,7 +192,7 @@ def write_digits(folder):
 
 def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
     torch.manual_seed(0)
-    ours = build_model(PredictionConfig(**TINY, slots=2))
+    ours = build_predictor(PredictionConfig(**TINY, slots=2))
     save_predictor(ours, tmp_path / "ours.safetensors")
     save_predictor(
         build_baseline(RecurrentConfig(kind="convlstm", hidden=4)), tmp_path / "lstm.safetensors"
@@ -233,7 +233,7 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
 
 
 def test_what_cannot_be_scored_is_said_before_anything_is(tmp_path, monkeypatch):
-    save_predictor(build_model(PredictionConfig(**TINY)), tmp_path / "ours.safetensors")
+    save_predictor(build_predictor(PredictionConfig(**TINY)), tmp_path / "ours.safetensors")
     data = ClipsSection(
         kind="moving-digits", path=str(write_digits(tmp_path / "d")), size=16, side=8
     )
@@ -278,7 +278,7 @@ def test_weights_of_one_name_in_two_folders_have_two_rows(tmp_path):
     paths = [tmp_path / run / "averaging" / "uniform.safetensors" for run in ("a", "b")]
     for path in paths:
         path.parent.mkdir(parents=True)
-        save_predictor(build_model(PredictionConfig(**TINY)), path)
+        save_predictor(build_predictor(PredictionConfig(**TINY)), path)
     text = evaluate_prediction(
         data, [*map(str, paths), str(paths[0])], observed=6, future=2, clips=2
     )

@@ -43,7 +43,7 @@ EXPORTABLE = ("learned", "evidence", "oldest", "newest", "most-similar", "spread
 META = "stremn"
 
 
-class Step(nn.Module):
+class ExportedStep(nn.Module):
     """One step of a session: `recall` and `memorize` of all objects, as a pure function.
 
     Where `is_given`, the frame is not segmented but taken as `given` says, and pinned: so the
@@ -141,7 +141,7 @@ def export_step(
     plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
     plain = plain.to(memory_format=torch.contiguous_format)
     rule = plain.policies[policy] if policy in plain.policies else build_policy(policy)
-    step = Step(plain, cast(UpdatePolicy, rule), objects).eval()
+    step = ExportedStep(plain, cast(UpdatePolicy, rule), objects).eval()
     example = (
         torch.rand(1, 3, height, width),
         torch.rand(1, objects + 1, height, width),
@@ -181,7 +181,7 @@ def _check(path: Path, height: int, width: int, objects: int, slots: int, policy
 
 
 def _write_onnx(
-    step: Step, example: tuple[Tensor, ...], path: Path, facts: Mapping[str, Any]
+    step: ExportedStep, example: tuple[Tensor, ...], path: Path, facts: Mapping[str, Any]
 ) -> None:
     try:
         import onnx

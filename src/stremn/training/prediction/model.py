@@ -11,8 +11,8 @@ from stremn.core.config import build
 from stremn.core.weights import fill
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
-from stremn.prediction.config import PRESETS, PredictionConfig
-from stremn.prediction.model import FramePredictor, build_model
+from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
+from stremn.prediction.model import FramePredictor, build_predictor
 from stremn.prediction.weights import Predictor, load_predictor
 from stremn.training.config import name_starts_with
 from stremn.training.prediction.recipe import PredictionRecipe
@@ -26,9 +26,11 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
     if section.kind != "stremn":
         values = {"kind": section.kind, "channels": recipe.data.channels} | section.fields
         return build_baseline(build(RecurrentConfig, values, "model.fields"))
-    if section.preset not in PRESETS:
-        raise StremnError(f"Unknown preset {section.preset!r}; known: {', '.join(PRESETS)}.")
-    values = PRESETS[section.preset].model_dump() | section.fields
+    if section.preset not in PREDICTOR_PRESETS:
+        raise StremnError(
+            f"Unknown preset {section.preset!r}; known: {', '.join(PREDICTOR_PRESETS)}."
+        )
+    values = PREDICTOR_PRESETS[section.preset].model_dump() | section.fields
     config = build(PredictionConfig, values, "model.fields")
     if (config.size, config.channels) != (recipe.data.size, recipe.data.channels):
         raise StremnError(
@@ -36,7 +38,7 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
             f"the clips are {recipe.data.size}x{recipe.data.size} of {recipe.data.channels}. "
             "Choose another preset, or set model.fields or data to fit."
         )
-    return build_model(config, training=True)
+    return build_predictor(config, training=True)
 
 
 def _started(path: Path, fields: dict[str, Any]) -> Predictor:
@@ -47,7 +49,7 @@ def _started(path: Path, fields: dict[str, Any]) -> Predictor:
             raise StremnError(f"{path} holds a baseline; model.fields cannot change it.")
         return start
     config = build(PredictionConfig, start.config.model_dump() | fields, "model.fields")
-    model = build_model(config, training=True)
+    model = build_predictor(config, training=True)
     same_rule = config.policy == start.config.policy
     carried = {n: x for n, x in start.state_dict().items() if same_rule or not _of_rule(n)}
     fresh = {n: x for n, x in model.state_dict().items() if _of_rule(n)}

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from stremn.core.machine import measure_machine
 from stremn.data.clips.clip import Clip, collate
 from stremn.errors import StremnError
+from stremn.moved import moved_names
 from stremn.training.optimization import parameter_groups
 from stremn.training.segmentation.data import (
     clip_dataset,
@@ -34,7 +36,7 @@ from stremn.training.step_time import StepTimer
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Cost", "StageCost", "estimate_cost", "most_objects", "moving_square"]
+__all__ = ["StageCost", "TrainingCost", "estimate_cost", "most_objects", "moving_square"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class StageCost:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """Cost of a full run on this machine."""
 
     parameters: int
@@ -87,7 +89,7 @@ class Cost:
         return "\n".join(lines)
 
 
-def estimate_cost(recipe: Recipe) -> Cost:
+def estimate_cost(recipe: Recipe) -> TrainingCost:
     """Look for the data, then time the second of two steps of each stage on synthetic clips.
 
     Missing data is logged first and does not stop the estimate: a step costs the same with any
@@ -105,7 +107,7 @@ def estimate_cost(recipe: Recipe) -> Cost:
         name = f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})"
         seconds, flops = _cost_of_a_step(recipe, stage, timer)
         stages.append(StageCost(name, last - first, seconds, stage.batch, flops))
-    return Cost(
+    return TrainingCost(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         stages=tuple(stages),
@@ -203,3 +205,7 @@ def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
     except StremnError as error:
         return f"The data cannot be read, so training cannot start yet: {error}"
     return f"making a clip takes {each * 1000:.0f} ms on one core"
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -18,7 +18,7 @@ from stremn.moved import moved_names
 from stremn.networks.model import STReMN
 from stremn.networks.pretrained import Pretrained
 from stremn.training.fit import CHECKPOINT, Phase
-from stremn.training.segmentation.cost import Cost, estimate_cost
+from stremn.training.segmentation.cost import TrainingCost, estimate_cost
 from stremn.training.segmentation.data import (
     OpenData,
     clip_dataset,
@@ -66,7 +66,7 @@ class SegmentationTask(Task[Recipe]):
             pictures=validation.pictures if validation else None,
         )
 
-    def estimate(self, recipe: Recipe, path: Path) -> Cost:
+    def estimate(self, recipe: Recipe, path: Path) -> TrainingCost:
         """Time a step of each stage on synthetic clips."""
         return estimate_cost(recipe)
 
