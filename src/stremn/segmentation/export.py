@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,6 @@ from stremn.networks.backbones import STRIDE
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
 from stremn.segmentation.aggregation import aggregate_fast, object_masks, upsampled
-from stremn.segmentation.sessions import SegmentationSession
 
 MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
 """The memory's tensors, as inputs under these names and as outputs under `new_<name>`."""
@@ -203,33 +202,6 @@ def _write_onnx(
     entry.key, entry.value = META, json.dumps(facts)
     with replacing(path) as temporary:
         onnx.save(proto, temporary)
-
-
-def largest_difference(
-    model: STReMN, path: Path, clip: Sequence[tuple[np.ndarray, np.ndarray | None]]
-) -> float:
-    """Run an exported ONNX step and PyTorch beside each other over (frame, mask or None) pairs.
-
-    Returns the largest difference of any probability at any frame, each going on from its own
-    memory.
-    """
-    exported = OnnxSession(path)
-    facts = exported.facts
-    session = SegmentationSession(
-        model,
-        device="cpu",
-        precision="float32",
-        memory_slots=facts["slots"],
-        policy=facts["policy"],
-        size=min(facts["height"], facts["width"]),
-        reach=None,
-    )
-    worst = 0.0
-    for frame, mask in clip:
-        exported.step(frame, mask)
-        expected = session.step(frame, mask).shares
-        worst = max(worst, float(np.abs(exported.shares - expected).max()))
-    return worst
 
 
 class OnnxSession:

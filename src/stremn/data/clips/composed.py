@@ -1,8 +1,8 @@
 """Clips composed of moving cut-outs over moving backgrounds, of any length, with exact masks.
 
 Real video with masks is scarce, and in short easy stretches of it any memory will do. Here
-objects leave and return, hide behind others, meet others of their class, and frames of another video cut
-in: what a memory of a few well-chosen templates is for.
+objects leave and return, hide behind others, meet others of their class, and frames of another
+video cut in: what a memory of a few well-chosen templates is for.
 """
 
 from collections.abc import Sequence
@@ -74,8 +74,8 @@ class ComposedClipParameters:
     crowd_size: tuple[int, int] = (2, 5)
     """How many of them: fewest and most."""
     emerging: float = 0.0
-    """Chance of a copy of the target, or another of its class, that is background, behind it at first, and comes
-    out: a second camel from behind the first."""
+    """Chance of a copy of the target, or another of its class, that is background, behind it at
+    first, and comes out: a second camel from behind the first."""
     away: float = 0.3
     """Chance that a moving target leaves the picture and returns."""
     hidden: float = 0.35
