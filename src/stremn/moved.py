@@ -132,9 +132,6 @@ MOVED_NAMES = {
         "read_recipe": "stremn.training.prediction.task:TASK.read",
     },
     "stremn.training.prediction.rollout": {
-        "FrameBatch": "stremn.training.prediction.data:FrameBatch",
-        "HorizonConfig": "stremn.training.prediction.recipe:HorizonConfig",
-        "LossConfig": "stremn.training.prediction.recipe:LossConfig",
         "collate": "stremn.training.prediction.data:collate",
     },
     "stremn.training.prediction.task": {
