@@ -101,7 +101,7 @@ def measure_sweeps(
 def measure_pipeline(
     model: STReMN, plan: Plan, precision: str, reach: float | None, size: str = "480p"
 ) -> dict[str, Any]:
-    """Frames a second from a video file to masks and overlay, beside the model's own rate."""
+    """Measure frames per second from a video file to masks and overlay, and of the model alone."""
     height, width = SIZES[size]
     frames = [made_frame(height, width, i) for i in range(plan.pipeline_frames)]
     labels = made_labels(height, width, 1)
@@ -137,7 +137,7 @@ def _first(labels: Labels) -> MaskOf:
 
 
 def measure_compiled(model: STReMN, plan: Plan, precision: str) -> dict[str, Any]:
-    """The query encoder with and without `torch.compile`; seconds of compiling too.
+    """Time the query encoder with and without `torch.compile`, and the compiling.
 
     An error (no C++ compiler, say) is reported, not raised.
     """

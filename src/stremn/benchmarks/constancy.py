@@ -19,7 +19,7 @@ GAMMA = 5
 
 
 def complexity(frame: int, slots: int, positions: int, key: int, value: int) -> dict[str, float]:
-    """Appendix A: multiplications at frame T, of STM's growing memory and of the learned rule's.
+    """Count multiplications at frame T (Appendix A), of STM's growing memory and of this one.
 
     STM: (T / gamma) N^2 (Dk + Dv). STReMN: M N^2 (Dk + Dv) + (M + 1) N Dk^2 + M N^2 Dk, with M the
     slots that are taken and N the `positions` of a frame.
@@ -141,7 +141,7 @@ def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> F
 
 
 def resident_bytes() -> int:
-    """Bytes of this process in memory now; 0 where the system does not say."""
+    """Return the resident bytes of this process; 0 where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):

@@ -134,7 +134,7 @@ def build_model(
 def _build_published(
     config: SegmentationConfig, backbone: Backbone, value_backbone: Backbone | None
 ) -> STReMN:
-    """STM and STCN have no weights for rules: Eq 1 compares keys, and evidence is weighed as is."""
+    """Build STM or STCN; their rules have no weights, so Eq 1 compares keys."""
     policies: dict[str, nn.Module] = {"learned": Learned(config.tau), "evidence": PlainEvidence()}
     if config.family == "stm":
         return build_stm(
@@ -209,7 +209,8 @@ def build_write(config: SegmentationConfig) -> Write:
 
 
 def frozen_parameters(model: nn.Module) -> list[str]:
-    """Names of parameters that training leaves alone on a CPU: the stem and depthwise weights.
+    """Return names of parameters that training leaves alone on a CPU: the stem and depthwise
+    weights.
 
     ImageNet's are good as they are, and their gradients are the slow part of a backward pass.
     """

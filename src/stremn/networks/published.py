@@ -84,7 +84,8 @@ class FusingMemoryEncoder(nn.Module):
     local = False
 
     def __init__(self, backbone: Backbone, features: int, width: int) -> None:
-        """`features` are the query encoder's channels at stride 16; `width` is the result's."""
+        """Build it; `features` are the query encoder's channels at stride 16; `width` is the
+        result's."""
         super().__init__()
         self.backbone = copy.deepcopy(backbone)
         widen_first_convolution(self.backbone.stem, MASKS)
@@ -164,7 +165,7 @@ class ResidualDecoder(nn.Module):
     def __init__(
         self, compress: nn.Module, refine8: SkipRefine, refine4: SkipRefine, width: int
     ) -> None:
-        """`width` is that of `refine4`'s result."""
+        """Build it; `width` is that of `refine4`'s result."""
         super().__init__()
         self.compress = compress
         self.refine8, self.refine4 = refine8, refine4
@@ -187,7 +188,7 @@ class ResidualDecoder(nn.Module):
 
 
 def conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size."""
+    """Return a 3x3 convolution that keeps the size."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 

@@ -152,7 +152,7 @@ class PredictionSession:
 
     @classmethod
     def load(cls, path: Path, model: FramePredictor, *, device: str = "auto") -> PredictionSession:
-        """Restore a session; it goes on exactly as the saved one would have.
+        """Load a saved session; it continues exactly as the saved one would have.
 
         Raises:
             StremnError: no session in the file, or one of another model.

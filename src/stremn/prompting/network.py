@@ -29,7 +29,7 @@ class PromptNetwork(nn.Module):
     """
 
     def __init__(self, model: STReMN, value: int) -> None:
-        """`model` memorizes frames under `PLANES` masks; `value` are its value's channels."""
+        """Build the network; `model` memorizes frames under `PLANES` masks of `value` channels."""
         super().__init__()
         self.model = model
         self.hint = nn.Sequential(

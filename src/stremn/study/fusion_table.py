@@ -17,7 +17,7 @@ _FUSED = "+fusion"
 def fusion_rows(
     policy: str = defaults.PAPER.policy, slots: int = defaults.PAPER.memory_slots
 ) -> tuple[Row, Row]:
-    """Table 6: without fusion, and with; the first is the reference."""
+    """Return the rows of Table 6: without fusion (the reference), and with it."""
     return (
         Row("without fusion", policy, slots, PAPER),
         Row("with fusion", policy + _FUSED, slots, PAPER),
@@ -35,7 +35,7 @@ def fusion_weights(
 ) -> Weights:
     """Return what makes sessions for both rows from one training.
 
-    As in the paper, "without" takes the module out and trains nothing anew.
+    As in the paper, "without" removes the module and retrains nothing.
 
     Raises:
         StremnError: the model has no fusion module.

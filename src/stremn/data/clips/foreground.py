@@ -27,7 +27,7 @@ class ForegroundObject:
 def carrying(
     rng: np.random.Generator, foreground: ForegroundObject, cut: CutOut
 ) -> ForegroundObject:
-    """The foreground object of one still with another object on it, that moves as it moves.
+    """Put another object on a still's object, moving with it.
 
     What is carried lies over the edge or the inside of the carrier and is a fourth to a half as
     large: a bag, a child, a box. The canvas grows where it sticks out.

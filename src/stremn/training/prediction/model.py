@@ -42,7 +42,7 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
 
 
 def _started(path: Path, fields: dict[str, Any]) -> Predictor:
-    """A trained predictor, with other numbers where its weights fit them all the same."""
+    """Load a trained predictor, with other settings where its weights still fit."""
     start = load_predictor(path)
     if not isinstance(start, FramePredictor):
         if fields:
@@ -62,5 +62,5 @@ def _of_rule(weight: str) -> bool:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable numbers."""
+    """Return the number of trainable numbers."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -54,7 +54,7 @@ class HorizonConfig(Config):
         return self
 
     def free(self, progress: float) -> int:
-        """Frames predicted freely at a progress in [0, 1]."""
+        """Return frames predicted freely at a progress in [0, 1]."""
         if progress >= self.full_at:
             return self.future
         span = self.full_at - self.free_from

@@ -193,7 +193,8 @@ class Recipe(TrainingRecipe):
         return self
 
     def spans(self) -> list[tuple[StageSection, tuple[int, int]]]:
-        """Each stage with its first step and the one after its last; empty ones are left out."""
+        """Return each stage with its first step and the one after its last; empty ones are left
+        out."""
         ends = [round(stage.until * self.train.steps) for stage in self.stages]
         found = zip(self.stages, zip([0, *ends[:-1]], ends, strict=True), strict=True)
         return [(stage, span) for stage, span in found if span[0] < span[1]]

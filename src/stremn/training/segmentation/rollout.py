@@ -45,7 +45,7 @@ class ClipRollout:
 def rollout(
     model: STReMN, batch: ClipBatch, *, slots: int, policy: UpdatePolicy, growth: int = 0
 ) -> ClipRollout:
-    """Segment clips frame by frame, as a session would (Section 4.1.1).
+    """Segment clips frame by frame with the same steps as a session (Section 4.1.1).
 
     An object's true mask is read at the frame where it is given, and pinned; from there on the
     model sees its own soft masks. Raises StremnError on a clip without an object at its start.
@@ -159,7 +159,7 @@ class ClipLoss:
 
 @torch.no_grad()
 def memory_scalars(clip: ClipRollout) -> dict[str, float]:
-    """Numbers that say whether the policy had anything to learn from a batch of clips.
+    """Return numbers that tell whether the policy could learn from a batch of clips.
 
     Evictions per entry (a write with more than one slot to choose from), and the entropy of the
     softmax over the scores at those writes, as a share of a uniform choice's.
@@ -179,13 +179,14 @@ def memory_scalars(clip: ClipRollout) -> dict[str, float]:
 
 
 def last_frame_j(clip: ClipRollout, batch: ClipBatch) -> float:
-    """Mean J (intersection over union) of all objects in the clips' last frame."""
+    """Return the mean J (intersection over union) of all objects in the clips' last frame."""
     return float(last_frame_scores(clip, batch).nanmean())
 
 
 @torch.no_grad()
 def last_frame_scores(clip: ClipRollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
-    """J of every object in each clip's last frame; NaN where a clip gives none before that."""
+    """Return J of every object in each clip's last frame; NaN where a clip gives none before
+    that."""
     predicted, truth = clip.log_probabilities[-1].max(1).indices, clip.targets[-1]
     predicted = predicted.masked_fill(truth == VOID, VOID)
     scores = []
@@ -201,7 +202,7 @@ def last_frame_scores(clip: ClipRollout, batch: ClipBatch) -> Float[Tensor, "b n
 
 @torch.no_grad()
 def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -> dict[str, float]:
-    """Does the model look into its memory? J of the last frame with three memories.
+    """Test whether the model reads its memory: J of the last frame with three memories.
 
     Of each clip, the first object that is given in frame 0 is looked for.
     right: the clip's own first frame; wrong: another clip's; empty: the own first frame under an

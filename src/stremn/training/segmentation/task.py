@@ -111,7 +111,7 @@ def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidati
 
 
 def probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
-    """Clips such as the last stage's, by a seed of their own: training never draws them."""
+    """Draw clips like the last stage's from a seed that training never uses."""
     if count == 0:
         return []
     stage = recipe.stages[-1]

@@ -90,7 +90,7 @@ class StreamedValidation:
                 Image.fromarray(strip).save(temporary, quality=85)
 
     def _score(self, model: STReMN, sequence: VideoSequence) -> list[float]:
-        """Mean J of each object over the frames that count; keeps a strip of pictures."""
+        """Score each object over the frames that count (mean J); keep a strip of pictures."""
         session = SegmentationSession(
             model,
             device=self._device,
