@@ -25,6 +25,7 @@ class Options(Config):
         policy: the rule that says which slot gives way.
         size: working size: shorter side in pixels.
         end: frame to stop before; 0: the video's end.
+        both: whether to follow backward too, from the first frame that is marked.
         adapt: whether to adapt the network to the objects first.
     """
 
@@ -32,6 +33,7 @@ class Options(Config):
     policy: Annotated[str, Field(max_length=40)] = SHIPPED.policy
     size: Annotated[int, Field(ge=64, le=2048)] = SHIPPED.size
     end: Annotated[int, Field(ge=0, le=2**31)] = 0
+    both: bool = True
     adapt: bool = False
 
     def settings(self) -> tuple[object, ...]:
