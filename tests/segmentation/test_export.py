@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from exported_step import largest_difference
 from stremn.benchmarks.workload import made_frame, made_labels
 from stremn.errors import StremnError
 from stremn.segmentation.export import (
@@ -16,7 +17,6 @@ from stremn.segmentation.export import (
     OUTPUTS,
     OnnxSession,
     export_step,
-    largest_difference,
     step_shapes,
 )
 from stremn.segmentation.sessions import SegmentationSession
