@@ -1,0 +1,94 @@
+"""What one more click changes in a mask: on its own side, and round it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float
+
+from stremn.media.finding import Click
+
+LARGEST_CUT = 0.5
+"""Share of an object that one click off it may take away."""
+
+DISC = 0.01
+"""Radius of a click's own disc, as a share of the frame's longer side."""
+
+Probability = Float[np.ndarray, "height width"]
+Plane = Bool[np.ndarray, "height width"]
+
+
+def follows(found: Probability, click: Click) -> bool:
+    """Return whether a mask agrees with a click at its pixel."""
+    return bool(found[_pixel(click, found.shape)] > 0.5) == click.on
+
+
+def corrected(
+    found: Probability, previous: Probability, clicks: Sequence[Click], *, local: bool
+) -> Probability | None:
+    """Return the mask before the latest click with what that click changes in it.
+
+    A click on the object adds to the mask and a click off it takes away from it, whatever else the
+    new answer would change. Earlier clicks of the other kind keep their pixels. Where the change
+    is `local`, or would run over such a click, only its connected part at the latest click is
+    taken (progressive merge, FocalClick, CVPR 2022).
+
+    Args:
+        found: what the network answers to all clicks.
+        previous: the mask before the latest click.
+        clicks: all clicks, the latest one last.
+        local: whether parts of the change that do not touch the click are left out.
+
+    Returns:
+        None where the answer does not follow the click, or would take away too much.
+    """
+    click = clicks[-1]
+    if not follows(found, click):
+        return None
+    now, before = found > 0.5, previous > 0.5
+    change = now & ~before if click.on else before & ~now
+    against = [c for c in clicks[:-1] if c.on != click.on and change[_pixel(c, change.shape)]]
+    if against:
+        change &= ~discs(against, change.shape)
+    if local or against:
+        part = _part_at(change, click)
+        if part is None:
+            return None
+        change = part
+    if not click.on and change.sum() > LARGEST_CUT * before.sum():
+        return None
+    return np.where(change, found, previous)
+
+
+def taken_at_its_word(previous: Probability, clicks: Sequence[Click]) -> Probability:
+    """Return a mask with the disc of the latest click set, except where earlier clicks disagree."""
+    click, size = clicks[-1], previous.shape
+    disc = discs([click], size)
+    for earlier in clicks[:-1]:
+        if earlier.on != click.on:
+            disc[_pixel(earlier, size)] = False
+    disc[_pixel(click, size)] = True
+    return np.where(disc, np.float32(click.on), previous)
+
+
+def discs(clicks: Sequence[Click], size: tuple[int, ...]) -> Plane:
+    """Return the pixels of the clicks' discs in a frame of (height, width)."""
+    plane = np.zeros(size, np.uint8)
+    radius = max(2, round(DISC * max(size)))
+    for click in clicks:
+        cv2.circle(plane, (round(click.x), round(click.y)), radius, 1, cv2.FILLED)
+    return plane > 0
+
+
+def _part_at(change: Plane, click: Click) -> Plane | None:
+    """Return the connected part of a change that a click lies on; None if there is none."""
+    _, parts = cv2.connectedComponents(change.astype(np.uint8), connectivity=8)
+    part = parts[_pixel(click, change.shape)]
+    return None if part == 0 else parts == part
+
+
+def _pixel(click: Click, size: tuple[int, ...]) -> tuple[int, int]:
+    row = min(max(round(click.y), 0), size[0] - 1)
+    return row, min(max(round(click.x), 0), size[1] - 1)
