@@ -134,12 +134,12 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
     """Write the first frame with the given objects over it."""
     from PIL import Image
 
+    from stremn.media.given import first_mask
     from stremn.media.masks import overlay
 
     first = frames.peek()
-    mask = mask_of(first)
-    assert mask is not None  # `masks_for` sees to that
-    Image.fromarray(overlay(first.image, mask.labels)).save(out / PREVIEW)
+    shown = overlay(first.image, first_mask(mask_of, first).labels)
+    Image.fromarray(shown).save(out / PREVIEW)
     say(f"The given objects are drawn in {out / PREVIEW}.")
 
 
@@ -165,6 +165,7 @@ def _adapted(
             f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
             f"adapt to that, and give the {ADAPTED} that comes out as --model."
         )
+    from stremn.media.given import first_mask
     from stremn.networks.pretrained import load_model
     from stremn.segmentation.sessions import SegmentationSession
     from stremn.training.segmentation.adaptation import adapt
@@ -172,8 +173,7 @@ def _adapted(
     pretrained, device = load_model(model), options.device
     SegmentationSession.from_pretrained(pretrained, device=device, **options.of_session())
     first = frames.peek()
-    mask = mask_of(first)
-    assert mask is not None  # `masks_for` sees to that
+    mask = first_mask(mask_of, first)
     with step_progress("adapting") as watch:
         adapted = adapt(
             pretrained, first.image, mask.labels, steps=steps, device=device, watch=watch

@@ -1,4 +1,4 @@
-"""What one more click changes in a mask: on its own side, and round it."""
+"""What a click or a refinement may change in a mask: on its own side, and round it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ LARGEST_CUT = 0.5
 
 DISC = 0.01
 """Radius of a click's own disc, as a share of the frame's longer side."""
+
+STILL_IT = 0.5
+"""IoU with a rough mask, at least, of what is taken for the same object."""
 
 Probability = Float[np.ndarray, "height width"]
 Plane = Bool[np.ndarray, "height width"]
@@ -60,6 +63,13 @@ def corrected(
     if not click.on and change.sum() > LARGEST_CUT * before.sum():
         return None
     return np.where(change, found, previous)
+
+
+def refined(found: Probability, rough: Probability) -> Probability:
+    """Return what the network makes of a rough mask, unless that is another object."""
+    now, before = found > 0.5, rough > 0.5
+    same = (now & before).sum() >= STILL_IT * (now | before).sum()
+    return found if same else rough
 
 
 def taken_at_its_word(previous: Probability, clicks: Sequence[Click]) -> Probability:

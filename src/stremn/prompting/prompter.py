@@ -14,7 +14,7 @@ from stremn.core.hardware import pick_device, pick_precision
 from stremn.media.finding import Click
 from stremn.networks.inference import for_inference, placed
 from stremn.networks.model import Query
-from stremn.prompting.corrections import corrected, follows, taken_at_its_word
+from stremn.prompting.corrections import corrected, follows, refined, taken_at_its_word
 from stremn.prompting.network import PromptNetwork
 from stremn.prompting.planes import Prompt, prompt_planes
 
@@ -147,7 +147,7 @@ class PromptedFrame:
 
         A box is looked at closely at once. Clicks are first looked at in the whole frame, then
         round what was found. With a previous mask the latest click corrects it; one that it follows
-        already changes nothing.
+        already changes nothing. A previous mask alone is refined.
         """
         if prompt.box is not None and prompt.previous is None:
             return self._look(self._closer(prompt.box), prompt)
@@ -162,7 +162,9 @@ class PromptedFrame:
         if prompt.clicks and follows(prompt.previous, prompt.clicks[-1]):
             return prompt.previous
         found = self._look(self._near(prompt.previous, prompt) or self._whole(), prompt)
-        return self._followed(found, prompt) if prompt.clicks else found
+        if not prompt.clicks:
+            return refined(found, prompt.previous) if prompt.box is None else found
+        return self._followed(found, prompt)
 
     def _followed(
         self, found: Float[np.ndarray, "height width"], prompt: Prompt
