@@ -184,7 +184,7 @@ def check_prompts(
         if numbers.count((number, at)) > 1:
             raise StremnError(f"Object {number} is given twice in frame {at}; say it once.")
     count = frames.count
-    late = max(prompt.at for prompt in prompts)
+    late = max((prompt.at for prompt in prompts), default=0)
     if count is not None and late >= count:
         raise StremnError(
             f"--object names frame {late}, but the video has {count} frames (0 first)."
