@@ -52,19 +52,31 @@ def test_a_change_does_not_run_over_an_earlier_click_of_the_other_kind() -> None
         (plane(RIGHT), plane(LEFT), ON),  # the answer ignores the click
         (plane(), plane(LEFT), OFF),  # nothing would be left
         (plane((5, 20, 10, 40)), plane(LEFT), OFF),  # less than half would be left
+        (plane((30, 20, 50, 40)), plane(LEFT), ON),  # the object would be twice as large
     ],
 )
 def test_an_answer_that_is_not_taken(found: np.ndarray, before: np.ndarray, click: Click) -> None:
-    assert corrected(found, before, [click], local=False) is None
+    assert corrected(found, before, [click], local=True) is None
 
 
 def test_a_click_taken_at_its_word_leaves_earlier_ones_theirs() -> None:
     earlier = Click(46, 30, False)
-    mask = taken_at_its_word(plane(LEFT), [earlier, ON])
+    mask = taken_at_its_word(plane(LEFT), plane(LEFT), [earlier, ON])
     assert mask[30, 45] == 1
     assert mask[30, 44] == 1
     assert mask[30, 46] == 0
     np.testing.assert_array_equal(mask[:, :40], plane(LEFT)[:, :40])
+
+
+def test_what_is_doubted_like_the_click_shares_its_side_nearby() -> None:
+    before, click = plane((0, 0, 80, 60)), Click(40, 30, False)
+    found = np.full(SIZE, 0.99, np.float32)
+    found[:, 39:42] = 0.7
+    mask = taken_at_its_word(found, before, [click]) > 0.5
+    assert not mask[28:33, 39:42].any()
+    assert mask[:, :39].all()
+    assert mask[:, 42:].all()
+    assert mask[:20].all(), "far from the click nothing changes"
 
 
 def test_a_rough_mask_stays_where_the_answer_is_another_object() -> None:

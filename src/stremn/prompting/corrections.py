@@ -13,8 +13,17 @@ from stremn.media.finding import Click
 LARGEST_CUT = 0.5
 """Share of an object that one click off it may take away."""
 
+LARGEST_GAIN = 0.5
+"""Share of an object that one click on it may add where its change is local."""
+
 DISC = 0.01
 """Radius of a click's own disc, as a share of the frame's longer side."""
+
+NEARBY = 0.04
+"""How far from a click it may change a mask though the network does not follow it; as `DISC`."""
+
+DOUBT = 0.3
+"""How much of a click's lead in doubt over its surroundings is taken to share its side."""
 
 STILL_IT = 0.5
 """IoU with a rough mask, at least, of what is taken for the same object."""
@@ -45,7 +54,7 @@ def corrected(
         local: whether parts of the change that do not touch the click are left out.
 
     Returns:
-        None where the answer does not follow the click, or would take away too much.
+        None where the answer does not follow the click, or would change too much.
     """
     click = clicks[-1]
     if not follows(found, click):
@@ -60,7 +69,8 @@ def corrected(
         if part is None:
             return None
         change = part
-    if not click.on and change.sum() > LARGEST_CUT * before.sum():
+    most = LARGEST_CUT if not click.on else LARGEST_GAIN if local else np.inf
+    if change.sum() > most * before.sum():
         return None
     return np.where(change, found, previous)
 
@@ -72,9 +82,26 @@ def refined(found: Probability, rough: Probability) -> Probability:
     return found if same else rough
 
 
-def taken_at_its_word(previous: Probability, clicks: Sequence[Click]) -> Probability:
-    """Return a mask with the disc of the latest click set, except where earlier clicks disagree."""
+def taken_at_its_word(
+    found: Probability, previous: Probability, clicks: Sequence[Click]
+) -> Probability:
+    """Return the mask before the latest click, changed near that click though the network does not.
+
+    What the network doubts as much as it doubts the click, in its neighbourhood, shares its side;
+    where there is no such thing, the click's disc does. Earlier clicks keep their pixels.
+    """
     click, size = clicks[-1], previous.shape
+    near = discs([click], size, NEARBY)
+    wrong = near & ((previous > 0.5) != click.on)
+    if wrong.any():
+        certain = np.clip(found, 1e-6, 1 - 1e-6)
+        lead = np.log(certain / (1 - certain))
+        here, around = lead[_pixel(click, size)], np.median(lead[wrong])
+        level = 0.0 if follows(found, click) else here + DOUBT * (around - here)
+        moved = np.where(near, 1 / (1 + np.exp(level - lead)), previous).astype(np.float32)
+        part = corrected(moved, previous, clicks, local=True)
+        if part is not None:
+            return part
     disc = discs([click], size)
     for earlier in clicks[:-1]:
         if earlier.on != click.on:
@@ -83,10 +110,10 @@ def taken_at_its_word(previous: Probability, clicks: Sequence[Click]) -> Probabi
     return np.where(disc, np.float32(click.on), previous)
 
 
-def discs(clicks: Sequence[Click], size: tuple[int, ...]) -> Plane:
-    """Return the pixels of the clicks' discs in a frame of (height, width)."""
+def discs(clicks: Sequence[Click], size: tuple[int, ...], share: float = DISC) -> Plane:
+    """Return the pixels of the clicks' discs in a frame of (height, width); `share` as `DISC`."""
     plane = np.zeros(size, np.uint8)
-    radius = max(2, round(DISC * max(size)))
+    radius = max(2, round(share * max(size)))
     for click in clicks:
         cv2.circle(plane, (round(click.x), round(click.y)), radius, 1, cv2.FILLED)
     return plane > 0

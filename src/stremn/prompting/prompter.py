@@ -157,7 +157,7 @@ class PromptedFrame:
             if near is not None:
                 found = self._look(near, replace(prompt, previous=found))
             if prompt.clicks and not follows(found, prompt.clicks[-1]):
-                return taken_at_its_word(found, prompt.clicks)
+                return taken_at_its_word(found, found, prompt.clicks)
             return found
         if prompt.clicks and follows(prompt.previous, prompt.clicks[-1]):
             return prompt.previous
@@ -171,8 +171,8 @@ class PromptedFrame:
     ) -> Float[np.ndarray, "height width"]:
         """Return the mask before the latest click with what that click changes in it.
 
-        Where the network does not follow the click, it looks closely round it; if that does not
-        help either, the click's disc is taken at its word.
+        Where the network does not follow the click, or changes too much, it looks closely round it;
+        if that does not help either, the click is taken at its word in its neighbourhood.
         """
         assert prompt.previous is not None
         clicks, previous = prompt.clicks, prompt.previous
@@ -185,7 +185,7 @@ class PromptedFrame:
         close = previous.copy()  # what the close view does not show stays
         close[part] = self._look(view, prompt)[part]
         near = corrected(close, previous, clicks, local=True)
-        return taken_at_its_word(previous, clicks) if near is None else near
+        return taken_at_its_word(found, previous, clicks) if near is None else near
 
     def _focus(self, found: Float[np.ndarray, "height width"], click: Click) -> View:
         _, _, width, height = cv2.boundingRect((found > 0.5).astype(np.uint8))
