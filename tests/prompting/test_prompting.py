@@ -382,6 +382,26 @@ def test_a_preview_from_the_command_line(clip: Path, tmp_path: Path) -> None:
     assert ((saved == 9) & green).sum() > 0.8 * green.sum()
 
 
+def test_a_click_in_the_middle_of_a_video_corrects_the_mask_there(
+    clip: Path, tmp_path: Path
+) -> None:
+    _, orange, green = scene()
+    Image.fromarray(7 * (orange | green).astype(np.uint8)).save(tmp_path / "both.png")
+    arguments = [
+        "segment", str(clip), "--mask", str(tmp_path / "both.png"), "--size", "128",
+        "--object", "id=7 off=114,120 at=2", "--device", "cpu", "-o", str(tmp_path / "out"),
+    ]  # fmt: skip
+    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    shares = []
+    for index in (1, 2):
+        with Image.open(tmp_path / "out" / "masks" / f"{index:05d}.png") as mask:
+            found = np.asarray(mask) == 7
+        shares.append([found[np.roll(part, 2 * index, axis=1)].mean() for part in (orange, green)])
+    assert min(shares[0]) > 0.8
+    assert shares[1][0] < 0.5 * shares[0][0]
+    assert shares[1][1] > 0.8
+
+
 # ---------------------------------------------------------------- scores and training
 
 

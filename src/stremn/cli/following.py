@@ -134,12 +134,14 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
     """Write the first frame with the given objects over it."""
     from PIL import Image
 
+    from stremn.core.atomic_files import replacing
     from stremn.media.given import first_mask
     from stremn.media.masks import overlay
 
     first = frames.peek()
     shown = overlay(first.image, first_mask(mask_of, first).labels)
-    Image.fromarray(shown).save(out / PREVIEW)
+    with replacing(out / PREVIEW) as temporary:
+        Image.fromarray(shown).save(temporary)
     say(f"The given objects are drawn in {out / PREVIEW}.")
 
 
