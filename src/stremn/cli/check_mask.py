@@ -1,4 +1,4 @@
-"""`stremn check-mask`: what a mask holds, what is wrong with it, its repair and its correction."""
+"""`stremn check-mask`: check a mask file, repair it, correct it with boxes and clicks."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def check_mask(
     frame: Annotated[
         str | None,
         typer.Option(
-            help="The video, folder or image that it is for: compares the sizes, and is where "
-            "boxes and clicks are."
+            help="Video, folder or image that the mask is for: its size is compared, and boxes and "
+            "clicks are in it."
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="PNG to write the mask to.")
+        Path | None, typer.Option("--out", "-o", help="Write the mask to this PNG file.")
     ] = None,
     box: BoxText = None,
     click: ClickText = None,
@@ -51,10 +51,10 @@ def check_mask(
     prompt_model: PromptModel = "small",
     device: Device = "auto",
 ) -> None:
-    """Say what a mask holds and what is wrong with it; with -o, repair it.
+    """Check a mask file, and repair it with -o.
 
-    Understands palette, grey and color-coded masks, transparency and 16-bit ids; mends soft
-    edges, lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
+    Reads palette, gray and color-coded masks, transparency and 16-bit ids. Repairs soft edges,
+    lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
 
     With --frame, boxes and clicks make a mask of the frame or correct the one given.
 

@@ -74,7 +74,7 @@ class View:
         return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
 
     def rows_columns(self) -> tuple[slice, slice]:
-        """The part of the frame."""
+        """Return the part of the frame."""
         return (
             slice(self.top, self.top + self.height),
             slice(self.left, self.left + self.width),
