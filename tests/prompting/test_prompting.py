@@ -389,7 +389,8 @@ def test_a_click_in_the_middle_of_a_video_corrects_the_mask_there(
     Image.fromarray(7 * (orange | green).astype(np.uint8)).save(tmp_path / "both.png")
     arguments = [
         "segment", str(clip), "--mask", str(tmp_path / "both.png"), "--size", "128",
-        "--object", "id=7 off=114,120 at=2", "--device", "cpu", "-o", str(tmp_path / "out"),
+        "--object", "id=7 off=114,120 at=2", "--prompt-model", "grabcut", "--device", "cpu",
+        "-o", str(tmp_path / "out"),
     ]  # fmt: skip
     CliRunner().invoke(app, arguments, catch_exceptions=False)
     shares = []
