@@ -131,10 +131,10 @@ def run(
 def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
     """Raise StremnError if a format cannot hold the objects that are given first."""
     from stremn.media.formats.open_formats import check_formats
+    from stremn.media.given import first_mask
 
     first = frames.peek()
-    mask = mask_of(first)
-    ids = frozenset(() if mask is None else mask.ids)
+    ids = frozenset(first_mask(mask_of, first).ids)
     check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
 
 
