@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stremn.cli.segment_options import Given, Output, Span, reopened
 from stremn.cli.terminal import (
     console,
     frame_progress,
@@ -17,7 +18,6 @@ from stremn.errors import StremnError
 
 if TYPE_CHECKING:
     from stremn.cli.options import SessionOptions
-    from stremn.cli.segment_options import Given, Output
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.results import ResultWriter
@@ -34,6 +34,7 @@ def follow(
     output: Output,
     options: SessionOptions,
     *,
+    span: Span,
     model: str,
     adapt: int,
     limit: int | None,
@@ -45,21 +46,25 @@ def follow(
         given: which objects.
         output: what is written, and what is done with an earlier run.
         options: of the session.
+        span: which part of the video; frames before the first given object are left out.
         model: preset, weights file, folder or hub id.
         adapt: training steps on the first frame's objects; 0 leaves the model as it is.
-        limit: stop before this frame; None runs to the end.
+        limit: stop after so many frames of the span; None runs to its end.
 
     Raises:
         StremnError: something given is missing, wrong or in the way; what is done is kept.
     """
     from stremn.media.results import ResultWriter
-    from stremn.media.video import open_frames
 
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
-    settings |= options.settings() | ({"adapt": adapt} if adapt else {})
+    settings |= options.settings() | span.settings() | ({"adapt": adapt} if adapt else {})
     out = output.out
-    with open_frames(source) as frames:
+    frames = span.opened(source)
+    try:
         mask_of = given.masks_for(frames)
+        first = mask_of.frames[0]
+        _tell_left_out(frames.start, first)
+        frames = reopened(frames, source, first)
         with ResultWriter(
             out,
             fps=frames.fps,
@@ -68,14 +73,15 @@ def follow(
             probabilities=output.probabilities,
             coco=output.coco,
             style=output.style,
+            first=first,
         ) as writer:
             if writer.finished:
                 say(f"{out} holds the finished run already; --overwrite replaces it.")
                 return
-            if limit is not None and limit <= writer.next_frame:
+            if limit is not None and first + limit <= writer.next_frame:
                 say(
-                    f"{out} holds {_frames(writer.next_frame)} already, and --limit counts from "
-                    "the video's first: a higher one goes on."
+                    f"{out} holds {_frames(writer.next_frame - first)} already, and --limit counts "
+                    "from the run's first: a higher one goes on."
                 )
                 return
             if adapt:
@@ -83,10 +89,10 @@ def follow(
             session = _session(writer.state_path, model, options)
             if limit == 1:
                 _write_preview(frames, mask_of, out)
-            if writer.read_from:
-                frames.close()
-                frames = open_frames(source, start=writer.read_from)
+            frames = reopened(frames, source, writer.read_from)
             run(frames, session, mask_of, writer, limit)
+    finally:
+        frames.close()
 
 
 def run(
@@ -99,8 +105,10 @@ def run(
     """Segment with a progress bar, and say where the results are."""
     from stremn.segmentation.pipeline import segment_video
 
-    start, out = writer.next_frame, writer.out
-    total = frames.count if limit is None else min(limit, frames.count or limit)
+    start, out = writer.next_frame - writer.first, writer.out
+    stop = None if limit is None else writer.first + limit
+    ends = [end for end in (stop, frames.stop, frames.count) if end is not None]
+    total = min(ends) - writer.first if ends else None
     try:
         with (
             frames,
@@ -112,7 +120,7 @@ def run(
                 show_progress(done, result)
                 stop_if_asked()
 
-            summary = segment_video(frames, session, mask_of, writer, limit=limit, watch=watch)
+            summary = segment_video(frames, session, mask_of, writer, limit=stop, watch=watch)
     except (StremnError, KeyboardInterrupt):
         if writer.written > start:
             say(f"{_frames(writer.written)} are in {out}; --resume goes on from there.")
@@ -124,6 +132,14 @@ def run(
     for kind, path in writer.files().items():
         say(f"  {kind:<10} {path}")
     return summary
+
+
+def _tell_left_out(start: int, first: int) -> None:
+    if first > start:
+        say(
+            f"The first object is given in frame {first}; frames {start} to {first - 1} are left "
+            "out."
+        )
 
 
 def _frames(count: int) -> str:
@@ -158,7 +174,7 @@ def _adapted(
     from stremn.media.results import ADAPTED
 
     path = writer.out / ADAPTED
-    if writer.next_frame and path.is_file():
+    if writer.written and path.is_file():
         return path
     if frames.live:
         raise StremnError(

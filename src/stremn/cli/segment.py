@@ -23,9 +23,11 @@ from stremn.cli.options import (
 )
 from stremn.cli.panels import FOLLOW
 from stremn.cli.segment_options import (
+    At,
     BoxText,
     ClickText,
     Coco,
+    End,
     Exclude,
     Given,
     Labels,
@@ -39,6 +41,8 @@ from stremn.cli.segment_options import (
     Probabilities,
     Resume,
     Source,
+    Span,
+    Start,
     existing_run,
 )
 
@@ -56,6 +60,9 @@ def segment(
     click: ClickText = None,
     exclude: Exclude = None,
     objects: Objects = None,
+    at: At = None,
+    start: Start = None,
+    end: End = None,
     prompt_model: PromptModel = "small",
     model: Model = "small",
     slots: Slots = 6,
@@ -88,6 +95,15 @@ def segment(
 
     session = SessionOptions(slots, policy, device, precision, asked(model, size, reach, every))
     style = OverlayStyle(opacity, outline, labels)
-    given = Given(mask, box, click, exclude, tuple(objects or ()), prompt_model, device)
+    given = Given(mask, box, click, exclude, tuple(objects or ()), at, prompt_model, device)
     output = Output(out, existing_run(resume, overwrite), probabilities, coco, style)
-    follow(source, given, output, session.checked(), model=model, adapt=adapt, limit=limit)
+    follow(
+        source,
+        given,
+        output,
+        session.checked(),
+        span=Span(start, end),
+        model=model,
+        adapt=adapt,
+        limit=limit,
+    )

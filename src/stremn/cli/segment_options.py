@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stremn.errors import StremnError
+
 if TYPE_CHECKING:
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
     from stremn.media.frames import FrameSource
-    from stremn.media.given import MaskOf
+    from stremn.media.given import GivenMasks
     from stremn.media.run_folder import Existing
 
 Source = Annotated[
@@ -25,7 +27,7 @@ Source = Annotated[
 Mask = Annotated[
     Path | None,
     typer.Option(
-        help="Mask of the first frame, or a folder of masks: named like frames "
+        help="Mask of the first frame (or of --at), or a folder of masks: named like frames "
         "(`00000.png`: objects may enter later), or one file an object."
     ),
 ]
@@ -48,6 +50,18 @@ Objects = Annotated[
         help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: an object by box and points '
         "together, at any frame; repeat it for more objects.",
     ),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        help="Moment that `--mask`, `--box` or `--click` is for: frame number (300), seconds "
+        "(12.5s) or timecode (00:01:02.5). Default: the first frame."
+    ),
+]
+Start = Annotated[str | None, typer.Option(help="First moment to follow, written as for `--at`.")]
+End = Annotated[
+    str | None,
+    typer.Option(help="Moment to stop before: that frame itself is no longer followed."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")]
@@ -73,7 +87,7 @@ Limit = Annotated[
 
 @dataclass(frozen=True)
 class Given:
-    """Which objects to follow: one of mask, box and click, and prompts for single objects.
+    """Which objects to follow: one of mask, box and click (`at` a moment), and single objects.
 
     `prompt_model` finds those of a box or clicks, on `device`.
     """
@@ -83,15 +97,16 @@ class Given:
     click: str | None
     exclude: str | None
     objects: tuple[str, ...]
+    at: str | None
     prompt_model: str
     device: str
 
-    def masks_for(self, frames: FrameSource) -> MaskOf:
+    def masks_for(self, frames: FrameSource) -> GivenMasks:
         """Return what gives the masks of `frames`; raises as `stremn.media.given.masks_for`."""
         from stremn.media.given import masks_for
 
         prompts = self.box, self.click, self.exclude, self.objects
-        return masks_for(frames, self.mask, *prompts, self._finder())
+        return masks_for(frames, self.mask, *prompts, self._finder(), at=self.at)
 
     def _finder(self) -> MaskFinder:
         """Return what finds objects; a network is loaded only where there is something to find."""
@@ -102,6 +117,46 @@ class Given:
         from stremn.prompting.masks import mask_finder
 
         return mask_finder(self.prompt_model, device=self.device)
+
+
+@dataclass(frozen=True)
+class Span:
+    """The part of the video to follow: moments as they were written; None is its first or last."""
+
+    start: str | None
+    end: str | None
+
+    def opened(self, source: str) -> FrameSource:
+        """Open a video at `start`, to be read up to `end`.
+
+        Raises:
+            StremnError: it cannot be opened, or the span is not in it.
+        """
+        from stremn.media.ranges import frames_within
+        from stremn.media.video import open_frames
+
+        frames = open_frames(source)
+        try:
+            first, frames.stop = frames_within(frames, self.start, self.end)
+        except StremnError:
+            frames.close()
+            raise
+        return reopened(frames, source, first)
+
+    def settings(self) -> dict[str, str]:
+        """Return what a run that goes on must have been begun with."""
+        given = {"start": self.start, "end": self.end}
+        return {name: moment for name, moment in given.items() if moment is not None}
+
+
+def reopened(frames: FrameSource, source: str, start: int) -> FrameSource:
+    """Return the video from frame `start` on, with the same end; the old one is closed."""
+    from stremn.media.video import open_frames
+
+    if start == frames.start:
+        return frames
+    frames.close()
+    return open_frames(source, start=start, end=frames.stop)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import numpy as np
 
 from stremn.errors import StremnError
 from stremn.media.finding import Click, MaskFinder
-from stremn.media.frames import Picture
+from stremn.media.frames import FrameSource, Picture
 from stremn.media.masks import LabelMap, label_map
 from stremn.media.prompts import Box, parse_box, parse_points
+from stremn.media.ranges import frame_of
 
 KEYS = ("id", "box", "on", "off", "at")
 LARGEST_ID = 65535
@@ -34,13 +35,18 @@ class ObjectPrompt:
     at: int
 
 
-def parse_object(text: str) -> ObjectPrompt:
+def parse_object(text: str, frames: FrameSource | None = None) -> ObjectPrompt:
     """Read "id=2 box=x,y,w,h on=x,y off=x,y at=120"; `on` and `off` may be repeated.
+
+    Args:
+        text: what to read.
+        frames: the video: without `at` its first frame that is read is meant, and `at` may be any
+            moment (see `stremn.media.ranges`). None: frame 0, and numbers only.
 
     Raises:
         StremnError: an unknown key, a value that is none, or neither box nor points.
     """
-    number, at = 1, 0
+    number, at = 1, 0 if frames is None else frames.start
     box: Box | None = None
     clicks: list[Click] = []
     for part in text.split():
@@ -53,7 +59,7 @@ def parse_object(text: str) -> ObjectPrompt:
         if key == "id":
             number = _whole(key, value, 1, LARGEST_ID)
         elif key == "at":
-            at = _whole(key, value, 0, 2**31)
+            at = _frame(value, frames)
         elif key == "box":
             box = parse_box(value)
         else:
@@ -61,6 +67,12 @@ def parse_object(text: str) -> ObjectPrompt:
     if box is None and not any(click.on for click in clicks):
         raise StremnError(f"--object {text!r} needs a box= or an on= that says where it is.")
     return ObjectPrompt(number, box, tuple(clicks), at)
+
+
+def _frame(value: str, frames: FrameSource | None) -> int:
+    if frames is not None and ("s" in value or ":" in value):
+        return frame_of(frames, value, "--object: at")
+    return _whole("at", value, 0, 2**31)
 
 
 def _whole(key: str, value: str, least: int, most: int) -> int:

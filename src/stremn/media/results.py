@@ -78,13 +78,14 @@ class ResultWriter:
 
     Attributes:
         out: the output folder.
-        next_frame: index of the first frame that is still to be written (0, or where an
+        first: index of the run's first frame in its video.
+        next_frame: index of the first frame that is still to be written (`first`, or where an
             interrupted run goes on).
         read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
             the overlay that the interruption cut short is drawn again, so that it comes out the
             same as without an interruption.
         finished: the folder holds a complete run already.
-        state_path: file with the session's state before `next_frame`; None at frame 0.
+        state_path: file with the session's state before `next_frame`; None at the first frame.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class ResultWriter:
         probabilities: bool = False,
         coco: bool = False,
         style: OverlayStyle | None = None,
+        first: int = 0,
     ) -> None:
         """Open the folder.
 
@@ -110,14 +112,17 @@ class ResultWriter:
             probabilities: write `probabilities/NAME.npz` (float16).
             coco: write `objects.json` in COCO form with run lengths.
             style: how the overlay looks; None is the usual one.
+            first: index of the run's first frame in its video.
 
         Raises:
             StremnError: no permission; an earlier run is in the way; it had other settings.
         """
         self.out = out
+        self.first = first
         self._every = checkpoint_every
         self._style = style or OverlayStyle()
         kept = {"probabilities": probabilities, "coco": coco, **self._style.settings()}
+        kept |= {"first": first} if first else {}
         self._settings = as_json({**(settings or {}), **kept})
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
@@ -129,24 +134,25 @@ class ResultWriter:
             remove_leftovers(folder)
         remove_leftovers(out)
         resumed = earlier_run(out, existing, self._settings)
-        self.next_frame = resumed.frames if resumed else 0
+        done = resumed.frames if resumed else 0
+        self.next_frame = first + done
         self.finished = bool(resumed and resumed.finished)
         self.state_path = self._resume / resumed.state if resumed and resumed.state else None
-        self.read_from = self.next_frame - self.next_frame % checkpoint_every
+        self.read_from = self.next_frame - done % checkpoint_every
         if existing == "replace":
             remove_run(out)
         for folder in (out / "masks", self._resume):
             make_folder(folder)
         if probabilities:
             make_folder(out / "probabilities")
-        self._memory = JsonRows(out / ROWS, keep=self.next_frame)
-        self._coco = JsonRows(self._resume / "objects.json", keep=self.next_frame) if coco else None
+        self._memory = JsonRows(out / ROWS, keep=done)
+        self._coco = JsonRows(self._resume / "objects.json", keep=done) if coco else None
         rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
         self._overlay = OverlayParts(self._resume, rate)
         self._overlay.remove_from(self.next_frame)
         self._closed = False
         self._redrawn = self.read_from
-        if self.next_frame == 0:
+        if not done:
             self._save_progress(0)
         if self.finished:
             self._remove_parts()
@@ -184,10 +190,10 @@ class ResultWriter:
             StremnError: no permission, disk full; the frames before are complete.
         """
         frame = result.frame
-        if frame.index != self._memory.count:
+        expected = self.first + self._memory.count
+        if frame.index != expected:
             raise StremnError(
-                f"Frames must be written in order: expected {self._memory.count}, got "
-                f"{frame.index}."
+                f"Frames must be written in order: expected {expected}, got {frame.index}."
             )
         mask = self.out / "masks" / f"{frame.name}.png"
         write_mask(mask, result.labels, durable=False)
@@ -238,7 +244,7 @@ class ResultWriter:
 
     def checkpoint_due(self, index: int) -> bool:
         """Whether the run should be made resumable after the frame `index`."""
-        return (index + 1) % self._every == 0
+        return (index + 1 - self.first) % self._every == 0
 
     def checkpoint(self, save_state: Callable[[Path], object]) -> None:
         """Make the run resumable after the last written frame.
@@ -312,7 +318,7 @@ class ResultWriter:
         if self.finished:
             return
         self._overlay.close_part()
-        self._overlay.join(self.out / "overlay.mp4", self._memory.count)
+        self._overlay.join(self.out / "overlay.mp4", self.first + self._memory.count)
         if self._coco is not None:
             write_coco(self._resume / "objects.json", self.out / "objects.json")
 

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
 
-from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
 from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import MaskOf
-from stremn.media.masks import Labels
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
+from stremn.segmentation.passes import Pass, SessionPass
 from stremn.segmentation.reports import StepResult
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.segmentation.strip import MemoryStrip
@@ -44,7 +43,7 @@ class Summary:
 
 def segment_video(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: SegmentationSession | Pass,
     mask_of: MaskOf,
     writer: ResultWriter,
     *,
@@ -54,6 +53,7 @@ def segment_video(
 ) -> Summary:
     """Segment `frames` from where `writer` stands, writing as it goes.
 
+    A session follows the objects forward from the run's first frame on, where a mask must be given.
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
 
     Stops before frame `limit` of the video, if there is one; such a run can be resumed, and one
@@ -67,9 +67,12 @@ def segment_video(
             machine's memory is used up.
     """
     began, first = time.perf_counter(), writer.next_frame
+    passing = session
+    if isinstance(passing, SegmentationSession):
+        passing = SessionPass(passing, writer.first)
     if limit is not None and limit <= first:
-        return Summary(0, 0.0, session.memory_bytes)
-    strip = MemoryStrip.restored(writer.out, session.memory)
+        return Summary(0, 0.0, passing.memory_bytes)
+    strip = MemoryStrip.restored(writer.out, passing.memory)
     done = first
     with writer:
         try:
@@ -82,40 +85,27 @@ def segment_video(
                     if frame.index < first:
                         writer.redraw(frame)
                         continue
-                    mask = mask_of(frame)
-                    result = _step(session, frame, None if mask is None else mask.labels)
+                    result = passing.step(frame, mask_of(frame))
                     strip.add(frame.image, result)
                     behind.put(_for_writing(frame, result, writer.keeps_probabilities))
                     done += 1
-                    watch(done, result)
+                    watch(done - writer.first, result)
                     if writer.checkpoint_due(frame.index):
                         behind.flush()
-                        _checkpoint(writer, session, strip)
+                        _checkpoint(writer, passing, strip)
         except (StremnError, KeyboardInterrupt):
-            if first < done == session.frame + 1 == writer.written:
-                _checkpoint(writer, session, strip)
+            if first < done and done - writer.first == passing.done == writer.written:
+                _checkpoint(writer, passing, strip)
                 strip.save(writer.out / STRIP)
             raise
-        if done == first and first == 0:
+        if done == first == writer.first:
             raise StremnError(f"{frames.label} holds no frame to segment.")
         strip.save(writer.out / STRIP)
         if done == limit:
-            _checkpoint(writer, session, strip)
+            _checkpoint(writer, passing, strip)
         else:
             writer.finish()
-    return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
-
-
-def _step(session: SegmentationSession, frame: Frame, labels: Labels | None) -> StepResult:
-    try:
-        return session.step(frame.image, labels)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise StremnError(
-            f"The machine's memory is used up at frame {frame.index}. Fewer memory slots, a "
-            "smaller working size or fewer objects need less."
-        ) from error
+    return Summary(done - first, time.perf_counter() - began, passing.memory_bytes)
 
 
 def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> FrameResult:
@@ -128,6 +118,6 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
     )
 
 
-def _checkpoint(writer: ResultWriter, session: SegmentationSession, strip: MemoryStrip) -> None:
+def _checkpoint(writer: ResultWriter, passing: Pass, strip: MemoryStrip) -> None:
     strip.keep(writer.out)
-    writer.checkpoint(session.save)
+    writer.checkpoint(passing.save)
