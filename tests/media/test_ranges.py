@@ -62,7 +62,7 @@ def test_a_video_without_times_is_not_read_backward(tmp_path: Path) -> None:
     source = open_frames(clip(tmp_path / "raw.h264", "libx264", {}))
     with pytest.raises(StremnError, match="cannot be read backward: its frames have no times"):
         list(source.backward(0, 9))
-    with pytest.raises(StremnError, match="only as it comes. Record it first"):
+    with pytest.raises(StremnError, match="Record it first, and give the file"):
         list(open_frames(iter([np.zeros((48, 64, 3), np.uint8)])).backward(0, 0))
 
 

@@ -115,9 +115,8 @@ def _listed(indices: Collection[int]) -> str:
 
 
 def _span(frames: FrameSource) -> str:
-    return (
-        f"from {frames.start} on" if frames.stop is None else f"{frames.start} to {frames.stop - 1}"
-    )
+    end = "and later" if frames.stop is None else f"to {frames.stop - 1}"
+    return f"{frames.start} {end}"
 
 
 def _checked(

@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import av
 
@@ -18,9 +18,6 @@ from stremn.errors import StremnError
 from stremn.media.containers import opened_stream, to_rgb
 from stremn.media.frames import Shot
 from stremn.media.ranges import frames_until
-
-if TYPE_CHECKING:
-    from av.stream import Stream
 
 HELD_BYTES = 128 * 2**20
 """Of frames that are held while a video is read backward; at least `_LEAST_HELD` are."""
@@ -35,12 +32,12 @@ class _KeyFrame(NamedTuple):
     """A frame from which decoding can start.
 
     pts: its time in ticks.
-    index: of the first frame that is shown from then on.
+    place: index of the first frame that is shown from then on.
     shown: whether that is the key frame itself; cut videos may begin after theirs.
     """
 
     pts: int
-    index: int
+    place: int
     shown: bool
 
 
@@ -70,7 +67,7 @@ class _Scan:
         """Return the time of a frame, from the first on."""
         return float((pts - (self.first or 0)) * self._tick)
 
-    def add(self, packet: av.Packet[Stream]) -> None:
+    def add(self, packet: av.Packet[av.VideoStream]) -> None:
         """Take the next packet; they come in the order in which they are decoded."""
         pts = packet.dts if packet.pts is None else packet.pts
         if packet.size == 0 or (self._vp8 and not bytes(packet)[0] & _VP8_SHOWN):
@@ -88,7 +85,7 @@ class _Scan:
         self.last = max(self.last, pts)
         self.before += self.seconds(pts) < self._until - _ROUNDING
         if self._key is not None and pts < self._key.pts:  # decoded after it, shown before it
-            self._key = self._key._replace(index=self._key.index + 1)
+            self._key = self._key._replace(place=self._key.place + 1)
 
     def end(self) -> None:
         """Take it that there are no more packets."""
@@ -96,7 +93,7 @@ class _Scan:
 
     def _end_key(self) -> None:
         key, self._key = self._key, None
-        if key and (not self.keys or key.index >= self.keys[-1].index + _APART):
+        if key and (not self.keys or key.place >= self.keys[-1].place + _APART):
             self.keys.append(key)
 
 
@@ -129,7 +126,7 @@ class StoredVideo:
             StremnError: its frames have no times, or it is damaged.
         """
         scan = self._scan()
-        if scan.first is None or not scan.keys or scan.keys[0].index > 0:
+        if scan.first is None or not scan.keys or scan.keys[0].place > 0:
             raise self._unreadable("its frames have no times or no key frame is first")
         held = _LEAST_HELD
         stop = last + 1
@@ -147,13 +144,13 @@ class StoredVideo:
         Some files are entered later than at the frame that was asked for. So if the key frame
         before is not met, the one before that is tried, and then the beginning.
         """
-        place = bisect(scan.keys, start, key=lambda key: key.index) - 1
+        place = bisect(scan.keys, start, key=lambda key: key.place) - 1
         key = scan.keys[place]
         for entry in (key.pts, scan.keys[max(0, place - 1)].pts, None):
             found: list[Shot] = []
             with closing(self._decoded(entry, key.pts)) as frames:
-                for index, frame in enumerate(frames, key.index):
-                    late = index == key.index and key.shown and frame.pts != key.pts
+                for index, frame in enumerate(frames, key.place):
+                    late = index == key.place and key.shown and frame.pts != key.pts
                     if index >= stop or late:
                         break
                     if index >= start:
