@@ -1,6 +1,8 @@
 """`segment` on a part of a video, from masks of any frame."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -13,6 +15,7 @@ from stremn.cli.app import app
 from stremn.errors import StremnError
 from stremn.media.encoding import write_video
 from stremn.media.masks import write_mask
+from stremn.segmentation.sessions import SegmentationSession
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 
@@ -121,4 +124,87 @@ def test_what_is_not_in_the_video_is_refused_before_any_work(
 ):
     with pytest.raises(StremnError, match=message):
         run(clip, "--mask", mask, "-o", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------- both ways
+
+
+def test_objects_are_followed_backward_and_forward(clip, mask, tmp_path):
+    out = tmp_path / "out"
+    run(clip, "--mask", mask, "--at", 4, "--both-ways", "-o", out)
+    found = labels_in(out)
+    assert list(found) == [f"{t:05d}" for t in range(FRAMES)]
+    for name, labels in found.items():
+        assert overlap(labels, int(name)) > 0.6, name
+    rows = json.loads((out / "memory.json").read_text())
+    assert [row["frame"] for row in rows] == list(range(FRAMES))
+    assert sorted(t for t in rows[2]["objects"]["7"]["slots"] if t is not None) == [2, 3, 4]
+    assert sorted(t for t in rows[6]["objects"]["7"]["slots"] if t is not None) == [4, 5, 6]
+    assert not (out / ".resume" / "backward").exists()
+
+
+@pytest.fixture
+def masks(tmp_path: Path) -> Path:
+    """Object 7 in frames 2 and 6, object 9, a corner, in frame 6 alone."""
+    (tmp_path / "masks").mkdir()
+    write_mask(tmp_path / "masks" / "00002.png", truth(2, 7))
+    later = truth(6, 7)
+    later[:20, :20] = 9
+    write_mask(tmp_path / "masks" / "00006.png", later)
+    return tmp_path / "masks"
+
+
+def test_given_frames_stay_as_they_were_given(clip, masks, tmp_path):
+    run(clip, "--mask", masks, "--both-ways", "-o", tmp_path / "out", "--probabilities")
+    found = labels_in(tmp_path / "out")
+    for t in (2, 6):
+        assert overlap(found[f"{t:05d}"], t) > 0.95
+    for name, labels in found.items():
+        assert overlap(labels, int(name)) > 0.6, name
+        assert (labels[:20, :20] == 9).mean() > 0.5, name  # given last, followed to the first
+    with np.load(tmp_path / "out" / "probabilities" / "00004.npz") as soft:
+        assert soft["ids"].tolist() == [7, 9]
+        assert soft["probabilities"].sum(0).max() <= 1 + 1e-3
+
+
+def counted_steps(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """Count the steps of all sessions together; interrupt the run at step `stop_at`."""
+    steps: list[int] = []
+    step = SegmentationSession.step
+
+    def counted(self, *arguments):
+        steps.append(self.frame)
+        if len(steps) == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(SegmentationSession, "step", counted)
+    return steps
+
+
+@pytest.mark.parametrize("count", [3, 7, 9, 13])
+def test_a_run_both_ways_is_resumed(clip, masks, tmp_path, monkeypatch, count):
+    """It takes 13 steps: backward from frame 6 to 0, forward from 2 to 7."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = (clip, "--mask", masks, "--both-ways")
+    run(*options, "-o", whole)
+    with monkeypatch.context() as patch:
+        assert len(counted_steps(patch, count)) == 0
+        with pytest.raises(AssertionError):
+            run(*options, "-o", parts)
+    with monkeypatch.context() as patch:
+        steps = counted_steps(patch)
+        run(*options, "-o", parts, "--resume")
+    assert len(steps) == 13 - count
+    assert contents(parts) == contents(whole)
+
+
+def test_both_ways_wants_a_video_that_is_all_there(clip, mask, tmp_path, monkeypatch):
+    with pytest.raises(StremnError, match="--limit and --both-ways do not go together"):
+        run(clip, "--mask", mask, "--both-ways", "--limit", 3, "-o", tmp_path / "out")
+    play = cv2.VideoCapture
+    monkeypatch.setattr(cv2, "VideoCapture", lambda index: play(str(clip)))
+    with pytest.raises(StremnError, match="Camera 0 cannot be read backward, only as it comes"):
+        run(0, "--mask", mask, "--at", 4, "--both-ways", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +20,11 @@ from stremn.errors import StremnError
 
 if TYPE_CHECKING:
     from stremn.cli.options import SessionOptions
-    from stremn.media.frames import FrameSource
-    from stremn.media.given import MaskOf
+    from stremn.media.frames import Frame, FrameSource
+    from stremn.media.given import GivenMasks, MaskOf
     from stremn.media.results import ResultWriter
+    from stremn.segmentation.pass_store import PassStore
+    from stremn.segmentation.passes import Pass
     from stremn.segmentation.pipeline import Summary
     from stremn.segmentation.reports import StepResult
     from stremn.segmentation.sessions import SegmentationSession
@@ -55,14 +59,20 @@ def follow(
         StremnError: something given is missing, wrong or in the way; what is done is kept.
     """
     from stremn.media.results import ResultWriter
+    from stremn.segmentation.both_ways import BothWays
 
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= options.settings() | span.settings() | ({"adapt": adapt} if adapt else {})
     out = output.out
+    if span.both_ways and limit is not None:
+        raise StremnError("--limit and --both-ways do not go together; --end shortens a run too.")
     frames = span.opened(source)
     try:
-        mask_of = given.masks_for(frames)
-        first = mask_of.frames[0]
+        masks = given.masks_for(frames)
+        first = frames.start if span.both_ways else masks.frames[0]
+        backward = span.both_ways and masks.frames[-1] > first
+        if backward:
+            _check_backward(frames, masks.frames[-1])
         _tell_left_out(frames.start, first)
         frames = reopened(frames, source, first)
         with ResultWriter(
@@ -85,19 +95,27 @@ def follow(
                 )
                 return
             if adapt:
-                model = str(_adapted(model, frames, mask_of, adapt, writer, options))
-            session = _session(writer.state_path, model, options)
+                _refuse_live(frames)
+                shown = _first_given(frames, source, masks)
+                model = str(_adapted(model, shown, masks, adapt, writer, options))
             if limit == 1:
-                _write_preview(frames, mask_of, out)
+                _write_preview(frames.peek(), masks, out)
+            passing: SegmentationSession | Pass
+            if backward:
+                store = _backward(frames, masks, model, options, writer, settings)
+                session = _session(writer.state_path, model, options)
+                passing = BothWays(session, masks, store, first=first, done=writer.written)
+            else:
+                passing = _session(writer.state_path, model, options)
             frames = reopened(frames, source, writer.read_from)
-            run(frames, session, mask_of, writer, limit)
+            run(frames, passing, masks, writer, limit)
     finally:
         frames.close()
 
 
 def run(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: SegmentationSession | Pass,
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
@@ -146,28 +164,89 @@ def _frames(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
 
 
-def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
-    """Write the first frame with the given objects over it."""
+def _check_backward(frames: FrameSource, last: int) -> None:
+    """Refuse a video that cannot be read backward, before anything is made."""
+    with closing(frames.backward(last, last)) as there:
+        next(there)
+
+
+def _backward(
+    frames: FrameSource,
+    masks: GivenMasks,
+    model: str,
+    options: SessionOptions,
+    writer: ResultWriter,
+    settings: Mapping[str, str | float],
+) -> PassStore:
+    """Follow the objects backward to the writer's first frame, with a progress bar; or go on."""
+    from stremn.segmentation.both_ways import FOLDER, follow_backward
+    from stremn.segmentation.pass_store import PassStore
+
+    folder = writer.resume_folder / FOLDER
+    given = {"given": list(masks.frames), "first": writer.first}
+    store = PassStore(folder, {**settings, **given}, resume=writer.resumes)
+    if store.complete:
+        return store
+    session = _session(store.state_path, model, options)
+    total, done = masks.frames[-1] - writer.first + 1, session.frame + 1
+    with (
+        frame_progress("backward", total, done) as show_progress,
+        stopping_between_frames() as stop_if_asked,
+    ):
+
+        def watch(count: int, result: StepResult) -> None:
+            show_progress(count, result)
+            stop_if_asked()
+
+        try:
+            follow_backward(frames, session, masks, store, first=writer.first, watch=watch)
+        except (StremnError, KeyboardInterrupt):
+            say("--resume goes on with the backward pass from there.")
+            raise
+    return store
+
+
+def _refuse_live(frames: FrameSource) -> None:
+    from stremn.media.results import ADAPTED
+
+    if frames.live:
+        raise StremnError(
+            f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
+            f"adapt to that, and give the {ADAPTED} that comes out as --model."
+        )
+
+
+def _first_given(frames: FrameSource, source: str, masks: GivenMasks) -> Frame:
+    """Return the first frame with given objects."""
+    from stremn.media.video import open_frames
+
+    if masks.frames[0] == frames.start:
+        return frames.peek()
+    with open_frames(source, start=masks.frames[0]) as there:
+        return there.peek()
+
+
+def _write_preview(frame: Frame, mask_of: MaskOf, out: Path) -> None:
+    """Write a frame with the given objects over it."""
     from PIL import Image
 
     from stremn.media.masks import overlay
 
-    first = frames.peek()
-    mask = mask_of(first)
+    mask = mask_of(frame)
     assert mask is not None  # `masks_for` sees to that
-    Image.fromarray(overlay(first.image, mask.labels)).save(out / PREVIEW)
+    Image.fromarray(overlay(frame.image, mask.labels)).save(out / PREVIEW)
     say(f"The given objects are drawn in {out / PREVIEW}.")
 
 
 def _adapted(
     model: str,
-    frames: FrameSource,
+    frame: Frame,
     mask_of: MaskOf,
     steps: int,
     writer: ResultWriter,
     options: SessionOptions,
 ) -> Path:
-    """Adapt the model to the first frame's objects; a run that goes on takes what it had.
+    """Adapt the model to a frame's given objects; a run that goes on takes what it had.
 
     `options` are the session's: a wrong one is found before the minutes that this takes.
     """
@@ -176,23 +255,17 @@ def _adapted(
     path = writer.out / ADAPTED
     if writer.written and path.is_file():
         return path
-    if frames.live:
-        raise StremnError(
-            f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
-            f"adapt to that, and give the {ADAPTED} that comes out as --model."
-        )
     from stremn.networks.pretrained import load_model
     from stremn.segmentation.sessions import SegmentationSession
     from stremn.training.segmentation.adaptation import adapt
 
     pretrained, device = load_model(model), options.device
     SegmentationSession.from_pretrained(pretrained, device=device, **options.of_session())
-    first = frames.peek()
-    mask = mask_of(first)
+    mask = mask_of(frame)
     assert mask is not None  # `masks_for` sees to that
     with step_progress("adapting") as watch:
         adapted = adapt(
-            pretrained, first.image, mask.labels, steps=steps, device=device, watch=watch
+            pretrained, frame.image, mask.labels, steps=steps, device=device, watch=watch
         )
     adapted.save(path)
     return path

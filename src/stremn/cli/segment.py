@@ -24,6 +24,7 @@ from stremn.cli.options import (
 from stremn.cli.panels import FOLLOW
 from stremn.cli.segment_options import (
     At,
+    BothWays,
     BoxText,
     ClickText,
     Coco,
@@ -63,6 +64,7 @@ def segment(
     at: At = None,
     start: Start = None,
     end: End = None,
+    both_ways: BothWays = False,
     prompt_model: PromptModel = "small",
     model: Model = "small",
     slots: Slots = 6,
@@ -102,7 +104,7 @@ def segment(
         given,
         output,
         session.checked(),
-        span=Span(start, end),
+        span=Span(start, end, both_ways),
         model=model,
         adapt=adapt,
         limit=limit,

@@ -63,6 +63,14 @@ End = Annotated[
     str | None,
     typer.Option(help="Moment to stop before: that frame itself is no longer followed."),
 ]
+BothWays = Annotated[
+    bool,
+    typer.Option(
+        "--both-ways",
+        help="Follow the given objects backward too, to the first frame (or --start); between two "
+        "given frames both directions are joined. Takes up to twice the time.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")]
 Probabilities = Annotated[
@@ -121,10 +129,14 @@ class Given:
 
 @dataclass(frozen=True)
 class Span:
-    """The part of the video to follow: moments as they were written; None is its first or last."""
+    """The part of the video to follow: moments as they were written; None is its first or last.
+
+    both_ways: follow objects backward too.
+    """
 
     start: str | None
     end: str | None
+    both_ways: bool
 
     def opened(self, source: str) -> FrameSource:
         """Open a video at `start`, to be read up to `end`.
@@ -143,10 +155,11 @@ class Span:
             raise
         return reopened(frames, source, first)
 
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str | float]:
         """Return what a run that goes on must have been begun with."""
-        given = {"start": self.start, "end": self.end}
-        return {name: moment for name, moment in given.items() if moment is not None}
+        both_ways = self.both_ways or None
+        given = {"start": self.start, "end": self.end, "both_ways": both_ways}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def reopened(frames: FrameSource, source: str, start: int) -> FrameSource:

@@ -1,6 +1,6 @@
 """Frames of one video, one at a time: what every kind of input is read as."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self
 
@@ -136,7 +136,7 @@ class FrameSource:
             index += 1
             shot = next(self._images, None)
 
-    def backward(self, first: int, last: int) -> Iterator[Frame]:
+    def backward(self, first: int, last: int) -> Generator[Frame]:
         """Yield the frames from `last` down to `first`, whatever was iterated before.
 
         Raises:

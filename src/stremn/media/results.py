@@ -14,6 +14,7 @@ In the output folder:
 
 import io
 import logging
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -84,6 +85,7 @@ class ResultWriter:
         read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
             the overlay that the interruption cut short is drawn again, so that it comes out the
             same as without an interruption.
+        resumes: an earlier run may go on.
         finished: the folder holds a complete run already.
         state_path: file with the session's state before `next_frame`; None at the first frame.
     """
@@ -134,6 +136,7 @@ class ResultWriter:
             remove_leftovers(folder)
         remove_leftovers(out)
         resumed = earlier_run(out, existing, self._settings)
+        self.resumes = existing == "resume"
         done = resumed.frames if resumed else 0
         self.next_frame = first + done
         self.finished = bool(resumed and resumed.finished)
@@ -161,6 +164,11 @@ class ResultWriter:
     def written(self) -> int:
         """Frames whose results are complete on disk."""
         return self._memory.count
+
+    @property
+    def resume_folder(self) -> Path:
+        """Where what only resuming needs is kept."""
+        return self._resume
 
     def files(self) -> dict[str, Path]:
         """Return what the folder holds of the run, by kind, as far as it is written."""
@@ -291,6 +299,7 @@ class ResultWriter:
         for pattern in ("state-*", PATTERN, "strip.npz"):
             for path in self._resume.glob(pattern):
                 path.unlink(missing_ok=True)
+        shutil.rmtree(self._resume / "backward", ignore_errors=True)
 
     def _sync(self) -> None:
         """Bring to the disk what was written since the last time; a power cut then takes no part.

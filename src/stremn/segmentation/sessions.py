@@ -24,7 +24,7 @@ from stremn.core.hardware import keep_freed_memory, pick_device, pick_precision
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
-from stremn.media.masks import LabelMap, Labels
+from stremn.media.masks import LabelMap
 from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
 from stremn.memory.policies import POLICIES, Append, build_policy
 from stremn.networks.backbones import STRIDE
@@ -40,6 +40,7 @@ from stremn.segmentation.saved_sessions import SavedSession, read_session, write
 from stremn.segmentation.tracks import (
     Track,
     given_up,
+    label_map_of,
     likeliest,
     look,
     memorize,
@@ -235,7 +236,7 @@ class SegmentationSession:
                 "step(frame, mask)."
             )
         self._check_size(image)
-        size = WorkingSize.of(image.shape[0], image.shape[1], self.size, self.model.margins)
+        size = self.working_size(image)
         pixels = self.as_tensor(size.inward_image(image))
         query = self._fast.encode_query(size.paint_margins(pixels))
         shares, where = self._recall(query, size)
@@ -340,6 +341,10 @@ class SegmentationSession:
         return 0 if self.track is None else self.track.state.nbytes
 
     # ------------------------------------------------------------ the parts of a step
+
+    def working_size(self, image: UInt8[np.ndarray, "height width 3"]) -> WorkingSize:
+        """Return the size at which the network sees a frame."""
+        return WorkingSize.of(image.shape[0], image.shape[1], self.size, self.model.margins)
 
     def as_tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
         """Return a frame of the working size as the network takes it, in [0, 1]."""
@@ -511,18 +516,12 @@ class SegmentationSession:
         arrays = shares[0].float().cpu().numpy()
         return StepResult(
             self.frame,
-            self._labels(size.outward(arrays)),
+            label_map_of(size.outward(arrays), self.ids),
             self.ids,
             self.memory,
             arrays,
             size,
         )
-
-    def _labels(self, shares: Float[np.ndarray, "c height width"]) -> Labels:
-        kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
-        if len(shares) == 2:  # one object: a comparison is cheaper than an argmax
-            return np.where(shares[1] > shares[0], self.ids[0], 0).astype(kind)
-        return np.array([0, *self.ids], dtype=kind)[likeliest(torch.from_numpy(shares))]
 
     # ------------------------------------------------------------ saving
 

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Int32
 from torch import Tensor
 from torch.nn import functional as F
 
+from stremn.media.masks import Labels
 from stremn.memory import operations as memory
 from stremn.memory.operations import (
     Choice,
@@ -184,6 +185,22 @@ def likeliest(shares: Float[Tensor, "c height width"]) -> Int32[np.ndarray, "hei
     (`argmax` says the same; on CPUs it takes fifteen times as long.)
     """
     return shares.max(0).indices.to(torch.int32).cpu().numpy()
+
+
+def label_map_of(shares: Float[np.ndarray, "c height width"], ids: Sequence[int]) -> Labels:
+    """Return the likeliest object of every pixel, 0 for the background.
+
+    Args:
+        shares: probabilities of background and objects.
+        ids: of the objects, in their order.
+
+    Returns:
+        uint8, or uint16 if an id is over 255.
+    """
+    kind = np.uint16 if max(ids, default=0) > 255 else np.uint8
+    if len(shares) == 2:  # one object: a comparison is cheaper than an argmax
+        return np.where(shares[1] > shares[0], ids[0], 0).astype(kind)
+    return np.array([0, *ids], dtype=kind)[likeliest(torch.from_numpy(shares))]
 
 
 def with_given(
