@@ -1,4 +1,4 @@
-"""`stremn analyze`: pictures of what the memory did, what was scored, how a training went."""
+"""`stremn analyze`: draw the memory, scores and learning curves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stremn.cli.terminal import sequence_progress, show
 
 analyze_app = typer.Typer(
     no_args_is_help=True,
-    help="Pictures of what the memory did, of scores and of trainings.",
+    help="Draw the memory, scores and learning curves.",
 )
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")]
@@ -25,7 +25,9 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     analyze_app.command()(memory)
     for data_set in DataSet:
-        what = f"Run {data_set.value} with several numbers of slots and draw all of it."
+        what = (
+            f"Run {data_set.value} with several numbers of slots and draw the memory and the masks."
+        )
         analyze_app.command(data_set.value, help=what)(_analyze(data_set))
     analyze_app.command()(scores)
     analyze_app.command()(training)
@@ -38,17 +40,19 @@ def memory(
     ],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw which frames the memory held: time line, ages, retained frames.
+    """Draw the frames that the memory held: time line, ages, retained frames.
 
     Example: stremn analyze memory out -o figures
     """
+    from stremn.core.atomic_files import output_folder
     from stremn.study.memory_pictures import analyze_memory
 
-    _list(analyze_memory(sources, out))
+    with output_folder(out):
+        _list(analyze_memory(sources, out))
 
 
 def _analyze(kind: DataSet) -> Callable[..., None]:
-    """Make the verb `stremn analyze <kind>`."""
+    """Return the command `stremn analyze <kind>`."""
 
     def analyze(
         root: Root,
@@ -56,7 +60,10 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
         slots: Annotated[
-            str, typer.Option(help="Numbers of slots, by commas; pictures are of the last.")
+            str,
+            typer.Option(
+                help="Numbers of slots, separated by commas; masks are drawn for the last."
+            ),
         ] = ("3,4,5,6"),
         model: Model = "small",
         policy: Policy = "evidence",
@@ -67,6 +74,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         every: Every = None,
         sequences: Names = None,
     ) -> None:
+        from stremn.core.atomic_files import output_folder
         from stremn.study.analysis import analyze_data, study_slots
 
         data = only(read(kind, root, split, year, all_frames=False), sequences)
@@ -82,7 +90,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             device=device,
             precision=precision,
         )
-        with sequence_progress() as watch:
+        with output_folder(out), sequence_progress() as watch:
             _list(analyze_data(study, out, watch=watch))
 
     return analyze
@@ -92,27 +100,32 @@ def scores(
     folder: Annotated[Path, typer.Argument(help="Output folder of `stremn evaluate`.")],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw what each sequence scored, and J over its frames.
+    """Draw the scores of each sequence and J of each frame.
 
     Example: stremn analyze scores scored -o figures
     """
+    from stremn.core.atomic_files import output_folder
     from stremn.evaluation.segmentation.records import read_records
     from stremn.study.score_pictures import draw_scores
 
-    _list(draw_scores(read_records(folder), out))
+    records = read_records(folder)
+    with output_folder(out):
+        _list(draw_scores(records, out))
 
 
 def training(
     runs: Annotated[list[Path], typer.Argument(help="Folders of `stremn train`.")],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw the learning curves of trainings.
+    """Draw the learning curves of training runs.
 
     Example: stremn analyze training runs/small-still runs/small-video -o figures
     """
+    from stremn.core.atomic_files import output_folder
     from stremn.study.learning_curves import analyze_training
 
-    _list(analyze_training(runs, out))
+    with output_folder(out):
+        _list(analyze_training(runs, out))
 
 
 def _list(pictures: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""Following a video from the command line: open, adapt if asked, run with a progress bar, tell."""
+"""Segment a video from the command line: open it, adapt if asked, run, list the results."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def follow(
     adapt: int,
     limit: int | None,
 ) -> None:
-    """Follow the given objects through `source`, or go on with that; say where the results are.
+    """Segment the given objects through `source`, or resume that, and list the results.
 
     Args:
         source: video, images, camera or URL, as `open_frames` takes it.
         given: which objects.
-        output: what is written, and what is done with an earlier run.
+        output: what to write, and how to treat an earlier run.
         options: of the session.
         span: which part of the video; frames before the first given object are left out.
         model: preset, weights file, folder or hub id.
@@ -56,7 +56,8 @@ def follow(
         limit: stop after so many frames of the span; None runs to its end.
 
     Raises:
-        StremnError: something given is missing, wrong or in the way; what is done is kept.
+        StremnError: an input is missing or wrong, or an earlier run is in the way. Finished
+                frames are kept.
     """
     from stremn.media.results import ResultWriter
     from stremn.segmentation.both_ways import BothWays
@@ -86,12 +87,12 @@ def follow(
             first=first,
         ) as writer:
             if writer.finished:
-                say(f"{out} holds the finished run already; --overwrite replaces it.")
+                say(f"{out} already holds the finished run. Use --overwrite to replace it.")
                 return
             if limit is not None and first + limit <= writer.next_frame:
                 say(
-                    f"{out} holds {_frames(writer.next_frame - first)} already, and --limit counts "
-                    "from the run's first: a higher one goes on."
+                    f"{out} already holds {_frames(writer.next_frame - first)}. --limit counts "
+                    "from the first frame of the run: give a higher one to continue."
                 )
                 return
             if adapt:
@@ -120,7 +121,7 @@ def run(
     writer: ResultWriter,
     limit: int | None = None,
 ) -> Summary:
-    """Segment with a progress bar, and say where the results are."""
+    """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
     start, out = writer.next_frame - writer.first, writer.out
@@ -141,11 +142,11 @@ def run(
             summary = segment_video(frames, session, mask_of, writer, limit=stop, watch=watch)
     except (StremnError, KeyboardInterrupt):
         if writer.written > start:
-            say(f"{_frames(writer.written)} are in {out}; --resume goes on from there.")
+            say(f"{_frames(writer.written)} are in {out}. Use --resume to continue.")
         raise
     say(
-        f"{_frames(summary.frames)} at {summary.frames_per_second:.1f} frames/s; the memory took "
-        f"{megabytes(summary.memory_bytes)} from first to last."
+        f"{_frames(summary.frames)} at {summary.frames_per_second:.1f} frames/s; memory "
+        f"{megabytes(summary.memory_bytes)}, constant."
     )
     for kind, path in writer.files().items():
         say(f"  {kind:<10} {path}")
@@ -211,8 +212,8 @@ def _refuse_live(frames: FrameSource) -> None:
 
     if frames.live:
         raise StremnError(
-            f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
-            f"adapt to that, and give the {ADAPTED} that comes out as --model."
+            f"--adapt does not work on a live source ({frames.label}), because training takes "
+            f"minutes. Record a short video, adapt to it, and give its {ADAPTED} as --model."
         )
 
 
@@ -227,15 +228,17 @@ def _first_given(frames: FrameSource, source: str, masks: GivenMasks) -> Frame:
 
 
 def _write_preview(frame: Frame, mask_of: MaskOf, out: Path) -> None:
-    """Write a frame with the given objects over it."""
+    """Write a frame with the given objects drawn on it."""
     from PIL import Image
 
+    from stremn.core.atomic_files import replacing
     from stremn.media.masks import overlay
 
     mask = mask_of(frame)
-    assert mask is not None  # `masks_for` sees to that
-    Image.fromarray(overlay(frame.image, mask.labels)).save(out / PREVIEW)
-    say(f"The given objects are drawn in {out / PREVIEW}.")
+    assert mask is not None  # `masks_for` requires one
+    with replacing(out / PREVIEW) as temporary:
+        Image.fromarray(overlay(frame.image, mask.labels)).save(temporary)
+    say(f"Preview of the given objects: {out / PREVIEW}")
 
 
 def _adapted(
@@ -246,9 +249,9 @@ def _adapted(
     writer: ResultWriter,
     options: SessionOptions,
 ) -> Path:
-    """Adapt the model to a frame's given objects; a run that goes on takes what it had.
+    """Adapt the model to a frame's given objects; a resumed run uses its earlier weights.
 
-    `options` are the session's: a wrong one is found before the minutes that this takes.
+    A session is opened first, so that a wrong option is found before training.
     """
     from stremn.media.results import ADAPTED
 
@@ -262,7 +265,7 @@ def _adapted(
     pretrained, device = load_model(model), options.device
     SegmentationSession.from_pretrained(pretrained, device=device, **options.of_session())
     mask = mask_of(frame)
-    assert mask is not None  # `masks_for` sees to that
+    assert mask is not None  # `masks_for` requires one
     with step_progress("adapting") as watch:
         adapted = adapt(
             pretrained, frame.image, mask.labels, steps=steps, device=device, watch=watch
@@ -272,7 +275,7 @@ def _adapted(
 
 
 def _session(state: Path | None, model: str, options: SessionOptions) -> SegmentationSession:
-    """Go on from a saved state, or start anew."""
+    """Load the saved state, or open a new session."""
     from stremn.segmentation.sessions import SegmentationSession
 
     with console.status("loading the model"):

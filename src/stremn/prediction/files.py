@@ -10,10 +10,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from stremn.core.atomic_files import output_folder
 from stremn.errors import StremnError
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
+from stremn.media.frames import FrameSource
 from stremn.media.video import Source, open_frames
+from stremn.prediction.model import FramePredictor
 from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
 from stremn.prediction.weights import load_memory_predictor
 
@@ -60,23 +63,34 @@ def predict_video(
         device: where to compute.
 
     Raises:
-        StremnError: input that cannot be used. Nothing has been written then.
+        StremnError: input that cannot be used, another run in `out`. Nothing has been written then.
     """
     model = load_memory_predictor(weights)
+    with open_frames(source) as stream, output_folder(out):
+        return _predict(stream, model, out, frames, observe, device)
+
+
+def _predict(
+    stream: FrameSource,
+    model: FramePredictor,
+    out: Path,
+    frames: int,
+    observe: int | None,
+    device: str,
+) -> PredictionFiles:
     session = PredictionSession(model, device=device)
     config = model.config
     before: deque[Picture] = deque(maxlen=SHOWN)
     truth: list[Picture] = []
-    with open_frames(source) as stream:
-        size, rate = stream.size, stream.fps or RATE
-        for frame in stream:
-            if observe is not None and frame.index >= observe:
-                if len(truth) == frames:
-                    break
-                truth.append(_fit(frame.image, config.size, config.channels))
-                continue
-            session.observe(frame.image)
-            before.append(_fit(frame.image, config.size, config.channels))
+    size, rate = stream.size, stream.fps or RATE
+    for frame in stream:
+        if observe is not None and frame.index >= observe:
+            if len(truth) == frames:
+                break
+            truth.append(_fit(frame.image, config.size, config.channels))
+            continue
+        session.observe(frame.image)
+        before.append(_fit(frame.image, config.size, config.channels))
     if observe is not None and session.frames_seen < observe:
         raise StremnError(
             f"The input has only {session.frames_seen} frames, fewer than the {observe} to "
