@@ -85,6 +85,9 @@ def follow(
             coco=output.coco,
             style=output.style,
             first=first,
+            overlay_fps=output.fps,
+            pixel_aspect=frames.pixel_aspect,
+            sound=frames.sound,
         ) as writer:
             if writer.finished:
                 say(f"{out} already holds the finished run. Use --overwrite to replace it.")

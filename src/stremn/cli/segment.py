@@ -30,6 +30,7 @@ from stremn.cli.segment_options import (
     Coco,
     End,
     Exclude,
+    Fps,
     Given,
     Labels,
     Limit,
@@ -41,6 +42,7 @@ from stremn.cli.segment_options import (
     Overwrite,
     Probabilities,
     Resume,
+    Scale,
     Source,
     Span,
     Start,
@@ -82,13 +84,16 @@ def segment(
     opacity: Opacity = 0.3,
     outline: Outline = True,
     labels: Labels = True,
+    fps: Fps = None,
+    scale: Scale = 1.0,
     limit: Limit = None,
 ) -> None:
     """Segment objects through a video of any length, from a mask, box or click.
 
     Writes OUT/masks/*.png (palette PNGs with your ids, at the size of the video), OUT/overlay.mp4,
-    OUT/memory.json (the frames in the memory at each step) and OUT/memory.png. With --adapt also
-    OUT/adapted.safetensors; use it as --model for other videos of the same objects.
+    OUT/objects.csv (where each object is in each frame), OUT/memory.json (the frames in the memory
+    at each step) and OUT/memory.png. With --adapt also OUT/adapted.safetensors; use it as --model
+    for other videos of the same objects.
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """
@@ -96,9 +101,9 @@ def segment(
     from stremn.media.drawing import OverlayStyle
 
     session = SessionOptions(slots, policy, device, precision, asked(model, size, reach, every))
-    style = OverlayStyle(opacity, outline, labels)
+    style = OverlayStyle(opacity, outline, labels, scale)
     given = Given(mask, box, click, exclude, tuple(objects or ()), at, prompt_model, device)
-    output = Output(out, existing_run(resume, overwrite), probabilities, coco, style)
+    output = Output(out, existing_run(resume, overwrite), probabilities, coco, style, fps)
     follow(
         source,
         given,

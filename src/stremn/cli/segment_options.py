@@ -78,6 +78,14 @@ Coco = Annotated[bool, typer.Option("--coco", help="Also write OUT/objects.json 
 Opacity = Annotated[float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")]
 Outline = Annotated[bool, typer.Option(help="Draw an outline around each object in the overlay.")]
 Labels = Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        help="Frames per second of the overlay. A video's overlay then leaves frames out; images "
+        "are shown at this rate. Default: the video's; images 25."
+    ),
+]
+Scale = Annotated[float, typer.Option(help="Size of the overlay, 1 is the video's.")]
 Limit = Annotated[
     int | None,
     typer.Option(
@@ -176,6 +184,7 @@ class Output:
     probabilities: bool
     coco: bool
     style: OverlayStyle
+    fps: float | None
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:

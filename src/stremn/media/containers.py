@@ -1,12 +1,13 @@
 """Opening video files and addresses through PyAV, so that FFmpeg opens nothing else."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
 from stremn.errors import StremnError
-from stremn.media.frames import Picture, frame_name
+from stremn.media.frames import SQUARE, Picture, frame_name
 from stremn.media.pictures import check_pixels
 
 CONTAINERS = frozenset({
@@ -96,6 +97,12 @@ def to_rgb(frame: av.VideoFrame) -> Picture:
     pixels = frame.to_ndarray(format="rgb24", threads=1)
     quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
+
+
+def pixel_aspect(stream: av.VideoStream) -> Fraction:
+    """Return the width of a stream's pixels by their height; square where nothing is said."""
+    aspect = stream.sample_aspect_ratio or SQUARE
+    return aspect if 0.1 < aspect < 10 else SQUARE
 
 
 def stopped(label: str, decoded: int, reason: str) -> StremnError:

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 from av.stream import Stream
 
-from stremn.media.containers import opened_stream, reason_of, stopped, to_rgb
+from stremn.media.containers import opened_stream, pixel_aspect, reason_of, stopped, to_rgb
 from stremn.media.frames import FrameSource, Shot
 from stremn.media.pictures import check_pixels
 from stremn.media.stored_video import StoredVideo
@@ -43,6 +43,8 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         start=start,
         live=live,
         recording=None if live else StoredVideo(Path(address), label),
+        pixel_aspect=pixel_aspect(stream),
+        sound=None if live else Path(address),
     )
 
 

@@ -1,8 +1,10 @@
 """Video files out, encoded through PyAV; parts of one video are joined without encoding again."""
 
-from collections.abc import Iterable, Iterator
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from operator import itemgetter
 from pathlib import Path
 from typing import cast
 
@@ -12,16 +14,24 @@ import numpy as np
 
 from stremn.core.atomic_files import check_target, replacing, writing
 from stremn.errors import StremnError
-from stremn.media.frames import Picture
+from stremn.media.frames import SQUARE, Picture
+from stremn.media.sound import Sound, Timed, sound_packets
 
 _QUALITY: dict[str, object] = {"crf": "18", "preset": "veryfast", "bf": "0"}
 _FORMAT = "yuv420p"
+_TICK = Fraction(1, 90_000)  # seconds: what MP4 counts times in
 
 
 class VideoPart:
     """An H.264 video file that is written frame by frame (MPEG-4 where H.264 is not built in)."""
 
-    def __init__(self, path: Path, rate: Fraction, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        rate: Fraction,
+        size: tuple[int, int],
+        pixel_aspect: Fraction = SQUARE,
+    ) -> None:
         height, width = size
         self.path = path
         self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 wants even sides
@@ -33,6 +43,8 @@ class VideoPart:
             stream = cast(av.VideoStream, self._container.add_stream(codec, rate=rate))
             stream.width, stream.height = width + width % 2, height + height % 2
             stream.pix_fmt = _FORMAT
+            if pixel_aspect != SQUARE:
+                stream.codec_context.sample_aspect_ratio = pixel_aspect
             stream.options = dict(_QUALITY) if codec == "libx264" else {}
             self._stream = stream
 
@@ -85,8 +97,16 @@ def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None
         part.close()
 
 
-def join_videos(parts: Iterable[Path], path: Path) -> None:
+def join_videos(
+    parts: Sequence[Path], path: Path, times: Iterable[float], sound: Sound | None = None
+) -> None:
     """Join videos of one encoder, one after the other, without encoding them again.
+
+    Args:
+        parts: the videos, one or more.
+        path: the file to write.
+        times: when each frame is shown, in seconds, growing; frames beyond them are left out.
+        sound: what is heard; its start is heard at the first frame. None is silence.
 
     Raises:
         StremnError: a part is not whole, no permission, disk full.
@@ -96,14 +116,13 @@ def join_videos(parts: Iterable[Path], path: Path) -> None:
         replacing(path) as beside,
         av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined,
     ):
-        stream: av.VideoStream | None = None
-        offset = 0
-        for part in parts:
-            with av.open(str(part), format="mp4") as container:
-                source = container.streams.video[0]
-                if stream is None:
-                    stream = joined.add_stream_from_template(source)
-                offset += _copy(container, source, joined, stream, offset)
+        with av.open(str(parts[0]), format="mp4") as container:
+            stream = joined.add_stream_from_template(container.streams.video[0])
+            stream.time_base = _TICK
+        with sound_packets(sound, joined) as heard:
+            seen = _pictures(parts, times, stream)
+            for _, packet in heapq.merge(seen, heard, key=itemgetter(0)):
+                joined.mux(packet)
 
 
 @contextmanager
@@ -117,21 +136,26 @@ def _whole_parts(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _copy(
-    container: av.container.InputContainer,
-    source: av.VideoStream,
-    joined: av.container.OutputContainer,
-    stream: av.VideoStream,
-    offset: int,
-) -> int:
-    """Copy all packets, `offset` ticks later; returns the length in ticks of the source."""
-    length = 0
-    for packet in container.demux(source):
-        if packet.dts is None or packet.pts is None:  # the mark of the end
-            continue
-        length = max(length, packet.pts + (packet.duration or 0))
-        packet.pts += offset
-        packet.dts += offset
-        packet.stream = stream
-        joined.mux(packet)
-    return length
+def _pictures(
+    parts: Iterable[Path], times: Iterable[float], stream: av.VideoStream
+) -> Iterator[Timed]:
+    """Yield the packets of all parts, each shown at its time, the first at 0."""
+    remaining = iter(times)
+    first: float | None = None
+    tick = -1
+    for part in parts:
+        with av.open(str(part), format="mp4") as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.dts is None or packet.pts is None:  # the mark of the end
+                    continue
+                time = next(remaining, None)
+                if time is None:
+                    return
+                first = time if first is None else first
+                length = round((packet.duration or 0) * (packet.time_base or 0) / _TICK)
+                tick = max(tick + 1, round((time - first) / _TICK))
+                packet.time_base = _TICK
+                packet.pts = packet.dts = tick
+                packet.duration = length
+                packet.stream = stream
+                yield time - first, packet

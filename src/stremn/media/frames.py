@@ -2,12 +2,17 @@
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from jaxtyping import UInt8
 
 from stremn.errors import StremnError
+
+SQUARE = Fraction(1)
+"""Pixel aspect of most videos."""
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -76,6 +81,8 @@ class FrameSource:
         start: index of the first frame that is given out.
         stop: index of the first frame that is no longer given out; None: all are.
         live: it goes on by itself, as cameras and addresses do.
+        pixel_aspect: width of a pixel by its height, as it is to be shown.
+        sound: the file that holds its sound, if it is a file that may.
         recording: what more can be asked of it; None if it can only be read on.
     """
 
@@ -90,10 +97,14 @@ class FrameSource:
         start: int = 0,
         live: bool = False,
         recording: Recording | None = None,
+        pixel_aspect: Fraction = SQUARE,
+        sound: Path | None = None,
     ) -> None:
         self.label = label
         self.stop: int | None = None
         self.recording = recording
+        self.pixel_aspect = pixel_aspect
+        self.sound = sound
         self.live = live
         self.fps = fps
         self.count = count

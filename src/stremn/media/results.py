@@ -7,6 +7,7 @@ In the output folder:
   `checkpoint_every` frames in `.resume/` and joined without encoding again, so a run that was
   continued gives the same file as one that was not interrupted.
 - `memory.json`: a JSON array, one row a line, valid after every frame.
+- `objects.csv`: where each object is in each frame (`stremn.media.presence`).
 - `probabilities/NAME.npz` and `objects.json` (COCO) if asked for.
 - `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
 - `.resume/`: what `existing="resume"` needs to go on; the parts go when the run is finished.
@@ -16,7 +17,7 @@ import io
 import logging
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -29,12 +30,15 @@ from stremn.errors import StremnError
 from stremn.media.coco import coco_row, write_coco
 from stremn.media.drawing import OverlayStyle
 from stremn.media.files import JsonRows, make_folder, write_whole, writing
-from stremn.media.frames import Frame
+from stremn.media.frames import SQUARE, Frame
 from stremn.media.masks import Labels, write_mask
 from stremn.media.overlay_parts import PATTERN, OverlayParts
+from stremn.media.pace import Pace
 from stremn.media.pictures import opened_picture
+from stremn.media.presence import PresenceTable
 from stremn.media.run_folder import (
     ROWS,
+    TABLE,
     Existing,
     Progress,
     as_json,
@@ -46,7 +50,6 @@ from stremn.media.run_folder import (
 
 logger = logging.getLogger(__name__)
 
-_RATE_IF_UNKNOWN = 25.0
 ADAPTED = "adapted.safetensors"
 """Weights adapted to a run's objects, in its folder; other runs may take them as their model."""
 
@@ -61,6 +64,7 @@ class FrameResult:
         memory: the row for `memory.json` (JSON values); index and name are added to it.
         ids: ids of the objects behind `probabilities`, in their order.
         probabilities: "o height width", 0..1, one layer per id; None if they are not kept.
+        confidences: for each object that is there, its mean probability where it is, 0..1.
     """
 
     frame: Frame
@@ -68,6 +72,7 @@ class FrameResult:
     memory: Mapping[str, Any]
     ids: tuple[int, ...] = ()
     probabilities: Float[np.ndarray, "o height width"] | None = None
+    confidences: Mapping[int, float] = field(default_factory=dict)
 
 
 class ResultWriter:
@@ -102,12 +107,15 @@ class ResultWriter:
         coco: bool = False,
         style: OverlayStyle | None = None,
         first: int = 0,
+        overlay_fps: float | None = None,
+        pixel_aspect: Fraction = SQUARE,
+        sound: Path | None = None,
     ) -> None:
         """Open the folder.
 
         Args:
             out: output folder; created if it is not there.
-            fps: rate of the overlay; None is taken as 25.
+            fps: rate of the video; None is taken as `overlay_fps`, or 25.
             settings: JSON values that a resumed run must share with the interrupted one.
             existing: what to do with an earlier run in `out`: refuse, resume it, or replace it.
             checkpoint_every: frames between two points that a run can be resumed from.
@@ -115,6 +123,9 @@ class ResultWriter:
             coco: write `objects.json` in COCO form with run lengths.
             style: how the overlay looks; None is the usual one.
             first: index of the run's first frame in its video.
+            overlay_fps: frames a second of the overlay, at most `fps`; None is as many as that.
+            pixel_aspect: width of the video's pixels by their height.
+            sound: the video, if its sound is to be heard in the overlay.
 
         Raises:
             StremnError: no permission; an earlier run is in the way; it had other settings.
@@ -125,6 +136,8 @@ class ResultWriter:
         self._style = style or OverlayStyle()
         kept = {"probabilities": probabilities, "coco": coco, **self._style.settings()}
         kept |= {"first": first} if first else {}
+        kept |= {"fps": overlay_fps} if overlay_fps is not None else {}
+        pace = Pace.of(fps, overlay_fps, first)
         self._settings = as_json({**(settings or {}), **kept})
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
@@ -150,8 +163,8 @@ class ResultWriter:
             make_folder(out / "probabilities")
         self._memory = JsonRows(out / ROWS, keep=done)
         self._coco = JsonRows(self._resume / "objects.json", keep=done) if coco else None
-        rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
-        self._overlay = OverlayParts(self._resume, rate)
+        self._table = PresenceTable(out / TABLE, before=self.next_frame if done else 0)
+        self._overlay = OverlayParts(self._resume, pace, pixel_aspect, sound)
         self._overlay.remove_from(self.next_frame)
         self._closed = False
         self._redrawn = self.read_from
@@ -176,6 +189,7 @@ class ResultWriter:
             "masks": "masks",
             "overlay": "overlay.mp4",
             "soft masks": "probabilities",
+            "table": TABLE,
             "COCO": "objects.json",
             "weights": ADAPTED,
             "memory": ROWS,
@@ -208,10 +222,16 @@ class ResultWriter:
         self._unsynced.append(mask)
         if self._keep_probabilities and result.probabilities is not None:
             self._write_probabilities(result)
-        self._overlay.add(frame.index, self._style.draw(frame.image, result.labels))
+        self._draw(frame, result.labels)
+        self._table.add(frame, result.labels, result.ids, result.confidences)
         if self._coco is not None:
             self._coco.append(coco_row(frame, result.labels))
-        self._memory.append({"frame": frame.index, "name": frame.name, **result.memory})
+        time = {} if frame.time is None else {"time": round(frame.time, 6)}
+        self._memory.append({"frame": frame.index, "name": frame.name, **time, **result.memory})
+
+    def _draw(self, frame: Frame, labels: Labels) -> None:
+        if self._overlay.shows(frame.index):
+            self._overlay.add(frame.index, self._style.draw(frame.image, labels))
 
     def _write_probabilities(self, result: FrameResult) -> None:
         content = io.BytesIO()
@@ -246,7 +266,7 @@ class ResultWriter:
                 f"The mask {path} of the interrupted run is gone or damaged ({error}). Use "
                 "--overwrite to start again."
             ) from error
-        self._overlay.add(frame.index, self._style.draw(frame.image, labels))
+        self._draw(frame, labels)
 
     # ------------------------------------------------------------ resuming
 
@@ -306,7 +326,7 @@ class ResultWriter:
 
         Single frames are not waited for: that would take longer than segmenting them.
         """
-        kept = [self.out / ROWS, self._resume / "objects.json"]
+        kept = [self.out / ROWS, self.out / TABLE, self._resume / "objects.json"]
         sync([*self._unsynced, *self._overlay.paths(), *kept])
         self._unsynced.clear()
 
@@ -322,12 +342,14 @@ class ResultWriter:
 
     def _close_files(self) -> None:
         self._memory.close()
+        self._table.close()
         if self._coco is not None:
             self._coco.close()
         if self.finished:
             return
         self._overlay.close_part()
-        self._overlay.join(self.out / "overlay.mp4", self.first + self._memory.count)
+        end = self.first + self._memory.count
+        self._overlay.join(self.out / "overlay.mp4", self.out / ROWS, end)
         if self._coco is not None:
             write_coco(self._resume / "objects.json", self.out / "objects.json")
 

@@ -18,6 +18,9 @@ Existing = Literal["refuse", "resume", "replace"]
 ROWS = "memory.json"
 """The record of a run: a row for each of its frames that is complete."""
 
+TABLE = "objects.csv"
+"""Where each object is in each frame."""
+
 
 class Progress(Config):
     """How far a run is: complete frames, and the session's state after them."""
@@ -122,7 +125,7 @@ def remove_run(out: Path) -> None:
                 )
             (out / "masks" / f"{name}.png").unlink(missing_ok=True)
             (out / "probabilities" / f"{name}.npz").unlink(missing_ok=True)
-        for name in (ROWS, "overlay.mp4", "objects.json"):
+        for name in (ROWS, TABLE, "overlay.mp4", "objects.json"):
             (out / name).unlink(missing_ok=True)
         if (out / ".resume").exists():
             shutil.rmtree(out / ".resume")

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from stremn.errors import StremnError
+from stremn.media.animations import open_animation
 from stremn.media.decoding import open_video
 from stremn.media.frames import FrameSource, Picture, Shot
 from stremn.media.pictures import check_pixels, opened_picture
@@ -89,6 +90,9 @@ def _open_path(path: Path, start: int) -> FrameSource:
     if path.is_dir():
         return _open_folder(path, start)
     if path.suffix.lower() in IMAGE_SUFFIXES:
+        animation = open_animation(path, start)
+        if animation is not None:
+            return animation
         return _open_images([path], str(path), start)
     return open_video(str(path), str(path), start, live=False)
 

@@ -115,6 +115,7 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
         result.memory.to_json(),
         result.ids,
         result.probabilities if probabilities else None,
+        result.confidences,
     )
 
 

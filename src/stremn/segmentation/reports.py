@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from stremn.media.masks import Labels
 from stremn.memory.operations import NEVER, Choice, MemoryState
 from stremn.networks.working_size import WorkingSize
+from stremn.segmentation.tracks import likeliest
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,17 @@ class StepResult:
     def probabilities(self) -> Float[np.ndarray, "o height width"]:
         """Probability of each object at the frame's size, float32, in the order of `ids`."""
         return self.size.outward(self.shares)[1:]
+
+    @property
+    def confidences(self) -> dict[int, float]:
+        """Mean probability of each object where it is the likeliest, 0..1, if it is anywhere."""
+        layers = likeliest(torch.from_numpy(self.shares))
+        found = {}
+        for place, item in enumerate(self.ids, 1):
+            own = layers == place
+            if own.any():
+                found[item] = float(self.shares[place][own].mean())
+        return found
 
     def renumbered(self, number: Callable[[int], int]) -> StepResult:
         """Return the result with the frames numbered anew, its own and the memory's.
