@@ -219,6 +219,10 @@ def test_mark_run_pause_correct_go_on_and_download(
         page.uncheck("[data-id=snap]")
         visitor.drag((100, 80), (112, 80))
         assert page.locator("[data-id=objects] li").count() == 2
+        page.get_by_role("radio", name="Box or point").click()
+        page.mouse.click(*visitor.at(50, 48))
+        chosen = page.locator(".wb-chosen input")
+        assert chosen.input_value() == "Ball <b>", "a click on an object chooses it"
         page.click("summary:has-text('Settings')")
         page.fill("[name=size]", "96")
         visitor.picture("marked")
@@ -249,6 +253,9 @@ def test_mark_run_pause_correct_go_on_and_download(
             "() => document.querySelector('[data-id=number]').innerText.startsWith('11 ')"
         )
         visitor.picture("done")
+        # nothing is lost when the page is loaded again
+        page.reload()
+        page.wait_for_function("() => document.querySelectorAll('.wb-track b').length == 2")
         # take it home
         page.click("summary:has-text('Downloads')")
         page.check("[data-id=formats] [name=coco]")

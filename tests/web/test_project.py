@@ -18,7 +18,7 @@ from stremn.web.following import STATE_EVERY, Run
 from stremn.web.options import Options
 from stremn.web.project import Project
 from stremn.web.shelf import FrameShelf
-from stremn.web.takes import MOST_STATES, SavedStates, Take
+from stremn.web.takes import MOST_STATES, SavedStates, Take, Way
 
 OPTIONS = Options(size=64, slots=3)
 
@@ -55,8 +55,8 @@ def pausing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def after(index: int) -> None:
         step = following.Run._step
 
-        def stepping(run: Run, session: object, frame: Frame) -> None:
-            step(run, session, frame)
+        def stepping(run: Run, take: Take, session: object, frame: Frame) -> None:
+            step(run, take, session, frame)
             if frame.index == index:
                 run.pause()
                 monkeypatch.setattr(following.Run, "_step", step)
@@ -179,19 +179,45 @@ def test_an_object_is_given_in_a_later_frame_and_removed(project: Project) -> No
     project.mark(4, 2, square | {"snap": False})
     project.follow(OPTIONS)
     ended(project)
-    assert project.work.followed() == [(4, FRAMES)]
+    assert project.work.followed() == [(0, FRAMES)], "both ways"
     assert set(np.unique(project.labels(4))) == {0, 1, 2}
     project.remove_object(2)
     assert set(np.unique(project.labels(4))) == {0, 1}
     project.mark(22, 1, BOX | {"x": 47})
     project.follow(OPTIONS)
     ended(project)
-    assert project.work.takes[-1].start == 20, "what was removed is no reason to begin anew"
+    assert project.work.takes[-1].start == 10, "what was removed is no reason to begin anew"
     assert list(project.work.row(24)["objects"]) == ["1"]
     project.undo()
     project.undo()
     project.undo()
     assert set(np.unique(project.labels(4))) == {0, 1, 2}
+
+
+def test_both_ways_from_the_frame_that_is_marked(project: Project) -> None:
+    project.mark(12, 1, BOX | {"x": 37})
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.followed() == [(0, FRAMES)]
+    assert [take.way for take in project.work.takes] == [Way(12, 1), Way(12, -1)]
+    assert project.status.done == FRAMES + 1, "the marked frame is begun with twice"
+    held = project.work.row(3)["objects"]["1"]["slots"]
+    assert min(held) == 3
+    assert max(held) == 12, "frames have the video's numbers"
+    before = all_labels(project)
+    project.mark(5, 1, {"kind": "stroke", "points": [[5, 5], [30, 5]], "radius": 4, "on": True,
+                        "snap": False})  # fmt: skip
+    project.follow(OPTIONS)
+    ended(project)
+    assert [take.way for take in project.work.takes[2:]] == [Way(12, -1)]
+    after = all_labels(project)
+    np.testing.assert_array_equal(after[6:], before[6:])
+    assert (after[5][3:8, 5:30] == 1).all()
+    with pytest.raises(StremnError, match="All frames are followed"):
+        project.follow(OPTIONS)
+    project.follow(Options(size=64, slots=3, both=False))
+    ended(project)
+    assert project.work.takes[-1].way == Way(5, 1)
 
 
 def test_a_mark_while_it_runs_pauses_the_run(project: Project) -> None:
@@ -263,7 +289,8 @@ def test_a_mask_file_names_its_objects_and_clearing_takes_it_back(project: Proje
 
 def test_saved_sessions_are_thinned_out(tmp_path: Path) -> None:
     states = SavedStates(tmp_path / "states")
-    take = Take(tmp_path / "take", 0, "settings", {})
+    way = Way(0, 1)
+    take = Take(tmp_path / "take", way, 0, "settings", {})
     for after in range(500):
         states.save(take, after, lambda path: path.write_bytes(b"x"))
     kept = [state.after for state in states.kept]
@@ -272,7 +299,7 @@ def test_saved_sessions_are_thinned_out(tmp_path: Path) -> None:
     assert kept[0] == 0
     assert max(b - a for a, b in itertools.pairwise(kept)) < 100
     assert len(list((tmp_path / "states").iterdir())) == len(kept)
-    best = states.best(300, "settings", {}, {1})
+    best = states.best(way, 300, "settings", {}, {1})
     assert best is not None
     assert 200 < best.after < 300
-    assert states.best(300, "others", {}, {1}) is None
+    assert states.best(way, 300, "others", {}, {1}) is None

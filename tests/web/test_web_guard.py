@@ -119,6 +119,14 @@ def test_sessions_have_a_browsers_names() -> None:
     assert status("/gradio_api/queue/data", query="session_hash=../../x") == 400
 
 
+def test_browsers_are_told_to_ask_no_other_host() -> None:
+    told = dict(ask()[0]["headers"])
+    rules = dict(rule.split(b" ", 1) for rule in told[b"content-security-policy"].split(b"; "))
+    assert rules[b"default-src"].startswith(b"'self'")
+    assert b"http" not in told[b"content-security-policy"]
+    assert told[b"referrer-policy"] == b"same-origin"
+
+
 def test_bodies_are_bounded_whatever_they_say() -> None:
     assert status(method="POST", content_length="100", bodies=(b"x" * 100,)) == 200
     assert status(method="POST", content_length="101") == 413

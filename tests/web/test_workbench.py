@@ -183,3 +183,20 @@ def test_a_long_video_is_cut(tmp_path: Path, clip: Path) -> None:
     bench = Bench(projects, clip)
     assert bench.get("state").json()["frames"] == 5
     projects.leave("me")
+
+
+def test_who_comes_back_in_time_finds_everything(tmp_path: Path, clip: Path) -> None:
+    projects = Projects(tmp_path, tools(), Limits(absence=0.3))
+    bench = Bench(projects, clip)
+    projects.leave_later("nobody")
+    projects.leave_later("me")
+    time.sleep(0.2)
+    assert bench.get("state").status_code == 200
+    time.sleep(0.2)
+    assert bench.get("state").status_code == 200, "it was used after the visitor seemed to leave"
+    for _ in range(100):
+        time.sleep(0.05)
+        if not list(tmp_path.iterdir()):
+            break
+    assert list(tmp_path.iterdir()) == []
+    assert bench.get("state").status_code == 404

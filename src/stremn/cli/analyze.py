@@ -12,6 +12,7 @@ from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, only, read, w
 from stremn.cli.options import Device, Every, Model, Policy, Precision, Reach, Size, asked
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import sequence_progress, show
+from stremn.networks.defaults import SHIPPED
 
 analyze_app = typer.Typer(
     no_args_is_help=True,
@@ -66,7 +67,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             ),
         ] = ("3,4,5,6"),
         model: Model = "small",
-        policy: Policy = "evidence",
+        policy: Policy = SHIPPED.policy,
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = None,

@@ -9,6 +9,7 @@ import typer
 from stremn.cli.options import Device, Out, Policy, Slots
 from stremn.cli.panels import FOLLOW
 from stremn.cli.terminal import console, say
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -18,8 +19,8 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Out = Path("stremn-demo"),
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    slots: Slots = SHIPPED.memory_slots,
+    policy: Policy = SHIPPED.policy,
     device: Device = "auto",
 ) -> None:
     """Draw a clip of two balloons and follow both (120 frames, 640x360).

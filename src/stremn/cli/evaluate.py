@@ -26,6 +26,7 @@ from stremn.cli.options import (
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
+from stremn.networks.defaults import SHIPPED
 
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
@@ -98,8 +99,8 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
         model: Model = "small",
-        slots: Slots = 6,
-        policy: Policy = "evidence",
+        slots: Slots = SHIPPED.memory_slots,
+        policy: Policy = SHIPPED.policy,
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = None,

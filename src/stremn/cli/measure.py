@@ -12,6 +12,7 @@ import typer
 from stremn.cli.options import Model
 from stremn.cli.panels import MEASURE, TRAIN
 from stremn.cli.terminal import show
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -77,8 +78,10 @@ def export(
         int, typer.Option(help="Width of the frames in pixels: a multiple of 16.")
     ] = 864,
     objects: Annotated[int, typer.Option(help="Number of objects.")] = 1,
-    slots: Annotated[int, typer.Option(help="K: number of templates kept per object.")] = 6,
-    policy: Annotated[str, typer.Option(help="Replacement rule.")] = "evidence",
+    slots: Annotated[
+        int, typer.Option(help="K: number of templates kept per object.")
+    ] = SHIPPED.memory_slots,
+    policy: Annotated[str, typer.Option(help="Replacement rule.")] = SHIPPED.policy,
 ) -> None:
     """Write one step as an ONNX graph or torch.export program.
 

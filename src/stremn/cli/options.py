@@ -12,7 +12,7 @@ import typer
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.networks.presets import Usual
+    from stremn.networks.defaults import SessionDefaults
 
 Model = Annotated[
     str,
@@ -76,7 +76,7 @@ class SessionOptions:
     policy: str
     device: str
     precision: str
-    usual: Usual
+    usual: SessionDefaults
 
     def checked(self) -> SessionOptions:
         """Return the options if a session takes them.
@@ -84,7 +84,7 @@ class SessionOptions:
         Raises:
             StremnError: a value is out of range.
         """
-        from stremn.segmentation.sessions import check_options
+        from stremn.segmentation.session_options import check_options
 
         check_options(**self.of_session(), device=self.device)
         return self
@@ -109,7 +109,7 @@ class SessionOptions:
         return settings | ({"every": usual.every} if usual.every > 1 else {})
 
 
-def asked(model: str, size: int | None, reach: float | None, every: int | None) -> Usual:
+def asked(model: str, size: int | None, reach: float | None, every: int | None) -> SessionDefaults:
     """Return the user's size, reach and every, with the model's defaults for those not given.
 
     Raises:

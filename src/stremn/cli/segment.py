@@ -48,6 +48,7 @@ from stremn.cli.segment_options import (
     Start,
     existing_run,
 )
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -69,8 +70,8 @@ def segment(
     both_ways: BothWays = False,
     prompt_model: PromptModel = "small",
     model: Model = "small",
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    slots: Slots = SHIPPED.memory_slots,
+    policy: Policy = SHIPPED.policy,
     device: Device = "auto",
     precision: Precision = "auto",
     size: Size = None,

@@ -23,6 +23,7 @@ from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
+from stremn.networks.defaults import PAPER
 
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
@@ -75,7 +76,7 @@ def rules(
     model: Annotated[
         list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
     ] = None,
-    slots: Slots = 6,
+    slots: Slots = PAPER.memory_slots,
     policies: Annotated[
         str | None, typer.Option(help="Only these rules, separated by commas.")
     ] = None,
@@ -113,7 +114,7 @@ def slots(
     model: Annotated[
         list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
     ] = None,
-    policy: Policy = "learned",
+    policy: Policy = PAPER.policy,
     numbers: Annotated[
         str, typer.Option(help="Numbers of slots, separated by commas.")
     ] = "1,2,3,4,5,6,7,10,20",
@@ -147,8 +148,8 @@ def fusion(
     data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
-    slots: Slots = 6,
-    policy: Policy = "learned",
+    slots: Slots = PAPER.memory_slots,
+    policy: Policy = PAPER.policy,
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
@@ -218,7 +219,7 @@ def _write_table(
     out: Path,
     weights: list[Weights],
     seeds: str,
-    reference: str = "learned",
+    reference: str = PAPER.policy,
 ) -> None:
     from stremn.core.atomic_files import output_folder
     from stremn.study.table_report import to_markdown, write_table

@@ -93,7 +93,7 @@ def _check_size(stream: av.VideoStream, container: av.container.InputContainer, 
 
 def to_rgb(frame: av.VideoFrame) -> Picture:
     """Return a decoded frame as RGB, turned as the file says."""
-    # One thread: else threads are started for every frame, and wait for those of the model.
+    # One thread: otherwise FFmpeg starts threads for every frame, which wait for the model's.
     pixels = frame.to_ndarray(format="rgb24", threads=1)
     quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
@@ -111,7 +111,7 @@ def stopped(label: str, decoded: int, reason: str) -> StremnError:
         return StremnError(f"{label} holds no frame that can be decoded: {reason}.")
     return StremnError(
         f"{label} is damaged after frame {frame_name(decoded - 1)}: {reason}. The {decoded} frames "
-        "before it are complete; to go on past it, repair the file (for example by re-encoding)."
+        "before it are complete. To continue past it, repair the file (for example re-encode it)."
     )
 
 

@@ -91,7 +91,7 @@ def _decode(
 def _decode_packet(
     packet: "av.Packet[Stream]", stream: av.VideoStream, *, flush: bool
 ) -> tuple[list[av.VideoFrame], str | None]:
-    """Frames of one packet and what is wrong with it, if anything.
+    """Return frames of one packet and what is wrong with it, if anything.
 
     With `flush`, the frames that a damaged packet would have pushed out of the decoder, that is
     those shown before it, are still returned.
@@ -109,7 +109,7 @@ def _decode_packet(
 
 
 def _until_corrupt(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """The frames before the first that the decoder had to make up in part."""
+    """Return the frames before the first that the decoder had to make up in part."""
     return list(takewhile(lambda frame: not frame.is_corrupt, frames))
 
 
@@ -148,7 +148,7 @@ def _check_length(
     decoded: int,
     end: float,
 ) -> None:
-    """A file cut off at the end gives no error of its own: compare with what its header says."""
+    """Compare a file's length with its header: a truncated file gives no error of its own."""
     kinds = set(container.format.name.split(","))
     if not kinds & _LENGTH_IS_DECLARED:
         return

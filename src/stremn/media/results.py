@@ -10,7 +10,7 @@ In the output folder:
 - `objects.csv`: where each object is in each frame (`stremn.media.presence`).
 - `probabilities/NAME.npz` and `objects.json` (COCO) if asked for.
 - `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
-- `.resume/`: what `existing="resume"` needs to go on; the parts go when the run is finished.
+- `.resume/`: what `existing="resume"` needs; the parts are removed when the run is finished.
 """
 
 import io
@@ -86,7 +86,7 @@ class ResultWriter:
         out: the output folder.
         first: index of the run's first frame in its video.
         next_frame: index of the first frame that is still to be written (`first`, or where an
-            interrupted run goes on).
+            interrupted run continues).
         read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
             the overlay that the interruption cut short is drawn again, so that it comes out the
             same as without an interruption.
@@ -271,7 +271,7 @@ class ResultWriter:
     # ------------------------------------------------------------ resuming
 
     def checkpoint_due(self, index: int) -> bool:
-        """Whether the run should be made resumable after the frame `index`."""
+        """Return whether to save a checkpoint after frame `index`."""
         return (index + 1 - self.first) % self._every == 0
 
     def checkpoint(self, save_state: Callable[[Path], object]) -> None:
@@ -304,7 +304,7 @@ class ResultWriter:
     # ------------------------------------------------------------ the end
 
     def finish(self) -> None:
-        """The video is at its end: join the overlay and drop what only resuming needs."""
+        """Finish the run: join the overlay and remove what only resuming needs."""
         if self.finished:
             return
         self.close()

@@ -23,9 +23,8 @@ from stremn.media.masks import LabelMap
 from stremn.media.overlap import ReadAhead
 from stremn.segmentation.pass_store import Kept, PassStore
 from stremn.segmentation.passes import SessionPass
-from stremn.segmentation.reports import MemoryReport, StepResult
+from stremn.segmentation.reports import MemoryReport, StepResult, label_map_of
 from stremn.segmentation.sessions import SegmentationSession
-from stremn.segmentation.tracks import label_map_of
 
 FOLDER = "backward"
 """Of the backward pass, in a run's `.resume`."""

@@ -6,8 +6,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Generator, Mapping, Set
+from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,14 +17,15 @@ import numpy as np
 
 from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
-from stremn.media.frames import Frame
+from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import Labels, label_map
 from stremn.media.overlap import ReadAhead
 from stremn.media.video import open_frames
 from stremn.web.drawing import Packed
 from stremn.web.options import Options
+from stremn.web.planning import Leg
 from stremn.web.shelf import FrameShelf
-from stremn.web.takes import SavedState, SavedStates, Take
+from stremn.web.takes import SavedStates, Take, Way
 
 if TYPE_CHECKING:
     from stremn.networks.pretrained import Pretrained
@@ -78,20 +81,16 @@ class Order:
 
     Attributes:
         video: its file.
-        take: where the masks go; knows first frame and given masks.
-        end: the frame to stop before.
+        legs: the stretches, one after the other.
         objects: ids to follow.
-        state: a session to go on from; None: a new one.
         options: how to follow.
         model: loads the model, and adapts it where that was asked for; told a watcher of steps.
         device: where to compute.
     """
 
     video: Path
-    take: Take
-    end: int
+    legs: tuple[Leg, ...]
     objects: Set[int]
-    state: SavedState | None
     options: Options
     model: Callable[[Callable[[int, int], None]], Pretrained]
     device: str
@@ -107,7 +106,7 @@ class Run:
     def __init__(
         self, order: Order, shelf: FrameShelf, states: SavedStates, turn: threading.Lock
     ) -> None:
-        self.status = Status("waiting", total=order.end - order.take.start)
+        self.status = Status("waiting", total=sum(leg.length for leg in order.legs))
         self._order = order
         self._shelf = shelf
         self._states = states
@@ -155,59 +154,70 @@ class Run:
 
     def _follow(self) -> None:
         self._check()
-        order, take = self._order, self._order.take
+        total = self.status.total
         self.status = replace(self.status, stage="loading")
-        session = self._session()
-        rows: deque[float] = deque([time.perf_counter()], maxlen=30)
-        self.status = replace(self.status, stage="following", done=0, total=order.end - take.start)
-        with (
-            open_frames(order.video, start=take.start) as frames,
-            ReadAhead(frames) as source,
-        ):
-            for frame in source:
-                if frame.index >= order.end:
-                    break
-                self._step(session, frame)
-                rows.append(time.perf_counter())
-                self.status = replace(
-                    self.status,
-                    frame=frame.index,
-                    done=frame.index - take.start + 1,
-                    rate=(len(rows) - 1) / (rows[-1] - rows[0]),
-                    memory=session.memory_bytes,
-                )
-                if frame.index + 1 >= order.end:
-                    break
-                if self._stop.is_set() or (frame.index + 1) % STATE_EVERY == 0:
-                    self._states.save(take, frame.index, session.save)
-                self._check()
-        if take.reached <= take.start:
-            raise StremnError(f"The video has no frame {take.start}.")
-        self._states.save(take, take.reached - 1, session.save)
+        model = self._order.model(self._adapting)
+        self.status = replace(self.status, stage="following", done=0, total=total)
+        for leg in self._order.legs:
+            self._go(leg, self._session(leg, model))
 
-    def _session(self) -> SegmentationSession:
+    def _adapting(self, done: int, steps: int) -> None:
+        self.status = replace(self.status, stage="adapting", done=done, total=steps)
+        self._check()
+
+    def _session(self, leg: Leg, model: Pretrained) -> SegmentationSession:
         from stremn.segmentation.sessions import SegmentationSession
 
-        def adapting(done: int, steps: int) -> None:
-            self.status = replace(self.status, stage="adapting", done=done, total=steps)
-            self._check()
-
         order = self._order
-        model = order.model(adapting)
-        if order.state is None:
+        if leg.state is None:
             return order.options.open(model, order.device)
-        session = SegmentationSession.load(order.state.path, model, device=order.device)
+        session = SegmentationSession.load(leg.state.path, model, device=order.device)
         for item in session.ids:
             if item not in order.objects:
                 session.remove_object(item)
         return session
 
-    def _step(self, session: SegmentationSession, frame: Frame) -> None:
-        take = self._order.take
+    def _go(self, leg: Leg, session: SegmentationSession) -> None:
+        """Follow the objects along a leg; a session is saved now and then, and at its end."""
+        take = leg.take
+        moments: deque[float] = deque([time.perf_counter()], maxlen=30)
+        before = self.status.done
+        with closing(self._frames(leg)) as frames:
+            for done, frame in enumerate(frames, 1):
+                self._step(take, session, frame)
+                moments.append(time.perf_counter())
+                self.status = replace(
+                    self.status,
+                    frame=frame.index,
+                    done=before + done,
+                    rate=(len(moments) - 1) / (moments[-1] - moments[0]),
+                    memory=session.memory_bytes,
+                )
+                at_end = done == leg.length
+                if at_end or self._stop.is_set() or take.reached % STATE_EVERY == 0:
+                    self._states.save(take, take.reached - 1, session.save)
+                if not at_end:
+                    self._check()
+        if not take.rows:
+            raise StremnError(f"The video has no frame {take.way.index(take.start)}.")
+
+    def _frames(self, leg: Leg) -> Generator[Frame]:
+        """Yield the frames of a leg in its direction."""
+        way, start = leg.take.way, leg.take.start
+        first = way.index(start)
+        if way.step > 0:
+            with open_frames(self._order.video, start=first) as source, ReadAhead(source) as ahead:
+                yield from islice(ahead, leg.length)
+            return
+        for moment in range(start, leg.end):
+            index = way.index(moment)
+            yield Frame(index, frame_name(index), self._shelf.picture(index))
+
+    def _step(self, take: Take, session: SegmentationSession, frame: Frame) -> None:
         self._shelf.put(frame)
         given = together(take.given.get(frame.index, {}), self._order.objects)
-        result: StepResult = session.step(frame.image, given)
-        take.add(frame.index, result.labels, memory_row(result))
+        result = session.step(frame.image, given)
+        take.add(frame.index, result.labels, memory_row(result, take.way))
 
 
 def together(masks: Mapping[int, Packed], objects: Set[int]) -> Labels | None:
@@ -222,9 +232,16 @@ def together(masks: Mapping[int, Packed], objects: Set[int]) -> Labels | None:
     return None if labels is None else label_map(labels).labels
 
 
-def memory_row(result: StepResult) -> dict[str, Any]:
-    """Return what `memory.json` holds of a frame, and which templates were given by the visitor."""
+def memory_row(result: StepResult, way: Way) -> dict[str, Any]:
+    """Return what `memory.json` holds of a frame, and which templates were given by the visitor.
+
+    A session counts the frames on its way; here they have the video's numbers.
+    """
     row = result.memory.to_json()
     for entry in result.memory.objects:
-        row["objects"][str(entry.id)]["pinned"] = list(entry.pinned)
+        told = row["objects"][str(entry.id)]
+        told["slots"] = [None if t is None else way.index(t) for t in told["slots"]]
+        if told["replaced"] and told["replaced"]["frame"] is not None:
+            told["replaced"]["frame"] = way.index(told["replaced"]["frame"])
+        told["pinned"] = list(entry.pinned)
     return row

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from stremn.core.config import Config
+from stremn.networks.defaults import SHIPPED
 
 if TYPE_CHECKING:
     from stremn.networks.pretrained import Pretrained
@@ -24,13 +25,15 @@ class Options(Config):
         policy: the rule that says which slot gives way.
         size: working size: shorter side in pixels.
         end: frame to stop before; 0: the video's end.
+        both: whether to follow backward too, from the first frame that is marked.
         adapt: whether to adapt the network to the objects first.
     """
 
-    slots: Annotated[int, Field(ge=1, le=64)] = 6
-    policy: Annotated[str, Field(max_length=40)] = "evidence"
-    size: Annotated[int, Field(ge=64, le=2048)] = 432
+    slots: Annotated[int, Field(ge=1, le=64)] = SHIPPED.memory_slots
+    policy: Annotated[str, Field(max_length=40)] = SHIPPED.policy
+    size: Annotated[int, Field(ge=64, le=2048)] = SHIPPED.size
     end: Annotated[int, Field(ge=0, le=2**31)] = 0
+    both: bool = True
     adapt: bool = False
 
     def settings(self) -> tuple[object, ...]:
@@ -39,7 +42,7 @@ class Options(Config):
 
     def check(self, device: str) -> None:
         """Refuse what no session takes; raises StremnError."""
-        from stremn.segmentation.sessions import check_options
+        from stremn.segmentation.session_options import check_options
 
         check_options(
             memory_slots=self.slots, size=self.size, every=1, reach=None, policy=self.policy,

@@ -42,9 +42,8 @@ _START = """
 import(new URL("workbench/static/main.js", document.baseURI).href).then((workbench) => {
   const root = element.querySelector(".wb");
   const bench = workbench.start(root, props.settings);
-  const open = () => bench.open(props.value || "");
-  watch("value", open);
-  open();
+  watch("value", () => bench.open(props.value || ""));
+  bench.reopen();
 });
 """
 
@@ -146,7 +145,7 @@ class Page:
                 return self.projects.open(visitor, Path(path))
 
         def leave(request: gr.Request) -> None:
-            self.projects.leave(str(request.session_hash))
+            self.projects.leave_later(str(request.session_hash))
 
         video.change(opened, [video], [bench], api_name="open")
         demo.click(self._demo_clip, None, [video], api_name=False)

@@ -17,11 +17,12 @@ from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import LabelMap, Labels
 from stremn.web.downloads import Export, ExportStatus
 from stremn.web.drawing import Drawing, Packed
-from stremn.web.following import Order, Run, Status
+from stremn.web.following import Order, Run, Status, together
 from stremn.web.marks import parse_mark
 from stremn.web.options import Options
+from stremn.web.planning import plan
 from stremn.web.shelf import FrameShelf
-from stremn.web.takes import SavedStates, Take, first_change
+from stremn.web.takes import SavedStates, Take
 
 if TYPE_CHECKING:
     from stremn.networks.pretrained import Pretrained
@@ -60,7 +61,7 @@ class Work:
     def labels(self, index: int, size: tuple[int, int]) -> Labels:
         """Return the objects of a frame: as the latest run found them, or as drawn since then."""
         drawing = self.drawings.get(index)
-        take = next((one for one in reversed(self.takes) if index in one.rows), None)
+        take = next((one for one in reversed(self.takes) if one.holds(index)), None)
         labels: Labels | None = None
         if drawing is not None and (take is None or take.given.get(index) != drawing.given):
             labels = drawing.labels()
@@ -72,8 +73,8 @@ class Work:
 
     def row(self, index: int) -> dict[str, Any]:
         """Return what the memory held after a frame; empty if no run came to it."""
-        rows = (take.rows.get(index) for take in reversed(self.takes))
-        return next((row for row in rows if row is not None), {})
+        rows = (take.rows[index] for take in reversed(self.takes) if take.holds(index))
+        return next(rows, {})
 
     def followed(self) -> list[tuple[int, int]]:
         """Return the stretches of frames that have masks from a run, as (first, after the last)."""
@@ -274,44 +275,36 @@ class Project:
                     "Mark an object first: draw a box round it, click on it, or paint it."
                 )
             options.check(self._tools.device)
-            end = min(options.end or self.shelf.count, self.shelf.count)
-            settings = options.settings()
-            latest = work.takes[-1] if work.takes else None
-            begin = first_change(latest, settings, given, objects)
-            if begin >= end:
+            legs = plan(
+                options, self.shelf.count, work.takes, given, objects, self._states,
+                lambda: self.folder / f"take-{next(self._numbers)}",
+            )  # fmt: skip
+            if not legs:
                 raise StremnError(
                     "All frames are followed. Correct one, or change a setting, to go on from it."
                 )
-            state = self._states.best(begin, settings, given, objects)
-            start = min(given) if state is None else state.after + 1
-            take = Take(self.folder / f"take-{next(self._numbers)}", start, settings, given)
             order = Order(
-                self.video, take, end, frozenset(objects), state, options,
-                lambda watch: self._model(options, given, watch), self._tools.device,
+                self.video, legs, frozenset(objects), options,
+                lambda watch: self._model(options, legs[0].take, watch), self._tools.device,
             )  # fmt: skip
-            self._change(replace(work, takes=(*work.takes, take)))
+            self._change(replace(work, takes=(*work.takes, *(leg.take for leg in legs))))
             self._run = Run(order, self.shelf, self._states, self._tools.turn)
 
-    def _model(
-        self,
-        options: Options,
-        given: Mapping[int, Mapping[int, Packed]],
-        watch: Callable[[int, int], None],
-    ) -> Pretrained:
-        """Return the network, adapted to the first frame's objects where that is asked for."""
+    def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> Pretrained:
+        """Return the network, adapted to a take's first objects where that is asked for."""
         from stremn.training.segmentation.adaptation import adapt
-        from stremn.web.following import together
 
         pretrained = self._tools.model()
         if not options.adapt:
             return pretrained
-        first = min(given)
-        if self._adapted is None or self._adapted[0] != given[first]:
-            labels = together(given[first], given[first].keys())
+        anchor = take.way.anchor
+        masks = take.given[anchor]
+        if self._adapted is None or self._adapted[0] != masks:
+            labels = together(masks, masks.keys())
             assert labels is not None  # a mask is given
-            frame = self.shelf.picture(first)
+            frame = self.shelf.picture(anchor)
             adapted = adapt(pretrained, frame, labels, device=self._tools.device, watch=watch)
-            self._adapted = (given[first], adapted)
+            self._adapted = (masks, adapted)
         return self._adapted[1]
 
     def pause(self) -> None:

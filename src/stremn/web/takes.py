@@ -20,27 +20,53 @@ Given = Mapping[int, Mapping[int, Packed]]
 """The masks that a run was given: by frame, the object's by its id."""
 
 
-class Take:
-    """The frames of one run. A later take lies over an earlier one.
+@dataclass(frozen=True)
+class Way:
+    """A way through the video: forward (`step` 1) or backward (-1) from the frame `anchor`.
 
-    Attributes:
-        start: its first frame.
-        settings: what it was run with; takes of other settings do not go on from one another.
-        given: the masks that it takes as the truth.
-        rows: by frame, what the memory held after it (JSON values).
+    Its own time counts the frames from there.
     """
 
-    def __init__(self, folder: Path, start: int, settings: object, given: Given) -> None:
+    anchor: int
+    step: int
+
+    def time(self, index: int) -> int:
+        """Return when it comes to a frame; negative if it never does."""
+        return (index - self.anchor) * self.step
+
+    def index(self, time: int) -> int:
+        """Return the frame that it comes to then."""
+        return self.anchor + time * self.step
+
+    def of(self, given: Given) -> Given:
+        """Return the masks that are given on the way."""
+        return {index: masks for index, masks in given.items() if self.time(index) >= 0}
+
+
+class Take:
+    """The frames of one run in one direction. A later take lies over an earlier one.
+
+    Attributes:
+        way: where it goes.
+        start: when on its way it begins.
+        settings: what it was run with; takes of other settings do not go on from one another.
+        given: the masks that it takes as the truth, on its way.
+        rows: by frame, what the memory held after it (JSON values).
+        reached: when on its way the next frame would come.
+    """
+
+    def __init__(self, folder: Path, way: Way, start: int, settings: object, given: Given) -> None:
         self.folder = make_folder(folder)
+        self.way = way
         self.start = start
         self.settings = settings
         self.given = given
         self.rows: dict[int, dict[str, Any]] = {}
+        self.reached = start
 
-    @property
-    def reached(self) -> int:
-        """The frame after the last one."""
-        return max(self.rows, default=self.start - 1) + 1
+    def holds(self, index: int) -> bool:
+        """Whether it has masks of a frame; those of its anchor are left to the way forward."""
+        return index in self.rows and (self.way.step > 0 or index != self.way.anchor)
 
     def _path(self, index: int) -> Path:
         return self.folder / f"{index}.png"
@@ -49,10 +75,11 @@ class Take:
         """Keep a frame's label map and what the memory held."""
         write_mask(self._path(index), labels, durable=False)
         self.rows[index] = row
+        self.reached = self.way.time(index) + 1
 
     def labels(self, index: int) -> Labels | None:
-        """Return a frame's label map; None if this take did not come to it."""
-        if index not in self.rows:
+        """Return a frame's label map; None if it holds none."""
+        if not self.holds(index):
             return None
         with Image.open(self._path(index)) as image:
             return np.asarray(image)
@@ -60,9 +87,10 @@ class Take:
 
 @dataclass(frozen=True)
 class SavedState:
-    """A session on disk, after frame `after` of a run with these settings and given masks."""
+    """A session on disk, after the frame at time `after` of a way with these given masks."""
 
     path: Path
+    way: Way
     after: int
     settings: object
     given: Given
@@ -82,12 +110,12 @@ class SavedStates:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def save(self, take: Take, after: int, write: Callable[[Path], object]) -> None:
-        """Keep a session's state after a frame; `write` writes it to the path it is given."""
+        """Keep a session's state after the frame at time `after`; `write` writes it to a path."""
         make_folder(self.folder)
         path = self.folder / f"{next(self._names)}.safetensors"
         write(path)
         with self._lock:
-            self.kept.append(SavedState(path, after, take.settings, take.given))
+            self.kept.append(SavedState(path, take.way, after, take.settings, take.given))
             if len(self.kept) > MOST_STATES:
                 self._thin_out()
 
@@ -105,9 +133,9 @@ class SavedStates:
         least.path.unlink(missing_ok=True)
 
     def best(
-        self, before: int, settings: object, given: Given, objects: Set[int]
+        self, way: Way, before: int, settings: object, given: Given, objects: Set[int]
     ) -> SavedState | None:
-        """Return the latest state before a frame that these settings and masks would lead to.
+        """Return the latest state before a time that these settings and masks would lead to.
 
         What it knows of other than `objects` does not matter: they can be removed from it.
         """
@@ -115,30 +143,26 @@ class SavedStates:
             fitting = [
                 state
                 for state in self.kept
-                if state.after < before
-                and state.settings == settings
-                and not _changes(state.given, given, state.after, objects)
+                if (state.way, state.settings) == (way, settings)
+                and state.after < before
+                and not _changes(way, state.given, given, state.after, objects)
             ]
         return max(fitting, key=lambda state: state.after, default=None)
 
 
-def first_change(take: Take | None, settings: object, given: Given, objects: Set[int]) -> int:
-    """Return the frame from which a take no longer holds; its end if all of it does.
-
-    Raises:
-        ValueError: no mask is given.
-    """
-    if take is None or take.settings != settings:
-        return min(given)
-    changed = _changes(take.given, given, take.reached - 1, objects)
+def first_change(take: Take, settings: object, given: Given, objects: Set[int]) -> int:
+    """Return the time from which a take no longer holds; its end if all of it does."""
+    if take.settings != settings:
+        return 0
+    changed = _changes(take.way, take.given, given, take.reached - 1, objects)
     return min(changed, default=take.reached)
 
 
-def _changes(before: Given, now: Given, last: int, objects: Set[int]) -> list[int]:
-    """Return the frames up to `last` in which some of `objects` were given other masks."""
+def _changes(way: Way, before: Given, now: Given, last: int, objects: Set[int]) -> list[int]:
+    """Return the times up to `last` at which some of `objects` were given other masks."""
 
     def of(given: Given, index: int) -> dict[int, Packed]:
         return {i: mask for i, mask in given.get(index, {}).items() if i in objects}
 
-    frames = [index for index in before.keys() | now.keys() if index <= last]
-    return [index for index in frames if of(before, index) != of(now, index)]
+    frames = [index for index in before.keys() | now.keys() if 0 <= way.time(index) <= last]
+    return [way.time(index) for index in frames if of(before, index) != of(now, index)]

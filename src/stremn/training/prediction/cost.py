@@ -34,7 +34,7 @@ class _StepTime:
     last: float
 
     def mean(self, horizon: HorizonConfig) -> float:
-        """Mean over a training, in which the free part grows as the horizon says."""
+        """Return the mean over a training, in which the free part grows as the horizon says."""
         free = np.array([horizon.free(progress) for progress in np.linspace(0, 1, 101)])
         share = (free - 1) / max(1, horizon.future - 1)
         return float(self.first + (self.last - self.first) * share.mean())

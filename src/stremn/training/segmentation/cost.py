@@ -135,7 +135,7 @@ def gradient_flops(
     wanted: Sequence[bool],
     out_shape: object = None,
 ) -> int:
-    """Operations of a convolution's gradients: as many for input or weight as forward.
+    """Count the operations of a convolution's gradients: as many for input or weight as forward.
 
     PyTorch's own count takes the weight's gradient of a depthwise convolution for a dense one's,
     hundreds of times too many. The arguments are those of `aten::convolution_backward`.
@@ -178,12 +178,12 @@ def _cost_of_a_step(
 
 
 def most_objects(source: SourceSection, name: str) -> int:
-    """Objects that a clip of a source may hold; composed clips hold seldom more than two."""
+    """Return objects that a clip of a source may hold; composed clips hold seldom more than two."""
     return getattr(clip_parameters(source, name), "objects", 2)
 
 
 def moving_square(stage: StageSection, seed: int, objects: int = 1) -> Clip:
-    """A clip of bright squares that move over noise, one below the other."""
+    """Return a clip of bright squares that move over noise, one below the other."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 128, (stage.frames, 3, stage.size, stage.size), dtype=np.uint8)
     labels = np.zeros((stage.frames, stage.size, stage.size), dtype=np.uint8)

@@ -5,6 +5,8 @@ import { runWords, showFiles, showFormats, showMemory, showObjects, showTrack } 
 import { picture, View } from "./view.js";
 
 const POLL = 250; // milliseconds between two looks at a run
+const PING = 60_000; // and between two signs of life
+const STORED = "stremn-project";
 const TOOLS = ["select", "off", "brush", "eraser"];
 
 class Workbench {
@@ -32,9 +34,19 @@ class Workbench {
     return this.$(`[data-id=${name}]`);
   }
 
+  // After the page was loaded again: go on with what was open, if the server still has it.
+  async reopen() {
+    const key = sessionStorage.getItem(STORED);
+    if (!key || this.api) return;
+    const known = await new Api(document.baseURI, key).get("state").catch(() => null);
+    if (known && !this.api) await this.open(key);
+  }
+
   async open(key) {
     clearTimeout(this.timer);
     this.stop();
+    if (key) sessionStorage.setItem(STORED, key);
+    else sessionStorage.removeItem(STORED);
     this.root.hidden = !key;
     this.api = key ? new Api(document.baseURI, key) : null;
     if (!key) return;
@@ -58,6 +70,7 @@ class Workbench {
     const known = state.objects.map((one) => one.id);
     if (!known.includes(this.chosen)) this.chosen = known.at(-1) ?? 0;
     this.view.color = state.objects.find((one) => one.id === this.chosen)?.color ?? "#888";
+    this.view.colors = state.objects.map((one) => one.color);
     showObjects(this.id("objects"), state.objects, this.chosen, {
       choose: (id, again = true) => this.pick(id, again),
       rename: (object, name) => this.do("name", { object, name }),
@@ -71,10 +84,9 @@ class Workbench {
     this.#showRun(state.status);
     this.#showExport(state.export);
     if (before && before.version !== state.version) this.look();
-    if (state.status.running || state.export.running) {
-      clearTimeout(this.timer);
-      this.timer = setTimeout(() => this.poll(), POLL);
-    }
+    clearTimeout(this.timer);
+    const busy = state.status.running || state.export.running;
+    this.timer = setTimeout(() => this.poll(), busy ? POLL : PING);
   }
 
   #showRun(status) {
@@ -111,7 +123,9 @@ class Workbench {
       this.update(state);
       if (this.live && moved) await this.go(state.status.frame, true);
     } catch (error) {
-      if (api === this.api) this.tell(error);
+      if (api !== this.api) return;
+      this.tell(error);
+      this.timer = setTimeout(() => this.poll(), 10 * POLL);
     }
   }
 
@@ -152,6 +166,7 @@ class Workbench {
     if (turn !== this.shown || api !== this.api) return; // something later was asked for
     this.view.show(frame, mask);
     if (!this.pending) this.view.forget();
+    if (this.playing) return; // the memory is shown where it stops
     const memory = await api.get(`memory/${index}`).catch(() => null);
     if (turn !== this.shown || !memory) return;
     const names = new Map(this.state.objects.map(({ id, name }) => [id, name]));
@@ -178,8 +193,10 @@ class Workbench {
   }
 
   stop() {
+    if (!this.playing) return;
     clearTimeout(this.playing);
     this.playing = null;
+    this.look();
     this.id("play").textContent = "▶";
     this.id("play").ariaLabel = "Play";
   }
@@ -209,6 +226,12 @@ class Workbench {
 
   mark(mark) {
     this.stop();
+    const other = mark.kind === "click" && mark.on && this.view.colorAt(mark.x, mark.y);
+    const found = other && this.state.objects.find((one) => one.color === other);
+    if (found && found.id !== this.chosen) {
+      this.view.forget();
+      return this.pick(found.id); // a click on another object chooses it
+    }
     const told = { frame: this.index, mark };
     this.pending += 1;
     this.$(".wb-busy").hidden = false;
@@ -255,6 +278,7 @@ class Workbench {
     const options = policies.map((name) => new Option(name, name));
     form.querySelector("[name=policy]").replaceChildren(...options);
     form.querySelector("[name=slots]").value = 6;
+    form.querySelector("[name=both]").checked = true;
     this.id("snap").checked = this.view.snap;
     form.querySelector("[name=size]").value = size;
   }

@@ -12,6 +12,7 @@ export class View {
     this.radius = 14; // of the brush, in screen pixels
     this.snap = true;
     this.color = "#4285f4";
+    this.colors = []; // of all objects
     this.frame = null;
     this.mask = null;
     this.gesture = null; // what is being drawn now
@@ -44,6 +45,27 @@ export class View {
   forget() {
     this.left = null;
     this.draw();
+  }
+
+  // The color of the object at a pixel of the frame, as in "#4285f4"; null where there is none.
+  colorAt(x, y) {
+    if (!this.mask) return null;
+    const pixel = new OffscreenCanvas(1, 1).getContext("2d");
+    const [across, down] = [this.mask.naturalWidth, this.mask.naturalHeight];
+    pixel.imageSmoothingEnabled = false;
+    pixel.globalCompositeOperation = "copy";
+    const left = Math.floor((x * across) / this.canvas.width);
+    const top = Math.floor((y * down) / this.canvas.height);
+    pixel.drawImage(this.mask, left, top, 1, 1, 0, 0, 1, 1);
+    const [red, green, blue, alpha] = pixel.getImageData(0, 0, 1, 1).data;
+    if (!alpha) return null;
+    const near = (color) =>
+      [red, green, blue].reduce(
+        (sum, part, i) => sum + Math.abs(part - parseInt(color.slice(1 + 2 * i, 3 + 2 * i), 16)),
+        0,
+      );
+    // Colors of pictures that are seen through are rounded.
+    return this.colors.reduce((a, b) => (near(b) < near(a) ? b : a), this.colors[0] ?? null);
   }
 
   // Pixels of the frame in one screen pixel.
