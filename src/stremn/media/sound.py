@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import av
 import numpy as np
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac"})
 """Codecs that players expect in MP4."""
 
-Timed = tuple[float, av.Packet]
+Timed = tuple[float, "av.Packet[Any]"]
 """Seconds from the beginning, and what is heard or seen then."""
 
 
@@ -107,7 +107,7 @@ def _encoded(
     length: float,
 ) -> Iterator[Timed]:
     rate = audio.rate if audio.rate in (44_100, 48_000) else 48_000
-    stream = cast(av.AudioStream, joined.add_stream("aac", rate=rate))
+    stream = joined.add_stream("aac", rate=rate)
     stream.layout = "mono" if audio.layout.nb_channels == 1 else "stereo"
     resampler = av.AudioResampler(format="fltp", layout=stream.layout, rate=rate)
 
@@ -117,7 +117,7 @@ def _encoded(
             start, samples = part.pts or 0, part.to_ndarray()
             first, last = max(0, -start), min(part.samples, round(length * rate) - start)
             if first < last:
-                cut = np.ascontiguousarray(samples[:, first:last])
+                cut = np.ascontiguousarray(samples[:, first:last], np.float32)
                 kept = av.AudioFrame.from_ndarray(cut, format="fltp", layout=stream.layout.name)
                 kept.sample_rate, kept.time_base = rate, Fraction(1, rate)
                 kept.pts = start + first

@@ -172,16 +172,16 @@ def joined(forward: StepResult, backward: Kept, met: Mapping[int, int]) -> StepR
         met: for each object of the forward pass, its given frame before this one, or this one.
     """
     ids = (*forward.ids, *(item for item in backward.ids if item not in forward.ids))
+    ours = dict(zip(forward.ids, forward.shares[1:], strict=True))
+    theirs = dict(zip(backward.ids, backward.shares, strict=True))
     layers = []
     for item in ids:
-        ours = forward.shares[1 + forward.ids.index(item)] if item in forward.ids else None
-        theirs = backward.shares[backward.ids.index(item)] if item in backward.ids else None
-        if ours is not None and theirs is not None:
+        if item in ours and item in theirs:
             since, until = forward.frame - met[item], backward.given[item] - forward.frame
             nearness = until / (since + until) if since else 1.0
-            layers.append(_average(ours, theirs, nearness))
+            layers.append(_average(ours[item], theirs[item], nearness))
         else:
-            layers.append(theirs if ours is None else ours)
+            layers.append(ours[item] if item in ours else theirs[item])
     shares = _with_background(np.stack(layers).astype(np.float32))
     labels = label_map_of(forward.size.outward(shares), ids)
     return StepResult(forward.frame, labels, ids, forward.memory, shares, forward.size)
