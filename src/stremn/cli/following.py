@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stremn.cli.backward import check_backward, follow_backward_first
 from stremn.cli.segment_options import Given, Output, Span, reopened
 from stremn.cli.terminal import (
     console,
@@ -19,15 +18,13 @@ from stremn.cli.terminal import (
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.cli.options import SessionOptions
     from stremn.media.frames import Frame, FrameSource
     from stremn.media.given import GivenMasks, MaskOf
     from stremn.media.results import ResultWriter
-    from stremn.segmentation.pass_store import PassStore
+    from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
     from stremn.segmentation.passes import Pass
     from stremn.segmentation.pipeline import Summary
     from stremn.segmentation.reports import StepResult
-    from stremn.segmentation.sessions import SegmentationSession
 
 PREVIEW = "preview.png"
 
@@ -36,10 +33,10 @@ def follow(
     source: str,
     given: Given,
     output: Output,
-    options: SessionOptions,
+    model: VideoModel,
+    asked: Asked,
     *,
     span: Span,
-    model: str,
     adapt: int,
     limit: int | None,
 ) -> None:
@@ -49,9 +46,9 @@ def follow(
         source: video, images, camera or URL, as `open_frames` takes it.
         given: which objects.
         output: what to write, and how to treat an earlier run.
-        options: of the session.
+        model: what opens the session.
+        asked: options of the session, settled.
         span: which part of the video; frames before the first given object are left out.
-        model: preset, weights file, folder or hub id.
         adapt: training steps on the first frame's objects; 0 leaves the model as it is.
         limit: stop after so many frames of the span; None runs to its end.
 
@@ -62,8 +59,9 @@ def follow(
     from stremn.media.results import ResultWriter
     from stremn.segmentation.both_ways import BothWays
 
-    settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
-    settings |= options.settings() | span.settings() | ({"adapt": adapt} if adapt else {})
+    settings: dict[str, str | float] = {"input": Path(source).name, "model": model.source}
+    settings |= asked.settings() | span.settings() | ({"adapt": adapt} if adapt else {})
+    settings |= {"names": output.names} if output.names else {}
     out = output.out
     if span.both_ways and limit is not None:
         raise StremnError("--limit and --both-ways do not go together; --end shortens a run too.")
@@ -73,16 +71,17 @@ def follow(
         first = frames.start if span.both_ways else masks.frames[0]
         backward = span.both_ways and masks.frames[-1] > first
         if backward:
-            _check_backward(frames, masks.frames[-1])
+            check_backward(frames, masks.frames[-1])
         _tell_left_out(frames.start, first)
         frames = reopened(frames, source, first)
+        _check_formats(output, frames, masks)
         with ResultWriter(
             out,
             fps=frames.fps,
             settings=settings,
             existing=output.existing,
             probabilities=output.probabilities,
-            coco=output.coco,
+            formats=output.formats,
             style=output.style,
             first=first,
             overlay_fps=output.fps,
@@ -92,25 +91,25 @@ def follow(
             if writer.finished:
                 say(f"{out} already holds the finished run. Use --overwrite to replace it.")
                 return
-            if limit is not None and first + limit <= writer.next_frame:
+            if limit is not None and limit <= writer.written:
                 say(
-                    f"{out} already holds {_frames(writer.next_frame - first)}. --limit counts "
-                    "from the first frame of the run: give a higher one to continue."
+                    f"{out} already holds {_frames(writer.written)}. --limit counts from the "
+                    "first frame of the run: give a higher one to continue."
                 )
                 return
             if adapt:
-                _refuse_live(frames)
-                shown = _first_given(frames, source, masks)
-                model = str(_adapted(model, shown, masks, adapt, writer, options))
+                model = _adapted(model, frames, source, masks, adapt, writer, asked)
             if limit == 1:
                 _write_preview(frames.peek(), masks, out)
-            passing: SegmentationSession | Pass
+            passing: Session | Pass
             if backward:
-                store = _backward(frames, masks, model, options, writer, settings)
-                session = _session(writer.state_path, model, options)
+                store = follow_backward_first(
+                    frames, masks, writer, settings, lambda state: _session(state, model, asked)
+                )
+                session = _session(writer.state_path, model, asked)
                 passing = BothWays(session, masks, store, first=first, done=writer.written)
             else:
-                passing = _session(writer.state_path, model, options)
+                passing = _session(writer.state_path, model, asked)
             frames = reopened(frames, source, writer.read_from)
             run(frames, passing, masks, writer, limit)
     finally:
@@ -119,7 +118,7 @@ def follow(
 
 def run(
     frames: FrameSource,
-    session: SegmentationSession | Pass,
+    session: Session | Pass,
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
@@ -127,7 +126,7 @@ def run(
     """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
-    start, out = writer.next_frame - writer.first, writer.out
+    start, out = writer.written, writer.out
     stop = None if limit is None else writer.first + limit
     ends = [end for end in (stop, frames.stop, frames.count) if end is not None]
     total = min(ends) - writer.first if ends else None
@@ -164,60 +163,18 @@ def _tell_left_out(start: int, first: int) -> None:
         )
 
 
+def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
+    """Raise StremnError if a format cannot hold the objects that are given first."""
+    from stremn.media.formats.open_formats import check_formats
+
+    first = frames.peek()
+    mask = mask_of(first)
+    ids = frozenset(() if mask is None else mask.ids)
+    check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
+
+
 def _frames(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
-
-
-def _check_backward(frames: FrameSource, last: int) -> None:
-    """Refuse a video that cannot be read backward, before anything is made."""
-    with closing(frames.backward(last, last)) as there:
-        next(there)
-
-
-def _backward(
-    frames: FrameSource,
-    masks: GivenMasks,
-    model: str,
-    options: SessionOptions,
-    writer: ResultWriter,
-    settings: Mapping[str, str | float],
-) -> PassStore:
-    """Follow the objects backward to the writer's first frame, with a progress bar; or go on."""
-    from stremn.segmentation.both_ways import FOLDER, follow_backward
-    from stremn.segmentation.pass_store import PassStore
-
-    folder = writer.resume_folder / FOLDER
-    given = {"given": list(masks.frames), "first": writer.first}
-    store = PassStore(folder, {**settings, **given}, resume=writer.resumes)
-    if store.complete:
-        return store
-    session = _session(store.state_path, model, options)
-    total, done = masks.frames[-1] - writer.first + 1, session.frame + 1
-    with (
-        frame_progress("backward", total, done) as show_progress,
-        stopping_between_frames() as stop_if_asked,
-    ):
-
-        def watch(count: int, result: StepResult) -> None:
-            show_progress(count, result)
-            stop_if_asked()
-
-        try:
-            follow_backward(frames, session, masks, store, first=writer.first, watch=watch)
-        except (StremnError, KeyboardInterrupt):
-            say("--resume goes on with the backward pass from there.")
-            raise
-    return store
-
-
-def _refuse_live(frames: FrameSource) -> None:
-    from stremn.media.results import ADAPTED
-
-    if frames.live:
-        raise StremnError(
-            f"--adapt does not work on a live source ({frames.label}), because training takes "
-            f"minutes. Record a short video, adapt to it, and give its {ADAPTED} as --model."
-        )
 
 
 def _first_given(frames: FrameSource, source: str, masks: GivenMasks) -> Frame:
@@ -245,45 +202,49 @@ def _write_preview(frame: Frame, mask_of: MaskOf, out: Path) -> None:
 
 
 def _adapted(
-    model: str,
-    frame: Frame,
-    mask_of: MaskOf,
+    model: VideoModel,
+    frames: FrameSource,
+    source: str,
+    masks: GivenMasks,
     steps: int,
     writer: ResultWriter,
-    options: SessionOptions,
-) -> Path:
-    """Adapt the model to a frame's given objects; a resumed run uses its earlier weights.
+    asked: Asked,
+) -> OwnModel:
+    """Adapt the model to the objects given first; a resumed run uses its earlier weights.
 
     A session is opened first, so that a wrong option is found before training.
     """
     from stremn.media.results import ADAPTED
+    from stremn.segmentation.opening import OwnModel
 
     path = writer.out / ADAPTED
     if writer.written and path.is_file():
-        return path
-    from stremn.networks.pretrained import load_model
-    from stremn.segmentation.sessions import SegmentationSession
+        return OwnModel(str(path))
+    if frames.live:
+        raise StremnError(
+            f"--adapt does not work on a live source ({frames.label}), because training takes "
+            f"minutes. Record a short video, adapt to it, and give its {ADAPTED} as --model."
+        )
     from stremn.training.segmentation.adaptation import adapt
 
-    pretrained, device = load_model(model), options.device
-    SegmentationSession.from_pretrained(pretrained, device=device, **options.of_session())
-    mask = mask_of(frame)
+    model.open(asked)
+    first = _first_given(frames, source, masks)
+    mask = masks(first)
     assert mask is not None  # `masks_for` requires one
     with step_progress("adapting") as watch:
         adapted = adapt(
-            pretrained, frame.image, mask.labels, steps=steps, device=device, watch=watch
+            model.pretrained(),
+            first.image,
+            mask.labels,
+            steps=steps,
+            device=asked.device,
+            watch=watch,
         )
     adapted.save(path)
-    return path
+    return OwnModel(str(path))
 
 
-def _session(state: Path | None, model: str, options: SessionOptions) -> SegmentationSession:
+def _session(state: Path | None, model: VideoModel, asked: Asked) -> Session:
     """Load the saved state, or open a new session."""
-    from stremn.segmentation.sessions import SegmentationSession
-
     with console.status("loading the model"):
-        if state is not None:
-            return SegmentationSession.load(state, model, device=options.device)
-        return SegmentationSession.from_pretrained(
-            model, device=options.device, **options.of_session()
-        )
+        return model.open(asked) if state is None else model.resume(state, asked)

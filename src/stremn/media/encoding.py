@@ -1,59 +1,59 @@
 """Video files out, encoded through PyAV; parts of one video are joined without encoding again."""
 
 import heapq
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from operator import itemgetter
 from pathlib import Path
-from typing import cast
 
 import av
-import cv2
 import numpy as np
 
 from stremn.core.atomic_files import check_target, replacing, writing
 from stremn.errors import StremnError
+from stremn.media.codecs import H264, Pixels, VideoCodec
 from stremn.media.frames import SQUARE, Picture
 from stremn.media.sound import Sound, Timed, sound_packets
 
-_QUALITY: dict[str, object] = {"crf": "18", "preset": "veryfast", "bf": "0"}
-_FORMAT = "yuv420p"
 _TICK = Fraction(1, 90_000)  # seconds: what MP4 counts times in
 
 
 class VideoPart:
-    """An H.264 video file that is written frame by frame (MPEG-4 where H.264 is not built in)."""
+    """A video file that is written frame by frame."""
 
     def __init__(
         self,
         path: Path,
         rate: Fraction,
         size: tuple[int, int],
+        codec: VideoCodec | None = None,
         pixel_aspect: Fraction = SQUARE,
     ) -> None:
+        """Begin a file of (height, width) pictures; without a codec it is H.264 in MP4."""
         height, width = size
         self.path = path
-        self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 wants even sides
-        self._odd = height % 2 or width % 2
+        self._codec = codec or H264()
+        odd = (height % 2, width % 2) if self._codec.even else (0, 0)
+        self._padding = ((0, odd[0]), (0, odd[1]), (0, 0))
+        self._odd = any(odd)
         check_target(path)
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         with writing(path):
-            self._container = av.open(str(path), "w")
-            stream = cast(av.VideoStream, self._container.add_stream(codec, rate=rate))
-            stream.width, stream.height = width + width % 2, height + height % 2
-            stream.pix_fmt = _FORMAT
+            options = {"fflags": "bitexact"}  # no random numbers in the file
+            self._container = av.open(str(path), "w", self._codec.container, options)
+            self._stream = self._codec.add_stream(self._container, rate)
+            self._stream.width, self._stream.height = width + odd[1], height + odd[0]
             if pixel_aspect != SQUARE:
-                stream.codec_context.sample_aspect_ratio = pixel_aspect
-            stream.options = dict(_QUALITY) if codec == "libx264" else {}
-            self._stream = stream
+                self._stream.codec_context.sample_aspect_ratio = pixel_aspect
+            self._codec.mark(self._stream)
 
-    def add(self, image: Picture) -> None:
+    def add(self, image: Pixels) -> None:
         """Encode one more frame."""
         if self._odd:
             image = np.pad(image, self._padding, mode="edge")
         with writing(self.path):
-            for packet in self._stream.encode(encoder_frame(image)):
+            for packet in self._stream.encode(self._codec.frame(image)):
                 self._container.mux(packet)
 
     def close(self) -> None:
@@ -62,21 +62,6 @@ class VideoPart:
             for packet in self._stream.encode():
                 self._container.mux(packet)
             self._container.close()
-
-
-def encoder_frame(image: Picture) -> av.VideoFrame:
-    """Return an image of even sides as the encoder takes it.
-
-    OpenCV converts the colors in a quarter of the time that FFmpeg's scaler takes. The encoder also
-    looks at the bytes beside the picture, which are whatever the memory held; here they are 0, so
-    that the same pictures always give the same file.
-    """
-    planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
-    frame = av.VideoFrame.from_ndarray(planes, format=_FORMAT)
-    for plane in frame.planes:
-        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
-        rows[:, plane.width :] = 0
-    return frame
 
 
 def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None:
@@ -98,9 +83,22 @@ def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None
 
 
 def join_videos(
-    parts: Sequence[Path], path: Path, times: Iterable[float], sound: Sound | None = None
+    parts: Sequence[Path],
+    path: Path,
+    codec: VideoCodec | None = None,
+    *,
+    times: Iterable[float] | None = None,
+    sound: Sound | None = None,
 ) -> None:
-    """Join videos of one encoder, one after the other, without encoding them again.
+    """Join videos of one codec (H.264 if none is given), in order, without encoding them again.
+
+    Args:
+        parts: the videos, one or more.
+        path: the file to write.
+        codec: of the videos.
+        times: when each frame is shown, in seconds, growing; frames beyond them are left out.
+            None is one after the other, at the rate of the first part.
+        sound: what is heard; its start is heard at the first frame. None is silence.
 
     Args:
         parts: the videos, one or more.
@@ -111,16 +109,23 @@ def join_videos(
     Raises:
         StremnError: a part is not whole, no permission, disk full.
     """
+    codec = codec or H264()
+    options = {"fflags": "bitexact"}
+    options |= {"movflags": "faststart"} if codec.container in ("mp4", "mov") else {}
     with (
         _whole_parts(path),
         replacing(path) as beside,
-        av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined,
+        av.open(str(beside), "w", format=codec.container, options=options) as joined,
     ):
-        with av.open(str(parts[0]), format="mp4") as container:
-            stream = joined.add_stream_from_template(container.streams.video[0])
+        with av.open(str(parts[0]), format=codec.container) as container:
+            source = container.streams.video[0]
+            rate = source.average_rate or Fraction(25)
+            stream = joined.add_stream_from_template(source)
             stream.time_base = _TICK
+            codec.mark(stream)
+        shown = (index / rate for index in itertools.count()) if times is None else times
         with sound_packets(sound, joined) as heard:
-            seen = _pictures(parts, times, stream)
+            seen = _pictures(parts, shown, stream, codec)
             for _, packet in heapq.merge(seen, heard, key=itemgetter(0)):
                 joined.mux(packet)
 
@@ -137,14 +142,17 @@ def _whole_parts(path: Path) -> Iterator[None]:
 
 
 def _pictures(
-    parts: Iterable[Path], times: Iterable[float], stream: av.VideoStream
+    parts: Iterable[Path],
+    times: Iterable[float | Fraction],
+    stream: av.VideoStream,
+    codec: VideoCodec,
 ) -> Iterator[Timed]:
     """Yield the packets of all parts, each shown at its time, the first at 0."""
     remaining = iter(times)
-    first: float | None = None
+    first: float | Fraction | None = None
     tick = -1
     for part in parts:
-        with av.open(str(part), format="mp4") as container:
+        with av.open(str(part), format=codec.container) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.dts is None or packet.pts is None:  # the mark of the end
                     continue
@@ -158,4 +166,4 @@ def _pictures(
                 packet.pts = packet.dts = tick
                 packet.duration = length
                 packet.stream = stream
-                yield time - first, packet
+                yield float(time - first), packet

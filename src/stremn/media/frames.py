@@ -29,12 +29,19 @@ class Frame:
     """One frame of a video: its index from 0, its name (file stem or five digits), its RGB.
 
     time: seconds from the video's first frame, as the file says; None where it says nothing.
+    file_name: of the image that it was read from; None if it is of a video.
     """
 
     index: int
     name: str
     image: Picture
     time: float | None = None
+    file_name: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The image's file name; for a frame of a video that of its mask."""
+        return self.file_name or f"{self.name}.png"
 
 
 class Recording(Protocol):
@@ -78,6 +85,7 @@ class FrameSource:
         size: (height, width) in pixels after rotation; (0, 0) if no frame is left after `start`.
         count: frames from the very first one, as far as the input says; None if unknown.
         names: the name of each frame where they are known beforehand (images), else None.
+        files: the file name of each, where they are images.
         start: index of the first frame that is given out.
         stop: index of the first frame that is no longer given out; None: all are.
         live: it goes on by itself, as cameras and addresses do.
@@ -94,6 +102,7 @@ class FrameSource:
         fps: float | int | None = None,
         count: int | None = None,
         names: tuple[str, ...] | None = None,
+        files: tuple[str, ...] | None = None,
         start: int = 0,
         live: bool = False,
         recording: Recording | None = None,
@@ -109,6 +118,7 @@ class FrameSource:
         self.fps = fps
         self.count = count
         self.names = names
+        self.files = files
         self.start = start
         self._images = images
         self._first = next(images, None)
@@ -128,7 +138,8 @@ class FrameSource:
         return self._frame(self.start, self._first)
 
     def _frame(self, index: int, shot: Shot) -> Frame:
-        return Frame(index, self.name(index), shot.image, shot.time)
+        file = None if self.files is None else self.files[index]
+        return Frame(index, self.name(index), shot.image, shot.time, file)
 
     def name(self, index: int) -> str:
         """Name of the frame at `index`."""

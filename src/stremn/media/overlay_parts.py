@@ -1,55 +1,56 @@
-"""The overlay of a run that may be interrupted: encoded in parts, joined without encoding again."""
+"""A video of a run that may be interrupted: encoded in parts, joined without encoding again."""
 
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
+from stremn.media.codecs import H264, Pixels, VideoCodec
 from stremn.media.encoding import VideoPart, join_videos
-from stremn.media.files import iterate_rows
-from stremn.media.frames import SQUARE, Picture
-from stremn.media.pace import Pace
+from stremn.media.frames import SQUARE
 from stremn.media.sound import Sound
 
 PATTERN = "overlay-*.mp4"
 
 
 class OverlayParts:
-    """A video in numbered parts, `overlay-INDEX.mp4`, in one folder.
+    """A video in numbered parts, `STEM-INDEX.mp4`, in one folder.
 
     A part begins with the first picture after the part before was closed. Runs that close their
     parts after the same frames give the same video, however often they were interrupted.
     """
 
     def __init__(
-        self, folder: Path, pace: Pace, pixel_aspect: Fraction = SQUARE, sound: Path | None = None
+        self,
+        folder: Path,
+        rate: Fraction,
+        *,
+        stem: str = "overlay",
+        codec: VideoCodec | None = None,
+        pixel_aspect: Fraction = SQUARE,
     ) -> None:
         """Go on in a folder.
 
         Args:
-            folder: where the parts are.
-            pace: which frames are shown, and when.
+            folder: of the parts.
+            rate: frames per second.
+            stem: how the parts' names begin.
+            codec: of the parts; None is H.264.
             pixel_aspect: width of a pixel by its height.
-            sound: the video whose sound is heard; None is silence.
         """
         self._folder = folder
-        self._pace = pace
+        self._rate = rate
+        self._stem = stem
+        self._codec = codec or H264()
         self._pixel_aspect = pixel_aspect
-        self._sound = sound
         self._part: VideoPart | None = None
 
-    def shows(self, index: int) -> bool:
-        """Whether the overlay has a frame of the video."""
-        return self._pace.shows(index)
-
-    def add(self, index: int, picture: Picture) -> None:
+    def add(self, index: int, picture: Pixels) -> None:
         """Add the picture of a frame; raises StremnError if it cannot be written."""
         if self._part is None:
-            path = self._folder / f"overlay-{index:09d}.mp4"
+            path = self._folder / f"{self._stem}-{index:09d}{self._codec.suffix}"
             height, width = picture.shape[:2]
             size = height, width
-            self._part = VideoPart(path, self._pace.encoded, size, self._pixel_aspect)
+            self._part = VideoPart(path, self._rate, size, self._codec, self._pixel_aspect)
         self._part.add(picture)
 
     def close_part(self) -> None:
@@ -64,41 +65,29 @@ class OverlayParts:
             if _first_frame(part) >= index:
                 part.unlink()
 
-    def join(self, path: Path, rows: Path, end: int) -> None:
+    def join(
+        self,
+        path: Path,
+        end: int,
+        *,
+        times: Iterable[float] | None = None,
+        sound: Sound | None = None,
+    ) -> None:
         """Join the parts that begin before frame `end`; without any, write nothing.
 
-        Args:
-            path: the video to write.
-            rows: a file with a row for every frame of the run, which has its time if it has one.
-            end: index of the first frame that is not written yet.
+        `times` and `sound` are those of `join_videos`.
 
         Raises:
             StremnError: a part is not whole, no permission, disk full.
         """
         parts = [part for part in self.paths() if _first_frame(part) < end]
-        if not parts:
-            return
-        sound = None
-        if self._sound is not None:
-            start, last = self._span(rows)
-            sound = Sound(self._sound, start, last + 1 / self._pace.rate)
-        shown = (row for row in iterate_rows(rows) if self.shows(row["frame"]))
-        join_videos(parts, path, map(self._time, shown), sound)
-
-    def _span(self, rows: Path) -> tuple[float, float]:
-        """Return the times of the first frame and of the last."""
-        all_rows = iterate_rows(rows)
-        first = next(all_rows)
-        last = deque(all_rows, maxlen=1) or [first]
-        return self._time(first), self._time(last[0])
-
-    def _time(self, row: Mapping[str, Any]) -> float:
-        return float(row["time"]) if "time" in row else self._pace.time(row["frame"])
+        if parts:
+            join_videos(parts, path, self._codec, times=times, sound=sound)
 
     def paths(self) -> list[Path]:
         """Return the parts in order."""
-        return sorted(self._folder.glob(PATTERN))
+        return sorted(self._folder.glob(f"{self._stem}-*{self._codec.suffix}"))
 
 
 def _first_frame(part: Path) -> int:
-    return int(part.stem.split("-")[1])
+    return int(part.stem.rpartition("-")[2])

@@ -51,6 +51,11 @@ class Pace:
         """The overlay's rate as files have it."""
         return Fraction(self.shown).limit_denominator(1001)
 
+    @property
+    def video_rate(self) -> Fraction:
+        """The rate of the video as files have it."""
+        return Fraction(self.rate).limit_denominator(1001)
+
     def shows(self, index: int) -> bool:
         """Whether the overlay has the frame `index` of the video."""
         place, share = index - self.first, self.shown / self.rate

@@ -8,7 +8,7 @@ In the output folder:
   continued gives the same file as one that was not interrupted.
 - `memory.json`: a JSON array, one row a line, valid after every frame.
 - `objects.csv`: where each object is in each frame (`stremn.media.presence`).
-- `probabilities/NAME.npz` and `objects.json` (COCO) if asked for.
+- `probabilities/NAME.npz` and the formats of `stremn.media.formats`, if asked for.
 - `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
 - `.resume/`: what `existing="resume"` needs; the parts are removed when the run is finished.
 """
@@ -16,7 +16,7 @@ In the output folder:
 import io
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,12 +27,15 @@ from jaxtyping import Float
 
 from stremn.core.atomic_files import FolderLock, remove_leftovers, sync
 from stremn.errors import StremnError
-from stremn.media.coco import coco_row, write_coco
 from stremn.media.drawing import OverlayStyle
 from stremn.media.files import JsonRows, make_folder, write_whole, writing
+from stremn.media.formats.base import Format
+from stremn.media.formats.choosing import file_patterns
+from stremn.media.formats.open_formats import OpenFormats, folders_of, output_of
 from stremn.media.frames import SQUARE, Frame
 from stremn.media.masks import Labels, write_mask
-from stremn.media.overlay_parts import PATTERN, OverlayParts
+from stremn.media.overlay_parts import PATTERN
+from stremn.media.overlays import Overlay
 from stremn.media.pace import Pace
 from stremn.media.pictures import opened_picture
 from stremn.media.presence import PresenceTable
@@ -43,6 +46,7 @@ from stremn.media.run_folder import (
     Progress,
     as_json,
     earlier_run,
+    formats_of,
     refuse_link,
     remove_run,
     state_name,
@@ -50,6 +54,7 @@ from stremn.media.run_folder import (
 
 logger = logging.getLogger(__name__)
 
+_FORMATS = "formats"
 ADAPTED = "adapted.safetensors"
 """Weights adapted to a run's objects, in its folder; other runs may take them as their model."""
 
@@ -104,7 +109,7 @@ class ResultWriter:
         existing: Existing = "refuse",
         checkpoint_every: int = 250,
         probabilities: bool = False,
-        coco: bool = False,
+        formats: Sequence[Format] = (),
         style: OverlayStyle | None = None,
         first: int = 0,
         overlay_fps: float | None = None,
@@ -120,7 +125,7 @@ class ResultWriter:
             existing: what to do with an earlier run in `out`: refuse, resume it, or replace it.
             checkpoint_every: frames between two points that a run can be resumed from.
             probabilities: write `probabilities/NAME.npz` (float16).
-            coco: write `objects.json` in COCO form with run lengths.
+            formats: what else is written, for other programs.
             style: how the overlay looks; None is the usual one.
             first: index of the run's first frame in its video.
             overlay_fps: frames a second of the overlay, at most `fps`; None is as many as that.
@@ -134,7 +139,9 @@ class ResultWriter:
         self.first = first
         self._every = checkpoint_every
         self._style = style or OverlayStyle()
-        kept = {"probabilities": probabilities, "coco": coco, **self._style.settings()}
+        self._formats = tuple(formats)
+        kept = {"probabilities": probabilities, **self._style.settings()}
+        kept |= {"formats": [chosen.name for chosen in formats]} if formats else {}
         kept |= {"first": first} if first else {}
         kept |= {"fps": overlay_fps} if overlay_fps is not None else {}
         pace = Pace.of(fps, overlay_fps, first)
@@ -144,7 +151,8 @@ class ResultWriter:
         self._unsynced: list[Path] = []
         make_folder(out)
         self._lock = FolderLock(out)
-        for folder in (out / "masks", out / "probabilities", self._resume):
+        written = (folder for chosen in self._formats for folder in folders_of(chosen, out))
+        for folder in (out / "masks", out / "probabilities", self._resume, *written):
             refuse_link(folder)
             remove_leftovers(folder)
         remove_leftovers(out)
@@ -156,16 +164,18 @@ class ResultWriter:
         self.state_path = self._resume / resumed.state if resumed and resumed.state else None
         self.read_from = self.next_frame - done % checkpoint_every
         if existing == "replace":
-            remove_run(out)
+            remove_run(out, file_patterns(formats_of(out)))
         for folder in (out / "masks", self._resume):
             make_folder(folder)
         if probabilities:
             make_folder(out / "probabilities")
         self._memory = JsonRows(out / ROWS, keep=done)
-        self._coco = JsonRows(self._resume / "objects.json", keep=done) if coco else None
         self._table = PresenceTable(out / TABLE, before=self.next_frame if done else 0)
-        self._overlay = OverlayParts(self._resume, pace, pixel_aspect, sound)
+        self._overlay = Overlay(self._resume, pace, pixel_aspect, sound)
         self._overlay.remove_from(self.next_frame)
+        work = self._resume / _FORMATS
+        opened = () if self.finished else self._formats
+        self._others = OpenFormats(opened, out, work, done, pace.video_rate)
         self._closed = False
         self._redrawn = self.read_from
         if not done:
@@ -190,18 +200,18 @@ class ResultWriter:
             "overlay": "overlay.mp4",
             "soft masks": "probabilities",
             "table": TABLE,
-            "COCO": "objects.json",
             "weights": ADAPTED,
             "memory": ROWS,
             "strip": "memory.png",
         }
         found = {kind: self.out / name for kind, name in kinds.items()}
+        found |= {chosen.name: output_of(chosen, self.out) for chosen in self._formats}
         return {kind: path for kind, path in found.items() if path.exists()}
 
     @property
     def keeps_probabilities(self) -> bool:
         """Whether results should carry probabilities."""
-        return self._keep_probabilities
+        return self._keep_probabilities or any(chosen.soft for chosen in self._formats)
 
     # ------------------------------------------------------------ frame by frame
 
@@ -224,8 +234,7 @@ class ResultWriter:
             self._write_probabilities(result)
         self._draw(frame, result.labels)
         self._table.add(frame, result.labels, result.ids, result.confidences)
-        if self._coco is not None:
-            self._coco.append(coco_row(frame, result.labels))
+        self._others.write(result)
         time = {} if frame.time is None else {"time": round(frame.time, 6)}
         self._memory.append({"frame": frame.index, "name": frame.name, **time, **result.memory})
 
@@ -284,6 +293,7 @@ class ResultWriter:
             StremnError: no permission, disk full; the checkpoint before stays in force.
         """
         self._overlay.close_part()
+        self._unsynced.extend(self._others.checkpoint())
         self._sync()
         frames = self._memory.count
         name = state_name(frames)
@@ -319,14 +329,15 @@ class ResultWriter:
         for pattern in ("state-*", PATTERN, "strip.npz"):
             for path in self._resume.glob(pattern):
                 path.unlink(missing_ok=True)
-        shutil.rmtree(self._resume / "backward", ignore_errors=True)
+        for folder in (_FORMATS, "backward"):
+            shutil.rmtree(self._resume / folder, ignore_errors=True)
 
     def _sync(self) -> None:
         """Bring to the disk what was written since the last time; a power cut then takes no part.
 
         Single frames are not waited for: that would take longer than segmenting them.
         """
-        kept = [self.out / ROWS, self.out / TABLE, self._resume / "objects.json"]
+        kept = [self.out / ROWS, self.out / TABLE]
         sync([*self._unsynced, *self._overlay.paths(), *kept])
         self._unsynced.clear()
 
@@ -343,15 +354,12 @@ class ResultWriter:
     def _close_files(self) -> None:
         self._memory.close()
         self._table.close()
-        if self._coco is not None:
-            self._coco.close()
         if self.finished:
             return
         self._overlay.close_part()
         end = self.first + self._memory.count
         self._overlay.join(self.out / "overlay.mp4", self.out / ROWS, end)
-        if self._coco is not None:
-            write_coco(self._resume / "objects.json", self.out / "objects.json")
+        self._others.close()
 
     def __enter__(self) -> Self:
         return self

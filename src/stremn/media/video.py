@@ -150,6 +150,7 @@ def _open_images(paths: list[Path], label: str, start: int) -> FrameSource:
         label=label,
         count=len(paths),
         names=tuple(by_name),
+        files=tuple(path.name for path in paths),
         start=start,
         recording=stored,
     )

@@ -21,10 +21,10 @@ from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import GivenMasks
 from stremn.media.masks import LabelMap
 from stremn.media.overlap import ReadAhead
+from stremn.segmentation.opening import Session
 from stremn.segmentation.pass_store import Kept, PassStore
 from stremn.segmentation.passes import SessionPass
 from stremn.segmentation.reports import MemoryReport, StepResult, label_map_of
-from stremn.segmentation.sessions import SegmentationSession
 
 FOLDER = "backward"
 """Of the backward pass, in a run's `.resume`."""
@@ -35,7 +35,7 @@ LEAST_CERTAINTY = 1e-3
 
 def follow_backward(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: Session,
     given: GivenMasks,
     store: PassStore,
     *,
@@ -86,7 +86,7 @@ class BothWays:
 
     def __init__(
         self,
-        session: SegmentationSession,
+        session: Session,
         given: GivenMasks,
         store: PassStore,
         *,
@@ -151,10 +151,9 @@ class BothWays:
 
     def _backward_alone(self, frame: Frame) -> StepResult:
         kept = self._store.read(frame.index)
-        size = self._session.working_size(frame.image)
         shares = _with_background(kept.shares)
-        labels = label_map_of(size.outward(shares), kept.ids)
-        return StepResult(frame.index, labels, kept.ids, kept.memory, shares, size)
+        labels = label_map_of(kept.size.outward(shares), kept.ids)
+        return StepResult(frame.index, labels, kept.ids, kept.memory, shares, kept.size)
 
 
 def joined(forward: StepResult, backward: Kept, met: Mapping[int, int]) -> StepResult:

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 
 from stremn.errors import StremnError
 from stremn.media.files import make_folder, write_whole, writing
+from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.reports import MemoryReport, ObjectMemory, Replacement, StepResult
 
 _STEPS = 255
@@ -32,11 +33,13 @@ class Kept:
         given: for each object the number of its given frame that the pass met last.
         shares: probability of each of these objects, in their order.
         memory: what the memory held after the frame.
+        size: at which the probabilities are.
     """
 
     given: Mapping[int, int]
     shares: Float[np.ndarray, "o h w"]
     memory: MemoryReport
+    size: WorkingSize
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -46,7 +49,8 @@ class Kept:
     @classmethod
     def of(cls, result: StepResult, given: Mapping[int, int]) -> Self:
         """Return what is to be kept of a result."""
-        return cls({item: given[item] for item in result.ids}, result.shares[1:], result.memory)
+        met = {item: given[item] for item in result.ids}
+        return cls(met, result.shares[1:], result.memory, result.size)
 
 
 class PassStore:
@@ -91,7 +95,8 @@ class PassStore:
             ids=np.array(list(kept.given), np.int64),
             given=np.array(list(kept.given.values()), np.int64),
             shares=np.rint(kept.shares * _STEPS).astype(np.uint8),
-            memory=np.frombuffer(json.dumps(asdict(kept.memory)).encode(), np.uint8),
+            memory=_bytes(asdict(kept.memory)),
+            size=_bytes(asdict(kept.size)),
         )
         write_whole(self._frame(frame), content.getvalue(), durable=False)
 
@@ -107,6 +112,7 @@ class PassStore:
                 given = dict(zip(kept["ids"].tolist(), kept["given"].tolist(), strict=True))
                 shares = kept["shares"].astype(np.float32) / _STEPS
                 memory = _report(json.loads(kept["memory"].tobytes()))
+                size = _size(json.loads(kept["size"].tobytes()))
             if shares.ndim != 3 or len(shares) != len(given):
                 raise ValueError(f"its probabilities have the shape {shares.shape}")
         except Exception as error:  # a damaged zip raises many kinds
@@ -114,7 +120,7 @@ class PassStore:
                 f"{path} of the backward pass is gone or damaged ({error}). Use --overwrite to "
                 "start again."
             ) from error
-        return Kept(given, shares, memory)
+        return Kept(given, shares, memory, size)
 
     def checkpoint(
         self, frame: int, save_state: Callable[[Path], object], *, complete: bool = False
@@ -144,6 +150,16 @@ class PassStore:
 
     def _state(self, frame: int) -> Path:
         return self._folder / f"state-{frame:09d}.safetensors"
+
+
+def _bytes(values: dict[str, Any]) -> Integer[np.ndarray, " n"]:
+    return np.frombuffer(json.dumps(values).encode(), np.uint8)
+
+
+def _size(values: dict[str, Any]) -> WorkingSize:
+    """Return a working size from its JSON values."""
+    pairs = {key: tuple(values[key]) for key in ("inner", "padded")}
+    return WorkingSize(**(values | pairs))
 
 
 def _report(values: dict[str, Any]) -> MemoryReport:

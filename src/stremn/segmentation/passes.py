@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
 from stremn.media.frames import Frame
 from stremn.media.masks import LabelMap
+from stremn.segmentation.opening import Session
 from stremn.segmentation.reports import MemoryReport, StepResult
-from stremn.segmentation.sessions import SegmentationSession
 
 
+@runtime_checkable
 class Pass(Protocol):
     """Goes through a video frame by frame."""
 
@@ -43,7 +44,7 @@ class Pass(Protocol):
 class SessionPass:
     """A session that begins at frame `first` and goes forward, or with `step` -1 backward."""
 
-    def __init__(self, session: SegmentationSession, first: int = 0, step: int = 1) -> None:
+    def __init__(self, session: Session, first: int = 0, step: int = 1) -> None:
         self._session = session
         self._first = first
         self._step = step

@@ -12,9 +12,9 @@ from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import MaskOf
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
+from stremn.segmentation.opening import Session
 from stremn.segmentation.passes import Pass, SessionPass
 from stremn.segmentation.reports import StepResult
-from stremn.segmentation.sessions import SegmentationSession
 from stremn.segmentation.strip import MemoryStrip
 
 Watcher = Callable[[int, StepResult], None]
@@ -43,7 +43,7 @@ class Summary:
 
 def segment_video(
     frames: FrameSource,
-    session: SegmentationSession | Pass,
+    session: Session | Pass,
     mask_of: MaskOf,
     writer: ResultWriter,
     *,
@@ -67,9 +67,7 @@ def segment_video(
             machine's memory is used up.
     """
     began, first = time.perf_counter(), writer.next_frame
-    passing = session
-    if isinstance(passing, SegmentationSession):
-        passing = SessionPass(passing, writer.first)
+    passing = session if isinstance(session, Pass) else SessionPass(session, writer.first)
     if limit is not None and limit <= first:
         return Summary(0, 0.0, passing.memory_bytes)
     strip = MemoryStrip.restored(writer.out, passing.memory)

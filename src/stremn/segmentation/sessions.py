@@ -150,7 +150,7 @@ class SegmentationSession:
                 "step(frame, mask)."
             )
         self._frame_size = size_of(image, self._frame_size, self.frame + 1)
-        size = self.working_size(image)
+        size = WorkingSize.of(image.shape[0], image.shape[1], self.size, self.model.margins)
         pixels = self.as_tensor(size.inward_image(image))
         query = self._fast.encode_query(size.paint_margins(pixels))
         probabilities, layers = self._recall(query, size)
@@ -231,10 +231,6 @@ class SegmentationSession:
     def memory_bytes(self) -> int:
         """Bytes of the memory of all objects."""
         return 0 if self.track is None else self.track.state.nbytes
-
-    def working_size(self, image: UInt8[np.ndarray, "height width 3"]) -> WorkingSize:
-        """Return the size at which the network sees a frame."""
-        return WorkingSize.of(image.shape[0], image.shape[1], self.size, self.model.margins)
 
     def as_tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
         """Return a frame of the working size as the network takes it, in [0, 1]."""
