@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stremn.media.results import ResultWriter
     from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
     from stremn.segmentation.passes import Pass
-    from stremn.segmentation.pipeline import Summary
+    from stremn.segmentation.pipeline import RunSummary
     from stremn.segmentation.reports import StepResult
 
 PREVIEW = "preview.png"
@@ -122,7 +122,7 @@ def run(
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
-) -> Summary:
+) -> RunSummary:
     """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
@@ -166,10 +166,11 @@ def _tell_left_out(start: int, first: int) -> None:
 def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
     """Raise StremnError if a format cannot hold the objects that are given first."""
     from stremn.media.formats.open_formats import check_formats
+    from stremn.media.masks import LabelMap
 
     first = frames.peek()
     mask = mask_of(first)
-    ids = frozenset(() if mask is None else mask.ids)
+    ids = frozenset(mask.ids if isinstance(mask, LabelMap) else ())
     check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
 
 
@@ -192,12 +193,12 @@ def _write_preview(frame: Frame, mask_of: MaskOf, out: Path) -> None:
     from PIL import Image
 
     from stremn.core.atomic_files import replacing
+    from stremn.media.given import first_mask
     from stremn.media.masks import overlay
 
-    mask = mask_of(frame)
-    assert mask is not None  # `masks_for` requires one
+    shown = overlay(frame.image, first_mask(mask_of, frame).labels)
     with replacing(out / PREVIEW) as temporary:
-        Image.fromarray(overlay(frame.image, mask.labels)).save(temporary)
+        Image.fromarray(shown).save(temporary)
     say(f"Preview of the given objects: {out / PREVIEW}")
 
 
@@ -225,12 +226,12 @@ def _adapted(
             f"--adapt does not work on a live source ({frames.label}), because training takes "
             f"minutes. Record a short video, adapt to it, and give its {ADAPTED} as --model."
         )
+    from stremn.media.given import first_mask
     from stremn.training.segmentation.adaptation import adapt
 
     model.open(asked)
     first = _first_given(frames, source, masks)
-    mask = masks(first)
-    assert mask is not None  # `masks_for` requires one
+    mask = first_mask(masks, first)
     with step_progress("adapting") as watch:
         adapted = adapt(
             model.pretrained(),

@@ -5,22 +5,43 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from stremn.errors import StremnError
-from stremn.media.finding import Click, MaskFinder, grab_cut
+from stremn.media.finding import Click, MaskFinder, check_place, grab_cut
 from stremn.media.frames import Frame, FrameSource
 from stremn.media.mask_check import diagnose
 from stremn.media.mask_sets import MaskSet, open_masks
-from stremn.media.masks import LabelMap
-from stremn.media.object_prompts import ObjectPrompt, find_objects, parse_object
+from stremn.media.masks import LabelMap, Labels, label_map
+from stremn.media.object_prompts import (
+    ObjectPrompt,
+    find_objects,
+    nothing_to_correct,
+    parse_object,
+)
 from stremn.media.prompts import parse_box, parse_points
 from stremn.media.ranges import frame_of
 
 logger = logging.getLogger(__name__)
 
-MaskOf = Callable[[Frame], LabelMap | None]
-"""The mask given for a frame, or None."""
+Correction = Callable[[Labels], LabelMap | None]
+"""From what was segmented in a frame to the masks that its prompts make of it, if any."""
+
+MaskOf = Callable[[Frame], LabelMap | Correction | None]
+"""What is given for a frame: a mask, a correction of what is segmented in it, or nothing.
+
+For the first frame that has something, that is a mask.
+"""
+
+
+def first_mask(mask_of: MaskOf, frame: Frame) -> LabelMap:
+    """Return the mask given for the first frame that has one."""
+    mask = mask_of(frame)
+    assert isinstance(mask, LabelMap)  # `masks_for` sees to that
+    return mask
 
 
 @dataclass(frozen=True)
@@ -35,8 +56,8 @@ class GivenMasks:
     frames: tuple[int, ...]
     mask_of: MaskOf
 
-    def __call__(self, frame: Frame) -> LabelMap | None:
-        """Return the mask given for a frame, or None."""
+    def __call__(self, frame: Frame) -> LabelMap | Correction | None:
+        """Return what is given for a frame, or None."""
         return self.mask_of(frame)
 
 
@@ -55,7 +76,8 @@ def masks_for(
 
     Masks of frames that are not read (before `frames.start`, from `frames.stop` on) are left out.
     A mask of the first frame that is read is found at once, and the first mask file is read at
-    once: a mistake in it comes out before anything is computed.
+    once: a mistake in it comes out before anything is computed. Points of a later frame correct
+    what was segmented there; where they find nothing, that stays, with a warning.
 
     Args:
         frames: the video, from the first frame that is wanted on, not iterated yet.
@@ -83,14 +105,10 @@ def masks_for(
         raise StremnError(
             f"Say which object to follow in one way; got {' and '.join(given)} together."
         )
-    if exclude is not None and (mask is not None or not given):
-        raise StremnError("--exclude goes with --box or --click.")
     first = frames.start if at is None else frame_of(frames, at, "--at")
+    prompts = parse_prompts(box, click, exclude, objects, frames, first)
     files = None if mask is None else _masks_in(frames, mask, first, at)
-    prompts = [parse_object(text, frames) for text in objects]
-    if box is not None or click is not None:
-        prompts.insert(0, _short_form(box, click, exclude, first))
-    _check_prompts(frames, prompts)
+    check_prompts(frames, prompts, known=files is not None)
     known = {*(files.frames if files is not None else ()), *(prompt.at for prompt in prompts)}
     there = tuple(sorted(index for index in known if _is_read(frames, index)))
     if not there:
@@ -119,26 +137,27 @@ def _span(frames: FrameSource) -> str:
     return f"{frames.start} {end}"
 
 
-def _checked(
-    frames: FrameSource,
-    there: tuple[int, ...],
-    files: MaskSet | None,
-    prompts: Sequence[ObjectPrompt],
-    find: MaskFinder,
-) -> GivenMasks:
-    """Return the masks of the frames `there`; what can be known of the first, is known now."""
+def parse_prompts(
+    box: str | None,
+    click: str | None,
+    exclude: str | None,
+    objects: Sequence[str],
+    frames: FrameSource | None = None,
+    first: int = 0,
+) -> list[ObjectPrompt]:
+    """Read prompts as the command line takes them; see `masks_for`.
 
-    def mask_of(frame: Frame) -> LabelMap | None:
-        begun = files.at(frame.index) if files is not None else None
-        here = [prompt for prompt in prompts if prompt.at == frame.index]
-        return find_objects(frame.image, here, begun, find) if here else begun
+    `frames` is as in `parse_object`; `first` is the frame of box and clicks.
 
-    if there[0] != frames.start:
-        if files is not None and there[0] in files.frames:
-            files.at(there[0])
-        return GivenMasks(there, mask_of)
-    first = mask_of(frames.peek())
-    return GivenMasks(there, lambda frame: first if frame.index == there[0] else mask_of(frame))
+    Raises:
+        StremnError: a text that is none, or `exclude` alone.
+    """
+    if exclude is not None and box is None and click is None:
+        raise StremnError("--exclude goes with --box or --click.")
+    prompts = [parse_object(text, frames) for text in objects]
+    if box is not None or click is not None:
+        prompts.insert(0, _short_form(box, click, exclude, first))
+    return prompts
 
 
 def _short_form(box: str | None, click: str | None, exclude: str | None, at: int) -> ObjectPrompt:
@@ -148,7 +167,75 @@ def _short_form(box: str | None, click: str | None, exclude: str | None, at: int
     return ObjectPrompt(1, None if box is None else parse_box(box), (*on, *off), at)
 
 
-def _check_prompts(frames: FrameSource, prompts: Sequence[ObjectPrompt]) -> None:
+def _checked(
+    frames: FrameSource,
+    there: tuple[int, ...],
+    files: MaskSet | None,
+    prompts: Sequence[ObjectPrompt],
+    find: MaskFinder,
+) -> GivenMasks:
+    """Return the masks of the frames `there`; what can be known of the first, is known now."""
+    found: dict[int, LabelMap | None] = {}
+
+    def first(frame: Frame) -> LabelMap | None:
+        if frame.index not in found:
+            begun = files.at(frame.index) if files is not None else None
+            here = [prompt for prompt in prompts if prompt.at == frame.index]
+            found[frame.index] = find_objects(frame.image, here, begun, find) if here else begun
+        return found[frame.index]
+
+    def mask_of(frame: Frame) -> LabelMap | Correction | None:
+        if frame.index == there[0]:
+            return first(frame)
+        given = files.at(frame.index) if files is not None else None
+        here = [prompt for prompt in prompts if prompt.at == frame.index]
+        return partial(_corrected, frame, here, given, find) if here else given
+
+    if there[0] == frames.start:
+        first(frames.peek())
+    elif files is not None and there[0] in files.frames:
+        files.at(there[0])
+    return GivenMasks(there, mask_of)
+
+
+def _corrected(
+    frame: Frame,
+    prompts: Sequence[ObjectPrompt],
+    given: LabelMap | None,
+    find: MaskFinder,
+    segmented: Labels,
+) -> LabelMap | None:
+    """Return the masks of a frame's files and prompts, these on top of what was segmented.
+
+    A prompt that leads to nothing is told and left out: much of the video may be done by then.
+    """
+    labels = segmented.astype(np.int64)
+    if given is not None:
+        labels[np.isin(labels, given.ids)] = 0
+        labels = np.where(given.labels > 0, given.labels, labels)
+    said = set() if given is None else set(given.ids)
+    for prompt in prompts:
+        try:
+            labels = find_objects(frame.image, [prompt], label_map(labels), find).labels
+        except StremnError as error:
+            logger.warning("Object %d stays as it was in frame %d: %s", prompt.id, prompt.at, error)
+        else:
+            said.add(prompt.id)
+    found = label_map(np.where(np.isin(labels, list(said)), labels, 0))
+    return found if found.ids else None
+
+
+def check_prompts(
+    frames: FrameSource, prompts: Sequence[ObjectPrompt], *, known: bool = False
+) -> None:
+    """Refuse prompts that do not fit the video, before anything is computed.
+
+    With `known` objects, say of a mask, those may be corrected.
+
+    Raises:
+        StremnError: an object twice in a frame, a frame or a place that the video does not have,
+            or a correction of an object that is not there before.
+    """
     numbers = [(prompt.id, prompt.at) for prompt in prompts]
     for number, at in numbers:
         if numbers.count((number, at)) > 1:
@@ -159,6 +246,11 @@ def _check_prompts(frames: FrameSource, prompts: Sequence[ObjectPrompt]) -> None
         raise StremnError(
             f"--object names frame {late}, but the video has {count} frames (0 first)."
         )
+    for prompt in prompts:
+        check_place(frames.size, prompt.box, prompt.clicks)
+        before = any(other.id == prompt.id and other.at < prompt.at for other in prompts)
+        if not (prompt.says_where or before or known):
+            raise nothing_to_correct(prompt)
 
 
 def _masks_in(frames: FrameSource, mask: Path, first: int, at: int | str | None) -> MaskSet:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from stremn.media.frames import Frame, FrameSource
-from stremn.media.given import GivenMasks
+from stremn.media.given import Correction, GivenMasks
 from stremn.media.masks import LabelMap
 from stremn.media.overlap import ReadAhead
 from stremn.segmentation.opening import Session
@@ -66,9 +66,8 @@ def follow_backward(
     try:
         with ReadAhead(frames.backward(first, at), 4) as source:
             for frame in source:
-                mask = given(frame)
-                result = passing.step(frame, mask)
-                met |= dict.fromkeys(() if mask is None else mask.ids, frame.index)
+                result = passing.step(frame, given(frame))
+                met |= dict.fromkeys(passing.given, frame.index)
                 store.add(frame.index, Kept.of(result, met))
                 at = frame.index - 1
                 watch(last - at, result)
@@ -129,7 +128,7 @@ class BothWays:
         """Bytes of the forward pass's memory."""
         return self._forward.memory_bytes
 
-    def step(self, frame: Frame, mask: LabelMap | None) -> StepResult:
+    def step(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
         """Return what both passes found in the next frame.
 
         Raises:
@@ -138,8 +137,8 @@ class BothWays:
         if frame.index < self._given.frames[0]:
             result = self._backward_alone(frame)
         else:
-            result = self._forward.step(frame, mask)
-            self._met |= dict.fromkeys(() if mask is None else mask.ids, frame.index)
+            result = self._forward.step(frame, given)
+            self._met |= dict.fromkeys(self._forward.given, frame.index)
             if frame.index <= self._given.frames[-1]:
                 result = joined(result, self._store.read(frame.index), self._met)
         self._done += 1

@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from stremn.errors import StremnError
 from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import MaskOf
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
+from stremn.moved import moved_names
 from stremn.segmentation.opening import Session
 from stremn.segmentation.passes import Pass, SessionPass
 from stremn.segmentation.reports import StepResult
@@ -28,7 +30,7 @@ def nobody(done: int, result: StepResult) -> None:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """How a run went. `frames` counts those of this run; `memory_bytes` is the session's memory."""
 
     frames: int
@@ -50,7 +52,7 @@ def segment_video(
     limit: int | None = None,
     watch: Watcher = nobody,
     depth: int = 4,
-) -> Summary:
+) -> RunSummary:
     """Segment `frames` from where `writer` stands, writing as it goes.
 
     A session follows the objects forward from the run's first frame on, where a mask must be given.
@@ -69,7 +71,7 @@ def segment_video(
     began, first = time.perf_counter(), writer.next_frame
     passing = session if isinstance(session, Pass) else SessionPass(session, writer.first)
     if limit is not None and limit <= first:
-        return Summary(0, 0.0, passing.memory_bytes)
+        return RunSummary(0, 0.0, passing.memory_bytes)
     strip = MemoryStrip.restored(writer.out, passing.memory)
     done = first
     with writer:
@@ -103,7 +105,7 @@ def segment_video(
             _checkpoint(writer, passing, strip)
         else:
             writer.finish()
-    return Summary(done - first, time.perf_counter() - began, passing.memory_bytes)
+    return RunSummary(done - first, time.perf_counter() - began, passing.memory_bytes)
 
 
 def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> FrameResult:
@@ -120,3 +122,7 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
 def _checkpoint(writer: ResultWriter, passing: Pass, strip: MemoryStrip) -> None:
     strip.keep(writer.out)
     writer.checkpoint(passing.save)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)
