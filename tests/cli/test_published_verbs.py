@@ -79,8 +79,8 @@ def test_export(run: Run, tmp_path: Path) -> None:
 
 def test_the_page_starts_with_the_models_size(weights: Path) -> None:
     pytest.importorskip("gradio")
-    from stremn.web.page import build_page
+    from stremn.web.page import Page
+    from stremn.web.projects import LIMITS
 
-    page = build_page(str(weights), "cpu")
-    sizes = [b.value for b in page.blocks.values() if "size" in str(getattr(b, "label", ""))]
-    assert 480 in sizes
+    told = Page(str(weights), "cpu", LIMITS)._settings()
+    assert (told["size"], told["slots"], told["policies"][0]) == (480, 6, "evidence")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import gradio
 
     from stremn.media.finding import MaskFinder
-    from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.opening import VideoModel
 
 _CACHE_SECONDS = (3600, 24 * 3600)  # how often, and after what age, uploads are removed
 
@@ -72,7 +72,7 @@ class Page:
         self._folder = TemporaryDirectory(prefix="stremn-web-")  # removed when the server ends
         tools = Tools(
             find=lambda: self._find,
-            model=lambda: self._pretrained,
+            model=lambda: self._model,
             turn=threading.Lock(),
             device=device,
         )
@@ -86,14 +86,16 @@ class Page:
     @cached_property
     def _find(self) -> "MaskFinder":
         from stremn.prompting.masks import mask_finder
+        from stremn.segmentation.opening import Asked
 
-        return mask_finder(device=self._device)
+        own = self._model.finder(Asked(device=self._device))
+        return own or mask_finder(device=self._device)
 
     @cached_property
-    def _pretrained(self) -> "Pretrained":
-        from stremn.networks.pretrained import load_model
+    def _model(self) -> "VideoModel":
+        from stremn.sam.opening import video_model
 
-        return load_model(self._source)
+        return video_model(self._source)
 
     # ------------------------------------------------------------ widgets
 
@@ -125,11 +127,18 @@ class Page:
         self._connect(video, demo, bench)
 
     def _settings(self) -> dict[str, Any]:
-        from stremn.networks.pretrained import config_of
+        from stremn.segmentation.opening import Asked, OwnModel
 
-        size = config_of(self._source).usual.size
+        usual = self._model.settled(Asked(device=self._device))
+        policies = [usual.policy, *(name for name in POLICIES if name != usual.policy)]
         formats = [{"name": name, "words": words} for name, words in FORMATS.items()]
-        return {"policies": list(POLICIES), "size": size, "formats": formats}
+        return {
+            "policies": policies,
+            "slots": usual.memory_slots,
+            "size": usual.size,
+            "adapts": isinstance(self._model, OwnModel),
+            "formats": formats,
+        }
 
     # ------------------------------------------------------------ what they do
 
