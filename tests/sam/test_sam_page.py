@@ -13,7 +13,7 @@ from stremn.errors import StremnError
 from stremn.sam.finding import SamFinder
 from stremn.sam.opening import video_model
 from stremn.segmentation.opening import Asked
-from stremn.web.options import Options
+from stremn.web.options import Options, offered
 from stremn.web.project import Project, Tools
 from tiny_sam import tiny_sam
 
@@ -47,11 +47,9 @@ def test_a_run_is_marked_followed_and_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_the_page_starts_with_the_models_settings(tmp_path: Path) -> None:
-    pytest.importorskip("gradio")
-    from stremn.web.page import Page
-    from stremn.web.projects import LIMITS
-
     tiny_sam().save_pretrained(tmp_path / "model")
-    told = Page(str(tmp_path / "model"), "cpu", LIMITS)._settings()
-    assert (told["policies"][0], told["slots"], told["size"]) == ("oldest", 7, None)
-    assert told["adapts"] is False
+    told = offered(video_model(str(tmp_path / "model")), "cpu")
+    assert told["policies"] == [
+        "oldest", "evidence", "learned", "random-select", "spread", "most-similar"
+    ]  # fmt: skip
+    assert (told["slots"], told["size"], told["adapts"]) == (7, None, False)

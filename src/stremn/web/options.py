@@ -54,3 +54,20 @@ class Options(Config):
         from stremn.segmentation.opening import Asked
 
         return Asked(self.slots, self.policy, self.size, device=device)
+
+
+def offered(model: VideoModel, device: str) -> dict[str, object]:
+    """Return what the page offers with a model: its usual rule first, K, size, and adapting.
+
+    Raises:
+        StremnError: there is no such model or device.
+    """
+    from stremn.segmentation.opening import Asked, OwnModel
+
+    usual = model.settled(Asked(device=device))
+    return {
+        "policies": [usual.policy, *(name for name in POLICIES if name != usual.policy)],
+        "slots": usual.memory_slots,
+        "size": usual.size,
+        "adapts": isinstance(model, OwnModel),
+    }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stremn.errors import MissingExtraError, StremnError
 from stremn.web.downloads import FORMATS
-from stremn.web.options import POLICIES
+from stremn.web.options import offered
 from stremn.web.predict_tab import PredictTab
 from stremn.web.project import Tools
 from stremn.web.projects import LIMITS, Limits, Projects
@@ -127,18 +127,8 @@ class Page:
         self._connect(video, demo, bench)
 
     def _settings(self) -> dict[str, Any]:
-        from stremn.segmentation.opening import Asked, OwnModel
-
-        usual = self._model.settled(Asked(device=self._device))
-        policies = [usual.policy, *(name for name in POLICIES if name != usual.policy)]
         formats = [{"name": name, "words": words} for name, words in FORMATS.items()]
-        return {
-            "policies": policies,
-            "slots": usual.memory_slots,
-            "size": usual.size,
-            "adapts": isinstance(self._model, OwnModel),
-            "formats": formats,
-        }
+        return {**offered(self._model, self._device), "formats": formats}
 
     # ------------------------------------------------------------ what they do
 
