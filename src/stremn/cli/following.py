@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stremn.media.given import MaskOf
     from stremn.media.results import ResultWriter
     from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
-    from stremn.segmentation.pipeline import Summary
+    from stremn.segmentation.pipeline import RunSummary
     from stremn.segmentation.reports import StepResult
 
 PREVIEW = "preview.png"
@@ -57,16 +57,18 @@ def follow(
 
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model.source}
     settings |= asked.settings() | ({"adapt": adapt} if adapt else {})
+    settings |= {"names": output.names} if output.names else {}
     out = output.out
     with open_frames(source) as frames:
         mask_of = given.masks_for(frames)
+        _check_formats(output, frames, mask_of)
         with ResultWriter(
             out,
             fps=frames.fps,
             settings=settings,
             existing=output.existing,
             probabilities=output.probabilities,
-            coco=output.coco,
+            formats=output.formats,
             style=output.style,
         ) as writer:
             if writer.finished:
@@ -95,7 +97,7 @@ def run(
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
-) -> Summary:
+) -> RunSummary:
     """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
@@ -124,6 +126,16 @@ def run(
     for kind, path in writer.files().items():
         say(f"  {kind:<10} {path}")
     return summary
+
+
+def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
+    """Raise StremnError if a format cannot hold the objects that are given first."""
+    from stremn.media.formats.open_formats import check_formats
+
+    first = frames.peek()
+    mask = mask_of(first)
+    ids = frozenset(() if mask is None else mask.ids)
+    check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
 
 
 def _frames(count: int) -> str:

@@ -23,9 +23,11 @@ from stremn.cli.options import (
 from stremn.cli.panels import FOLLOW
 from stremn.cli.segment_options import (
     BoxText,
+    CategoryNames,
     ClickText,
     Coco,
     Exclude,
+    FormatNames,
     Given,
     Labels,
     Limit,
@@ -38,6 +40,7 @@ from stremn.cli.segment_options import (
     Probabilities,
     Resume,
     Source,
+    chosen_formats,
     existing_run,
     finding,
 )
@@ -70,6 +73,8 @@ def segment(
     overwrite: Overwrite = False,
     probabilities: Probabilities = False,
     coco: Coco = False,
+    formats: FormatNames = None,
+    names: CategoryNames = None,
     opacity: Opacity = 0.3,
     outline: Outline = True,
     labels: Labels = True,
@@ -97,5 +102,6 @@ def segment(
     style = OverlayStyle(opacity, outline, labels)
     find = finding(chosen, asked, prompt_model)
     given = Given(mask, box, click, exclude, tuple(objects or ()), find)
-    output = Output(out, existing_run(resume, overwrite), probabilities, coco, style)
+    written = chosen_formats(formats, coco, names)
+    output = Output(out, existing_run(resume, overwrite), probabilities, style, written, names)
     follow(source, given, output, chosen, asked, adapt=adapt, limit=limit)

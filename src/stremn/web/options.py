@@ -12,7 +12,7 @@ from stremn.networks.defaults import SHIPPED
 if TYPE_CHECKING:
     from stremn.segmentation.opening import Asked, Session, VideoModel
 
-POLICIES = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
+OFFERED = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
 """Rules that the page offers."""
 
 
@@ -66,7 +66,7 @@ def offered(model: VideoModel, device: str) -> dict[str, object]:
 
     usual = model.settled(Asked(device=device))
     return {
-        "policies": [usual.policy, *(name for name in POLICIES if name != usual.policy)],
+        "policies": [usual.policy, *(name for name in OFFERED if name != usual.policy)],
         "slots": usual.memory_slots,
         "size": usual.size,
         "adapts": isinstance(model, OwnModel),
