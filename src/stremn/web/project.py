@@ -292,12 +292,12 @@ class Project:
 
     def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> VideoModel:
         """Return the model, adapted to a take's first objects where that is asked for."""
-        from stremn.segmentation.opening import OwnModel
-        from stremn.training.segmentation.adaptation import adapt
-
         model = self._tools.model()
         if not options.adapt:
             return model
+        from stremn.segmentation.opening import OwnModel
+        from stremn.training.segmentation.adaptation import adapt
+
         anchor = take.way.anchor
         masks = take.given[anchor]
         if self._adapted is None or self._adapted[0] != masks:
