@@ -58,16 +58,18 @@ def follow(
 
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
     settings |= options.settings() | ({"adapt": adapt} if adapt else {})
+    settings |= {"names": output.names} if output.names else {}
     out = output.out
     with open_frames(source) as frames:
         mask_of = given.masks_for(frames)
+        _check_formats(output, frames, mask_of)
         with ResultWriter(
             out,
             fps=frames.fps,
             settings=settings,
             existing=output.existing,
             probabilities=output.probabilities,
-            coco=output.coco,
+            formats=output.formats,
             style=output.style,
         ) as writer:
             if writer.finished:
@@ -125,6 +127,16 @@ def run(
     for kind, path in writer.files().items():
         say(f"  {kind:<10} {path}")
     return summary
+
+
+def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
+    """Raise StremnError if a format cannot hold the objects that are given first."""
+    from stremn.media.formats.open_formats import check_formats
+
+    first = frames.peek()
+    mask = mask_of(first)
+    ids = frozenset(() if mask is None else mask.ids)
+    check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
 
 
 def _frames(count: int) -> str:

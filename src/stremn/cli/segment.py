@@ -24,9 +24,11 @@ from stremn.cli.options import (
 from stremn.cli.panels import FOLLOW
 from stremn.cli.segment_options import (
     BoxText,
+    CategoryNames,
     ClickText,
     Coco,
     Exclude,
+    FormatNames,
     Given,
     Labels,
     Limit,
@@ -39,6 +41,7 @@ from stremn.cli.segment_options import (
     Probabilities,
     Resume,
     Source,
+    chosen_formats,
     existing_run,
 )
 from stremn.networks.defaults import SHIPPED
@@ -71,6 +74,8 @@ def segment(
     overwrite: Overwrite = False,
     probabilities: Probabilities = False,
     coco: Coco = False,
+    formats: FormatNames = None,
+    names: CategoryNames = None,
     opacity: Opacity = 0.3,
     outline: Outline = True,
     labels: Labels = True,
@@ -90,5 +95,6 @@ def segment(
     session = SessionOptions(slots, policy, device, precision, asked(model, size, reach, every))
     style = OverlayStyle(opacity, outline, labels)
     given = Given(mask, box, click, exclude, tuple(objects or ()), prompt_model, device)
-    output = Output(out, existing_run(resume, overwrite), probabilities, coco, style)
+    chosen = chosen_formats(formats, coco, names)
+    output = Output(out, existing_run(resume, overwrite), probabilities, style, chosen, names)
     follow(source, given, output, session.checked(), model=model, adapt=adapt, limit=limit)

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stremn.errors import StremnError
+
 if TYPE_CHECKING:
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
+    from stremn.media.formats.base import Format
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.run_folder import Existing
@@ -52,7 +55,24 @@ Probabilities = Annotated[
     bool,
     typer.Option("--probabilities", help="Also write soft masks to OUT/probabilities/*.npz."),
 ]
-Coco = Annotated[bool, typer.Option("--coco", help="Also write OUT/objects.json in COCO format.")]
+Coco = Annotated[
+    bool, typer.Option("--coco", help="Also write OUT/objects.json: short for --format coco.")
+]
+FormatNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="Also write for other programs; repeat it for more: coco, coco-polygons, yolo, "
+        "youtube-vis, mots, cvat, mask-folders, mask-videos, cut-out, cut-out-webm, "
+        "cut-out-prores, green-screen, black-background, blurred-background, exr.",
+    ),
+]
+CategoryNames = Annotated[
+    str | None,
+    typer.Option(
+        "--names", help='`"1=cat,2=dog"`: what the objects are, for formats with categories.'
+    ),
+]
 Opacity = Annotated[float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")]
 Outline = Annotated[bool, typer.Option(help="Draw an outline around each object in the overlay.")]
 Labels = Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")]
@@ -106,10 +126,30 @@ class Output:
     out: Path
     existing: Existing
     probabilities: bool
-    coco: bool
     style: OverlayStyle
+    formats: tuple[Format, ...] = ()
+    names: str | None = None
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:
     """Return how to treat an earlier run in the output folder."""
     return "resume" if resume else "replace" if overwrite else "refuse"
+
+
+def chosen_formats(
+    names: list[str] | None, coco: bool, categories: str | None
+) -> tuple[Format, ...]:
+    """Return the formats that are asked for.
+
+    Raises:
+        StremnError: there is no such format, its package is missing, or the categories' names are
+            none, or are of no use.
+    """
+    from stremn.media.formats.categories import Categories
+    from stremn.media.formats.choosing import choose_formats
+
+    wanted = [*(names or ()), *(["coco"] if coco else [])]
+    if categories is not None and not wanted:
+        raise StremnError("--names goes with a --format that has categories, such as coco.")
+    known = Categories() if categories is None else Categories.parse(categories)
+    return choose_formats(wanted, known)
