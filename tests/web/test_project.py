@@ -1,12 +1,16 @@
 """One visitor's work: objects, runs that are paused and gone on with, undo of all of it."""
 
+import io
 import itertools
+import json
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from moving_disc import BOX, FRAMES, HEIGHT, WIDTH, disc, overlap, picture, tools, write_clip
 from stremn.errors import StremnError
@@ -14,6 +18,7 @@ from stremn.media.frames import Frame
 from stremn.media.masks import read_mask
 from stremn.media.video import open_frames
 from stremn.web import following
+from stremn.web.downloads import FORMATS
 from stremn.web.following import STATE_EVERY, Run
 from stremn.web.options import Options
 from stremn.web.project import Project
@@ -113,6 +118,11 @@ def test_a_whole_run(project: Project) -> None:
     assert row["objects"]["1"]["pinned"] == [True, False, False]
     with pytest.raises(StremnError, match="All frames are followed"):
         project.follow(OPTIONS)
+    folder = project.work.takes[0].folder
+    project.undo()
+    assert folder.exists()
+    project.add_object()
+    assert not folder.exists(), "neither undo nor redo comes to it"
 
 
 def test_a_pause_changes_nothing_in_what_comes_out(
@@ -303,3 +313,50 @@ def test_saved_sessions_are_thinned_out(tmp_path: Path) -> None:
     assert best is not None
     assert 200 < best.after < 300
     assert states.best(way, 300, "others", {}, {1}) is None
+
+
+# ---------------------------------------------------------------- downloads
+
+
+def exported(project: Project, *kinds: str) -> dict[str, Path]:
+    """Files of these formats, by their names."""
+    project.export(kinds)
+    for _ in range(600):
+        if not project.export_status.running:
+            break
+        time.sleep(0.05)
+    assert project.export_status.words == ""
+    return {name: project.download(name) for name, _ in project.export_status.files}
+
+
+def test_files_in_every_format(project: Project) -> None:
+    with pytest.raises(StremnError, match="Nothing has been followed yet"):
+        project.export(["masks"])
+    with pytest.raises(StremnError, match="Prepare the files first"):
+        project.download("masks.zip")
+    project.name_object(1, "the disc")
+    project.mark(0, 1, BOX)
+    project.follow(Options(size=64, slots=3, end=6))
+    ended(project)
+    for kinds in (["doc"], []):
+        with pytest.raises(StremnError, match="Choose one or more of the formats"):
+            project.export(kinds)
+    installed = [kind for kind in FORMATS if kind != "exr"]
+    files = exported(project, *installed)
+    assert len(files) == len(installed)
+    assert min(path.stat().st_size for path in files.values()) > 0
+    assert len(list(open_frames(files["overlay.mp4"]))) == 6
+    with zipfile.ZipFile(files["masks.zip"]) as archive:
+        assert archive.namelist() == [f"masks/{i:05d}.png" for i in range(6)]
+        found = np.asarray(Image.open(io.BytesIO(archive.read("masks/00003.png"))))
+    np.testing.assert_array_equal(found, project.labels(3))
+    rows = json.loads(files["memory.json"].read_text(encoding="utf-8"))
+    assert set(rows[5]["objects"]["1"]) == {"slots", "replaced"}
+    coco = json.loads(files["objects.json"].read_text(encoding="utf-8"))
+    assert [category["name"] for category in coco["categories"]] == ["the disc"]
+    for name in ("../project.py", "results", "masks"):
+        with pytest.raises(StremnError, match="There is no such file"):
+            project.download(name)
+    folder = files["masks.zip"].parent
+    exported(project, "mots")
+    assert not folder.exists(), "new files take the place of the old ones"
