@@ -11,12 +11,15 @@ import typer
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
     from stremn.media.formats.base import Format
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.run_folder import Existing
+    from stremn.segmentation.opening import Asked, VideoModel
 
 Source = Annotated[
     str,
@@ -90,7 +93,7 @@ Limit = Annotated[
 class Given:
     """Which objects to follow: a mask, box or click, and prompts for single objects.
 
-    `prompt_model` turns a box or clicks into a mask, on `device`.
+    `finder` returns what finds those of a box or clicks; it is called only if there are any.
     """
 
     mask: Path | None
@@ -98,8 +101,7 @@ class Given:
     click: str | None
     exclude: str | None
     objects: tuple[str, ...]
-    prompt_model: str
-    device: str
+    finder: Callable[[], MaskFinder]
 
     def masks_for(self, frames: FrameSource) -> MaskOf:
         """Return the function that gives a frame's mask; raises as `media.given.masks_for`."""
@@ -112,11 +114,21 @@ class Given:
         """Return the function that finds objects; load a network only if it is needed."""
         from stremn.media.finding import grab_cut
 
-        if self.box is None and self.click is None and not self.objects:
-            return grab_cut
-        from stremn.prompting.masks import mask_finder
+        nothing = self.box is None and self.click is None and not self.objects
+        return grab_cut if nothing else self.finder()
 
-        return mask_finder(self.prompt_model, device=self.device)
+
+def finding(model: VideoModel, asked: Asked, prompt_model: str | None) -> Callable[[], MaskFinder]:
+    """Return what makes a finder of objects: the model's own, if none is named and it has one."""
+
+    def finder() -> MaskFinder:
+        from stremn.prompting.masks import mask_finder
+        from stremn.prompting.weights import SHIPPED
+
+        own = model.finder(asked) if prompt_model is None else None
+        return own or mask_finder(prompt_model or SHIPPED, device=asked.device)
+
+    return finder
 
 
 @dataclass(frozen=True)
