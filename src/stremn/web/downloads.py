@@ -8,13 +8,13 @@ import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stremn.errors import StremnError
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.choosing import choose_formats
-from stremn.media.formats.coco import Coco
 from stremn.media.frames import Frame
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.media.video import open_frames
@@ -140,14 +140,14 @@ class Export:
             words = f"The files could not be written: {error}."
             self.status = replace(self.status, running=False, words=words)
 
-    def _write(self, results: Path) -> None:
+    def _write(self, results: Path) -> dict[str, Path]:
+        """Write all frames, and return what was written by its kind."""
         with open_frames(self._video) as frames:
-            formats = [Coco()] if "coco" in self._kinds else []
-            writer = ResultWriter(results, fps=frames.fps, existing="replace", formats=formats)
+            writer = ResultWriter(
+                results, fps=frames.fps, existing="replace", formats=self._formats
+            )
             with writer:
-                for frame in frames:
-                    if frame.index >= self.status.total:
-                        break
+                for frame in islice(frames, self.status.total):
                     if self._stop.is_set():
                         raise _CancelledError
                     writer.write(self._result(frame))
