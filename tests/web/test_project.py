@@ -270,6 +270,7 @@ def test_a_video_that_breaks_off_keeps_its_frames(tmp_path: Path) -> None:
     ended(project, "failed")
     assert "damaged" in project.status.words
     assert 0 < project.work.followed()[0][1] < 30
+    assert list(exported(project, "masks")) == ["masks.zip"], "what is sound can be had"
     project.close()
 
 
