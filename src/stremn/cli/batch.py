@@ -16,7 +16,7 @@ from stremn.cli.terminal import console, log_lines, say
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    import click
+    from typer.core import TyperCommand
 
     from stremn.batch.attempts import Task
     from stremn.batch.jobs import Flags, Job
@@ -119,14 +119,14 @@ def _jobs(source: Path, masks: Path | None, options: Sequence[str]) -> list[Job]
     return with_options(found, given)
 
 
-def _segment_command() -> click.Command:
+def _segment_command() -> TyperCommand:
     from stremn.cli.app import app
 
     group = typer.main.get_command(app)
     return group.commands["segment"]  # type: ignore[attr-defined]
 
 
-def _flags(command: click.Command) -> Flags:
+def _flags(command: TyperCommand) -> Flags:
     """Return the options of a verb that have no value."""
     found = [item for item in command.params if getattr(item, "is_flag", False)]
     return {
@@ -135,14 +135,14 @@ def _flags(command: click.Command) -> Flags:
     }
 
 
-def _check_arguments(command: click.Command, task: Task) -> None:
+def _check_arguments(command: TyperCommand, task: Task) -> None:
     """Refuse options that `segment` does not have or values that it does not take."""
-    import click
-
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # as this typer has it
     try:
         command.make_context("segment", list(task.arguments))
-    except click.UsageError as error:
-        raise StremnError(f"Job {task.name}: {error.format_message()}") from error
+    except usage_error as error:
+        reason = getattr(error, "format_message", lambda: str(error))()
+        raise StremnError(f"Job {task.name}: {reason}") from error
 
 
 @contextmanager
