@@ -48,13 +48,11 @@ class Cluster:
         self._connect()
         waiting: dict[ray.ObjectRef, Task] = {}
         try:
-            remote = ray.remote(_attempt).options(
-                num_cpus=self.cpus,
-                num_gpus=self.gpus,
-                max_retries=self.retries,
-                retry_exceptions=True,
-            )
-            waiting |= {remote.options(name=task.name).remote(task): task for task in tasks}
+            remote = ray.remote(_attempt)
+            needs = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+            again = {"max_retries": self.retries, "retry_exceptions": True}
+            for task in tasks:
+                waiting[remote.options(name=task.name, **needs, **again).remote(task)] = task
             while waiting:
                 ended, _ = ray.wait(list(waiting), timeout=_TICK)
                 for future in ended:
