@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stremn.media.given import MaskOf
     from stremn.media.results import ResultWriter
     from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
-    from stremn.segmentation.pipeline import Summary
+    from stremn.segmentation.pipeline import RunSummary
     from stremn.segmentation.reports import StepResult
 
 PREVIEW = "preview.png"
@@ -97,7 +97,7 @@ def run(
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
-) -> Summary:
+) -> RunSummary:
     """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
