@@ -6,6 +6,7 @@ import logging
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Any
 
 from stremn.batch.attempts import Task
 from stremn.errors import MissingExtraError, StremnError
@@ -46,7 +47,7 @@ class Cluster:
         import ray
 
         self._connect()
-        waiting: dict[ray.ObjectRef, Task] = {}
+        waiting: dict[Any, Task] = {}
         try:
             remote = ray.remote(_attempt)
             needs = {"num_cpus": self.cpus, "num_gpus": self.gpus}
@@ -87,7 +88,7 @@ def _attempt(task: Task) -> None:
     task.attempt()
 
 
-def _keep_failure(future: object, task: Task) -> None:
+def _keep_failure(future: Any, task: Task) -> None:
     """Keep in a task's report that its worker died; other failures are in it already."""
     import ray
 

@@ -149,7 +149,7 @@ def _without_margins(frame: av.VideoFrame, width: int, height: int) -> av.VideoF
     """
     graph = av.filter.Graph()
     source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format.name, time_base=Fraction(1)
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
     )
     crop = graph.add("crop", f"{width}:{height}:0:0")
     sink = graph.add("buffersink")
