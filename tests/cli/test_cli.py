@@ -386,7 +386,7 @@ def test_every_verb_and_the_page_use_the_shipped_settings():
     )
     assert asked("small", None, None, None) == SHIPPED
     assert asked("small", 240, math.inf, 3) == replace(SHIPPED, size=240, reach=None, every=3)
-    assert (Options().policy, Options().size) == (SHIPPED.policy, SHIPPED.size)
+    assert OwnModel("small").settled(Options().asked("auto")) == told
     opened = SegmentationSession.from_pretrained("small", device="cpu")
     for session in (opened, SegmentationSession(opened.model, device="cpu")):
         settings = {name: getattr(session, name) for name in ("memory_slots", "size", "reach")}
