@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,7 @@ from stremn.web.shelf import FrameShelf
 from stremn.web.takes import SavedStates, Take
 
 if TYPE_CHECKING:
-    from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.opening import VideoModel
 
 MOST_UNDONE = 200
 """Steps that can be taken back."""
@@ -94,13 +95,13 @@ class Tools:
 
     Attributes:
         find: finds an object from a prompt.
-        model: loads the network.
+        model: what opens sessions.
         turn: held by the run that computes.
         device: where to compute.
     """
 
     find: Callable[[], MaskFinder]
-    model: Callable[[], Pretrained]
+    model: Callable[[], VideoModel]
     turn: threading.Lock
     device: str
 
@@ -120,11 +121,12 @@ class Project:
         self._work = Work()
         self._past: list[Work] = []
         self._future: list[Work] = []
+        self._takes: set[Take] = set()  # whose masks are on the disk
         self._lock = threading.RLock()
         self._states = SavedStates(folder / "states")
         self._numbers = itertools.count()
         self._run: Run | None = None
-        self._adapted: tuple[object, Pretrained] | None = None
+        self._adapted: tuple[object, VideoModel] | None = None
         self._export: Export | None = None
 
     # ------------------------------------------------------------ looking
@@ -252,6 +254,14 @@ class Project:
         self._future.clear()
         self._work = work
         self.version += 1
+        self._remove_unreachable()
+
+    def _remove_unreachable(self) -> None:
+        """Remove the masks of runs that neither undo nor redo comes to any more."""
+        reachable = {take for work in (*self._past, self._work) for take in work.takes}
+        for take in self._takes - reachable:
+            shutil.rmtree(take.folder, ignore_errors=True)
+        self._takes = reachable
 
     def _check_object(self, item: int) -> None:
         if item not in self._work.objects:
@@ -274,7 +284,7 @@ class Project:
                 raise StremnError(
                     "Mark an object first: draw a box round it, click on it, or paint it."
                 )
-            options.check(self._tools.device)
+            options.check(self._tools.model(), self._tools.device)
             legs = plan(
                 options, self.shelf.count, work.takes, given, objects, self._states,
                 lambda: self.folder / f"take-{next(self._numbers)}",
@@ -290,21 +300,24 @@ class Project:
             self._change(replace(work, takes=(*work.takes, *(leg.take for leg in legs))))
             self._run = Run(order, self.shelf, self._states, self._tools.turn)
 
-    def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> Pretrained:
-        """Return the network, adapted to a take's first objects where that is asked for."""
+    def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> VideoModel:
+        """Return the model, adapted to a take's first objects where that is asked for."""
+        model = self._tools.model()
+        if not options.adapt:
+            return model
+        from stremn.segmentation.opening import OwnModel
         from stremn.training.segmentation.adaptation import adapt
 
-        pretrained = self._tools.model()
-        if not options.adapt:
-            return pretrained
         anchor = take.way.anchor
         masks = take.given[anchor]
         if self._adapted is None or self._adapted[0] != masks:
             labels = together(masks, masks.keys())
             assert labels is not None  # a mask is given
             frame = self.shelf.picture(anchor)
-            adapted = adapt(pretrained, frame, labels, device=self._tools.device, watch=watch)
-            self._adapted = (masks, adapted)
+            adapted = adapt(
+                model.pretrained(), frame, labels, device=self._tools.device, watch=watch
+            )
+            self._adapted = (masks, OwnModel(adapted))
         return self._adapted[1]
 
     def pause(self) -> None:

@@ -170,7 +170,8 @@ class Workbench {
     const memory = await api.get(`memory/${index}`).catch(() => null);
     if (turn !== this.shown || !memory) return;
     const names = new Map(this.state.objects.map(({ id, name }) => [id, name]));
-    const small = (at, id) => api.url(`thumbnail/${at}/${id}.jpg?${this.state.version}`);
+    const made = `${this.state.version}-${this.state.status.stage}`; // what it may be kept for
+    const small = (at, id) => api.url(`thumbnail/${at}/${id}.jpg?${made}`);
     showMemory(this.id("slots"), memory, names, small, (at) => this.go(at));
     const size = memory.bytes ? `(${(memory.bytes / 1e6).toFixed(1)} MB)` : "";
     this.id("bytes").textContent = size;
@@ -256,6 +257,7 @@ class Workbench {
   settings() {
     const told = {};
     for (const field of this.id("settings").querySelectorAll("[name]")) {
+      if (field.disabled) continue; // the model has no such setting
       if (field.type === "checkbox") told[field.name] = field.checked;
       else told[field.name] = field.type === "number" ? Number(field.value) : field.value;
     }
@@ -272,15 +274,20 @@ class Workbench {
     await this.do("follow", this.settings());
   }
 
-  #fillSettings({ policies, size, formats }) {
+  #fillSettings({ policies, slots, size, adapts, formats }) {
     showFormats(this.id("formats"), formats);
     const form = this.id("settings");
     const options = policies.map((name) => new Option(name, name));
     form.querySelector("[name=policy]").replaceChildren(...options);
-    form.querySelector("[name=slots]").value = 6;
+    form.querySelector("[name=slots]").value = slots;
     form.querySelector("[name=both]").checked = true;
     this.id("snap").checked = this.view.snap;
-    form.querySelector("[name=size]").value = size;
+    form.querySelector("[name=size]").value = size ?? "";
+    for (const [name, there] of [["size", size !== null], ["adapt", adapts]]) {
+      const field = form.querySelector(`[name=${name}]`);
+      field.disabled = !there;
+      field.closest("label").hidden = !there;
+    }
   }
 
   // ------------------------------------------------------------ telling
