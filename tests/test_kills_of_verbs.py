@@ -1,0 +1,30 @@
+"""Verbs that are killed and run again leave the same files: a short campaign."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kills_of_verbs import contents, finished, killed, verbs
+
+NAMES = ("predict", "evaluate", "evaluate prediction", "tables", "train")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    return verbs(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", NAMES)
+def test_a_run_that_was_killed_is_completed(
+    made: dict[str, list[str]], tmp_path: Path, verb: str
+) -> None:
+    words = made[verb]
+    seconds = finished(words, tmp_path / "whole")
+    rng = np.random.default_rng(len(verb))
+    kills = [killed(words, tmp_path / "parts", float(d)) for d in rng.uniform(0, seconds, 2)]
+    assert any(kills)
+    finished(words, tmp_path / "parts")
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    assert not list(tmp_path.rglob(".stremn-*"))
