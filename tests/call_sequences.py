@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 )
 
 from stremn.errors import StremnError
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice
 from stremn.memory.policies import Oldest
 from stremn.segmentation.reports import StepResult
 from stremn.segmentation.sessions import SegmentationSession

@@ -25,7 +25,7 @@ def remembered(session: SegmentationSession) -> dict[str, Any]:
     """All that a session remembers, copied."""
     state = None if session.track is None else session.track.state
     tensors = {} if state is None else {n: x.clone() for n, x in state.tensors().items()}
-    where, latest = session._where, session._latest
+    where, latest = session._layers, session._latest
     return tensors | {
         "frame": session.frame,
         "ids": session.ids,

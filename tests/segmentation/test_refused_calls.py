@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from stremn.errors import StremnError
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice
 from stremn.memory.policies import Oldest
 from stremn.networks.model import STReMN
 from stremn.segmentation.sessions import SegmentationSession
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")  # arguments that no annotatio
 
 def opened(model: STReMN, **options: Any) -> SegmentationSession:
     settings = {"device": "cpu", "precision": "float32", "size": 64, "memory_slots": 3}
+    settings |= {"policy": "learned", "reach": None}
     return SegmentationSession(model, **(settings | options))
 
 

@@ -41,9 +41,9 @@ from stremn.media.given import MaskOf
 from stremn.media.masks import Labels, label_map
 from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
+from stremn.networks.defaults import PAPER, SHIPPED
 from stremn.networks.inference import for_inference
 from stremn.networks.model import STReMN
-from stremn.networks.presets import SHIPPED_REACH
 from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.pipeline import segment_video
 from stremn.segmentation.sessions import SegmentationSession
@@ -62,7 +62,7 @@ def measure_step(
     *,
     precision: str,
     objects: int = 1,
-    slots: int = 6,
+    slots: int = PAPER.memory_slots,
     size: str = "480p",
     reach: float | None = None,
 ) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def measure_sweeps(
 ) -> list[dict[str, Any]]:
     """Measure steps against objects, slots, frame size and precision, one at a time."""
     step = partial(measure_step, model, plan)
-    looks = (None, SHIPPED_REACH)
+    looks = (None, SHIPPED.reach)
     rows = [step(objects=n, precision=precision, reach=r) for r in looks for n in plan.objects]
     rows += [step(slots=k, precision=precision) for k in plan.slots]
     rows += [step(size=size, precision=precision, reach=r) for r in looks for size in plan.sizes]
@@ -101,14 +101,19 @@ def measure_sweeps(
 def measure_pipeline(
     model: STReMN, plan: Plan, precision: str, reach: float | None, size: str = "480p"
 ) -> dict[str, Any]:
-    """Frames a second from a video file to masks and overlay, beside the model's own rate."""
+    """Measure frames per second from a video file to masks and overlay, and of the model alone."""
     height, width = SIZES[size]
     frames = [made_frame(height, width, i) for i in range(plan.pipeline_frames)]
     labels = made_labels(height, width, 1)
 
     def session() -> SegmentationSession:
         return SegmentationSession(
-            model, device="cpu", precision=precision, size=height, reach=reach
+            model,
+            device="cpu",
+            precision=precision,
+            policy=PAPER.policy,
+            size=height,
+            reach=reach,
         )
 
     alone = session()
@@ -132,7 +137,7 @@ def _first(labels: Labels) -> MaskOf:
 
 
 def measure_compiled(model: STReMN, plan: Plan, precision: str) -> dict[str, Any]:
-    """The query encoder with and without `torch.compile`; seconds of compiling too.
+    """Time the query encoder with and without `torch.compile`, and the compiling.
 
     An error (no C++ compiler, say) is reported, not raised.
     """
@@ -226,7 +231,7 @@ def _measured(
     if "growth" in parts:
         yield "growth", measure_growth(small, plan, precision)
     if "pipeline" in parts:
-        looks = (None, SHIPPED_REACH)
+        looks = (None, SHIPPED.reach)
         yield "pipeline", [measure_pipeline(small, plan, precision, reach) for reach in looks]
     if "flat" in parts:
         yield "flat", asdict(measure_flatness(small, plan.flat_frames, plan.flat_side, precision))

@@ -1,4 +1,4 @@
-"""`stremn predict`: the frames that come next."""
+"""`stremn predict`: predict the next frames of a video."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from stremn.cli.options import Device
-from stremn.cli.panels import FOLLOW
+from stremn.cli.panels import PREDICT
 from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
-    app.command(rich_help_panel=FOLLOW)(predict)
+    app.command(rich_help_panel=PREDICT)(predict)
 
 
 def predict(
@@ -24,15 +24,18 @@ def predict(
         "prediction"
     ),
     observe: Annotated[
-        int | None, typer.Option(help="Frames to look at; the rest is shown beside. Default: all.")
+        int | None,
+        typer.Option(help="Frames to observe; later ones are shown as the truth. Default: all."),
     ] = None,
-    weights: Annotated[str, typer.Option(help="Shipped weights by name, or a file.")] = "digits",
+    weights: Annotated[
+        str, typer.Option(help="Name of shipped weights, or a weights file.")
+    ] = "digits",
     device: Device = "auto",
 ) -> None:
-    """Predict what a video shows next.
+    """Predict the next frames of a video.
 
     Writes OUT/frames/*.png, OUT/side_by_side.mp4 and OUT/strip.png. The shipped weights know
-    moving digits at 64x64 and nothing else: train your own for other videos.
+    moving digits of 64x64 pixels only: train your own for other videos.
 
     Example: stremn predict digits.mp4 --observe 10 --frames 10 -o out
     """

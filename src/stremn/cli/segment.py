@@ -41,6 +41,7 @@ from stremn.cli.segment_options import (
     Source,
     existing_run,
 )
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -58,8 +59,8 @@ def segment(
     objects: Objects = None,
     prompt_model: PromptModel = "small",
     model: Model = "small",
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    slots: Slots = SHIPPED.memory_slots,
+    policy: Policy = SHIPPED.policy,
     device: Device = "auto",
     precision: Precision = "auto",
     size: Size = None,
@@ -75,11 +76,11 @@ def segment(
     labels: Labels = True,
     limit: Limit = None,
 ) -> None:
-    """Follow the objects of a mask through a video of any length.
+    """Segment objects through a video of any length, from a mask, box or click.
 
-    Writes OUT/masks/*.png (palette PNGs with your ids, at the video's size), OUT/overlay.mp4,
-    OUT/memory.json (which frames the memory held, frame by frame) and OUT/memory.png; with
-    --adapt OUT/adapted.safetensors, which --model takes for other videos of the same objects.
+    Writes OUT/masks/*.png (palette PNGs with your ids, at the size of the video), OUT/overlay.mp4,
+    OUT/memory.json (the frames in the memory at each step) and OUT/memory.png. With --adapt also
+    OUT/adapted.safetensors; use it as --model for other videos of the same objects.
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """

@@ -1,4 +1,4 @@
-"""Options of `segment` alone, in groups: which objects, and what is written."""
+"""Options of `stremn segment`: which objects to follow, and what to write."""
 
 from __future__ import annotations
 
@@ -17,21 +17,18 @@ if TYPE_CHECKING:
 
 Source = Annotated[
     str,
-    typer.Argument(
-        help="Video file, folder or glob of images, URL, camera (0, 1, ..., unless a file "
-        "has that name)."
-    ),
+    typer.Argument(help="Video file, folder or glob of images, URL, or camera number (0, 1, ...)."),
 ]
 Mask = Annotated[
     Path | None,
     typer.Option(
-        help="Mask of the first frame, or a folder of masks: named like frames "
-        "(`00000.png`: objects may enter later), or one file an object."
+        help="Mask of the first frame, or a folder of masks: one per frame, named like the frames "
+        "(objects may enter later), or one per object."
     ),
 ]
 BoxText = Annotated[
     str | None,
-    typer.Option(help="`x,y,width,height` in pixels: a box round the object in the first frame."),
+    typer.Option(help="`x,y,width,height` in pixels: a box around the object in the first frame."),
 ]
 ClickText = Annotated[
     str | None,
@@ -39,43 +36,41 @@ ClickText = Annotated[
 ]
 Exclude = Annotated[
     str | None,
-    typer.Option(help='`"x,y ..."`: with `--box` or `--click`, points that are not on the object.'),
+    typer.Option(help='`"x,y ..."` in pixels: points off the object, with `--box` or `--click`.'),
 ]
 Objects = Annotated[
     list[str] | None,
     typer.Option(
         "--object",
-        help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: an object by box and points '
-        "together, at any frame; repeat it for more objects.",
+        help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: mark an object by a box and points '
+        "in any frame. Repeat it for more objects.",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")]
 Probabilities = Annotated[
     bool,
-    typer.Option("--probabilities", help="Write soft masks too: OUT/probabilities/*.npz."),
+    typer.Option("--probabilities", help="Also write soft masks to OUT/probabilities/*.npz."),
 ]
-Coco = Annotated[bool, typer.Option("--coco", help="Write OUT/objects.json in COCO form too.")]
-Opacity = Annotated[
-    float, typer.Option(help="How strongly the overlay fills an object: 0 (not) to 1.")
-]
-Outline = Annotated[bool, typer.Option(help="Draw a line round every object.")]
-Labels = Annotated[bool, typer.Option(help="Write every object's id on it.")]
+Coco = Annotated[bool, typer.Option("--coco", help="Also write OUT/objects.json in COCO format.")]
+Opacity = Annotated[float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")]
+Outline = Annotated[bool, typer.Option(help="Draw an outline around each object in the overlay.")]
+Labels = Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")]
 Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Stop after so many frames of the video (--resume goes on); 1 shows what a box or "
-        "click found.",
+        help="Stop after this many frames; --resume continues. 1 writes a preview of the first "
+        "frame's mask.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Given:
-    """Which objects to follow: one of mask, box and click, and prompts for single objects.
+    """Which objects to follow: a mask, box or click, and prompts for single objects.
 
-    `prompt_model` finds those of a box or clicks, on `device`.
+    `prompt_model` turns a box or clicks into a mask, on `device`.
     """
 
     mask: Path | None
@@ -87,14 +82,14 @@ class Given:
     device: str
 
     def masks_for(self, frames: FrameSource) -> MaskOf:
-        """Return what gives the masks of `frames`; raises as `stremn.media.given.masks_for`."""
+        """Return the function that gives a frame's mask; raises as `media.given.masks_for`."""
         from stremn.media.given import masks_for
 
         prompts = self.box, self.click, self.exclude, self.objects
         return masks_for(frames, self.mask, *prompts, self._finder())
 
     def _finder(self) -> MaskFinder:
-        """Return what finds objects; a network is loaded only where there is something to find."""
+        """Return the function that finds objects; load a network only if it is needed."""
         from stremn.media.finding import grab_cut
 
         if self.box is None and self.click is None and not self.objects:
@@ -106,7 +101,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Output:
-    """What is written, and where."""
+    """What to write, and where."""
 
     out: Path
     existing: Existing
@@ -116,5 +111,5 @@ class Output:
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:
-    """Return what to do with an earlier run in the output folder."""
+    """Return how to treat an earlier run in the output folder."""
     return "resume" if resume else "replace" if overwrite else "refuse"

@@ -13,7 +13,7 @@ from stremn.media.rle import encode_rle
 
 
 def coco_row(frame: Frame, labels: Labels) -> dict[str, Any]:
-    """What `write_coco` needs of a frame: name, size (height, width), objects as run lengths."""
+    """Return what `write_coco` needs of a frame: name, (height, width), objects as run lengths."""
     found = label_map(labels)
     return {
         "name": frame.name,

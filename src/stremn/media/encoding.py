@@ -53,7 +53,7 @@ class VideoPart:
 
 
 def encoder_frame(image: Picture) -> av.VideoFrame:
-    """An image of even sides as the encoder takes it.
+    """Return an image of even sides as the encoder takes it.
 
     OpenCV converts the colors in a quarter of the time that FFmpeg's scaler takes. The encoder also
     looks at the bytes beside the picture, which are whatever the memory held; here they are 0, so

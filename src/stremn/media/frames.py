@@ -63,7 +63,7 @@ class FrameSource:
         self.size = (0, 0) if self._first is None else self._first.shape[:2]
 
     def peek(self) -> Frame:
-        """The frame that iteration begins with, before it has begun.
+        """Return the first frame before iteration begins.
 
         Raises:
             StremnError: there is none after `start`, or iteration has begun.
@@ -109,5 +109,5 @@ class FrameSource:
 
 
 def _size_text(size: tuple[int, ...]) -> str:
-    """Width first, as people say sizes."""
+    """Return a size as text, width first."""
     return f"{size[1]}x{size[0]}"

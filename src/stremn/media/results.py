@@ -9,7 +9,7 @@ In the output folder:
 - `memory.json`: a JSON array, one row a line, valid after every frame.
 - `probabilities/NAME.npz` and `objects.json` (COCO) if asked for.
 - `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
-- `.resume/`: what `existing="resume"` needs to go on; the parts go when the run is finished.
+- `.resume/`: what `existing="resume"` needs; the parts are removed when the run is finished.
 """
 
 import io
@@ -79,7 +79,7 @@ class ResultWriter:
     Attributes:
         out: the output folder.
         next_frame: index of the first frame that is still to be written (0, or where an
-            interrupted run goes on).
+            interrupted run continues).
         read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
             the overlay that the interruption cut short is drawn again, so that it comes out the
             same as without an interruption.
@@ -237,7 +237,7 @@ class ResultWriter:
     # ------------------------------------------------------------ resuming
 
     def checkpoint_due(self, index: int) -> bool:
-        """Whether the run should be made resumable after the frame `index`."""
+        """Return whether to save a checkpoint after frame `index`."""
         return (index + 1) % self._every == 0
 
     def checkpoint(self, save_state: Callable[[Path], object]) -> None:
@@ -270,7 +270,7 @@ class ResultWriter:
     # ------------------------------------------------------------ the end
 
     def finish(self) -> None:
-        """The video is at its end: join the overlay and drop what only resuming needs."""
+        """Finish the run: join the overlay and remove what only resuming needs."""
         if self.finished:
             return
         self.close()

@@ -35,7 +35,7 @@ class Progress(Config):
 
 
 def earlier_run(out: Path, existing: Existing, settings: Mapping[str, Any]) -> Progress | None:
-    """Return how far the run in `out` is that is to go on; None if a new one starts.
+    """Return the progress of the run in `out` that is to be resumed; None if a new one starts.
 
     Args:
         out: output folder.
@@ -129,7 +129,7 @@ def remove_run(out: Path) -> None:
 
 
 def is_plain_name(name: object) -> TypeGuard[str]:
-    """Whether something is a file's name that stays in its folder."""
+    """Return whether something is a file's name that stays in its folder."""
     if not isinstance(name, str) or name in ("", ".", ".."):
         return False
     return not any(letter in name for letter in "/\\\0")

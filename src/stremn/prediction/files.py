@@ -163,7 +163,8 @@ def _beside(left: Picture, right: Picture) -> UInt8[np.ndarray, "height width 3"
 def _strip(
     before: list[Picture], truth: list[Picture], predicted: list[Picture]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Rows of pictures: what was observed, the truth where there is one, what was predicted."""
+    """Return rows of pictures: what was observed, the truth where there is one, what was
+    predicted."""
     rows = [row for row in (before, truth, predicted) if row]
     columns = max(map(len, rows))
     blank = np.full_like(predicted[0], 40)

@@ -25,10 +25,10 @@ from torch import Tensor
 from stremn.core.arguments import whole_number
 from stremn.core.checkpoints import read_tensors, write_tensors
 from stremn.core.config import Config, build, read_json
-from stremn.core.guarded_calls import GuardedCalls
+from stremn.core.guarded_calls import GuardedCalls, guarded
 from stremn.core.hardware import pick_device
 from stremn.errors import StremnError
-from stremn.memory.operations import check_memory
+from stremn.memory.damage import check_memory
 from stremn.networks.inference import placed
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import Encoded, FramePredictor, Past
@@ -74,6 +74,7 @@ class PredictionSession:
         """Index of the last frame of each stack in memory, oldest first."""
         return tuple(sorted(t for t in self._past.memory.written_at[0].tolist() if t >= 0))
 
+    @guarded
     def observe(self, frame: np.ndarray) -> None:
         """Take in the next frame.
 
@@ -84,10 +85,6 @@ class PredictionSession:
         Raises:
             StremnError: a frame that cannot be used; the session is then as before.
         """
-        with self._calls.call(self), torch.inference_mode():
-            self._observe(frame)
-
-    def _observe(self, frame: np.ndarray) -> None:
         picture = self._prepare(frame)
         window = [*self._window, picture][-self.model.config.stack :]
         if self._last is not None:
@@ -100,16 +97,14 @@ class PredictionSession:
             self._past = self.model.carry(self._past, self._last)
         self.frames_seen += 1
 
+    @guarded
     def predict(self, frames: int) -> UInt8[np.ndarray, "frames size size c"]:
         """Predict the next `frames` frames, at the model's size; the session does not change.
 
         Raises:
             StremnError: fewer frames were observed than a stack has, or no frame is asked for.
         """
-        with self._calls.call(self), torch.inference_mode():
-            return self._predict(whole_number(frames, "The number of frames", 1, MOST_FRAMES))
-
-    def _predict(self, frames: int) -> UInt8[np.ndarray, "frames size size c"]:
+        frames = whole_number(frames, "The number of frames", 1, MOST_FRAMES)
         size = self.model.config.stack
         if self._last is None:
             raise StremnError(
@@ -157,7 +152,7 @@ class PredictionSession:
 
     @classmethod
     def load(cls, path: Path, model: FramePredictor, *, device: str = "auto") -> PredictionSession:
-        """Restore a session; it goes on exactly as the saved one would have.
+        """Load a saved session; it continues exactly as the saved one would have.
 
         Raises:
             StremnError: no session in the file, or one of another model.

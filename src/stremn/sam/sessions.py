@@ -19,8 +19,9 @@ from stremn.core.hardware import pick_device, pick_precision
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
+from stremn.memory.choices import Choice, UpdatePolicy, checked
 from stremn.memory.policies import POLICIES, PlainEvidence, build_policy
+from stremn.memory.state import MemoryState, Template
 from stremn.networks.working_size import WorkingSize
 from stremn.sam.models import SamModel, load_sam, of_network
 from stremn.sam.prompts import Prompt, mask_prompt
