@@ -28,6 +28,7 @@ from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
 from stremn.networks.defaults import SHIPPED, SessionDefaults
+from stremn.segmentation.opening import Asked, OwnModel
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.web.options import Options
 
@@ -373,11 +374,16 @@ def test_check_mask_resizes_to_a_video(clip, tmp_path):
 
 
 def test_every_verb_and_the_page_use_the_shipped_settings():
-    left_to_the_model = {"policy": SHIPPED.policy, "reach": None, "size": None, "every": None}
+    left_to_the_model = ("slots", "policy", "reach", "size", "every")
     evaluate = next(c.callback for c in evaluate_app.registered_commands if c.name == "davis")
     for verb in (segment, evaluate):
         parameters = inspect.signature(verb).parameters
-        assert {name: parameters[name].default for name in left_to_the_model} == left_to_the_model
+        assert all(parameters[name].default is None for name in left_to_the_model)
+    told = OwnModel("small").settled(Asked())
+    assert (
+        SessionDefaults(told.memory_slots, told.policy, told.size, told.reach, told.every)
+        == SHIPPED
+    )
     assert asked("small", None, None, None) == SHIPPED
     assert asked("small", 240, math.inf, 3) == replace(SHIPPED, size=240, reach=None, every=3)
     assert (Options().policy, Options().size) == (SHIPPED.policy, SHIPPED.size)

@@ -27,9 +27,11 @@ from stremn.prompting.network import build_prompt_network, start_from
 from stremn.prompting.planes import Prompt, next_click, prompt_planes
 from stremn.prompting.prompter import PromptedFrame
 from stremn.prompting.weights import load_prompt_network
-from stremn.training.prompting import recipes
-from stremn.training.prompting.loss import PromptLoss, first_prompt
-from stremn.training.prompting.samples import PromptSamples, collate
+from stremn.training.prompting.data import PromptSamples, collate, open_pictures
+from stremn.training.prompting.losses import PromptLoss, first_prompt
+from stremn.training.prompting.recipe import PromptRecipe
+from stremn.training.prompting.task import TASK
+from stremn.training.tasks import task_of, train
 
 HEIGHT, WIDTH = 240, 320
 
@@ -319,8 +321,8 @@ def test_scores_from_the_command_line(tmp_path: Path) -> None:
 
 def test_samples_and_prompts_are_those_of_their_number(tmp_path: Path) -> None:
     make_stills(tmp_path)
-    sets = recipes._open(
-        recipes.PromptRecipe.model_validate(
+    sets = open_pictures(
+        PromptRecipe.model_validate(
             {
                 "prompts": {},
                 "stills": {"made": {"path": str(tmp_path), "kind": "instances"}},
@@ -361,9 +363,9 @@ steps = 2
 lr = 1e-4
 """
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
-    said = recipes.train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
+    said = train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
     assert said == "2 steps of 2 pictures from made 2."
-    recipes.train(
+    train(
         tmp_path / "recipe.toml",
         ["train.device=cpu"],
         tmp_path / "out",
@@ -374,13 +376,13 @@ lr = 1e-4
     assert next(trained.parameters()).device.type == "cpu"
     (tmp_path / "held.txt").unlink()
     with pytest.raises(StremnError, match=r"held_out.* cannot be read"):
-        recipes.train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
+        train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
 
 
 def test_the_recipe_of_the_shipped_weights_is_read() -> None:
     path = Path(__file__).parents[2] / "recipes" / "prompt-small.toml"
-    recipe = recipes._read(path, [])
-    assert recipes.is_prompt_recipe(path)
+    recipe = TASK.read(path)
+    assert task_of(path) is TASK
     assert recipe.prompts.held_out == "prompt-held-out.txt"
     names = (path.parent / recipe.prompts.held_out).read_text(encoding="utf-8").split()
     assert len(set(names)) == 200

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from exported_step import largest_difference
 from stremn.cli.app import app
 from stremn.memory.fusion import FusionConfig
 from stremn.memory.policies import POLICIES, Oldest, PlainEvidence
@@ -19,7 +20,7 @@ from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, SegmentationConfig, Usual, build_model
 from stremn.networks.pretrained import Pretrained
 from stremn.networks.windows import Window
-from stremn.segmentation.export import export_step, largest_difference
+from stremn.segmentation.export import export_step
 from stremn.segmentation.multiscale import MultiScaleSession
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.training.segmentation.adaptation import adapt

@@ -12,8 +12,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 
 from stremn.benchmarks.benchmark_report import draw, markdown
 from stremn.benchmarks.constancy import measure_flatness, measure_growth
+from stremn.benchmarks.sam import is_measured_here, measure_sam_growth, measure_sam_steps, ready_sam
 from stremn.benchmarks.stages import measure_stages
 from stremn.benchmarks.workload import (
     FULL,
@@ -51,6 +53,8 @@ from stremn.segmentation.sessions import SegmentationSession
 logger = logging.getLogger(__name__)
 
 PARTS = ("stages", "sweeps", "growth", "flat", "pipeline", "compile")
+SAM_PARTS = ("sweeps", "growth")
+"""What is measured of SAM models."""
 
 
 # ------------------------------------------------------------------------------ sweeps
@@ -185,6 +189,12 @@ def run(
         raise StremnError(f"Unknown parts {', '.join(unknown)}; known: {', '.join(PARTS)}.")
     if precision not in ("auto", "float32", "bfloat16"):
         raise StremnError(f"Unknown precision {precision!r}; use auto, float32 or bfloat16.")
+    sam = [name for name in plan.models if is_measured_here(name)]
+    if sam and not set(parts) & set(SAM_PARTS):
+        raise StremnError(
+            f"Of SAM models such as {sam[0]}, {' and '.join(SAM_PARTS)} are measured; got "
+            f"{', '.join(parts)}."
+        )
     make_folder(out)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -194,7 +204,10 @@ def run(
     worth_it = dict.fromkeys([precision, "float32", precision_name("auto", cpu)])
     machine = measure_machine(list(worth_it))
     results: dict[str, Any] = {"machine": asdict(machine), "precision": precision}
-    for name, value in _measured(machine, plan, parts, precision):
+    own = replace(plan, models=tuple(name for name in plan.models if name not in sam))
+    for name, value in chain(
+        _measured(machine, own, parts, precision), _measured_sam(sam, plan, parts, precision)
+    ):
         logger.info("%s measured", name)
         results[name] = value
         save_json(out / "speed.json", results)
@@ -206,6 +219,8 @@ def run(
 def _measured(
     machine: Machine, plan: Plan, parts: Sequence[str], precision: str
 ) -> Iterator[tuple[str, Any]]:
+    if not plan.models:
+        return
     models = {name: ready_model(name) for name in plan.models}
     if "stages" in parts:
         yield (
@@ -237,3 +252,18 @@ def _measured(
         yield "flat", asdict(measure_flatness(small, plan.flat_frames, plan.flat_side, precision))
     if "compile" in parts:
         yield "compile", measure_compiled(small, plan, precision)
+
+
+def _measured_sam(
+    names: Sequence[str], plan: Plan, parts: Sequence[str], precision: str
+) -> Iterator[tuple[str, Any]]:
+    steps: dict[str, Any] = {}
+    growth: dict[str, Any] = {}
+    for name in names:
+        model = ready_sam(name)
+        if "sweeps" in parts:
+            steps[name] = measure_sam_steps(model, plan, precision)
+            yield "sam_steps", steps
+        if "growth" in parts:
+            growth[name] = measure_sam_growth(model, plan.growth_frames, precision)
+            yield "sam_growth", growth

@@ -22,6 +22,7 @@ from stremn.cli import (
     predict,
     prediction_scores,
     prompt_scores,
+    reformat,
     segment,
     tables,
     train,
@@ -68,6 +69,7 @@ def _options(
 
 for verbs in (
     segment,
+    reformat,
     demo,
     check_mask,
     web,

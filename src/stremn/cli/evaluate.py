@@ -13,20 +13,19 @@ import typer
 
 from stremn.cli.options import (
     Adapt,
+    AnyModel,
     Device,
     Every,
-    Model,
-    Policy,
+    PolicyOrUsual,
     Precision,
     Reach,
     Size,
-    Slots,
-    asked,
+    SlotsOrUsual,
+    within,
 )
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
-from stremn.networks.defaults import SHIPPED
 
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from stremn.evaluation.segmentation.runs import RunDescription, Session
     from stremn.evaluation.segmentation.scores import Report
     from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.opening import Asked, VideoModel
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
 
@@ -98,9 +98,9 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and scores.")],
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
-        model: Model = "small",
-        slots: Slots = SHIPPED.memory_slots,
-        policy: Policy = SHIPPED.policy,
+        model: AnyModel = "small",
+        slots: SlotsOrUsual = None,
+        policy: PolicyOrUsual = None,
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = None,
@@ -134,31 +134,21 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             ),
         ] = None,
     ) -> None:
-        from stremn.core.hardware import pick_device, precision_name
-        from stremn.core.weights import fingerprint
+        from stremn.cli.sam_evaluation import sam_run
         from stremn.evaluation.segmentation.evaluation import evaluate
-        from stremn.evaluation.segmentation.runs import RunDescription
-        from stremn.networks.pretrained import load_model
+        from stremn.sam.opening import SamVideoModel, video_model
+        from stremn.segmentation.opening import Asked
 
         data = only(read(kind, root, split, year, all_frames), sequences)
         sizes = tuple(numbers_in(scales))
-        usual = asked(model, size, reach, every)
-        pretrained = load_model(model)
-        run = RunDescription(
-            model,
-            policy,
-            slots,
-            usual.size,
-            sizes,
-            flip,
-            seed,
-            usual.reach,
-            f"{fingerprint(pretrained.model):08x}",
-            precision_name(precision, pick_device(device)),
-            adapt,
-            usual.every,
-        )
-        sessions = _sessions(pretrained, run, device)
+        if reach is not None:
+            within(reach)
+        asked = Asked(slots, policy, size, reach, every, precision, device, seed)
+        chosen = video_model(model)
+        if isinstance(chosen, SamVideoModel):
+            run, sessions = sam_run(chosen, asked, scales=sizes, flip=flip, adapt=adapt)
+        else:
+            run, sessions = _own_run(chosen, asked, sizes, flip, adapt)
         with sequence_progress() as watch:
             report = evaluate(
                 data,
@@ -176,6 +166,37 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             raise typer.Exit(1)
 
     return evaluate
+
+
+def _own_run(
+    model: VideoModel, asked: Asked, scales: tuple[float, ...], flip: bool, adapt: int
+) -> tuple[RunDescription, Callable[[], Session]]:
+    """Return what is run, for the record, and what makes a session that has seen nothing."""
+    from stremn.core.hardware import pick_device, precision_name
+    from stremn.core.weights import fingerprint
+    from stremn.evaluation.segmentation.runs import RunDescription
+
+    settled = model.settled(asked)
+    pretrained = model.pretrained()
+    assert settled.policy is not None  # settled
+    assert settled.memory_slots is not None
+    assert settled.size is not None
+    assert settled.every is not None
+    run = RunDescription(
+        model.source,
+        settled.policy,
+        settled.memory_slots,
+        settled.size,
+        scales,
+        flip,
+        settled.seed,
+        None if settled.reach == math.inf else settled.reach,
+        f"{fingerprint(pretrained.model):08x}",
+        precision_name(settled.precision, pick_device(settled.device)),
+        adapt,
+        settled.every,
+    )
+    return run, _sessions(pretrained, run, settled.device)
 
 
 def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:

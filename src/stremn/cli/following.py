@@ -16,14 +16,13 @@ from stremn.cli.terminal import (
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.cli.options import SessionOptions
     from stremn.cli.segment_options import Given, Output
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.results import ResultWriter
-    from stremn.segmentation.pipeline import Summary
+    from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
+    from stremn.segmentation.pipeline import RunSummary
     from stremn.segmentation.reports import StepResult
-    from stremn.segmentation.sessions import SegmentationSession
 
 PREVIEW = "preview.png"
 
@@ -32,9 +31,9 @@ def follow(
     source: str,
     given: Given,
     output: Output,
-    options: SessionOptions,
+    model: VideoModel,
+    asked: Asked,
     *,
-    model: str,
     adapt: int,
     limit: int | None,
 ) -> None:
@@ -44,8 +43,8 @@ def follow(
         source: video, images, camera or URL, as `open_frames` takes it.
         given: which objects.
         output: what to write, and how to treat an earlier run.
-        options: of the session.
-        model: preset, weights file, folder or hub id.
+        model: what opens the session.
+        asked: options of the session, settled.
         adapt: training steps on the first frame's objects; 0 leaves the model as it is.
         limit: stop before this frame; None runs to the end.
 
@@ -56,18 +55,20 @@ def follow(
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
 
-    settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
-    settings |= options.settings() | ({"adapt": adapt} if adapt else {})
+    settings: dict[str, str | float] = {"input": Path(source).name, "model": model.source}
+    settings |= asked.settings() | ({"adapt": adapt} if adapt else {})
+    settings |= {"names": output.names} if output.names else {}
     out = output.out
     with open_frames(source) as frames:
         mask_of = given.masks_for(frames)
+        _check_formats(output, frames, mask_of)
         with ResultWriter(
             out,
             fps=frames.fps,
             settings=settings,
             existing=output.existing,
             probabilities=output.probabilities,
-            coco=output.coco,
+            formats=output.formats,
             style=output.style,
         ) as writer:
             if writer.finished:
@@ -80,8 +81,8 @@ def follow(
                 )
                 return
             if adapt:
-                model = str(_adapted(model, frames, mask_of, adapt, writer, options))
-            session = _session(writer.state_path, model, options)
+                model = _adapted(model, frames, mask_of, adapt, writer, asked)
+            session = _session(writer.state_path, model, asked)
             if limit == 1:
                 _write_preview(frames, mask_of, out)
             if writer.read_from:
@@ -92,11 +93,11 @@ def follow(
 
 def run(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: Session,
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
-) -> Summary:
+) -> RunSummary:
     """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
@@ -127,6 +128,16 @@ def run(
     return summary
 
 
+def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
+    """Raise StremnError if a format cannot hold the objects that are given first."""
+    from stremn.media.formats.open_formats import check_formats
+
+    first = frames.peek()
+    mask = mask_of(first)
+    ids = frozenset(() if mask is None else mask.ids)
+    check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
+
+
 def _frames(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
 
@@ -147,51 +158,48 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
 
 
 def _adapted(
-    model: str,
+    model: VideoModel,
     frames: FrameSource,
     mask_of: MaskOf,
     steps: int,
     writer: ResultWriter,
-    options: SessionOptions,
-) -> Path:
+    asked: Asked,
+) -> OwnModel:
     """Adapt the model to the first frame's objects; a resumed run uses its earlier weights.
 
     A session is opened first, so that a wrong option is found before training.
     """
     from stremn.media.results import ADAPTED
+    from stremn.segmentation.opening import OwnModel
 
     path = writer.out / ADAPTED
     if writer.next_frame and path.is_file():
-        return path
+        return OwnModel(str(path))
     if frames.live:
         raise StremnError(
             f"--adapt does not work on a live source ({frames.label}), because training takes "
             f"minutes. Record a short video, adapt to it, and give its {ADAPTED} as --model."
         )
-    from stremn.networks.pretrained import load_model
-    from stremn.segmentation.sessions import SegmentationSession
     from stremn.training.segmentation.adaptation import adapt
 
-    pretrained, device = load_model(model), options.device
-    SegmentationSession.from_pretrained(pretrained, device=device, **options.of_session())
+    model.open(asked)
     first = frames.peek()
     mask = mask_of(first)
     assert mask is not None  # `masks_for` requires one
     with step_progress("adapting") as watch:
         adapted = adapt(
-            pretrained, first.image, mask.labels, steps=steps, device=device, watch=watch
+            model.pretrained(),
+            first.image,
+            mask.labels,
+            steps=steps,
+            device=asked.device,
+            watch=watch,
         )
     adapted.save(path)
-    return path
+    return OwnModel(str(path))
 
 
-def _session(state: Path | None, model: str, options: SessionOptions) -> SegmentationSession:
+def _session(state: Path | None, model: VideoModel, asked: Asked) -> Session:
     """Load the saved state, or open a new session."""
-    from stremn.segmentation.sessions import SegmentationSession
-
     with console.status("loading the model"):
-        if state is not None:
-            return SegmentationSession.load(state, model, device=options.device)
-        return SegmentationSession.from_pretrained(
-            model, device=options.device, **options.of_session()
-        )
+        return model.open(asked) if state is None else model.resume(state, asked)

@@ -34,13 +34,18 @@ def bench(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Preset (small, resnet50, stm, stcn; random weights where none are shipped) or "
-            "weights file. Repeat it for several. Default: small and resnet50."
+            help="Preset (small, resnet50, stm, stcn; random weights where none are shipped), "
+            "weights file, SAM model of transformers (folder or hub id), or its shape with random "
+            "weights (sam2.1-hiera-tiny, -small, -base-plus, -large, edgetam, sam3-tracker, or "
+            "sam2.1-toy). Repeat it for several. Default: small and resnet50."
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer sizes and shorter streams; takes minutes.")
     ] = False,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Frames of `growth`. Default: 200; --quick 100.")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="Number format: auto, float32, bfloat16.")
     ] = "auto",
@@ -57,6 +62,7 @@ def bench(
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     plan = workload.QUICK if quick else workload.FULL
+    plan = replace(plan, growth_frames=frames or plan.growth_frames)
     with output_folder(out):
         benchmark.run(
             out,

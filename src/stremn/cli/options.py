@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,19 @@ Policy = Annotated[
     typer.Option(
         help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest`, ... An "
         "unknown name prints all."
+    ),
+]
+SlotsOrUsual = Annotated[
+    int | None,
+    typer.Option(
+        help="K: templates kept of each object. Default: 6; for SAM models 7, as in training."
+    ),
+]
+PolicyOrUsual = Annotated[
+    str | None,
+    typer.Option(
+        help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest` (default "
+        "for SAM models), ... An unknown name prints all."
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, mps.")]
@@ -50,6 +63,20 @@ PromptModel = Annotated[
         "`grabcut` (colors only, no network)."
     ),
 ]
+PromptModelOrOwn = Annotated[
+    str | None,
+    typer.Option(
+        help="Model that turns a box or clicks into a mask: `small` (shipped), a weights file, or "
+        "`grabcut` (colors only, no network). Default: `small`; a SAM model does it itself."
+    ),
+]
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id; or "
+        "SAM 2.1, EdgeTAM or SAM 3 of transformers, by hub id or folder."
+    ),
+]
 Every = Annotated[
     int | None,
     typer.Option(help="Memorize every n-th frame only. Default: 1 for `small`, 5 for STM, STCN."),
@@ -63,50 +90,6 @@ Adapt = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
-
-
-@dataclass(frozen=True)
-class SessionOptions:
-    """Options of a session; `checked` refuses values that no session takes.
-
-    `usual` holds size, reach and every: the user's, or the model's defaults (see `asked`).
-    """
-
-    slots: int
-    policy: str
-    device: str
-    precision: str
-    usual: SessionDefaults
-
-    def checked(self) -> SessionOptions:
-        """Return the options if a session takes them.
-
-        Raises:
-            StremnError: a value is out of range.
-        """
-        from stremn.segmentation.session_options import check_options
-
-        check_options(**self.of_session(), device=self.device)
-        return self
-
-    def of_session(self) -> dict[str, Any]:
-        """Return the keyword arguments of `SegmentationSession`, without the device."""
-        return {
-            "precision": self.precision,
-            "memory_slots": self.slots,
-            "policy": self.policy,
-            "size": self.usual.size,
-            "reach": self.usual.reach,
-            "every": self.usual.every,
-        }
-
-    def settings(self) -> dict[str, str | float]:
-        """Return the settings that must be the same when a run is resumed."""
-        usual = self.usual
-        settings: dict[str, str | float] = {"slots": self.slots, "policy": self.policy}
-        settings |= {"size": usual.size}
-        settings |= {"reach": "inf" if usual.reach is None else usual.reach}  # JSON has no infinity
-        return settings | ({"every": usual.every} if usual.every > 1 else {})
 
 
 def asked(model: str, size: int | None, reach: float | None, every: int | None) -> SessionDefaults:

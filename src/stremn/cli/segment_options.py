@@ -8,12 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stremn.errors import StremnError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
+    from stremn.media.formats.base import Format
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.run_folder import Existing
+    from stremn.segmentation.opening import Asked, VideoModel
 
 Source = Annotated[
     str,
@@ -52,7 +58,24 @@ Probabilities = Annotated[
     bool,
     typer.Option("--probabilities", help="Also write soft masks to OUT/probabilities/*.npz."),
 ]
-Coco = Annotated[bool, typer.Option("--coco", help="Also write OUT/objects.json in COCO format.")]
+Coco = Annotated[
+    bool, typer.Option("--coco", help="Also write OUT/objects.json: short for --format coco.")
+]
+FormatNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="Also write for other programs; repeat it for more: coco, coco-polygons, yolo, "
+        "youtube-vis, mots, cvat, mask-folders, mask-videos, cut-out, cut-out-webm, "
+        "cut-out-prores, green-screen, black-background, blurred-background, exr.",
+    ),
+]
+CategoryNames = Annotated[
+    str | None,
+    typer.Option(
+        "--names", help='`"1=cat,2=dog"`: what the objects are, for formats with categories.'
+    ),
+]
 Opacity = Annotated[float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")]
 Outline = Annotated[bool, typer.Option(help="Draw an outline around each object in the overlay.")]
 Labels = Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")]
@@ -70,7 +93,7 @@ Limit = Annotated[
 class Given:
     """Which objects to follow: a mask, box or click, and prompts for single objects.
 
-    `prompt_model` turns a box or clicks into a mask, on `device`.
+    `finder` returns what finds those of a box or clicks; it is called only if there are any.
     """
 
     mask: Path | None
@@ -78,8 +101,7 @@ class Given:
     click: str | None
     exclude: str | None
     objects: tuple[str, ...]
-    prompt_model: str
-    device: str
+    finder: Callable[[], MaskFinder]
 
     def masks_for(self, frames: FrameSource) -> MaskOf:
         """Return the function that gives a frame's mask; raises as `media.given.masks_for`."""
@@ -92,11 +114,21 @@ class Given:
         """Return the function that finds objects; load a network only if it is needed."""
         from stremn.media.finding import grab_cut
 
-        if self.box is None and self.click is None and not self.objects:
-            return grab_cut
-        from stremn.prompting.masks import mask_finder
+        nothing = self.box is None and self.click is None and not self.objects
+        return grab_cut if nothing else self.finder()
 
-        return mask_finder(self.prompt_model, device=self.device)
+
+def finding(model: VideoModel, asked: Asked, prompt_model: str | None) -> Callable[[], MaskFinder]:
+    """Return what makes a finder of objects: the model's own, if none is named and it has one."""
+
+    def finder() -> MaskFinder:
+        from stremn.prompting.masks import mask_finder
+        from stremn.prompting.weights import SHIPPED
+
+        own = model.finder(asked) if prompt_model is None else None
+        return own or mask_finder(prompt_model or SHIPPED, device=asked.device)
+
+    return finder
 
 
 @dataclass(frozen=True)
@@ -106,10 +138,30 @@ class Output:
     out: Path
     existing: Existing
     probabilities: bool
-    coco: bool
     style: OverlayStyle
+    formats: tuple[Format, ...] = ()
+    names: str | None = None
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:
     """Return how to treat an earlier run in the output folder."""
     return "resume" if resume else "replace" if overwrite else "refuse"
+
+
+def chosen_formats(
+    names: list[str] | None, coco: bool, categories: str | None
+) -> tuple[Format, ...]:
+    """Return the formats that are asked for.
+
+    Raises:
+        StremnError: there is no such format, its package is missing, or the categories' names are
+            none, or are of no use.
+    """
+    from stremn.media.formats.categories import Categories
+    from stremn.media.formats.choosing import choose_formats
+
+    wanted = [*(names or ()), *(["coco"] if coco else [])]
+    if categories is not None and not wanted:
+        raise StremnError("--names goes with a --format that has categories, such as coco.")
+    known = Categories() if categories is None else Categories.parse(categories)
+    return choose_formats(wanted, known)

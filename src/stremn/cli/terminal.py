@@ -86,6 +86,11 @@ class _LogLines:
         return True
 
 
+def log_lines() -> _LogLines:
+    """Return what says when a line of progress is due."""
+    return _LogLines()
+
+
 class FrameProgress:
     """Progress of a video: frames, frames per second, bytes of memory."""
 

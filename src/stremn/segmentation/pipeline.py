@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
@@ -14,8 +15,9 @@ from stremn.media.given import MaskOf
 from stremn.media.masks import Labels
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
+from stremn.moved import moved_names
+from stremn.segmentation.opening import Session
 from stremn.segmentation.reports import StepResult
-from stremn.segmentation.sessions import SegmentationSession
 from stremn.segmentation.strip import MemoryStrip
 
 Watcher = Callable[[int, StepResult], None]
@@ -29,7 +31,7 @@ def nobody(done: int, result: StepResult) -> None:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """How a run went. `frames` counts those of this run; `memory_bytes` is the session's memory."""
 
     frames: int
@@ -44,14 +46,14 @@ class Summary:
 
 def segment_video(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: Session,
     mask_of: MaskOf,
     writer: ResultWriter,
     *,
     limit: int | None = None,
     watch: Watcher = nobody,
     depth: int = 4,
-) -> Summary:
+) -> RunSummary:
     """Segment `frames` from where `writer` stands, writing as it goes.
 
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
@@ -68,7 +70,7 @@ def segment_video(
     """
     began, first = time.perf_counter(), writer.next_frame
     if limit is not None and limit <= first:
-        return Summary(0, 0.0, session.memory_bytes)
+        return RunSummary(0, 0.0, session.memory_bytes)
     strip = MemoryStrip.restored(writer.out, session.memory)
     done = first
     with writer:
@@ -103,10 +105,10 @@ def segment_video(
             _checkpoint(writer, session, strip)
         else:
             writer.finish()
-    return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
+    return RunSummary(done - first, time.perf_counter() - began, session.memory_bytes)
 
 
-def _step(session: SegmentationSession, frame: Frame, labels: Labels | None) -> StepResult:
+def _step(session: Session, frame: Frame, labels: Labels | None) -> StepResult:
     try:
         return session.step(frame.image, labels)
     except (MemoryError, RuntimeError) as error:
@@ -128,6 +130,10 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
     )
 
 
-def _checkpoint(writer: ResultWriter, session: SegmentationSession, strip: MemoryStrip) -> None:
+def _checkpoint(writer: ResultWriter, session: Session, strip: MemoryStrip) -> None:
     strip.keep(writer.out)
     writer.checkpoint(session.save)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stremn.errors import StremnError
+from stremn.media.formats.coco import Coco
 from stremn.media.frames import Frame
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.media.video import open_frames
@@ -119,9 +120,8 @@ class Export:
 
     def _write(self, results: Path) -> None:
         with open_frames(self._video) as frames:
-            writer = ResultWriter(
-                results, fps=frames.fps, existing="replace", coco="coco" in self._kinds
-            )
+            formats = [Coco()] if "coco" in self._kinds else []
+            writer = ResultWriter(results, fps=frames.fps, existing="replace", formats=formats)
             with writer:
                 for frame in frames:
                     if frame.index >= self.status.total:

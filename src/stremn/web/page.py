@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stremn.errors import MissingExtraError, StremnError
 from stremn.web.downloads import FORMATS
-from stremn.web.options import POLICIES
+from stremn.web.options import OFFERED
 from stremn.web.predict_tab import PredictTab
 from stremn.web.project import Tools
 from stremn.web.projects import LIMITS, Limits, Projects
@@ -129,7 +129,7 @@ class Page:
 
         size = config_of(self._source).usual.size
         formats = [{"name": name, "words": words} for name, words in FORMATS.items()]
-        return {"policies": list(POLICIES), "size": size, "formats": formats}
+        return {"policies": list(OFFERED), "size": size, "formats": formats}
 
     # ------------------------------------------------------------ what they do
 
