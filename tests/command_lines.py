@@ -16,7 +16,6 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,7 +44,6 @@ class Outcome:
     results: int = 0
     sentences: int = 0
     faults: list[str] = field(default_factory=list)
-    by_verb: Counter[str] = field(default_factory=Counter)
 
     @property
     def lines(self) -> int:
@@ -112,7 +110,6 @@ def campaign(chosen: dict[str, list[str]], count: int, seed: int = 0) -> Outcome
         for number in range(count):
             rng = np.random.default_rng([seed, len(name), *name.encode(), number])
             try_line(mutated(rng, words, options), outcome)
-            outcome.by_verb[name] += 1
     return outcome
 
 
@@ -169,14 +166,19 @@ def main() -> None:
         made = lines(Path(name))
         chosen = {n: w for n, w in made.items() if asked.only in (None, n)}
         os.chdir(tempfile.mkdtemp(dir=name))
-        outcome = campaign(chosen, -(-asked.lines // len(chosen)), asked.seed)
+        each, lines_in_all, faults = -(-asked.lines // len(chosen)), 0, 0
+        for verb, words in chosen.items():
+            outcome = campaign({verb: words}, each, asked.seed)
+            print(
+                f"{verb}: {outcome.lines} lines, {outcome.results} results, "
+                f"{outcome.sentences} sentences, {len(outcome.faults)} faults",
+                flush=True,
+            )
+            for fault in outcome.faults:
+                print(f"  {fault}", flush=True)
+            lines_in_all, faults = lines_in_all + outcome.lines, faults + len(outcome.faults)
         os.chdir("/")
-    for fault in outcome.faults:
-        print(f"  {fault}")
-    print(
-        f"{outcome.lines} lines of {len(chosen)} verbs: {outcome.results} results, "
-        f"{outcome.sentences} sentences, {len(outcome.faults)} faults"
-    )
+    print(f"{lines_in_all} lines of {len(chosen)} verbs, {faults} faults")
 
 
 if __name__ == "__main__":
