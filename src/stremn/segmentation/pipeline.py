@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
 from stremn.media.frames import Frame, FrameSource
-from stremn.media.given import MaskOf
-from stremn.media.masks import Labels
+from stremn.media.given import Correction, MaskOf
+from stremn.media.masks import LabelMap
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.moved import moved_names
@@ -84,8 +84,7 @@ def segment_video(
                     if frame.index < first:
                         writer.redraw(frame)
                         continue
-                    mask = mask_of(frame)
-                    result = _step(session, frame, None if mask is None else mask.labels)
+                    result = _step(session, frame, mask_of(frame))
                     strip.add(frame.image, result)
                     behind.put(_for_writing(frame, result, writer.keeps_probabilities))
                     done += 1
@@ -108,9 +107,14 @@ def segment_video(
     return RunSummary(done - first, time.perf_counter() - began, session.memory_bytes)
 
 
-def _step(session: Session, frame: Frame, labels: Labels | None) -> StepResult:
+def _step(session: Session, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
+    """Segment a frame under the mask given with it, or correct what was segmented in it."""
     try:
-        return session.step(frame.image, labels)
+        if given is None or isinstance(given, LabelMap):
+            return session.step(frame.image, None if given is None else given.labels)
+        result = session.step(frame.image)
+        mask = given(result.labels)
+        return result if mask is None else session.add_object(mask.labels)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

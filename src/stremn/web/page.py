@@ -136,13 +136,11 @@ class Page:
     def _connect(self, video: Any, demo: Any, bench: Any) -> None:
         import gradio as gr  # by name: gradio looks for the type of `request`
 
-        def opened(path: str | None, request: gr.Request) -> str:
-            visitor = str(request.session_hash)
-            if path is None:
-                self.projects.leave(visitor)
-                return ""
+        def opened(path: str | None, request: gr.Request) -> Any:
+            if path is None:  # what was made stays until another video is opened
+                return gr.skip()
             with self._told():
-                return self.projects.open(visitor, Path(path))
+                return self.projects.open(str(request.session_hash), Path(path))
 
         def leave(request: gr.Request) -> None:
             self.projects.leave_later(str(request.session_hash))
