@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from command_lines import campaign, lines
+from command_lines import Outcome, campaign, lines, try_line
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -18,3 +18,10 @@ def test_every_line_ends_in_a_result_or_a_sentence(
     outcome = campaign(made, 2)
     assert not outcome.faults, "\n".join(outcome.faults)
     assert outcome.sentences
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_path_that_the_system_refuses_is_named(tmp_path: Path) -> None:
+    outcome = Outcome()
+    try_line(["analyze", "memory", "x" * 300, "-o", str(tmp_path / "out")], outcome)
+    assert (outcome.sentences, outcome.faults) == (1, [])

@@ -106,7 +106,9 @@ def main() -> None:
         if error.errno == errno.ENOMEM:
             _fail(_NO_MEMORY)
         if error.errno not in _OUTPUT_ENDED:
-            raise
+            if error.filename is None:
+                raise
+            _fail(f"{error.filename} cannot be used: {error.strerror}.")  # a path of the user's
         _end_output()
     except RuntimeError as error:
         from stremn.core.hardware import is_out_of_memory
