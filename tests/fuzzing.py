@@ -114,9 +114,8 @@ def subjects(folder: Path) -> list[Subject]:
 def _states(folder: Path) -> list[Subject]:
     model, predictor = tiny_model(), tiny(carried=8)
     rng = np.random.default_rng(0)
-    session = SegmentationSession(
-        model, device="cpu", precision="float32", size=64, memory_slots=2, reach=0.5
-    )
+    options = {"precision": "float32", "size": 64, "memory_slots": 2, "reach": 0.5}
+    session = SegmentationSession(model, device="cpu", policy="learned", **options)
     mask = np.zeros((64, 64), np.uint8)
     mask[4:30, 4:30], mask[34:60, 34:60] = 3, 5
     session.step(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), mask)
