@@ -176,7 +176,7 @@ def test_a_limit_that_is_reached_already_changes_nothing(clip, mask, tmp_path):
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     for limit in (2, 3):
         text = run("segment", clip, "--mask", mask, "-o", out, "--resume", "--limit", limit)
-        assert "holds 3 frames already, and --limit counts from the video's first" in text
+        assert "already holds 3 frames. --limit counts from the first frame of the run" in text
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     run("segment", clip, "--mask", mask, "-o", out, "--resume")
     assert len(labels_in(out)) == FRAMES

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,14 @@ class ObjectMemory:
     pinned: tuple[bool, ...]
     replaced: Replacement | None
 
+    def renumbered(self, number: Callable[[int], int]) -> ObjectMemory:
+        """Return the same with the frames numbered anew."""
+        frames = tuple(None if t is None else number(t) for t in self.frames)
+        replaced = self.replaced
+        if replaced is not None and replaced.frame is not None:
+            replaced = replace(replaced, frame=number(replaced.frame))
+        return replace(self, frames=frames, replaced=replaced)
+
 
 @dataclass(frozen=True)
 class MemoryReport:
@@ -49,6 +57,10 @@ class MemoryReport:
 
     objects: tuple[ObjectMemory, ...]
     nbytes: int
+
+    def renumbered(self, number: Callable[[int], int]) -> MemoryReport:
+        """Return the report with the frames numbered anew."""
+        return replace(self, objects=tuple(o.renumbered(number) for o in self.objects))
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values, keyed by object id."""
@@ -90,6 +102,25 @@ class StepResult:
     def probabilities(self) -> Float[np.ndarray, "o height width"]:
         """Probability of each object at the frame's size, float32, in the order of `ids`."""
         return self.size.outward(self.shares)[1:]
+
+    @property
+    def confidences(self) -> dict[int, float]:
+        """Mean probability of each object where it is the likeliest, 0..1, if it is anywhere."""
+        layers = likeliest(torch.from_numpy(self.shares))
+        found = {}
+        for place, item in enumerate(self.ids, 1):
+            own = layers == place
+            if own.any():
+                found[item] = float(self.shares[place][own].mean())
+        return found
+
+    def renumbered(self, number: Callable[[int], int]) -> StepResult:
+        """Return the result with the frames numbered anew, its own and the memory's.
+
+        Args:
+            number: from the number of a frame, counted by the session, to the new one.
+        """
+        return replace(self, frame=number(self.frame), memory=self.memory.renumbered(number))
 
     def __repr__(self) -> str:
         """Say what it is of, without pages of pixels."""
