@@ -56,7 +56,7 @@ def result_at(index: int) -> FrameResult:
     image = np.random.default_rng(3).integers(40, 200, (8, 11, 3)).astype(np.uint8)
     image = np.roll(cv2.resize(image, (WIDTH, HEIGHT)), index, axis=1)
     image[::2, ::2] += 30
-    frame = Frame(index, f"shot {index}", image, f"shot {index}.jpg")
+    frame = Frame(index, f"shot {index}", image, file_name=f"shot {index}.jpg")
     labels = labels_at(index)
     soft = [shape_at(index, soft=4.0), (labels == 5) * 1.0]
     ids = (2, 5) if index >= LATE else (2,)
