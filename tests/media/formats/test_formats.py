@@ -287,6 +287,7 @@ def test_formats_of_a_killed_run_are_the_same_when_it_is_resumed(tmp_path: Path)
     go(broken, 0, 7)  # and no `close`: the checkpoint is at frame 4
     broken._lock.release()
     broken._memory.close()
+    broken._table.close()
     for other in broken._others._writers:
         if isinstance(other, RowsWriter):
             other._rows.close()
@@ -340,7 +341,7 @@ def test_replacing_a_run_removes_its_formats_and_nothing_else(tmp_path: Path) ->
         go(results, 0, 1)
         results.finish()
     names = [name for name in contents(tmp_path) if not name.startswith(".resume")]
-    expected = ["masks/shot 0.png", "memory.json", "objects.json", "overlay.mp4"]
+    expected = ["masks/shot 0.png", "memory.json", "objects.csv", "objects.json", "overlay.mp4"]
     assert sorted(names) == sorted([*expected, *(str(path.relative_to(tmp_path)) for path in kept)])
     assert not (tmp_path / "mask-folders").exists()
 
