@@ -29,6 +29,7 @@ class Clips(StrEnum):
     KTH = "kth"
     HUMAN_WALKING = "human-walking"
     FOLDER = "folder"
+    NATURAL = "natural"
 
 
 def register(app: typer.Typer) -> None:
@@ -52,6 +53,9 @@ def prediction(
     size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64,
     side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28,
     channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; folders only.")] = 1,
+    own_size: Annotated[
+        bool, typer.Option("--own-size", help="Whole frames at their own size; natural only.")
+    ] = False,
     clips: Annotated[int, typer.Option(help="At most so many clips.")] = 1000,
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Add LPIPS; needs AlexNet's weights.")
@@ -69,8 +73,9 @@ def prediction(
     from stremn.data.readers.prediction_sets import ClipsSection
     from stremn.evaluation.prediction.evaluation import evaluate_prediction
 
-    rgb = 3 if data is Clips.HUMAN_WALKING else channels
+    rgb = 3 if data in (Clips.HUMAN_WALKING, Clips.NATURAL) else channels
     values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}
+    values |= {"own_size": own_size} if own_size else {}
     with console.status("scoring") as status:
         text = evaluate_prediction(
             build(ClipsSection, values, "the options"),

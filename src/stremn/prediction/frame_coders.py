@@ -120,7 +120,7 @@ class FrameDecoder(nn.Module):
     def forward(
         self,
         features: Float[Tensor, "b c h w"],
-        detail: Float[Tensor, "b d height width"] | None = None,
+        detail: Float[Tensor, "b d h2 w2"] | None = None,
     ) -> Float[Tensor, "b channels height width"]:
         """Decode feature maps, and detail where there is some, to logits of an output."""
         decoded = self.blocks(features)

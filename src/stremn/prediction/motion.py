@@ -95,4 +95,4 @@ def _dis(
     if min(here.shape) < SMALLEST:
         return np.zeros((*here.shape, 2), np.float32)
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return estimator.calc(here, there, None)
+    return estimator.calc(here, there, np.zeros((*here.shape, 2), np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -41,7 +42,6 @@ class Output(Protocol):
 def sigmoid_output(
     logits: Float[Tensor, "b c height width"],
     last: Float[Tensor, "b c height width"],
-    motion: Float[Tensor, "b m height width"],
 ) -> Float[Tensor, "b c height width"]:
     """The frame is drawn anew: the sigmoid of the logits."""
     return torch.sigmoid(logits)
@@ -50,7 +50,6 @@ def sigmoid_output(
 def residual_output(
     logits: Float[Tensor, "b c height width"],
     last: Float[Tensor, "b c height width"],
-    motion: Float[Tensor, "b m height width"],
 ) -> Float[Tensor, "b c height width"]:
     """The frame is a change of the last one, in logits; zero logits copy it (to within 0.01).
 
@@ -62,7 +61,6 @@ def residual_output(
 def moved_output(
     logits: Float[Tensor, "b n height width"],
     last: Float[Tensor, "b c height width"],
-    motion: Float[Tensor, "b m height width"],
     *,
     reach: int,
 ) -> Float[Tensor, "b c height width"]:
@@ -87,7 +85,6 @@ def moved_output(
 def moved_by_axis_output(
     logits: Float[Tensor, "b n height width"],
     last: Float[Tensor, "b c height width"],
-    motion: Float[Tensor, "b m height width"],
     *,
     reach: int,
 ) -> Float[Tensor, "b c height width"]:
@@ -122,6 +119,19 @@ def weighted_shifts(
     wide = F.pad(frame, (reach, reach) if axis == -1 else (0, 0, reach, reach))
     terms = [wide.narrow(axis, i, length) * weights[:, i : i + 1] for i in range(taps)]
     return torch.stack(terms).sum(0)
+
+
+def without_motion(draw: Callable[[Tensor, Tensor], Tensor]) -> Output:
+    """Return an output that draws from logits and last frame alone, whatever the motion."""
+
+    def apply(
+        logits: Float[Tensor, "b n height width"],
+        last: Float[Tensor, "b c height width"],
+        motion: Float[Tensor, "b m height width"],
+    ) -> Float[Tensor, "b c height width"]:
+        return draw(logits, last)
+
+    return apply
 
 
 def flow_output(
@@ -164,13 +174,13 @@ class BuiltOutput:
 def build_output(name: OutputName, channels: int, reach: int) -> BuiltOutput:
     """Return the output of a name for frames of `channels`; `reach` is that of the moved ones."""
     taps = 2 * reach + 1
+    moved = partial(moved_output, reach=reach)
+    by_axis = partial(moved_by_axis_output, reach=reach)
     built: dict[OutputName, BuiltOutput] = {
-        "sigmoid": BuiltOutput(sigmoid_output, channels),
-        "residual": BuiltOutput(residual_output, channels),
-        "moved": BuiltOutput(partial(moved_output, reach=reach), moved_taps(reach) + channels),
+        "sigmoid": BuiltOutput(without_motion(sigmoid_output), channels),
+        "residual": BuiltOutput(without_motion(residual_output), channels),
+        "moved": BuiltOutput(without_motion(moved), moved_taps(reach) + channels),
+        "moved-by-axis": BuiltOutput(without_motion(by_axis), 2 * taps + 1 + channels),
         "flow": BuiltOutput(flow_output, 5 + channels),
-        "moved-by-axis": BuiltOutput(
-            partial(moved_by_axis_output, reach=reach), 2 * taps + 1 + channels
-        ),
     }
     return built[name]

@@ -213,6 +213,7 @@ def evaluate_prediction(
                 future,
                 metrics,
                 parameters=parameters,
+                batch=1 if data.own_size else 32,  # clips of their own size differ
                 limit=clips,
                 progress=told,
             )
