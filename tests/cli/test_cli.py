@@ -20,7 +20,8 @@ import stremn
 from stremn.cli import panels
 from stremn.cli.app import app, main
 from stremn.cli.evaluate import evaluate_app
-from stremn.cli.segment import asked, segment
+from stremn.cli.options import asked
+from stremn.cli.segment import segment
 from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask

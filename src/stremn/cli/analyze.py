@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, only, read, whole_numbers_in
+from stremn.cli.options import Device, Every, Model, Policy, Precision, Reach, Size, asked
 from stremn.cli.panels import MEASURE
-from stremn.cli.segment import Device, Every, Model, Policy, Precision, Reach, Size, asked
 from stremn.cli.terminal import sequence_progress, show
 
 analyze_app = typer.Typer(

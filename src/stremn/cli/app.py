@@ -14,7 +14,9 @@ import typer
 
 from stremn.cli import (
     analyze,
+    check_mask,
     convert,
+    demo,
     evaluate,
     measure,
     predict,
@@ -23,6 +25,7 @@ from stremn.cli import (
     segment,
     tables,
     train,
+    web,
 )
 from stremn.cli.terminal import console, show
 from stremn.core.signals import stopping_signals
@@ -65,6 +68,9 @@ def _options(
 
 for verbs in (
     segment,
+    demo,
+    check_mask,
+    web,
     predict,
     evaluate,
     prediction_scores,

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.panels import MEASURE
-from stremn.cli.segment import (
+from stremn.cli.options import (
     Adapt,
     Device,
     Every,
@@ -24,6 +23,7 @@ from stremn.cli.segment import (
     Slots,
     asked,
 )
+from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.options import Model
 from stremn.cli.panels import MEASURE, TRAIN
-from stremn.cli.segment import Model
 from stremn.cli.terminal import show
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from stremn.cli.options import Device
 from stremn.cli.panels import FOLLOW
-from stremn.cli.segment import Device
 from stremn.cli.terminal import show
 
 

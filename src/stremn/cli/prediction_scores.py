@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stremn.cli.evaluate import evaluate_app
-from stremn.cli.segment import Device
+from stremn.cli.options import Device
 from stremn.cli.terminal import console, show
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stremn.cli.evaluate import evaluate_app
-from stremn.cli.segment import Device, PromptModel
+from stremn.cli.options import Device, PromptModel
 from stremn.cli.terminal import say, show
 
 

@@ -19,8 +19,8 @@ from stremn.cli.evaluate import (
     read,
     whole_numbers_in,
 )
+from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.panels import MEASURE
-from stremn.cli.segment import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
 

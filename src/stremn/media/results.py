@@ -13,33 +13,38 @@ In the output folder:
 """
 
 import io
-import json
 import logging
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeGuard
+from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import ConfigDict, Field
 
 from stremn.core.atomic_files import FolderLock, remove_leftovers, sync
-from stremn.core.config import Config, build, read_json
 from stremn.errors import StremnError
 from stremn.media.coco import coco_row, write_coco
 from stremn.media.drawing import OverlayStyle
-from stremn.media.encoding import VideoPart, join_videos
-from stremn.media.files import JsonRows, iterate_rows, make_folder, write_whole, writing
+from stremn.media.files import JsonRows, make_folder, write_whole, writing
 from stremn.media.frames import Frame
 from stremn.media.masks import Labels, write_mask
+from stremn.media.overlay_parts import PATTERN, OverlayParts
 from stremn.media.pictures import opened_picture
+from stremn.media.run_folder import (
+    ROWS,
+    Existing,
+    Progress,
+    as_json,
+    earlier_run,
+    refuse_link,
+    remove_run,
+    state_name,
+)
 
 logger = logging.getLogger(__name__)
 
-Existing = Literal["refuse", "resume", "replace"]
 _RATE_IF_UNKNOWN = 25.0
 ADAPTED = "adapted.safetensors"
 """Weights adapted to a run's objects, in its folder; other runs may take them as their model."""
@@ -111,63 +116,40 @@ class ResultWriter:
         """
         self.out = out
         self._every = checkpoint_every
-        self._rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
         self._style = style or OverlayStyle()
         kept = {"probabilities": probabilities, "coco": coco, **self._style.settings()}
-        self._settings = json.loads(json.dumps({**(settings or {}), **kept}))
+        self._settings = as_json({**(settings or {}), **kept})
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
         self._unsynced: list[Path] = []
         make_folder(out)
         self._lock = FolderLock(out)
         for folder in (out / "masks", out / "probabilities", self._resume):
-            _refuse_link(folder)
+            refuse_link(folder)
             remove_leftovers(folder)
         remove_leftovers(out)
-        rows = _count_rows(out / "memory.json")
-        made = _read_progress(self._resume, rows) if rows and existing != "replace" else None
-        self._check_earlier(existing, made, rows)
-        resumed = made if existing == "resume" else None
+        resumed = earlier_run(out, existing, self._settings)
         self.next_frame = resumed.frames if resumed else 0
         self.finished = bool(resumed and resumed.finished)
         self.state_path = self._resume / resumed.state if resumed and resumed.state else None
         self.read_from = self.next_frame - self.next_frame % checkpoint_every
         if existing == "replace":
-            _remove_run(out)
+            remove_run(out)
         for folder in (out / "masks", self._resume):
             make_folder(folder)
         if probabilities:
             make_folder(out / "probabilities")
-        self._memory = JsonRows(out / "memory.json", keep=self.next_frame)
+        self._memory = JsonRows(out / ROWS, keep=self.next_frame)
         self._coco = JsonRows(self._resume / "objects.json", keep=self.next_frame) if coco else None
-        self._overlay: VideoPart | None = None
+        rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
+        self._overlay = OverlayParts(self._resume, rate)
+        self._overlay.remove_from(self.next_frame)
         self._closed = False
         self._redrawn = self.read_from
-        for part in self._parts():
-            if _part_start(part) >= self.next_frame:
-                part.unlink()
         if self.next_frame == 0:
-            self._save_progress(
-                Progress(frames=0, finished=False, state=None, settings=self._settings)
-            )
+            self._save_progress(0)
         if self.finished:
             self._remove_parts()
-
-    def _check_earlier(self, existing: Existing, made: "Progress | None", rows: int) -> None:
-        if existing == "refuse" and rows:
-            raise StremnError(
-                f"{self.out} holds {rows} frames of an earlier run. Add --resume to continue it, "
-                "--overwrite to replace it, or choose another output folder."
-            )
-        if existing == "resume" and made is not None and made.settings != self._settings:
-            keys = sorted(made.settings.keys() | self._settings.keys())
-            other = [key for key in keys if made.settings.get(key) != self._settings.get(key)]
-            key = other[0]
-            raise StremnError(
-                f"The run in {self.out} cannot be continued: it was made with {key} "
-                f"{made.settings.get(key)!r}, now {key} is {self._settings.get(key)!r}. Use the "
-                "same settings, or --overwrite to start again."
-            )
 
     @property
     def written(self) -> int:
@@ -182,7 +164,7 @@ class ResultWriter:
             "soft masks": "probabilities",
             "COCO": "objects.json",
             "weights": ADAPTED,
-            "memory": "memory.json",
+            "memory": ROWS,
             "strip": "memory.png",
         }
         found = {kind: self.out / name for kind, name in kinds.items()}
@@ -212,7 +194,7 @@ class ResultWriter:
         self._unsynced.append(mask)
         if self._keep_probabilities and result.probabilities is not None:
             self._write_probabilities(result)
-        self._overlay_part(frame).add(self._style.draw(frame.image, result.labels))
+        self._overlay.add(frame.index, self._style.draw(frame.image, result.labels))
         if self._coco is not None:
             self._coco.append(coco_row(frame, result.labels))
         self._memory.append({"frame": frame.index, "name": frame.name, **result.memory})
@@ -250,14 +232,7 @@ class ResultWriter:
                 f"The mask {path} of the interrupted run is gone or damaged ({error}). Use "
                 "--overwrite to start again."
             ) from error
-        self._overlay_part(frame).add(self._style.draw(frame.image, labels))
-
-    def _overlay_part(self, frame: Frame) -> VideoPart:
-        if self._overlay is None:
-            path = self._resume / f"overlay-{frame.index:09d}.mp4"
-            height, width = frame.image.shape[:2]
-            self._overlay = VideoPart(path, self._rate, (height, width))
-        return self._overlay
+        self._overlay.add(frame.index, self._style.draw(frame.image, labels))
 
     # ------------------------------------------------------------ resuming
 
@@ -274,22 +249,23 @@ class ResultWriter:
         Raises:
             StremnError: no permission, disk full; the checkpoint before stays in force.
         """
-        self._close_part()
+        self._overlay.close_part()
         self._sync()
         frames = self._memory.count
-        name = _state_name(frames)
+        name = state_name(frames)
         with writing(self._resume / name):
             save_state(self._resume / name)
-        progress = Progress(frames=frames, finished=False, state=name, settings=self._settings)
-        self._save_progress(progress)
+        self._save_progress(frames, state=name)
         for old in self._resume.glob("state-*"):
             if old.name != name:
                 old.unlink(missing_ok=True)
         self.state_path = self._resume / name
 
-    def _save_progress(self, progress: "Progress") -> None:
-        content = progress.model_dump_json(indent=1)
-        write_whole(self._resume / "progress.json", content.encode())
+    def _save_progress(
+        self, frames: int, *, state: str | None = None, finished: bool = False
+    ) -> None:
+        progress = Progress(frames=frames, finished=finished, state=state, settings=self._settings)
+        progress.save(self._resume)
 
     # ------------------------------------------------------------ the end
 
@@ -299,16 +275,14 @@ class ResultWriter:
             return
         self.close()
         self._sync()
-        frames = self._memory.count
-        progress = Progress(frames=frames, finished=True, state=None, settings=self._settings)
-        self._save_progress(progress)
+        self._save_progress(self._memory.count, finished=True)
         self._remove_parts()
         self.finished = True
         self.state_path = None
 
     def _remove_parts(self) -> None:
         """Remove what only resuming needs."""
-        for pattern in ("state-*", "overlay-*", "strip.npz"):
+        for pattern in ("state-*", PATTERN, "strip.npz"):
             for path in self._resume.glob(pattern):
                 path.unlink(missing_ok=True)
 
@@ -317,8 +291,8 @@ class ResultWriter:
 
         Single frames are not waited for: that would take longer than segmenting them.
         """
-        kept = [self.out / "memory.json", self._resume / "objects.json"]
-        sync([*self._unsynced, *self._parts(), *kept])
+        kept = [self.out / ROWS, self._resume / "objects.json"]
+        sync([*self._unsynced, *self._overlay.paths(), *kept])
         self._unsynced.clear()
 
     def close(self) -> None:
@@ -337,20 +311,10 @@ class ResultWriter:
             self._coco.close()
         if self.finished:
             return
-        self._close_part()
-        parts = [part for part in self._parts() if _part_start(part) < self._memory.count]
-        if parts:
-            join_videos(parts, self.out / "overlay.mp4")
+        self._overlay.close_part()
+        self._overlay.join(self.out / "overlay.mp4", self._memory.count)
         if self._coco is not None:
             write_coco(self._resume / "objects.json", self.out / "objects.json")
-
-    def _parts(self) -> list[Path]:
-        return sorted(self._resume.glob("overlay-*.mp4"))
-
-    def _close_part(self) -> None:
-        if self._overlay is not None:
-            part, self._overlay = self._overlay, None
-            part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -362,82 +326,3 @@ class ResultWriter:
             if error is None:
                 raise
             logger.warning("%s", late)
-
-
-def _count_rows(path: Path) -> int:
-    return sum(1 for _ in iterate_rows(path)) if path.exists() else 0
-
-
-def _part_start(part: Path) -> int:
-    """Index of the first frame of a part of the overlay."""
-    return int(part.stem.split("-")[1])
-
-
-class Progress(Config):
-    """How far a run is: complete frames, and the session's state after them."""
-
-    model_config = ConfigDict(strict=True)
-
-    frames: Annotated[int, Field(ge=0)]
-    finished: bool
-    state: str | None
-    settings: dict[str, Any]
-
-
-def _read_progress(folder: Path, rows: int) -> Progress | None:
-    """Return how far a run of `rows` frames in memory.json is; None if nothing says so."""
-    path = folder / "progress.json"
-    if not path.exists():
-        return None
-    try:
-        found = build(Progress, read_json(path.read_bytes(), path.name), path.name)
-        if found.frames > rows:
-            raise ValueError(f"it counts {found.frames} frames, memory.json {rows}")
-        if found.state not in (None, _state_name(found.frames)):
-            raise ValueError(f"its state is not {_state_name(found.frames)}")
-    except (OSError, ValueError) as error:
-        reason = str(error).rstrip(".")
-        raise StremnError(
-            f"{path} is damaged, so the run cannot be continued: {reason}. Use --overwrite to "
-            "start again."
-        ) from error
-    return found
-
-
-def _state_name(frames: int) -> str:
-    return f"state-{frames:09d}.safetensors"
-
-
-def _refuse_link(folder: Path) -> None:
-    if folder.is_symlink():
-        raise StremnError(
-            f"{folder} is a link, and results are not written through it. Remove it, or choose "
-            "another output folder."
-        )
-
-
-def _remove_run(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
-    if not (out / "memory.json").exists():
-        return
-    with writing(out):
-        for row in iterate_rows(out / "memory.json"):
-            name = row.get("name")
-            if not is_plain_name(name):
-                raise StremnError(
-                    f"{out / 'memory.json'} names a frame {name!r}, which no run writes. Remove "
-                    "the folder yourself, or choose another one."
-                )
-            (out / "masks" / f"{name}.png").unlink(missing_ok=True)
-            (out / "probabilities" / f"{name}.npz").unlink(missing_ok=True)
-        for name in ("memory.json", "overlay.mp4", "objects.json"):
-            (out / name).unlink(missing_ok=True)
-        if (out / ".resume").exists():
-            shutil.rmtree(out / ".resume")
-
-
-def is_plain_name(name: object) -> TypeGuard[str]:
-    """Whether something is a file's name that stays in its folder."""
-    if not isinstance(name, str) or name in ("", ".", ".."):
-        return False
-    return not any(letter in name for letter in "/\\\0")

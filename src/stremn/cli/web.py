@@ -1,0 +1,51 @@
+"""`stremn web`: the page that does what `segment` does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from stremn.cli.options import Device, Model
+from stremn.cli.panels import FOLLOW
+from stremn.cli.terminal import say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(rich_help_panel=FOLLOW)(web)
+
+
+def web(
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0: every computer may visit.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
+    max_upload: Annotated[
+        int, typer.Option(min=1, help="Largest video that a visitor may upload, in MB.")
+    ] = 2000,
+    max_frames: Annotated[
+        int, typer.Option(min=1, help="Frames of a run, at most; longer videos stop there.")
+    ] = 20_000,
+    model: Model = "small",
+    device: Device = "auto",
+) -> None:
+    """Serve a web page that does what `segment` does; open its address in a browser.
+
+    Example: stremn web
+    """
+    from stremn.web.guard import is_loopback
+    from stremn.web.page import serve
+    from stremn.web.runs import Limits
+
+    if not is_loopback(host):
+        say(
+            "Warning: other computers can reach this page. Whoever has the address with its token "
+            "can use this computer's time and disk, and what is sent is not encrypted."
+        )
+
+    def announce(address: str) -> None:
+        say(f"Open {address} in a browser. Ctrl-C ends it.")
+
+    limits = Limits(upload=max_upload * 10**6, frames=max_frames)
+    serve(model=model, device=device, host=host, port=port, limits=limits, announce=announce)

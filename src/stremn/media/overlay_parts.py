@@ -1,0 +1,61 @@
+"""The overlay of a run that may be interrupted: encoded in parts, joined without encoding again."""
+
+from fractions import Fraction
+from pathlib import Path
+
+from stremn.media.encoding import VideoPart, join_videos
+from stremn.media.frames import Picture
+
+PATTERN = "overlay-*.mp4"
+
+
+class OverlayParts:
+    """A video in numbered parts, `overlay-INDEX.mp4`, in one folder.
+
+    A part begins with the first picture after the part before was closed. Runs that close their
+    parts after the same frames give the same video, however often they were interrupted.
+    """
+
+    def __init__(self, folder: Path, rate: Fraction) -> None:
+        """Go on in a folder; `rate` is in frames per second."""
+        self._folder = folder
+        self._rate = rate
+        self._part: VideoPart | None = None
+
+    def add(self, index: int, picture: Picture) -> None:
+        """Add the picture of a frame; raises StremnError if it cannot be written."""
+        if self._part is None:
+            path = self._folder / f"overlay-{index:09d}.mp4"
+            height, width = picture.shape[:2]
+            self._part = VideoPart(path, self._rate, (height, width))
+        self._part.add(picture)
+
+    def close_part(self) -> None:
+        """End the part that is being written; safe to call when there is none."""
+        if self._part is not None:
+            part, self._part = self._part, None
+            part.close()
+
+    def remove_from(self, index: int) -> None:
+        """Remove the parts that begin at frame `index` or later."""
+        for part in self.paths():
+            if _first_frame(part) >= index:
+                part.unlink()
+
+    def join(self, path: Path, end: int) -> None:
+        """Join the parts that begin before frame `end`; without any, write nothing.
+
+        Raises:
+            StremnError: a part is not whole, no permission, disk full.
+        """
+        parts = [part for part in self.paths() if _first_frame(part) < end]
+        if parts:
+            join_videos(parts, path)
+
+    def paths(self) -> list[Path]:
+        """Return the parts in order."""
+        return sorted(self._folder.glob(PATTERN))
+
+
+def _first_frame(part: Path) -> int:
+    return int(part.stem.split("-")[1])

@@ -1,0 +1,135 @@
+"""A run's output folder: whose run it holds, how far that is, and what may be removed of it."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeGuard
+
+from pydantic import ConfigDict, Field
+
+from stremn.core.config import Config, build, read_json
+from stremn.errors import StremnError
+from stremn.media.files import iterate_rows, write_whole, writing
+
+Existing = Literal["refuse", "resume", "replace"]
+"""What to do with an earlier run in a folder."""
+
+ROWS = "memory.json"
+"""The record of a run: a row for each of its frames that is complete."""
+
+
+class Progress(Config):
+    """How far a run is: complete frames, and the session's state after them."""
+
+    model_config = ConfigDict(strict=True)
+
+    frames: Annotated[int, Field(ge=0)]
+    finished: bool
+    state: str | None
+    settings: dict[str, Any]
+
+    def save(self, folder: Path) -> None:
+        """Write it into a run's `.resume` folder; raises StremnError if that is not possible."""
+        write_whole(folder / "progress.json", self.model_dump_json(indent=1).encode())
+
+
+def earlier_run(out: Path, existing: Existing, settings: Mapping[str, Any]) -> Progress | None:
+    """Return how far the run in `out` is that is to go on; None if a new one starts.
+
+    Args:
+        out: output folder.
+        existing: what to do with an earlier run.
+        settings: JSON values that a resumed run must share with the interrupted one.
+
+    Raises:
+        StremnError: an earlier run is in the way, had other settings, or is damaged.
+    """
+    rows = _count_rows(out / ROWS)
+    made = _read_progress(out / ".resume", rows) if rows and existing != "replace" else None
+    if existing == "refuse" and rows:
+        raise StremnError(
+            f"{out} holds {rows} frames of an earlier run. Add --resume to continue it, "
+            "--overwrite to replace it, or choose another output folder."
+        )
+    if existing != "resume" or made is None:
+        return None
+    if made.settings != settings:
+        keys = sorted(made.settings.keys() | settings.keys())
+        key = next(key for key in keys if made.settings.get(key) != settings.get(key))
+        raise StremnError(
+            f"The run in {out} cannot be continued: it was made with {key} "
+            f"{made.settings.get(key)!r}, now {key} is {settings.get(key)!r}. Use the "
+            "same settings, or --overwrite to start again."
+        )
+    return made
+
+
+def as_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are when they have been written and read again."""
+    return json.loads(json.dumps(settings))
+
+
+def _count_rows(path: Path) -> int:
+    return sum(1 for _ in iterate_rows(path)) if path.exists() else 0
+
+
+def _read_progress(folder: Path, rows: int) -> Progress | None:
+    """Return how far a run of `rows` frames in memory.json is; None if nothing says so."""
+    path = folder / "progress.json"
+    if not path.exists():
+        return None
+    try:
+        found = build(Progress, read_json(path.read_bytes(), path.name), path.name)
+        if found.frames > rows:
+            raise ValueError(f"it counts {found.frames} frames, memory.json {rows}")
+        if found.state not in (None, state_name(found.frames)):
+            raise ValueError(f"its state is not {state_name(found.frames)}")
+    except (OSError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        raise StremnError(
+            f"{path} is damaged, so the run cannot be continued: {reason}. Use --overwrite to "
+            "start again."
+        ) from error
+    return found
+
+
+def state_name(frames: int) -> str:
+    """Return the name of the file with a session's state after so many frames."""
+    return f"state-{frames:09d}.safetensors"
+
+
+def refuse_link(folder: Path) -> None:
+    """Refuse a folder for results that is a link to another one; raises StremnError."""
+    if folder.is_symlink():
+        raise StremnError(
+            f"{folder} is a link, and results are not written through it. Remove it, or choose "
+            "another output folder."
+        )
+
+
+def remove_run(out: Path) -> None:
+    """Remove what an earlier run wrote, and nothing else."""
+    if not (out / ROWS).exists():
+        return
+    with writing(out):
+        for row in iterate_rows(out / ROWS):
+            name = row.get("name")
+            if not is_plain_name(name):
+                raise StremnError(
+                    f"{out / ROWS} names a frame {name!r}, which no run writes. Remove "
+                    "the folder yourself, or choose another one."
+                )
+            (out / "masks" / f"{name}.png").unlink(missing_ok=True)
+            (out / "probabilities" / f"{name}.npz").unlink(missing_ok=True)
+        for name in (ROWS, "overlay.mp4", "objects.json"):
+            (out / name).unlink(missing_ok=True)
+        if (out / ".resume").exists():
+            shutil.rmtree(out / ".resume")
+
+
+def is_plain_name(name: object) -> TypeGuard[str]:
+    """Whether something is a file's name that stays in its folder."""
+    if not isinstance(name, str) or name in ("", ".", ".."):
+        return False
+    return not any(letter in name for letter in "/\\\0")
