@@ -215,6 +215,7 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
         "zero",
         "copy-last",
         "mean",
+        "flow",
         f"{folder}/ours (stremn)",
         f"{folder}/ours, rule oldest",
         f"{folder}/ours, rule growing",

@@ -90,7 +90,7 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
 
 def _started(path: Path, fields: dict[str, Any]) -> Predictor:
     """A trained predictor, with other numbers where its weights fit them all the same."""
-    start = load_predictor(path)
+    start = load_predictor(str(path))  # a name of shipped weights, or a file
     if not isinstance(start, FramePredictor):
         if fields:
             raise StremnError(f"{path} holds a baseline; model.fields cannot change it.")
