@@ -79,6 +79,15 @@ def test_a_file_is_replaced_and_nothing_else_stays(write: Writer, tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_has_the_rights_that_the_user_gives_new_files(write: Writer, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / "x.mp4")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x.mp4").stat().st_mode) == 0o640
+
+
 def test_names_that_are_too_long_are_refused_in_a_sentence(write: Writer, tmp_path: Path) -> None:
     write(tmp_path / ("x" * 251 + ".mp4"))  # the temporary name is not longer
     with pytest.raises(StremnError, match="longer than 255 bytes"):

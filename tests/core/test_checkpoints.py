@@ -10,10 +10,12 @@ from stremn.core.checkpoints import (
     Checkpoint,
     optimizer_tensors,
     read_checkpoint,
+    read_tensors,
     restore_optimizer,
     under,
     write_atomically,
     write_checkpoint,
+    write_tensors,
 )
 from stremn.errors import StremnError
 
@@ -36,6 +38,18 @@ def test_round_trip_keeps_tensors_types_and_facts(tmp_path: Path) -> None:
         assert torch.equal(found.tensors[name], tensor)
         assert found.tensors[name].dtype == tensor.dtype
     assert set(under(found.tensors, "a")) == {"tied", "same", "turned"}
+
+
+def test_equal_tensors_and_facts_make_equal_files(tmp_path: Path) -> None:
+    """The library orders the header at random."""
+    tensors = {"b": torch.ones(3, dtype=torch.float16), "a": torch.arange(4.0)}
+    header = {name: "ä" for name in "zyxwvutsrqponml"}
+    for name in "12345":
+        write_tensors(tmp_path / name, tensors, header)
+    assert len({(tmp_path / name).read_bytes() for name in "12345"}) == 1
+    found, read = read_tensors(tmp_path / "1", "file")
+    assert found == header
+    assert all(torch.equal(read[name], tensors[name]) for name in tensors)
 
 
 def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path: Path) -> None:

@@ -42,9 +42,11 @@ def memory(
 
     Example: stremn analyze memory out -o figures
     """
+    from stremn.core.atomic_files import output_folder
     from stremn.study.memory_pictures import analyze_memory
 
-    _list(analyze_memory(sources, out))
+    with output_folder(out):
+        _list(analyze_memory(sources, out))
 
 
 def _analyze(kind: DataSet) -> Callable[..., None]:
@@ -67,6 +69,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         every: Every = None,
         sequences: Names = None,
     ) -> None:
+        from stremn.core.atomic_files import output_folder
         from stremn.study.analysis import analyze_data, study_slots
 
         data = only(read(kind, root, split, year, all_frames=False), sequences)
@@ -82,7 +85,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             device=device,
             precision=precision,
         )
-        with sequence_progress() as watch:
+        with output_folder(out), sequence_progress() as watch:
             _list(analyze_data(study, out, watch=watch))
 
     return analyze
@@ -96,10 +99,13 @@ def scores(
 
     Example: stremn analyze scores scored -o figures
     """
+    from stremn.core.atomic_files import output_folder
     from stremn.evaluation.segmentation.records import read_records
     from stremn.study.score_pictures import draw_scores
 
-    _list(draw_scores(read_records(folder), out))
+    records = read_records(folder)
+    with output_folder(out):
+        _list(draw_scores(records, out))
 
 
 def training(
@@ -110,9 +116,11 @@ def training(
 
     Example: stremn analyze training runs/small-still runs/small-video -o figures
     """
+    from stremn.core.atomic_files import output_folder
     from stremn.study.learning_curves import analyze_training
 
-    _list(analyze_training(runs, out))
+    with output_folder(out):
+        _list(analyze_training(runs, out))
 
 
 def _list(pictures: Sequence[Path]) -> None:

@@ -134,12 +134,14 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
     """Write the first frame with the given objects over it."""
     from PIL import Image
 
+    from stremn.core.atomic_files import replacing
     from stremn.media.masks import overlay
 
     first = frames.peek()
     mask = mask_of(first)
     assert mask is not None  # `masks_for` sees to that
-    Image.fromarray(overlay(first.image, mask.labels)).save(out / PREVIEW)
+    with replacing(out / PREVIEW) as temporary:
+        Image.fromarray(overlay(first.image, mask.labels)).save(temporary)
     say(f"The given objects are drawn in {out / PREVIEW}.")
 
 

@@ -50,16 +50,18 @@ def bench(
     Example: stremn bench --quick --out speed
     """
     from stremn.benchmarks import benchmark, workload
+    from stremn.core.atomic_files import output_folder
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     plan = workload.QUICK if quick else workload.FULL
-    benchmark.run(
-        out,
-        plan=replace(plan, models=tuple(model)) if model else plan,
-        parts=parts.split(",") if parts else benchmark.PARTS,
-        precision=precision,
-        threads=threads,
-    )
+    with output_folder(out):
+        benchmark.run(
+            out,
+            plan=replace(plan, models=tuple(model)) if model else plan,
+            parts=parts.split(",") if parts else benchmark.PARTS,
+            precision=precision,
+            threads=threads,
+        )
     show((out / "speed.md").read_text(encoding="utf-8"))
 
 

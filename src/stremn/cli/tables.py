@@ -205,10 +205,11 @@ def _write_table(
     seeds: str,
     reference: str = "learned",
 ) -> None:
+    from stremn.core.atomic_files import output_folder
     from stremn.study.table_report import to_markdown, write_table
     from stremn.study.tables import run_table
 
-    with sequence_progress() as watch:
+    with output_folder(out), sequence_progress() as watch:
         table = run_table(
             f"Table: {name}",
             rows,
@@ -219,7 +220,7 @@ def _write_table(
             reference=reference,
             watch=watch,
         )
-    files = write_table(table, out, name)
+        files = write_table(table, out, name)
     show(to_markdown(table))
     say(f"written to {', '.join(map(str, files))}")
 

@@ -109,7 +109,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         with writing(path):
             yield temporary
             if durable:
-                os.fsync(held)
+                _sync_file(temporary)  # by name: a writer may have put a file of its own there
             temporary.replace(path)
             placed = True
             if durable:
@@ -129,11 +129,7 @@ def sync(paths: Iterable[Path]) -> None:
     folders = set()
     for path in paths:
         with writing(path), suppress(FileNotFoundError):
-            descriptor = os.open(path, os.O_RDWR)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            _sync_file(path)
             folders.add(path.parent)
     for folder in folders:
         with writing(folder):
@@ -190,6 +186,29 @@ class FolderLock:
         self.release()
 
 
+@contextmanager
+def output_folder(path: Path) -> Iterator[Path]:
+    """Make a folder for the results of one run, and keep every other run out until the block ends.
+
+    What killed runs left half written in it is removed. A folder that was made here and is still
+    empty at the end is removed again.
+
+    Raises:
+        StremnError: another run is writing into it, or it cannot be made.
+    """
+    new = not path.exists()
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with FolderLock(path):
+        remove_leftovers(path)
+        try:
+            yield path
+        finally:
+            if new:
+                with suppress(OSError):  # it holds results
+                    path.rmdir()
+
+
 def _create(path: Path) -> tuple[Path, int]:
     """Create an empty file beside `path` that is nobody else's, and hold a lock on it."""
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
@@ -204,6 +223,14 @@ def _create(path: Path) -> tuple[Path, int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if temporary.exists():  # else `remove_leftovers` came before the lock
             return temporary, descriptor
+        os.close(descriptor)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
         os.close(descriptor)
 
 

@@ -5,7 +5,6 @@ One file can be replaced atomically, and reading it never runs code (no pickle).
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -14,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from stremn.core.atomic_files import remove_leftovers, replacing, writing
@@ -48,7 +47,7 @@ class Checkpoint:
     facts: Mapping[str, Any]
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place in one move.
 
     Whoever reads `path` sees the old file or the new one, never a part, even after a crash.
@@ -60,11 +59,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent)
     with replacing(path) as temporary:
-        try:
-            write(temporary)
-        except SafetensorError as error:  # it wraps what the operating system said
-            full = f"os error {errno.ENOSPC}" in str(error)
-            raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
+        write(temporary)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
@@ -74,7 +69,26 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
         StremnError: as `write_atomically`.
     """
     whole = {**header, _CHECKSUM: checksum(tensors, header)}
-    write_atomically(path, lambda file: save_file(dict(tensors), file, metadata=whole))
+    # Not `save_file`: it writes beside the file under a name of its own, which a kill leaves there,
+    # for nobody but the user to read.
+    header_first = _in_order(save(dict(tensors), metadata=whole))
+
+    def write(file: Path) -> None:
+        with file.open("wb") as stream:
+            stream.writelines(header_first)
+
+    write_atomically(path, write)
+
+
+def _in_order(content: bytes) -> tuple[bytes, memoryview]:
+    """Return the header, sorted, and the rest of a safetensors file.
+
+    The library's order differs from run to run, and equal content should be equal files.
+    """
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors begin at a multiple of eight
+    return len(header).to_bytes(8, "little") + header, memoryview(content)[8 + size :]
 
 
 def read_tensors(path: Path, what: str) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from stremn.core.atomic_files import replacing, writing
+from stremn.core.atomic_files import remove_leftovers, replacing, writing
 from stremn.errors import StremnError
 
 __all__ = ["JsonRows", "iterate_rows", "make_folder", "read_rows", "write_whole", "writing"]
@@ -17,9 +17,14 @@ _TAIL = b"\n]\n"
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder with its parents; raises StremnError if that is not possible."""
+    """Create a folder with its parents, and remove what killed runs left half written in it.
+
+    Raises:
+        StremnError: that is not possible.
+    """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
     return path
 
 

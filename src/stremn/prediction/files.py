@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from stremn.core.atomic_files import output_folder
 from stremn.errors import StremnError
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
+from stremn.media.frames import FrameSource
 from stremn.media.video import Source, open_frames
 from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.model import FramePredictor
@@ -100,38 +102,46 @@ def predict_video(
         device: where to compute.
 
     Raises:
-        StremnError: input that cannot be used. Nothing has been written then.
+        StremnError: input that cannot be used, another run in `out`. Nothing has been written then.
     """
     if observe is not None and holdout:
         raise StremnError("Give --observe or --holdout, not both: each says where truth begins.")
     model = load_memory_predictor(weights)
     view = _View(model, device, size if model.config.any_size else None, frames)
-    truth: deque[Picture] = deque()
-    with open_frames(source) as stream:
+    with open_frames(source) as stream, output_folder(out):
         shape, rate = stream.size, stream.fps or RATE
-        for frame in stream:
-            if observe is not None and frame.index >= observe:
-                if len(truth) == frames:
-                    break
-                truth.append(frame.image)
-                continue
-            if holdout:
-                truth.append(frame.image)
-                if len(truth) > holdout:
-                    view.observe(truth.popleft())
-                continue
-            view.observe(frame.image)
-    session = view.session
-    if observe is not None and session.frames_seen < observe:
-        raise StremnError(
-            f"The input has only {session.frames_seen} frames, fewer than the {observe} to "
-            "observe. Ask for fewer."
-        )
-    predicted = [_rgb(picture) for picture in session.predict(frames)]
-    true = [view.shown(image) for image in list(truth)[:frames]]
-    note = _note(shape, predicted[0].shape[:2], model, session, frames)
-    errors = _errors(predicted, view.before[-1], true)
-    return _write(out, predicted, list(view.before), true, session, rate, note, view.tried, errors)
+        truth = _observed(stream, view, frames, observe, holdout)
+        session = view.session
+        if observe is not None and session.frames_seen < observe:
+            raise StremnError(
+                f"The input has only {session.frames_seen} frames, fewer than the {observe} to "
+                "observe. Ask for fewer."
+            )
+        predicted = [_rgb(picture) for picture in session.predict(frames)]
+        true = [view.shown(image) for image in truth[:frames]]
+        note = _note(shape, predicted[0].shape[:2], model, session, frames)
+        tried, errors = view.tried, _errors(predicted, view.before[-1], true)
+        return _write(out, predicted, list(view.before), true, session, rate, note, tried, errors)
+
+
+def _observed(
+    stream: FrameSource, view: _View, frames: int, observe: int | None, holdout: int
+) -> list[np.ndarray]:
+    """Show the view all frames but those held out, and return these, `frames` at least."""
+    truth: deque[np.ndarray] = deque()
+    for frame in stream:
+        if observe is not None and frame.index >= observe:
+            if len(truth) == frames:
+                break
+            truth.append(frame.image)
+            continue
+        if holdout:
+            truth.append(frame.image)
+            if len(truth) > holdout:
+                view.observe(truth.popleft())
+            continue
+        view.observe(frame.image)
+    return list(truth)
 
 
 @dataclass

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from stremn.core.checkpoints import read_tensors, under, write_atomically
+from stremn.core.checkpoints import read_tensors, under, write_tensors
 from stremn.errors import StremnError
 from stremn.memory.operations import MemoryState
 from stremn.sam.slots import ObjectSlots
@@ -70,7 +69,7 @@ def write_sam(path: Path, saved: SavedSam) -> None:
     held = {name: x.detach().to("cpu", copy=True).contiguous() for name, x in tensors.items()}
     held = held or {"none": torch.zeros(0)}  # safetensors wants at least one
     header = {HEADER: json.dumps(facts)}
-    write_atomically(path, lambda file: save_file(held, file, metadata=header))
+    write_tensors(path, held, header)
 
 
 def read_sam(path: Path, device: torch.device) -> SavedSam:

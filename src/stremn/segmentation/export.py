@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Bool, Float, Int, Integer, UInt8
 from torch import Tensor, nn
 
+from stremn.core.atomic_files import check_target, replacing
 from stremn.errors import MissingExtraError, StremnError
+from stremn.media.files import make_folder
 from stremn.memory import operations as memory
 from stremn.memory.operations import MemoryState, UpdatePolicy
 from stremn.memory.policies import build_policy
@@ -132,6 +134,8 @@ def export_step(
         MissingExtraError: onnx or onnxscript is missing.
     """
     _check(path, height, width, objects, slots, policy)
+    check_target(path)
+    make_folder(path.parent)
     plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
     plain = plain.to(memory_format=torch.contiguous_format)
     rule = plain.policies[policy] if policy in plain.policies else build_policy(policy)
@@ -144,15 +148,13 @@ def export_step(
         *empty_memory(plain, objects, slots, (height, width)).values(),
     )
     facts = {"height": height, "width": width, "objects": objects, "slots": slots, "policy": policy}
-    try:
-        if path.suffix == ".onnx":
-            _write_onnx(step, example, path, facts)
-        else:
-            with torch.no_grad():
-                program = torch.export.export(step, example)
-            torch.export.save(program, path, extra_files={META: json.dumps(facts)})
-    except OSError as error:
-        raise StremnError(f"{path} cannot be written: {error.strerror or error}.") from error
+    if path.suffix == ".onnx":
+        _write_onnx(step, example, path, facts)
+        return path
+    with torch.no_grad():
+        program = torch.export.export(step, example)
+    with replacing(path) as temporary:
+        torch.export.save(program, temporary, extra_files={META: json.dumps(facts)})
     return path
 
 
@@ -197,7 +199,8 @@ def _write_onnx(
     proto = program.model_proto
     entry = proto.metadata_props.add()
     entry.key, entry.value = META, json.dumps(facts)
-    onnx.save(proto, path)
+    with replacing(path) as temporary:
+        onnx.save(proto, temporary)
 
 
 def largest_difference(

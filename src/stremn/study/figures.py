@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stremn.core.atomic_files import replacing
 from stremn.errors import MissingExtraError
-from stremn.media.files import make_folder, writing
+from stremn.media.files import make_folder
 from stremn.media.frames import Picture
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def drawing(size: tuple[float, float], path: Path) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         yield figure
         make_folder(path.parent)
-        with writing(path):
-            figure.savefig(path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary)
 
 
 def head(figure: Figure, title: str, caption: str) -> None:

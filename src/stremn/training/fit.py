@@ -21,10 +21,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stremn.core.checkpoints import Checkpoint, read_checkpoint, write_atomically, write_checkpoint
+from stremn.core.atomic_files import output_folder
+from stremn.core.checkpoints import (
+    Checkpoint,
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+    write_tensors,
+)
 from stremn.core.config import build
 from stremn.core.hardware import is_out_of_memory, keep_freed_memory, precision_name
 from stremn.core.signals import stop_requests
@@ -77,8 +83,9 @@ def fit(
     """Train `model` in place through `phases`, one after the other.
 
     Writes into `out`: `checkpoint.safetensors` (everything needed to go on), `best.safetensors`
-    and `last.safetensors` (weights, written by `export`), `log.csv`, `validation.csv`, and
-    `recipe.json` (`recipe` and `config`, once they are known to fit what is there).
+    and `last.safetensors` (weights, which `export` replaces in one move), `log.csv`,
+    `validation.csv`, and `recipe.json` (`recipe` and `config`, once they are known to fit what is
+    there).
     `validate` and `pictures` get the weights to ship, in evaluation mode, in the main process.
     With `bar`, a terminal shows a progress bar.
 
@@ -94,33 +101,34 @@ def fit(
         torch.set_num_threads(config.threads)
     keep_freed_memory()
     accelerator = open_accelerator(config.device)
-    _prepare_folder(out, resume)
-    going_on = resume and (out / CHECKPOINT).exists()
-    saved = read_checkpoint(out / CHECKPOINT) if going_on else None
-    config = _with_precision(config, saved, accelerator.device)
-    run = Run(model, config, accelerator)
     main = accelerator.is_main_process
-    if main:
-        logger.info("%s", _size(model))
-    if saved is not None:
-        before = complete(saved.facts["recipe"] or {})
-        # Through the model, so that a newer key has its default here too.
-        train = build(TrainConfig, saved.facts["train"], "The settings in the checkpoint")
-        before["train"] = train.model_dump(mode="json")
-        now = {**(recipe or {}), "train": config.model_dump(mode="json")}
-        refuse_differences(before, now, accept)
-        run.restore(saved)
-        if before.get("validation") != now.get("validation"):
-            run.best = None  # scores of another validation say nothing about these
-            logger.info("validation differs from the run before: the best is looked for anew")
-        logger.info("resumed at step %d of %d", run.step, config.steps)
-    _rehearse(run, phases)
-    if main and recipe is not None:
-        _write_recipe(out, recipe, config)
-    hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
-    log = TrainingLog(out, run.step, config.steps, config.tensorboard, bar) if main else None
-    with log or nullcontext(), _stop_requests() as stop:
-        return _train(run, phases, hooks, log, stop)
+    with output_folder(out) if main else nullcontext():
+        _check_folder(out, resume)
+        going_on = resume and (out / CHECKPOINT).exists()
+        saved = read_checkpoint(out / CHECKPOINT) if going_on else None
+        config = _with_precision(config, saved, accelerator.device)
+        run = Run(model, config, accelerator)
+        if main:
+            logger.info("%s", _size(model))
+        if saved is not None:
+            before = complete(saved.facts["recipe"] or {})
+            # Through the model, so that a newer key has its default here too.
+            train = build(TrainConfig, saved.facts["train"], "The settings in the checkpoint")
+            before["train"] = train.model_dump(mode="json")
+            now = {**(recipe or {}), "train": config.model_dump(mode="json")}
+            refuse_differences(before, now, accept)
+            run.restore(saved)
+            if before.get("validation") != now.get("validation"):
+                run.best = None  # scores of another validation say nothing about these
+                logger.info("validation differs from the run before: the best is looked for anew")
+            logger.info("resumed at step %d of %d", run.step, config.steps)
+        _rehearse(run, phases)
+        if main and recipe is not None:
+            _write_recipe(out, recipe, config)
+        hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
+        log = TrainingLog(out, run.step, config.steps, config.tensorboard, bar) if main else None
+        with log or nullcontext(), _stop_requests() as stop:
+            return _train(run, phases, hooks, log, stop)
 
 
 @dataclass(frozen=True)
@@ -197,14 +205,14 @@ def _validate(run: Run, hooks: _Hooks, log: TrainingLog | None) -> None:
             log.validation(run.step, scores)
         if scores and _is_better(run.config, _monitored(run.config, scores), run.best):
             run.best = scores[run.config.monitor]
-            write_atomically(hooks.out / BEST, lambda path: hooks.export(model, path))
+            hooks.export(model, hooks.out / BEST)
     run.scored = run.step
     _save(run, hooks)
 
 
 def _save(run: Run, hooks: _Hooks) -> None:
     if run.accelerator.is_main_process:
-        write_atomically(hooks.out / LAST, lambda path: hooks.export(run.shipped, path))
+        hooks.export(run.shipped, hooks.out / LAST)
         write_checkpoint(hooks.out / CHECKPOINT, run.checkpoint(hooks.recipe))
     run.accelerator.wait_for_everyone()
 
@@ -240,7 +248,7 @@ def _stop_not_finite(
         for index, batch in enumerate(micro_batches)
         for name, tensor in _named_tensors(batch).items()
     }
-    save_file(tensors, path)
+    write_tensors(path, tensors, {})
     kept = out / CHECKPOINT
     last = f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was due yet"
     return StremnError(
@@ -303,17 +311,17 @@ def _with_precision(
     return config.model_copy(update={"precision": precision_name(name, device)})
 
 
-def _prepare_folder(out: Path, resume: bool) -> None:
+def _check_folder(out: Path, resume: bool) -> None:
     if (out / CHECKPOINT).exists() and not resume:
         raise StremnError(
             f"{out} already holds a training. Go on with --resume, or choose another folder."
         )
-    out.mkdir(parents=True, exist_ok=True)
 
 
 def _write_recipe(out: Path, recipe: Mapping[str, Any], config: TrainConfig) -> None:
     whole = {"train": config.model_dump(mode="json"), **recipe}
-    (out / "recipe.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(whole, indent=2) + "\n"
+    write_atomically(out / "recipe.json", lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> None:
@@ -359,4 +367,4 @@ def _export_weights(model: nn.Module, path: Path) -> None:
     state = {
         name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
     }
-    save_file(state, path)
+    write_tensors(path, state, {})

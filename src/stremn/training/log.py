@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import time
 from collections.abc import Mapping
@@ -19,6 +20,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from stremn.core.atomic_files import writing
+from stremn.core.checkpoints import write_atomically
 
 __all__ = ["CsvLog", "Means", "TrainingLog"]
 
@@ -56,7 +60,8 @@ class CsvLog:
         self._columns: list[str] = ["step"]
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
+                # A last row without an end was cut off.
+                reader = csv.DictReader(line for line in file if line.endswith("\n"))
                 self._rows = [row for row in reader if int(row["step"]) <= keep_until]
                 self._columns = list(reader.fieldnames or ["step"])
         self._rewrite()
@@ -73,15 +78,15 @@ class CsvLog:
         if new or repeated:
             self._rewrite()
             return
-        with self.path.open("a", newline="", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow(row)
 
     def _rewrite(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(self._rows)
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, self._columns)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        write_atomically(self.path, lambda file: file.write_bytes(content.getvalue().encode()))
 
 
 class TrainingLog:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.numpy import save_file
 from torch import Tensor
 
+from stremn.core.atomic_files import output_folder, replacing
+from stremn.core.checkpoints import write_tensors
 from stremn.core.hardware import pick_device
 from stremn.data.readers.folders import distinct
 from stremn.data.readers.frame_clips import FrameClips, Split
@@ -22,7 +25,7 @@ from stremn.data.readers.prediction_sets import ClipsSection, open_clips
 from stremn.errors import MissingExtraError, StremnError
 from stremn.evaluation.intervals import Interval, mean_interval
 from stremn.evaluation.prediction.metrics import METRICS, Metric, lpips_metrics
-from stremn.media.files import make_folder
+from stremn.media.files import make_folder, write_whole
 from stremn.prediction.baselines import TRIVIAL, Predict
 from stremn.prediction.model import Forecaster
 from stremn.prediction.weights import SHIPPED, load_memory_predictor, load_predictor
@@ -187,10 +190,8 @@ def evaluate_prediction(
     where = pick_device(device)
     source = open_clips(data, split, observed=observed, future=future, length=clips)
     metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
-    # All weights are loaded, and the folder is made, before anything takes long.
+    # All weights are loaded before anything takes long.
     to_score = list(_rows(predictors, rules, where))
-    if out is not None:
-        make_folder(out)
     facts = {
         "data": data.model_dump(mode="json"),
         "split": split,
@@ -201,28 +202,29 @@ def evaluate_prediction(
         "predictors": list(predictors),
         "rules": list(rules),
     }
-    rows = []
-    for name, parameters, predict in to_score:
-        told = None if progress is None else partial(progress, name)
-        rows.append(
-            score(
-                name,
-                predict,
-                source,
-                observed,
-                future,
-                metrics,
-                parameters=parameters,
-                batch=1 if data.own_size else 32,  # clips of their own size differ
-                limit=clips,
-                progress=told,
+    with output_folder(out) if out is not None else nullcontext():
+        rows = []
+        for name, parameters, predict in to_score:
+            told = None if progress is None else partial(progress, name)
+            rows.append(
+                score(
+                    name,
+                    predict,
+                    source,
+                    observed,
+                    future,
+                    metrics,
+                    parameters=parameters,
+                    batch=1 if data.own_size else 32,  # clips of their own size differ
+                    limit=clips,
+                    progress=told,
+                )
             )
-        )
+            if out is not None:
+                write_report(rows, out, metrics, facts=facts)
         if out is not None:
-            write_report(rows, out, metrics, facts=facts)
-    if out is not None:
-        for name in ("mse", "ssim"):
-            plot_curves(rows, METRICS[name], out / f"{name}.png", observed=observed)
+            for name in ("mse", "ssim"):
+                plot_curves(rows, METRICS[name], out / f"{name}.png", observed=observed)
     return table(rows, metrics)
 
 
@@ -294,23 +296,24 @@ def write_report(
 
     `table.md`, `curves.csv` (a row a frame), `clips.safetensors` (every number), `facts.json`.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(table(rows, metrics) + "\n", encoding="utf-8")
-    with (out / "curves.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["predictor", "metric", "frame", "mean"])
-        for row in rows:
-            for metric in metrics:
-                for frame, value in enumerate(row.curve(metric.name), start=1):
-                    writer.writerow([row.name, metric.name, frame, f"{value:.6g}"])
+    make_folder(out)
+    write_whole(out / "table.md", f"{table(rows, metrics)}\n".encode())
+    curves = io.StringIO(newline="")
+    writer = csv.writer(curves)
+    writer.writerow(["predictor", "metric", "frame", "mean"])
+    for row in rows:
+        for metric in metrics:
+            for frame, value in enumerate(row.curve(metric.name), start=1):
+                writer.writerow([row.name, metric.name, frame, f"{value:.6g}"])
+    write_whole(out / "curves.csv", curves.getvalue().encode())
     numbers = {
-        f"{row.name}/{metric.name}": row.values[metric.name].astype(np.float32)
+        f"{row.name}/{metric.name}": torch.from_numpy(row.values[metric.name].astype(np.float32))
         for row in rows
         for metric in metrics
     }
-    save_file(numbers, out / "clips.safetensors")
+    write_tensors(out / "clips.safetensors", numbers, {})
     text = json.dumps(dict(facts or {}), indent=1) + "\n"
-    (out / "facts.json").write_text(text, encoding="utf-8")
+    write_whole(out / "facts.json", text.encode())
 
 
 def plot_curves(
@@ -343,5 +346,6 @@ def plot_curves(
     axes.set(xlabel="frame", ylabel=f"{metric.name} ({metric.convention})", title=title)
     axes.yaxis.label.set_fontsize(8)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    make_folder(path.parent)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120)

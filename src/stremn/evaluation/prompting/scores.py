@@ -10,9 +10,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from stremn.core.atomic_files import output_folder
 from stremn.data.readers.still_sets import open_stills
 from stremn.errors import StremnError
 from stremn.evaluation.intervals import Interval, mean_interval
+from stremn.media.files import write_whole
 from stremn.media.finding import Click, MaskFinder
 from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
@@ -160,18 +162,22 @@ def run(
     Raises:
         StremnError: there is no object.
     """
-    scores = []
-    for example in examples:
-        scores.append(score(find, example, clicks=clicks))
-        watch(scores[-1])
-    if not scores:
-        raise StremnError("There is no object to find in this data.")
-    out.mkdir(parents=True, exist_ok=True)
+    with output_folder(out):
+        scores = []
+        for example in examples:
+            scores.append(score(find, example, clicks=clicks))
+            watch(scores[-1])
+        if not scores:
+            raise StremnError("There is no object to find in this data.")
+        return _write(scores, out)
+
+
+def _write(scores: Sequence[PromptScores], out: Path) -> dict[str, Interval]:
     result = summary(scores)
     rows = [
         {"name": s.name, "box": s.tight, "loose_box": s.loose, "clicks": s.clicks} for s in scores
     ]
     means = {name: [each.mean, each.low, each.high] for name, each in result.items()}
     text = json.dumps({"summary": means, "objects": rows}, indent=2) + "\n"
-    (out / "prompts.json").write_text(text, encoding="utf-8")
+    write_whole(out / "prompts.json", text.encode())
     return result

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stremn.core.atomic_files import output_folder
 from stremn.data.readers.sequences import ScoringRule, SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.metrics import Scores, object_scores, score_frame, swapped
@@ -178,28 +179,29 @@ def evaluate(
             "decay": "DAVIS toolkit" if compat_decay else "mended",
         }
     )
-    open_output(out, protocol)
-    records, failures = [], {}
-    for sequence in data:
-        record = load_record(out, sequence.name)
-        if record is None:
-            try:
-                record = _run(sequence, make_session(), data.rule, out, written, reach, watch)
-            except Exception as error:  # one bad sequence must not cost the others' results
-                logger.exception("Sequence %s failed", sequence.name)
-                failures[sequence.name] = f"{type(error).__name__}: {error}"
-                continue
-            save_record(out, record)
-        records.append(record)
-    masks = sum(len(rows) for record in records for rows in record.plain.values())
-    report = Report(
-        protocol | {"scored_masks": masks},
-        summarize(data, {r.sequence: r.plain for r in records}, compat_decay),
-        summarize(data, {r.sequence: r.filtered for r in records}, compat_decay),
-        failures,
-        tuple(records),
-    )
-    save_json(out / "scores.json", report.to_json())
+    with output_folder(out):
+        open_output(out, protocol)
+        records, failures = [], {}
+        for sequence in data:
+            record = load_record(out, sequence.name)
+            if record is None:
+                try:
+                    record = _run(sequence, make_session(), data.rule, out, written, reach, watch)
+                except Exception as error:  # one bad sequence must not cost the others' results
+                    logger.exception("Sequence %s failed", sequence.name)
+                    failures[sequence.name] = f"{type(error).__name__}: {error}"
+                    continue
+                save_record(out, record)
+            records.append(record)
+        masks = sum(len(rows) for record in records for rows in record.plain.values())
+        report = Report(
+            protocol | {"scored_masks": masks},
+            summarize(data, {r.sequence: r.plain for r in records}, compat_decay),
+            summarize(data, {r.sequence: r.filtered for r in records}, compat_decay),
+            failures,
+            tuple(records),
+        )
+        save_json(out / "scores.json", report.to_json())
     return report
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stremn.core.atomic_files import output_folder
 from stremn.data.readers.frame_clips import FrameClips, check_disjoint
 from stremn.prediction.weights import Predictor, save_predictor
 from stremn.training.config import overridden
@@ -76,7 +77,8 @@ def run_recipe(
         accept=overridden(overrides),
     )
     if result.stopped == "finished" and recipe.validation.average:
-        validation.average(cast(Predictor, result.model))
+        with output_folder(out):
+            validation.average(cast(Predictor, result.model))
     return result
 
 

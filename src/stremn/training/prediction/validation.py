@@ -14,6 +14,7 @@ from stremn.core.weights import fingerprint
 from stremn.data.readers.frame_clips import FrameClips
 from stremn.evaluation.prediction.evaluation import Scores, as_predict, score
 from stremn.evaluation.prediction.metrics import METRICS
+from stremn.media.files import make_folder, write_whole
 from stremn.prediction.weights import Predictor, load_predictor, save_predictor
 from stremn.training.averaging import Candidate, Soup, greedy_soup, uniform_soup
 from stremn.training.prediction.recipe_format import PredictionRecipe
@@ -59,7 +60,7 @@ class Validation:
 
         So is their checksum: weights that are scored again are no second candidate.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         save_predictor(model, self.folder / f"{ssim:.6f}_{fingerprint(model):08x}.safetensors")
         ranked = sorted(self.folder.glob("*_*.safetensors"), reverse=True)
         for path in ranked[self.recipe.validation.average :]:
@@ -94,5 +95,5 @@ class Validation:
         save_predictor(model, out / "chosen.safetensors")
         report = {name: {"ssim": s.score, "averaged": len(s.steps)} for name, s in soups.items()}
         text = json.dumps({"validation": report, "chosen": chosen}, indent=2)
-        (out / "averaging.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(out / "averaging.json", f"{text}\n".encode())
         logger.info("averaging: %s, chosen %s", report, chosen)

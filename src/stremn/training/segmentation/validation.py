@@ -12,11 +12,13 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import nn
 
+from stremn.core.atomic_files import replacing
 from stremn.data.clips.clip import ClipBatch
 from stremn.data.readers.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.evaluation import counted, predict
 from stremn.evaluation.segmentation.metrics import region_similarity
+from stremn.media.files import make_folder
 from stremn.media.masks import overlay
 from stremn.networks.model import STReMN
 from stremn.segmentation.sessions import SegmentationSession
@@ -82,9 +84,10 @@ class StreamedValidation:
 
     def pictures(self, _: nn.Module, folder: Path) -> None:
         """Write what the model answered when it was scored last: a strip for each sequence."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for name, strip in self._strips.items():
-            Image.fromarray(strip).save(folder / f"{name}.jpg", quality=85)
+            with replacing(folder / f"{name}.jpg") as temporary:
+                Image.fromarray(strip).save(temporary, quality=85)
 
     def _score(self, model: STReMN, sequence: VideoSequence) -> list[float]:
         """Mean J of each object over the frames that count; keeps a strip of pictures."""
