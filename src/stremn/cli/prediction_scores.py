@@ -60,12 +60,17 @@ def prediction(
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Add LPIPS; needs AlexNet's weights.")
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Add the paired difference to flow, copy-last, mean or zero by frame."),
+    ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a report.")] = None,
 ) -> None:
     """Score predictors of frames: MSE, MAE, PSNR, SSIM, LPIPS, with their conventions.
 
-    Black, the last frame and the mean frame are always in the table.
+    Black, the last frame, the mean frame and the last frame moved by optical flow are always in
+    the table.
 
     Example: stremn evaluate prediction moving-digits --root mnist --weights digits
     """
@@ -86,6 +91,7 @@ def prediction(
             rules=rule or [],
             clips=clips,
             lpips=lpips,
+            against=against,
             device=device,
             out=out,
             progress=lambda name, done, total: status.update(f"{name}: {done} of {total} clips"),
