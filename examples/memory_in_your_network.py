@@ -6,8 +6,7 @@ Whatever makes a key and a value map of a frame can have it; gradients flow thro
 import torch
 from torch import nn
 
-from stremn.memory.operations import MemoryState, Template, read, write
-from stremn.memory.policies import build_policy
+from stremn.memory import MemoryState, Template, build_policy, read, write
 
 
 class Recaller(nn.Module):

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
-from stremn.memory.operations import MemoryState, Template, UpdatePolicy, write
+from stremn.memory.choices import UpdatePolicy
+from stremn.memory.state import MemoryState, Template
+from stremn.memory.writing import write
 
 GRID = (2, 3)
 KEY, VALUE, UPDATE = 4, 5, 3

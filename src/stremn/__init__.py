@@ -17,8 +17,8 @@ from stremn import moved
 
 if TYPE_CHECKING:
     from stremn.errors import StremnError
-    from stremn.memory.operations import MemoryState, Template
     from stremn.memory.policies import POLICIES, build_policy
+    from stremn.memory.state import MemoryState, Template
     from stremn.networks.model import STReMN
     from stremn.networks.presets import PRESETS, SegmentationConfig, build_model
     from stremn.networks.pretrained import Pretrained, load_model
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "POLICIES": "stremn.memory.policies",
     "PRESETS": "stremn.networks.presets",
-    "MemoryState": "stremn.memory.operations",
+    "MemoryState": "stremn.memory.state",
     "PredictionSession": "stremn.prediction.sessions",
     "Pretrained": "stremn.networks.pretrained",
     "STReMN": "stremn.networks.model",
@@ -39,7 +39,7 @@ _HOMES = {
     "SegmentationSession": "stremn.segmentation.sessions",
     "StepResult": "stremn.segmentation.reports",
     "StremnError": "stremn.errors",
-    "Template": "stremn.memory.operations",
+    "Template": "stremn.memory.state",
     "adapt": "stremn.training.segmentation.adaptation",
     "build_model": "stremn.networks.presets",
     "build_policy": "stremn.memory.policies",

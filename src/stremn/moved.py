@@ -1,12 +1,14 @@
-"""Import paths of earlier versions: each still works, and warns with the new one."""
+"""Import paths and names of earlier versions: each still works, and warns with the new one."""
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from operator import attrgetter
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "stremn.backbones": "stremn.networks.backbones",
@@ -30,6 +32,72 @@ MOVED = {
     "stremn.study.metrics": "stremn.evaluation.segmentation.metrics",
     "stremn.training.adaptation": "stremn.training.segmentation.adaptation",
 }
+
+MOVED_NAMES = {
+    "stremn.memory.operations": {
+        "CheckedPolicy": "stremn.memory.choices:CheckedPolicy",
+        "Choice": "stremn.memory.choices:Choice",
+        "EQUATION_5": "stremn.memory.matching:EQUATION_5",
+        "EVIDENCE": "stremn.memory.state:EVIDENCE",
+        "Matching": "stremn.memory.matching:Matching",
+        "MemoryState": "stremn.memory.state:MemoryState",
+        "NEVER": "stremn.memory.state:NEVER",
+        "REFERENCE": "stremn.memory.matching:REFERENCE",
+        "ROWS": "stremn.memory.reading:ROWS",
+        "Scale": "stremn.memory.matching:Scale",
+        "Similarity": "stremn.memory.matching:Similarity",
+        "Template": "stremn.memory.state:Template",
+        "UpdatePolicy": "stremn.memory.choices:UpdatePolicy",
+        "Write": "stremn.memory.writing:Write",
+        "affinity": "stremn.memory.reading:affinity",
+        "blocks": "stremn.memory.reading:blocks",
+        "check_memory": "stremn.memory.damage:check_memory",
+        "checked": "stremn.memory.choices:checked",
+        "comparable_keys": "stremn.memory.reading:comparable_keys",
+        "comparable_query": "stremn.memory.reading:comparable_query",
+        "concat": "stremn.memory.state:concat",
+        "open_slots": "stremn.memory.choices:open_slots",
+        "read": "stremn.memory.reading:read",
+        "sharpness": "stremn.memory.reading:sharpness",
+        "write": "stremn.memory.writing:write",
+    },
+    "stremn.memory.policies": {
+        "FEATURES": "stremn.memory.slot_features:FEATURES",
+        "attention_mass": "stremn.memory.slot_features:attention_mass",
+        "bare": "stremn.memory.slot_features:bare",
+        "draw": "stremn.memory.paper_policies:draw",
+        "gumbel_choice": "stremn.memory.learned_policies:gumbel_choice",
+        "highest": "stremn.memory.choices:highest",
+        "largest": "stremn.memory.similarity:largest",
+        "precise": "stremn.memory.choices:precise",
+        "similarity": "stremn.memory.similarity:similarity",
+        "slot_features": "stremn.memory.slot_features:slot_features",
+        "slot_shares": "stremn.memory.slot_features:slot_shares",
+        "time_gap": "stremn.memory.slot_features:time_gap",
+    },
+    "stremn.networks.presets": {
+        "SHIPPED_REACH": "stremn.networks.defaults:SHIPPED.reach",
+        "SHIPPED_SIZE": "stremn.networks.defaults:SHIPPED.size",
+        "Usual": "stremn.networks.defaults:SessionDefaults",
+    },
+    "stremn.segmentation": {
+        "PRESETS": "stremn.networks.presets:PRESETS",
+        "SHIPPED_REACH": "stremn.networks.defaults:SHIPPED.reach",
+        "SHIPPED_SIZE": "stremn.networks.defaults:SHIPPED.size",
+        "SegmentationConfig": "stremn.networks.presets:SegmentationConfig",
+        "Track": "stremn.segmentation.tracks:Track",
+        "aggregate": "stremn.segmentation.aggregation:aggregate",
+        "build_model": "stremn.networks.presets:build_model",
+        "memorize": "stremn.segmentation.earlier:memorize",
+        "segment": "stremn.segmentation.earlier:segment",
+        "start": "stremn.segmentation.earlier:start",
+    },
+    "stremn.segmentation.sessions": {
+        "SHIPPED_POLICY": "stremn.networks.defaults:SHIPPED.policy",
+        "check_options": "stremn.segmentation.session_options:check_options",
+    },
+}
+"""Old module and name -> new place, as "module:attribute"."""
 
 
 class MovedModules(MetaPathFinder, Loader):
@@ -58,3 +126,17 @@ class MovedModules(MetaPathFinder, Loader):
 def install() -> None:
     """Let Python ask here for modules that it finds nowhere else."""
     sys.meta_path.append(MovedModules())
+
+
+def moved_names(module: str) -> Callable[[str], Any]:
+    """Return a `__getattr__` for `module` that finds the names it had, and warns."""
+
+    def find(name: str) -> Any:
+        if name not in MOVED_NAMES[module]:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        home, _, attribute = MOVED_NAMES[module][name].partition(":")
+        text = f"{module}.{name} has moved: it is {home}.{attribute} now."
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return attrgetter(attribute)(import_module(home))
+
+    return find

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -26,9 +27,10 @@ from stremn.core.signals import stopping_signals
 from stremn.errors import StremnError
 from stremn.media.masks import write_mask
 from stremn.media.video import open_frames
-from stremn.networks.presets import SHIPPED_REACH, SHIPPED_SIZE, Usual
-from stremn.segmentation.sessions import SHIPPED_POLICY, SegmentationSession
-from stremn.web.runs import Options
+from stremn.networks.defaults import SHIPPED, SessionDefaults
+from stremn.segmentation.opening import Asked, OwnModel
+from stremn.segmentation.sessions import SegmentationSession
+from stremn.web.options import Options
 
 FRAMES, HEIGHT, WIDTH = 8, 96, 128
 
@@ -187,7 +189,9 @@ def test_a_run_with_nothing_left_to_do_keeps_its_strip(clip, mask, tmp_path):
     text = run("segment", clip, "--mask", mask, "-o", out, "--resume")
     assert "0 frames" in text
     assert (out / "memory.png").read_bytes() == strip
-    assert "finished run already" in run("segment", clip, "--mask", mask, "-o", out, "--resume")
+    assert "already holds the finished run" in run(
+        "segment", clip, "--mask", mask, "-o", out, "--resume"
+    )
 
 
 def test_adapted_weights_are_kept_and_taken_again(clip, mask, tmp_path, monkeypatch):
@@ -239,7 +243,7 @@ def test_a_camera_does_not_wait_for_an_adaptation(clip, mask, tmp_path, monkeypa
         return frames
 
     monkeypatch.setattr("stremn.media.video.open_frames", camera)
-    with pytest.raises(StremnError, match=r"--adapt takes minutes, and .* would go on meanwhile"):
+    with pytest.raises(StremnError, match=r"--adapt does not work on a live source \("):
         run("segment", clip, "--mask", mask, "-o", tmp_path / "out", "--adapt", 2)
 
 
@@ -370,16 +374,25 @@ def test_check_mask_resizes_to_a_video(clip, tmp_path):
 
 
 def test_every_verb_and_the_page_use_the_shipped_settings():
-    left_to_the_model = {"policy": SHIPPED_POLICY, "reach": None, "size": None, "every": None}
+    left_to_the_model = ("slots", "policy", "reach", "size", "every")
     evaluate = next(c.callback for c in evaluate_app.registered_commands if c.name == "davis")
     for verb in (segment, evaluate):
         parameters = inspect.signature(verb).parameters
-        assert {name: parameters[name].default for name in left_to_the_model} == left_to_the_model
-    assert asked("small", None, None, None) == Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
-    assert asked("small", 240, math.inf, 3) == Usual(240, None, every=3)
-    assert (Options().policy, Options().size) == (SHIPPED_POLICY, SHIPPED_SIZE)
-    session = SegmentationSession.from_pretrained("small", device="cpu")
-    assert (session.reach, session.size) == (SHIPPED_REACH, SHIPPED_SIZE)
+        assert all(parameters[name].default is None for name in left_to_the_model)
+    told = OwnModel("small").settled(Asked())
+    assert (
+        SessionDefaults(told.memory_slots, told.policy, told.size, told.reach, told.every)
+        == SHIPPED
+    )
+    assert asked("small", None, None, None) == SHIPPED
+    assert asked("small", 240, math.inf, 3) == replace(SHIPPED, size=240, reach=None, every=3)
+    assert (Options().policy, Options().size) == (SHIPPED.policy, SHIPPED.size)
+    opened = SegmentationSession.from_pretrained("small", device="cpu")
+    for session in (opened, SegmentationSession(opened.model, device="cpu")):
+        settings = {name: getattr(session, name) for name in ("memory_slots", "size", "reach")}
+        assert (
+            SessionDefaults(policy=session.policy_name, every=session.every, **settings) == SHIPPED
+        )
 
 
 def test_help_comes_without_loading_the_network():
@@ -403,7 +416,6 @@ def test_every_verb_explains_itself(verb):
 
 
 def test_help_says_what_is_in_brackets():
-    assert 'pip install "stremn[demo]"' in run("demo", "--help")
     assert "<sequence>/<frame>.png" in " ".join(run("score", "--help").replace("│", " ").split())
 
 

@@ -63,7 +63,7 @@ def test_a_split_without_masks_is_zipped_but_not_scored(run, tmp_path):
     options = ("--root", root, "--year", 2017, "--split", "test-dev", "--zip", path)
     result = run("evaluate", "davis", *options, "-o", tmp_path / "out", *QUICK)
     assert result.exit_code == 0, result.output
-    assert "Nothing to score" in result.output
+    assert "No scores: the masks" in result.output
     assert "4 label maps of 1 sequences" in " ".join(result.output.split())
     with zipfile.ZipFile(path) as archive:
         assert len(archive.namelist()) == 4

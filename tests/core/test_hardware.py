@@ -33,7 +33,7 @@ def test_auto_is_bfloat16_where_the_processor_multiplies_it(
     monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device: fast)
     assert precision_name("auto", CPU) == chosen
     assert pick_precision("auto", CPU) == hardware.PRECISIONS[chosen]
-    assert precision_name("float16", CPU) == "float16"
+    assert precision_name("bfloat16", CPU) == "bfloat16"
 
 
 def test_bfloat16_on_a_processor_without_it_is_slow_and_says_so_once(

@@ -19,8 +19,11 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.media.encoding import encoder_frame, join_videos, write_video
+from stremn.media.codecs import H264
+from stremn.media.encoding import join_videos, write_video
 from stremn.media.files import JsonRows, make_folder, read_rows, write_whole, writing
+from stremn.media.formats.coco import Coco
+from stremn.media.formats.rows import RowsWriter
 from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import read_mask
 from stremn.media.overlap import WriteBehind
@@ -151,9 +154,9 @@ def test_probabilities_are_kept_if_asked_for(tmp_path: Path) -> None:
 
 
 def test_coco_file(tmp_path: Path) -> None:
-    run(tmp_path / "out", 6, coco=True)
+    run(tmp_path / "out", 6, formats=[Coco()])
     content = json.loads((tmp_path / "out" / "objects.json").read_text())
-    assert [image["file_name"] for image in content["images"]] == [f"{i:05d}" for i in range(6)]
+    assert [image["file_name"] for image in content["images"]] == [f"{i:05d}.png" for i in range(6)]
     assert [category["id"] for category in content["categories"]] == [2, 5]
     assert [item["id"] for item in content["annotations"]] == list(range(1, 13))
     for item in content["annotations"]:
@@ -195,8 +198,9 @@ def stop_after(out: Path, count: int, **changes: Any) -> None:
         if results.checkpoint_due(index):
             results.checkpoint(save_state)
     results._memory.close()  # only so that Python does not warn of an open file
-    if results._coco is not None:
-        results._coco.close()
+    for other in results._others._writers:
+        if isinstance(other, RowsWriter):
+            other._rows.close()
 
 
 ENDLESS_RUN = """
@@ -238,16 +242,16 @@ def test_a_killed_process_leaves_valid_files_and_can_be_continued(tmp_path: Path
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5, 7, 8, 11])
 def test_a_resumed_run_gives_the_same_files(tmp_path: Path, stop: int) -> None:
-    run(tmp_path / "whole", 11, coco=True)
-    stop_after(tmp_path / "broken", stop, coco=True)
-    with writer(tmp_path / "broken", existing="resume", coco=True) as results:
+    run(tmp_path / "whole", 11, formats=[Coco()])
+    stop_after(tmp_path / "broken", stop, formats=[Coco()])
+    with writer(tmp_path / "broken", existing="resume", formats=[Coco()]) as results:
         resumed_at = results.next_frame
         state = results.state_path
     assert resumed_at == stop // 4 * 4
     assert (state is None) == (resumed_at == 0)
     if state is not None:
         assert state.read_bytes() == b"state"
-    run(tmp_path / "broken", 11, start=resumed_at, existing="resume", coco=True)
+    run(tmp_path / "broken", 11, start=resumed_at, existing="resume", formats=[Coco()])
     whole, broken = contents(tmp_path / "whole"), contents(tmp_path / "broken")
     assert whole.keys() == broken.keys()
     for name, content in whole.items():
@@ -335,8 +339,8 @@ def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
 
 def test_resuming_with_another_output_is_refused(tmp_path: Path) -> None:
     stop_after(tmp_path / "out", 5)
-    with pytest.raises(StremnError, match="made with coco False, now coco is True"):
-        writer(tmp_path / "out", existing="resume", coco=True)
+    with pytest.raises(StremnError, match=r"made with formats None, now formats is \[.coco.\]"):
+        writer(tmp_path / "out", existing="resume", formats=[Coco()])
 
 
 def test_resuming_from_nothing_starts_at_the_front(tmp_path: Path) -> None:
@@ -508,7 +512,7 @@ def test_nothing_beside_the_picture_reaches_the_encoder() -> None:
     junk = [np.full(size, 255, np.uint8) for size in range(1000, 20000, 500)]
     del junk  # what the frame's memory held before
     image = np.pad(picture(0), ((0, 1), (0, 1), (0, 0)))
-    frame = encoder_frame(image)
+    frame = H264().frame(image)
     assert any(plane.line_size > plane.width for plane in frame.planes)
     for plane in frame.planes:
         rows = np.frombuffer(plane, dtype=np.uint8).reshape(-1, plane.line_size)

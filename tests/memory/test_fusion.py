@@ -11,7 +11,6 @@ import torch
 from memories import KEY, UPDATE, VALUE, empty, remember, templates
 from stremn.data.readers.layouts import read_davis
 from stremn.errors import StremnError
-from stremn.memory import operations as memory
 from stremn.memory.fusion import (
     Fusion,
     FusionConfig,
@@ -22,7 +21,9 @@ from stremn.memory.fusion import (
     most_similar,
     stored,
 )
-from stremn.memory.policies import Newest, Oldest, Spread, similarity
+from stremn.memory.policies import Newest, Oldest, Spread
+from stremn.memory.similarity import similarity
+from stremn.memory.writing import write
 from stremn.networks.presets import SegmentationConfig
 from stremn.networks.pretrained import Pretrained
 from stremn.segmentation.sessions import SegmentationSession
@@ -201,7 +202,7 @@ def test_nothing_is_fused_where_nothing_gives_way(target):
 def test_a_write_fuses_before_it_overwrites(fusion):
     state = _remember(fusion, slots=4, frames=4)
     new = templates(5, 1, dtype=torch.float64)[4]
-    plain, choice = memory.write(state, new, Oldest(), pin=False)
+    plain, choice = write(state, new, Oldest(), pin=False)
     after, same = fusion(state, new, Oldest())
     assert choice.replace.tolist() == same.replace.tolist() == [[0, 1, 0, 0]]
     before, written = stored(state)[0].numpy(), stored(after)[0].detach().numpy()
@@ -216,7 +217,7 @@ def test_while_slots_are_empty_it_is_the_plain_write(fusion):
     ours, plain = empty(4, dtype=torch.float64), empty(4, dtype=torch.float64)
     for template in templates(4, dtype=torch.float64):
         ours, _ = fusion(ours, template, Oldest(), pin=template.frame == 0)
-        plain, _ = memory.write(plain, template, Oldest(), pin=template.frame == 0)
+        plain, _ = write(plain, template, Oldest(), pin=template.frame == 0)
     assert torch.equal(stored(ours), stored(plain))
 
 
@@ -229,7 +230,7 @@ def test_pinned_templates_stay_as_they_were_given(fusion):
 
 def test_two_slots_leave_nobody_to_learn(fusion):
     ours = _remember(fusion, slots=2, frames=6)
-    plain = _remember(memory.write, slots=2, frames=6)
+    plain = _remember(write, slots=2, frames=6)
     assert torch.equal(stored(ours), stored(plain))
 
 
@@ -271,9 +272,9 @@ def test_a_module_is_put_in_and_taken_out_again():
     plain, fused = fused_model()
     assert isinstance(fused.model.write, Fusion)
     assert fused.config.fusion == FusionConfig(hidden=4)
-    assert plain.model.write is memory.write
+    assert plain.model.write is write
     again = fused.with_fusion(None)
-    assert again.model.write is memory.write
+    assert again.model.write is write
     assert again.config == plain.config
     weights = plain.model.state_dict()
     assert all(torch.equal(x, weights[name]) for name, x in again.model.state_dict().items())
@@ -303,9 +304,8 @@ def test_sessions_fuse_too():
     frames = square_clips([[0]], frames=7)
     results = []
     for model in (plain.model, fused.model):
-        session = SegmentationSession(
-            model, device="cpu", precision="float32", memory_slots=3, policy="oldest", size=64
-        )
+        options = {"precision": "float32", "memory_slots": 3, "policy": "oldest", "size": 64}
+        session = SegmentationSession(model, device="cpu", reach=None, **options)
         for t in range(7):
             mask = frames.labels[0, 0].numpy() if t == 0 else None
             result = session.step(frames.frames[0, t].permute(1, 2, 0).numpy(), mask)
@@ -324,7 +324,7 @@ def test_table_6_runs_the_same_weights_with_and_without(tmp_path):
     without, with_fusion = fusion_rows("oldest", slots=3)
     plain, other = (weights.make_session(weights.run(row, 0)) for row in (without, with_fusion))
     assert plain.policy_name == other.policy_name == "oldest"
-    assert plain.model.write is memory.write
+    assert plain.model.write is write
     assert isinstance(other.model.write, Fusion)
     data = read_davis(davis(tmp_path / "D", {"cat": [1]}, count=7), "val", 2017)
     rows, suites = (without, with_fusion), [short_suite(data)]

@@ -14,18 +14,12 @@ from torch.nn import functional as F
 
 import oracles
 from memories import GRID, KEY, UPDATE, VALUE, empty, entry_of, remember, templates
-from stremn.memory import operations as memory
-from stremn.memory.operations import (
-    Choice,
-    Matching,
-    MemoryState,
-    Template,
-    concat,
-    open_slots,
-    read,
-    write,
-)
+from stremn.memory.choices import Choice, open_slots
+from stremn.memory.matching import REFERENCE, Matching, Scale, Similarity
 from stremn.memory.policies import POLICIES, Append, FirstAndLast, Learned, Oldest, build_policy
+from stremn.memory.reading import affinity, comparable_keys, comparable_query, read, sharpness
+from stremn.memory.state import MemoryState, Template, concat
+from stremn.memory.writing import _overwrite, write
 
 ALL_RULES = sorted(POLICIES)
 
@@ -69,7 +63,7 @@ def test_write_is_equation_4(slot: int | None, learns: bool) -> None:
 
 def test_write_is_differentiable_in_slots_template_and_choice() -> None:
     def written(keys, key, a):  # type: ignore[no-untyped-def]
-        return memory._overwrite(keys, key, a)
+        return _overwrite(keys, key, a)
 
     torch.autograd.gradcheck(
         written,
@@ -176,10 +170,10 @@ def test_stored_projections_equal_stored_features_forward_and_backward(noisy: bo
 
 @pytest.mark.parametrize("scale", ["sqrt", "none", "log"])
 @pytest.mark.parametrize("held", [1, 3])
-def test_read_is_equation_5(scale: memory.Scale, held: int) -> None:
+def test_read_is_equation_5(scale: Scale, held: int) -> None:
     factor = 1.0 if scale == "none" else 1 / math.sqrt(KEY)
     if scale == "log":
-        factor *= math.log(held * math.prod(GRID)) / math.log(memory.REFERENCE)
+        factor *= math.log(held * math.prod(GRID)) / math.log(REFERENCE)
     state = empty(3, dtype=torch.float64)
     made = templates(4, dtype=torch.float64)
     for template in made[:held]:
@@ -200,7 +194,7 @@ def test_read_is_equation_5(scale: memory.Scale, held: int) -> None:
 @pytest.mark.parametrize("top", [None, 1, 5, 100])
 @pytest.mark.parametrize("held", [1, 3])
 def test_read_compares_and_chooses_as_its_matching_says(
-    similarity: memory.Similarity, top: int | None, held: int
+    similarity: Similarity, top: int | None, held: int
 ) -> None:
     state = empty(3, dtype=torch.float64)
     made = templates(4, dtype=torch.float64)
@@ -219,9 +213,9 @@ def test_read_compares_and_chooses_as_its_matching_says(
     )
     found = read(state, query, matching=how)
     np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-14)
-    weights = memory.affinity(
-        memory.comparable_query(state, query, how),
-        memory.comparable_keys(state.keys.flatten(1, 3), how),
+    weights = affinity(
+        comparable_query(state, query, how),
+        comparable_keys(state.keys.flatten(1, 3), how),
         state.vacant,
         top,
     )
@@ -261,7 +255,7 @@ def test_read_with_entries_filled_unequally_is_equation_5_of_each() -> None:
         long, _ = write(long, template, Oldest())
     short, _ = write(short, made[3], Oldest())
     query = made[4].key
-    for scale in get_args(memory.Scale):
+    for scale in get_args(Scale):
         how = Matching(scale=scale)
         both = read(concat([long, short]), query.expand(2, -1, -1, -1), matching=how)
         torch.testing.assert_close(both[:1], read(long, query, matching=how), rtol=0, atol=1e-14)
@@ -277,8 +271,8 @@ def test_scale_log_keeps_the_entropy_of_a_larger_memory() -> None:
             keys, query = torch.randn(1, 3 * side**2, 64), torch.randn(1, 8, 8, 64) * 2
             empty = MemoryState.empty(1, 3, (side, side), key=64, value=1, update_key=1)
             taken = replace(empty, written_at=torch.zeros(1, 3, dtype=torch.int64))
-            factor = memory.sharpness(taken, scale)
-            weights = memory.affinity((query * factor).flatten(1, 2), keys, None)
+            factor = sharpness(taken, scale)
+            weights = affinity((query * factor).flatten(1, 2), keys, None)
             entropies.append(float(-(weights * weights.log()).sum(-1).mean()))
         relative[scale] = entropies[1] / entropies[0]
     assert relative["log"] < 1 + 0.5 * (relative["sqrt"] - 1)

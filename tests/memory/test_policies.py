@@ -11,9 +11,10 @@ import torch
 import oracles
 from memories import UPDATE, empty, remember, templates
 from stremn.errors import StremnError
-from stremn.memory.operations import Matching, MemoryState, Scale, Template, open_slots, read, write
+from stremn.memory.choices import open_slots
+from stremn.memory.learned_policies import gumbel_choice
+from stremn.memory.matching import Matching, Scale
 from stremn.memory.policies import (
-    FEATURES,
     POLICIES,
     Append,
     Diversity,
@@ -30,14 +31,13 @@ from stremn.memory.policies import (
     Spread,
     SpreadOccupied,
     UpperConfidence,
-    attention_mass,
     build_policy,
-    gumbel_choice,
-    largest,
-    similarity,
-    slot_features,
-    time_gap,
 )
+from stremn.memory.reading import read
+from stremn.memory.similarity import largest, similarity
+from stremn.memory.slot_features import FEATURES, attention_mass, slot_features, time_gap
+from stremn.memory.state import MemoryState, Template
+from stremn.memory.writing import write
 
 
 def all_but_first(slots: int) -> torch.Tensor:

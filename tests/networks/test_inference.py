@@ -5,12 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from stremn.memory import operations as memory
-from stremn.memory.operations import MemoryState
+from stremn.memory.reading import ROWS, read
+from stremn.memory.state import MemoryState
+from stremn.memory.writing import write
 from stremn.networks.depthwise import DepthwiseConv
 from stremn.networks.inference import FusedConv, can_fuse, for_inference, fuse_activations
 from stremn.networks.presets import PRESETS, build_model
-from stremn.segmentation.tracks import ABSENT, Track, aggregate, recall, segment, shares
+from stremn.segmentation.aggregation import ABSENT, aggregate, aggregate_fast
+from stremn.segmentation.tracks import Track
 from tiny_model import tiny_model
 
 fusing = pytest.mark.skipif(
@@ -114,20 +116,22 @@ def test_shares_are_the_exponential_of_aggregate(objects: int) -> None:
     torch.manual_seed(objects)
     logits = torch.randn(2, objects, 7, 9) * 6
     logits[0, 0, 0] = torch.tensor([-40.0, 40, 0, -16, 16, -1e-3, 1e-3, 90, -90])
-    torch.testing.assert_close(shares(logits), aggregate(logits).exp(), rtol=2e-4, atol=1e-6)
+    torch.testing.assert_close(
+        aggregate_fast(logits), aggregate(logits).exp(), rtol=2e-4, atol=1e-6
+    )
 
 
 def test_shares_of_an_absent_object_are_zero() -> None:
     logits = torch.tensor([ABSENT, 2.0]).reshape(1, 2, 1, 1)
-    assert float(shares(logits)[0, 1]) < 1e-6
-    assert float(shares(logits[:, :1])[0, 1]) < 1e-6
+    assert float(aggregate_fast(logits)[0, 1]) < 1e-6
+    assert float(aggregate_fast(logits[:, :1])[0, 1]) < 1e-6
 
 
 def test_shares_leave_the_logits_as_they_were() -> None:
     logits = torch.randn(1, 2, 4, 4)
     before = logits.clone()
-    shares(logits)
-    shares(logits[:, :1])
+    aggregate_fast(logits)
+    aggregate_fast(logits[:, :1])
     assert torch.equal(logits, before)
 
 
@@ -152,8 +156,8 @@ def test_segment_is_recall_as_probabilities(entries: int) -> None:
     track = _track(model, entries)
     with torch.no_grad():
         query = model.encode_query(torch.rand(1, 3, 64, 64))
-        expected = recall(model, track, query, 1, entries).exp()
-        torch.testing.assert_close(segment(model, track, query), expected, rtol=2e-4, atol=1e-6)
+        expected = track.recall(model, query, 1, entries).exp()
+        torch.testing.assert_close(track.segment(model, query), expected, rtol=2e-4, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------ memory in place
@@ -168,10 +172,10 @@ def test_a_write_that_reuses_the_state_gives_the_same_in_the_same_tensors() -> N
         query = model.encode_query(torch.rand(1, 3, 64, 64)).take(track.video)
         template = model.encode_memory(query, masks, 7)
         policy = model.policies["learned"]
-        kept, _ = memory.write(track.state, template, policy)
+        kept, _ = write(track.state, template, policy)
         assert not torch.equal(kept.keys, track.state.keys)  # something was written,
         storage = track.state.keys.data_ptr()  # and the old state is as it was
-        reused, choice = memory.write(track.state, template, policy, reuse=True)
+        reused, choice = write(track.state, template, policy, reuse=True)
     assert reused.keys.data_ptr() == storage
     for name, tensor in kept.tensors().items():
         assert torch.equal(getattr(reused, name), tensor), name
@@ -182,7 +186,7 @@ def test_blocks_of_a_read_join_to_the_whole() -> None:
     """More positions than one block holds, slots partly empty, two entries unlike each other."""
     torch.manual_seed(0)
     h, w = 17, 23
-    assert h * w > memory.ROWS
+    assert h * w > ROWS
     state = MemoryState.empty(2, 4, (h, w), key=5, value=6, update_key=5)
     held = torch.tensor([[0, 1, -1, -1], [0, -1, 1, -1]])
     state = MemoryState(
@@ -195,7 +199,7 @@ def test_blocks_of_a_read_join_to_the_whole() -> None:
         filled=4,
     )
     query = torch.randn(2, h, w, 5)
-    found = memory.read(state, query)
+    found = read(state, query)
     for i, slots in enumerate(([0, 1], [0, 2])):
         keys = state.keys[i, slots].reshape(-1, 5)
         values = state.values[i, slots].reshape(-1, 6)

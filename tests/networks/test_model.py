@@ -5,9 +5,9 @@ import pytest
 import torch
 
 import oracles
-from stremn.memory import operations as memory
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import POLICIES, Learned, Oldest, build_policy
+from stremn.memory.state import MemoryState
 from stremn.networks.backbones import STRIDE
 from stremn.networks.model import STReMN, evidence
 from tiny_model import tiny_model
@@ -16,8 +16,8 @@ SIZE = (48, 64)
 
 
 def write_frames(
-    model: STReMN, frames: int, slots: int, policy: memory.UpdatePolicy, seed: int = 0
-) -> tuple[memory.MemoryState, list[Choice]]:
+    model: STReMN, frames: int, slots: int, policy: UpdatePolicy, seed: int = 0
+) -> tuple[MemoryState, list[Choice]]:
     """Write random frames under random masks into a new memory of one entry, the first pinned."""
     generator = torch.Generator().manual_seed(seed)
     state, choices = model.empty_state(1, slots, SIZE), []

@@ -25,7 +25,7 @@ from stremn.networks.imagenet import (
 from stremn.networks.presets import SegmentationConfig, build_model
 from stremn.networks.pretrained import FILE, SHIPPED, Pretrained, find_weights, load_model
 from stremn.segmentation.sessions import SegmentationSession
-from stremn.segmentation.tracks import memorize, recall, start
+from stremn.segmentation.tracks import Track
 
 SIZE = (32, 32)
 
@@ -56,11 +56,11 @@ def answer(model: torch.nn.Module) -> torch.Tensor:
     frames = torch.rand(2, 3, *SIZE, generator=generator)
     with torch.no_grad():
         one = torch.tensor([0])
-        track = start(model, one, one + 1, 2, SIZE)  # type: ignore[arg-type]
+        track = Track.empty(model, one, one + 1, 2, SIZE)  # type: ignore[arg-type]
         query = model.encode_query(frames[:1])
         masks = torch.rand(1, 2, *SIZE, generator=generator).softmax(1)
-        track, _ = memorize(model, track, query, masks, frame=0, policy=Oldest(), pin=True)  # type: ignore[arg-type]
-        return recall(model, track, model.encode_query(frames[1:]), 1, 1)  # type: ignore[arg-type]
+        track, _ = track.memorize(model, query, masks, frame=0, policy=Oldest(), pin=True)  # type: ignore[arg-type]
+        return track.recall(model, model.encode_query(frames[1:]), 1, 1)  # type: ignore[arg-type]
 
 
 def test_a_model_is_rebuilt_from_its_file_alone(small: Pretrained, tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_the_official_schedule_gives_the_official_probabilities(
         policy="append",
         every=every,
         size=frames.shape[1],
+        reach=None,
     )
     with np.load(FOLDER / "official.npz") as official:
         expected = official[f"{family.preset}-{schedule}"]

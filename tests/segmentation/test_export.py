@@ -9,7 +9,7 @@ import pytest
 
 from stremn.benchmarks.workload import made_frame, made_labels
 from stremn.errors import StremnError
-from stremn.segmentation.export import POLICIES, OnnxSession, export_step, largest_difference
+from stremn.segmentation.export import EXPORTABLE, OnnxSession, export_step, largest_difference
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import tiny_model
 
@@ -62,7 +62,13 @@ def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
 def test_given_masks_leave_the_latest_frame_a_slot_as_in_a_session(exported: Path) -> None:
     session = OnnxSession(exported)
     plain = SegmentationSession(
-        tiny_model(), device="cpu", precision="float32", memory_slots=3, policy="learned", size=64
+        tiny_model(),
+        device="cpu",
+        precision="float32",
+        memory_slots=3,
+        policy="learned",
+        size=64,
+        reach=None,
     )
     for t in range(7):
         frame = made_frame(64, 96, 10 * t)
@@ -95,7 +101,7 @@ def test_a_torch_program_is_written_too(tmp_path: Path) -> None:
         ("step.onnx", {"objects": 0}, "at least one object and two slots, got 0 and 6"),
         ("step.onnx", {"slots": 1}, "at least one object and two slots, got 1 and 1"),
         ("step.onnx", {"policy": "append"}, "'append' cannot be exported. It makes the memory"),
-        ("step.onnx", {"policy": "ucb"}, f"Choose one of: {', '.join(POLICIES)}"),
+        ("step.onnx", {"policy": "ucb"}, f"Choose one of: {', '.join(EXPORTABLE)}"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_before_any_work(

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from stremn.cli.app import app
 from stremn.memory.fusion import FusionConfig
-from stremn.memory.operations import Template
-from stremn.memory.policies import POLICIES, Oldest, PlainEvidence, similarity
+from stremn.memory.policies import POLICIES, Oldest, PlainEvidence
+from stremn.memory.similarity import similarity
+from stremn.memory.state import Template
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, SegmentationConfig, Usual, build_model
 from stremn.networks.pretrained import Pretrained

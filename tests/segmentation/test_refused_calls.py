@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice
 from stremn.memory.policies import Oldest
 from stremn.networks.model import STReMN
 from stremn.segmentation.sessions import SegmentationSession
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")  # arguments that no annotatio
 
 def opened(model: STReMN, **options: Any) -> SegmentationSession:
     settings = {"device": "cpu", "precision": "float32", "size": 64, "memory_slots": 3}
+    settings |= {"policy": "learned", "reach": None}
     return SegmentationSession(model, **(settings | options))
 
 
@@ -39,7 +40,7 @@ def remembered(session: SegmentationSession) -> dict[str, Any]:
     """All that a session remembers, copied."""
     state = None if session.track is None else session.track.state
     tensors = {} if state is None else {n: x.clone() for n, x in state.tensors().items()}
-    where, latest = session._where, session._latest
+    where, latest = session._layers, session._latest
     return tensors | {
         "frame": session.frame,
         "ids": session.ids,

@@ -6,30 +6,24 @@ import torch
 from pydantic import ValidationError
 
 import oracles
-from stremn.memory import operations as memory
 from stremn.memory.policies import Oldest
+from stremn.memory.reading import read
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, SegmentationConfig, build_model, frozen_parameters
 from stremn.networks.windows import Window, whole
-from stremn.segmentation import tracks as segmentation
-from stremn.segmentation.tracks import (
+from stremn.segmentation.aggregation import (
     ABSENT,
     aggregate,
+    aggregate_fast,
     given_up,
     likeliest,
-    logits_within,
-    look,
-    memorize,
-    object_logits,
     object_masks,
     one_hot,
-    recall,
     scatter,
-    segment,
-    shares,
-    start,
+    upsampled,
     with_given,
 )
+from stremn.segmentation.tracks import Track
 from tiny_model import tiny_backbone, tiny_config, tiny_model
 
 SIZE = (32, 48)
@@ -46,7 +40,7 @@ def chances(objects: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
 @pytest.mark.parametrize("merge", ["aggregate", "shares"])
 def test_merging_is_stms_soft_aggregation(objects: int, merge: str) -> None:
     logits = chances(objects)
-    found = aggregate(logits).exp() if merge == "aggregate" else shares(logits)
+    found = aggregate(logits).exp() if merge == "aggregate" else aggregate_fast(logits)
     for video in range(2):
         for place in np.ndindex(3, 4):
             each = logits[video, :, place[0], place[1]].sigmoid().tolist()
@@ -61,7 +55,7 @@ def test_merging_is_stms_soft_aggregation(objects: int, merge: str) -> None:
 def test_merging_in_float32_is_the_same() -> None:
     logits = chances(3)
     exact = aggregate(logits).exp()
-    for found in (aggregate(logits.float()).exp(), shares(logits.float())):
+    for found in (aggregate(logits.float()).exp(), aggregate_fast(logits.float())):
         np.testing.assert_allclose(found.numpy(), exact.numpy(), atol=2e-6)
 
 
@@ -87,7 +81,7 @@ def test_merging_leaves_its_input_alone() -> None:
     for objects in (1, 3):
         logits = chances(objects)
         before = logits.clone()
-        shares(logits)
+        aggregate_fast(logits)
         assert torch.equal(logits, before)
 
 
@@ -104,24 +98,24 @@ def test_order_of_objects_does_not_matter() -> None:
 def given_track(model: STReMN, video: list[int], label: list[int], videos: int):  # type: ignore[no-untyped-def]
     """A track whose entries have seen one frame of their video; the query of a second one."""
     objects = max(label)
-    track = start(model, torch.tensor(video), torch.tensor(label), 3, SIZE)
+    track = Track.empty(model, torch.tensor(video), torch.tensor(label), 3, SIZE)
     first = model.encode_query(torch.rand(videos, 3, *SIZE))
     masks = torch.rand(videos, objects + 1, *SIZE).softmax(1)
-    track, _ = memorize(model, track, first, masks, frame=0, policy=Oldest(), pin=True)
+    track, _ = track.memorize(model, first, masks, frame=0, policy=Oldest(), pin=True)
     return track, model.encode_query(torch.rand(videos, 3, *SIZE))
 
 
 def test_scatter_puts_entries_at_their_video_and_label(model: STReMN) -> None:
     track, _ = given_track(model, [1, 0, 1], [2, 1, 1], 2)
     logits = torch.arange(3.0).reshape(3, 1, 1).expand(3, 2, 2)
-    dense = scatter(logits, track, 2, 2)
+    dense = scatter(logits, track.video, track.label, 2, 2)
     assert dense[:, :, 0, 0].tolist() == [[1, ABSENT], [2, 0]]
 
 
 def test_masks_of_an_entry_are_its_own_and_the_union_of_the_others(model: STReMN) -> None:
     track, _ = given_track(model, [1, 0, 1], [2, 1, 1], 2)
     probabilities = torch.rand(2, 3, *SIZE).softmax(1)
-    masks = object_masks(probabilities, track)
+    masks = object_masks(probabilities, track.video, track.label)
     torch.testing.assert_close(masks[0, 0], probabilities[1, 2])
     torch.testing.assert_close(masks[0, 1], probabilities[1, 1])
     torch.testing.assert_close(masks[1, 0], probabilities[0, 1])
@@ -131,9 +125,9 @@ def test_masks_of_an_entry_are_its_own_and_the_union_of_the_others(model: STReMN
 def test_videos_of_a_batch_do_not_see_each_other(model: STReMN) -> None:
     with torch.no_grad():
         track, query = given_track(model, [0, 0, 1], [1, 2, 1], 2)
-        both = recall(model, track, query, 2, 2)
+        both = track.recall(model, query, 2, 2)
         first = track.select(torch.tensor([0, 1]))
-        alone = recall(model, first, query.take(torch.tensor([0])), 1, 2)
+        alone = first.recall(model, query.take(torch.tensor([0])), 1, 2)
     torch.testing.assert_close(both[:1], alone, rtol=1e-4, atol=1e-4)
 
 
@@ -141,27 +135,27 @@ def test_a_session_merges_as_training_does(model: STReMN) -> None:
     with torch.no_grad():
         for label in ([1], [1, 2, 3]):
             track, query = given_track(model, [0] * len(label), label, 1)
-            merged = recall(model, track, query, 1, len(label)).exp()
-            torch.testing.assert_close(segment(model, track, query), merged, rtol=0, atol=2e-6)
+            merged = track.recall(model, query, 1, len(label)).exp()
+            torch.testing.assert_close(track.segment(model, query), merged, rtol=0, atol=2e-6)
 
 
 def test_an_entry_is_read_in_its_window_alone(model: STReMN) -> None:
     windows = [Window(0, 2, 1, 3), Window(0, 1, 0, 2)]
     with torch.no_grad():
         track, query = given_track(model, [0, 0], [1, 2], 1)
-        found = logits_within(model, track, query, windows)[:, 0]
+        found = track.logits(model, query, windows)[:, 0]
         everywhere = model.recall(track.state, query.take(track.video))[:, 0]
-        whole_frame = logits_within(model, track, query, [whole((2, 3))] * 2)[:, 0]
+        whole_frame = track.logits(model, query, [whole((2, 3))] * 2)[:, 0]
         state = track.state.entry(1)
-        read_within = memory.read(state, query.within(windows[1]).key)
-        read_all = memory.read(state, query.key)
+        read_within = read(state, query.within(windows[1]).key)
+        read_all = read(state, query.key)
     torch.testing.assert_close(whole_frame, everywhere, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(read_within, read_all[:, 0:1, 0:2], rtol=1e-5, atol=1e-6)
     inside = torch.zeros(2, 8, 12, dtype=torch.bool)
     inside[0, :, 4:], inside[1, :4, :8] = True, True
     assert (found[~inside] == found.min()).all()
     assert found[inside].min() > found.min()
-    assert segment(model, track, query, windows)[0, 1, :, 0].max() < 1e-6
+    assert track.segment(model, query, windows)[0, 1, :, 0].max() < 1e-6
 
 
 def test_a_given_mask_is_taken_for_the_truth() -> None:
@@ -186,8 +180,8 @@ def test_objects_in_windows_are_memorized_as_in_the_whole_frame(monkeypatch) -> 
     query = model.encode_query(torch.rand(1, 3, 256, 256, dtype=torch.float64))
     labels = torch.zeros(1, 256, 256, dtype=torch.int64)
     labels[0, :40, 50:70], labels[0, 200:210, 180:200] = 1, 2
-    track = start(model, torch.tensor([0, 0]), torch.tensor([1, 2]), 2, (256, 256))
-    masks = object_masks(one_hot(labels, 2).double() * 0.9, track)
+    track = Track.empty(model, torch.tensor([0, 0]), torch.tensor([1, 2]), 2, (256, 256))
+    masks = object_masks(one_hot(labels, 2).double() * 0.9, track.video, track.label)
     windows = [Window(0, 8, 0, 10), Window(8, 16, 6, 16)]
     with torch.no_grad():
         each = query.take(track.video)
@@ -206,10 +200,10 @@ def test_memorizing_in_windows_goes_through_the_same_write(model: STReMN) -> Non
     windows = [whole((2, 3))] * 2
     with torch.no_grad():
         track, query = given_track(model, [0, 0], [1, 2], 1)
-        shares = segment(model, track, query)
+        shares = track.segment(model, query)
         settings = {"frame": 1, "policy": Oldest()}
-        one, choice = memorize(model, track, query, shares, **settings)
-        other, same = memorize(model, track, query, shares, **settings, windows=windows)
+        one, choice = track.memorize(model, query, shares, **settings)
+        other, same = track.memorize(model, query, shares, **settings, windows=windows)
     assert torch.equal(choice.replace, same.replace)
     for name, tensor in one.state.tensors().items():
         torch.testing.assert_close(other.state.tensors()[name], tensor, rtol=1e-4, atol=1e-4)
@@ -219,7 +213,7 @@ def test_a_lost_object_is_looked_for_everywhere(model: STReMN, monkeypatch) -> N
     track, query = given_track(model, [0, 0], [1, 2], 1)
     asked = []
 
-    def answers(model, track, query, windows):  # type: ignore[no-untyped-def]
+    def answers(track, model, query, windows):  # type: ignore[no-untyped-def]
         asked.append(list(windows))
         logits = torch.full((2, 1, 8, 12), -5.0)
         logits[0, :, :, :2] = 5.0
@@ -227,11 +221,11 @@ def test_a_lost_object_is_looked_for_everywhere(model: STReMN, monkeypatch) -> N
             logits[1, :, :, 10:] = 5.0
         return logits
 
-    monkeypatch.setattr(segmentation, "logits_within", answers)
+    monkeypatch.setattr(Track, "logits", answers)
     previous = np.zeros(SIZE, np.int32)
     previous[:4, :4], previous[-2:, -2:] = 1, 2
     monkeypatch.setattr("stremn.segmentation.tracks.CONTEXT", 0)
-    shares, where = look(model, track, query, previous, 0.1)
+    shares, where = track.search(model, query, previous, 0.1)
     near = [Window(0, 2, 0, 2), Window(0, 2, 2, 3)]
     assert asked == [near, [near[0], whole((2, 3))]]
     assert np.array_equal(np.unique(where[:, -8:-2]), [2])
@@ -242,8 +236,8 @@ def test_an_object_in_its_window_is_read_once(model: STReMN) -> None:
     track, query = given_track(model, [0], [1], 1)
     previous = np.zeros(SIZE, np.int32)  # absent: may be anywhere
     with torch.no_grad():
-        found, where = look(model, track, query, previous, 0.5)
-        expected = segment(model, track, query)
+        found, where = track.search(model, query, previous, 0.5)
+        expected = track.segment(model, query)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert np.array_equal(where, expected[0].argmax(0).numpy())
 
@@ -264,7 +258,7 @@ def test_pixels_that_are_given_up_go_to_the_background() -> None:
 def test_logits_are_brought_to_the_frames_size(model: STReMN) -> None:
     with torch.no_grad():
         track, query = given_track(model, [0, 0], [1, 2], 1)
-        assert object_logits(model, track, query).shape == (2, *SIZE)
+        assert upsampled(track.logits(model, query), query.frames).shape == (2, *SIZE)
 
 
 def test_tracks_are_joined_and_selected(model: STReMN) -> None:
@@ -310,7 +304,7 @@ def test_every_combination_of_parts_runs(skips: bool, encoder: str, separable: b
     model = tiny_model(skips=skips, memory_encoder=encoder, separable=separable)
     with torch.no_grad():
         track, query = given_track(model, [0, 0], [1, 2], 1)
-        assert recall(model, track, query, 1, 2).shape == (1, 3, *SIZE)
+        assert track.recall(model, query, 1, 2).shape == (1, 3, *SIZE)
 
 
 def test_an_impossible_configuration_is_refused() -> None:

@@ -59,9 +59,8 @@ def oldest(held, frame):
 
 
 def session_of(model, policy="oldest", slots=3):
-    return SegmentationSession(
-        model, device="cpu", precision="float32", memory_slots=slots, policy=policy, size=64
-    )
+    options = {"precision": "float32", "memory_slots": slots, "policy": policy, "size": 64}
+    return SegmentationSession(model, device="cpu", reach=None, **options)
 
 
 def rows_of(model, frames=8, policy="oldest", slots=3):

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from stremn.errors import StremnError
-from stremn.memory import operations as memory
-from stremn.memory.operations import Choice
+from stremn.memory.choices import Choice
 from stremn.memory.policies import Learned, Oldest
+from stremn.memory.state import NEVER
 from stremn.networks.model import STReMN
-from stremn.segmentation.tracks import memorize, one_hot, recall, start
+from stremn.segmentation.aggregation import one_hot
+from stremn.segmentation.tracks import Track
 from stremn.training.segmentation.losses import cross_entropy
 from stremn.training.segmentation.rollout import (
     ClipLoss,
@@ -29,17 +30,17 @@ def test_a_rollout_is_segment_then_memorize_frame_by_frame(model: STReMN) -> Non
     with torch.no_grad():
         clip = rollout(model, batch, slots=3, policy=policy)
         one = torch.tensor([0])
-        track = start(model, one, one + 1, 3, (64, 64))
+        track = Track.empty(model, one, one + 1, 3, (64, 64))
         current = one_hot(batch.labels[:, 0].long(), 1)
         for t in range(5):
             query = model.encode_query(batch.frames[:, t].float() / 255)
             if t:
-                logp = recall(model, track, query, 1, 1)
+                logp = track.recall(model, query, 1, 1)
                 torch.testing.assert_close(
                     clip.log_probabilities[t - 1], logp, rtol=1e-4, atol=1e-4
                 )
                 current = logp.exp()
-            track, _ = memorize(model, track, query, current, frame=t, policy=policy, pin=t == 0)
+            track, _ = track.memorize(model, query, current, frame=t, policy=policy, pin=t == 0)
     assert len(clip.log_probabilities) == len(clip.targets) == 4
     assert clip.track.state.written_at.tolist() == [[0, 3, 2]]  # the last frame is not written
 
@@ -254,4 +255,4 @@ def test_a_growing_memory_can_be_trained(model: STReMN) -> None:
     with torch.no_grad():
         clip = rollout(model, square_clips([[0]], frames=8), slots=2, policy=Append(2), growth=2)
     held = clip.track.state.written_at[0]
-    assert sorted(held[held != memory.NEVER].tolist()) == [0, 2, 4, 6]
+    assert sorted(held[held != NEVER].tolist()) == [0, 2, 4, 6]

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from memories import remember
-from stremn.memory.operations import MemoryState, Template
 from stremn.memory.policies import MostSimilar, Newest, Oldest, RandomDrop
+from stremn.memory.state import MemoryState, Template
 from stremn.training.segmentation.agreement import Watched
 
 

@@ -331,12 +331,21 @@ def test_gradients_of_a_convolution_cost_twice_the_convolution(kind: type, group
     assert counter.get_total_flops() == forward
 
 
-def test_cost_needs_no_data_and_says_so(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cost_needs_no_data_and_says_so_first(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.delenv("STREMN_DATA")
-    text = train(recipe, ["train.steps=1000"], None, resume=False, dry_run=True)
+
+    def timed(*_: object) -> tuple[float, float]:
+        assert "The data cannot be read" in caplog.text  # before any step
+        return 1.0, 1e12
+
+    monkeypatch.setattr("stremn.training.segmentation.cost._cost_of_a_step", timed)
+    with caplog.at_level("INFO", logger="stremn"):
+        text = train(recipe, ["train.steps=1000"], None, resume=False, dry_run=True)
     assert "stage 1 (2 frames of 64 px, batch 2): 500 steps of" in text
     assert "set the variable STREMN_DATA" in text
-    assert "a full run will take about" in text
+    assert "a full run takes about" in text
 
 
 @pytest.mark.parametrize("name", ["small-policy", "small-evidence", "small-fusion"])

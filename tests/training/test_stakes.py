@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stremn.memory.operations import MemoryState, Template
 from stremn.memory.policies import Newest, Oldest, Spread
+from stremn.memory.state import MemoryState, Template
 from stremn.networks.model import STReMN
 from stremn.training.segmentation.rollout import last_frame_scores, rollout
 from stremn.training.segmentation.stakes import Forced, stakes

@@ -7,8 +7,7 @@ import pytest
 
 from stremn.errors import StremnError
 from stremn.web.guard import Guard, is_loopback, new_token
-from stremn.web.page import serve
-from stremn.web.runs import Runs
+from stremn.web.serving import serve
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
@@ -120,6 +119,14 @@ def test_sessions_have_a_browsers_names() -> None:
     assert status("/gradio_api/queue/data", query="session_hash=../../x") == 400
 
 
+def test_browsers_are_told_to_ask_no_other_host() -> None:
+    told = dict(ask()[0]["headers"])
+    rules = dict(rule.split(b" ", 1) for rule in told[b"content-security-policy"].split(b"; "))
+    assert rules[b"default-src"].startswith(b"'self'")
+    assert b"http" not in told[b"content-security-policy"]
+    assert told[b"referrer-policy"] == b"same-origin"
+
+
 def test_bodies_are_bounded_whatever_they_say() -> None:
     assert status(method="POST", content_length="100", bodies=(b"x" * 100,)) == 200
     assert status(method="POST", content_length="101") == 413
@@ -159,13 +166,3 @@ def test_which_addresses_stay_on_this_computer(host: str, alone: bool) -> None:
 def test_ports_that_do_not_exist_are_refused(port: int) -> None:
     with pytest.raises(StremnError, match="--port must be from 0 to 65535"):
         serve(port=port, announce=print)
-
-
-def test_results_of_the_latest_visitors_alone_are_kept(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    runs = Runs(tmp_path, most=2)
-    folders = [runs.begin(name, "clip.mp4")[0] for name in ("a", "b", "c")]
-    assert [folder.exists() for folder in folders] == [False, True, True]
-    assert runs.followed("a") == 0
-    runs.stop("nobody")
-    runs.leave("b")
-    assert [folder.exists() for folder in folders] == [False, False, True]

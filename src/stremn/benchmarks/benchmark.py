@@ -12,8 +12,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 
 from stremn.benchmarks.benchmark_report import draw, markdown
 from stremn.benchmarks.constancy import measure_flatness, measure_growth
+from stremn.benchmarks.sam import is_measured_here, measure_sam_growth, measure_sam_steps, ready_sam
 from stremn.benchmarks.stages import measure_stages
 from stremn.benchmarks.workload import (
     FULL,
@@ -41,9 +43,9 @@ from stremn.media.given import MaskOf
 from stremn.media.masks import Labels, label_map
 from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
+from stremn.networks.defaults import PAPER, SHIPPED
 from stremn.networks.inference import for_inference
 from stremn.networks.model import STReMN
-from stremn.networks.presets import SHIPPED_REACH
 from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.pipeline import segment_video
 from stremn.segmentation.sessions import SegmentationSession
@@ -51,6 +53,8 @@ from stremn.segmentation.sessions import SegmentationSession
 logger = logging.getLogger(__name__)
 
 PARTS = ("stages", "sweeps", "growth", "flat", "pipeline", "compile")
+SAM_PARTS = ("sweeps", "growth")
+"""What is measured of SAM models."""
 
 
 # ------------------------------------------------------------------------------ sweeps
@@ -62,7 +66,7 @@ def measure_step(
     *,
     precision: str,
     objects: int = 1,
-    slots: int = 6,
+    slots: int = PAPER.memory_slots,
     size: str = "480p",
     reach: float | None = None,
 ) -> dict[str, Any]:
@@ -88,7 +92,7 @@ def measure_sweeps(
 ) -> list[dict[str, Any]]:
     """Measure steps against objects, slots, frame size and precision, one at a time."""
     step = partial(measure_step, model, plan)
-    looks = (None, SHIPPED_REACH)
+    looks = (None, SHIPPED.reach)
     rows = [step(objects=n, precision=precision, reach=r) for r in looks for n in plan.objects]
     rows += [step(slots=k, precision=precision) for k in plan.slots]
     rows += [step(size=size, precision=precision, reach=r) for r in looks for size in plan.sizes]
@@ -101,14 +105,19 @@ def measure_sweeps(
 def measure_pipeline(
     model: STReMN, plan: Plan, precision: str, reach: float | None, size: str = "480p"
 ) -> dict[str, Any]:
-    """Frames a second from a video file to masks and overlay, beside the model's own rate."""
+    """Measure frames per second from a video file to masks and overlay, and of the model alone."""
     height, width = SIZES[size]
     frames = [made_frame(height, width, i) for i in range(plan.pipeline_frames)]
     labels = made_labels(height, width, 1)
 
     def session() -> SegmentationSession:
         return SegmentationSession(
-            model, device="cpu", precision=precision, size=height, reach=reach
+            model,
+            device="cpu",
+            precision=precision,
+            policy=PAPER.policy,
+            size=height,
+            reach=reach,
         )
 
     alone = session()
@@ -132,7 +141,7 @@ def _first(labels: Labels) -> MaskOf:
 
 
 def measure_compiled(model: STReMN, plan: Plan, precision: str) -> dict[str, Any]:
-    """The query encoder with and without `torch.compile`; seconds of compiling too.
+    """Time the query encoder with and without `torch.compile`, and the compiling.
 
     An error (no C++ compiler, say) is reported, not raised.
     """
@@ -180,6 +189,12 @@ def run(
         raise StremnError(f"Unknown parts {', '.join(unknown)}; known: {', '.join(PARTS)}.")
     if precision not in ("auto", "float32", "bfloat16"):
         raise StremnError(f"Unknown precision {precision!r}; use auto, float32 or bfloat16.")
+    sam = [name for name in plan.models if is_measured_here(name)]
+    if sam and not set(parts) & set(SAM_PARTS):
+        raise StremnError(
+            f"Of SAM models such as {sam[0]}, {' and '.join(SAM_PARTS)} are measured; got "
+            f"{', '.join(parts)}."
+        )
     make_folder(out)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -189,7 +204,10 @@ def run(
     worth_it = dict.fromkeys([precision, "float32", precision_name("auto", cpu)])
     machine = measure_machine(list(worth_it))
     results: dict[str, Any] = {"machine": asdict(machine), "precision": precision}
-    for name, value in _measured(machine, plan, parts, precision):
+    own = replace(plan, models=tuple(name for name in plan.models if name not in sam))
+    for name, value in chain(
+        _measured(machine, own, parts, precision), _measured_sam(sam, plan, parts, precision)
+    ):
         logger.info("%s measured", name)
         results[name] = value
         save_json(out / "speed.json", results)
@@ -201,6 +219,8 @@ def run(
 def _measured(
     machine: Machine, plan: Plan, parts: Sequence[str], precision: str
 ) -> Iterator[tuple[str, Any]]:
+    if not plan.models:
+        return
     models = {name: ready_model(name) for name in plan.models}
     if "stages" in parts:
         yield (
@@ -226,9 +246,24 @@ def _measured(
     if "growth" in parts:
         yield "growth", measure_growth(small, plan, precision)
     if "pipeline" in parts:
-        looks = (None, SHIPPED_REACH)
+        looks = (None, SHIPPED.reach)
         yield "pipeline", [measure_pipeline(small, plan, precision, reach) for reach in looks]
     if "flat" in parts:
         yield "flat", asdict(measure_flatness(small, plan.flat_frames, plan.flat_side, precision))
     if "compile" in parts:
         yield "compile", measure_compiled(small, plan, precision)
+
+
+def _measured_sam(
+    names: Sequence[str], plan: Plan, parts: Sequence[str], precision: str
+) -> Iterator[tuple[str, Any]]:
+    steps: dict[str, Any] = {}
+    growth: dict[str, Any] = {}
+    for name in names:
+        model = ready_sam(name)
+        if "sweeps" in parts:
+            steps[name] = measure_sam_steps(model, plan, precision)
+            yield "sam_steps", steps
+        if "growth" in parts:
+            growth[name] = measure_sam_growth(model, plan.growth_frames, precision)
+            yield "sam_growth", growth

@@ -34,6 +34,12 @@ def markdown(results: dict[str, Any]) -> str:
     if "growth" in results:
         parts.append("## Against the frame index (240p)\n")
         parts.append(_growth_table(results["growth"]))
+    for name, rows in results.get("sam_steps", {}).items():
+        parts.append(f"## Whole steps: {name}\n")
+        parts.append(_table(SAM_STEP_HEADER, [_sam_step_row(row) for row in rows]))
+    for name, rows in results.get("sam_growth", {}).items():
+        parts.append(f"## {name}: this package's session, then transformers' own\n")
+        parts.append(_table(SAM_GROWTH_HEADER, [_sam_growth_row(row) for row in rows]))
     if "pipeline" in results:
         parts.append("## Whole pipeline\n")
         parts += [
@@ -79,6 +85,32 @@ def _sweep_row(row: dict[str, Any]) -> list[str]:
         f"{row['best_ms']:.1f}",
         f"{1e3 / row['ms']:.1f}",
         f"{row['memory_bytes'] / 1e6:.1f}",
+    ]
+
+
+SAM_STEP_HEADER = ["objects", "K", "precision", "ms", "best", "frames/s", "memory MB"]
+SAM_GROWTH_HEADER = ["session", "frame", "ms", "session MB", "process MB"]
+
+
+def _sam_step_row(row: dict[str, Any]) -> list[str]:
+    return [
+        str(row["objects"]),
+        str(row["slots"]),
+        row["precision"],
+        f"{row['ms']:.1f}",
+        f"{row['best_ms']:.1f}",
+        f"{1e3 / row['ms']:.2f}",
+        f"{row['memory_bytes'] / 1e6:.1f}",
+    ]
+
+
+def _sam_growth_row(row: dict[str, Any]) -> list[str]:
+    return [
+        row["session"],
+        str(row["frame"]),
+        f"{row['ms']:.1f}",
+        f"{row['session_bytes'] / 1e6:.1f}",
+        f"{row['process_bytes'] / 1e6:.1f}",
     ]
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stremn.benchmarks.workload import SIZES, Plan, made_frame, made_labels
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.segmentation.sessions import SegmentationSession
 
@@ -18,7 +19,7 @@ GAMMA = 5
 
 
 def complexity(frame: int, slots: int, positions: int, key: int, value: int) -> dict[str, float]:
-    """Appendix A: multiplications at frame T, of STM's growing memory and of the learned rule's.
+    """Count multiplications at frame T (Appendix A), of STM's growing memory and of this one.
 
     STM: (T / gamma) N^2 (Dk + Dv). STReMN: M N^2 (Dk + Dv) + (M + 1) N Dk^2 + M N^2 Dk, with M the
     slots that are taken and N the `positions` of a frame.
@@ -42,7 +43,13 @@ def measure_growth(
     rows: dict[str, list[dict[str, float]]] = {}
     for name, policy in (("learned", "learned"), ("growing", "append")):
         session = SegmentationSession(
-            model, device="cpu", precision=precision, memory_slots=6, policy=policy, size=height
+            model,
+            device="cpu",
+            precision=precision,
+            memory_slots=PAPER.memory_slots,
+            policy=policy,
+            size=height,
+            reach=None,
         )
         session.step(made_frame(height, width), made_labels(height, width, 1))
         rows[name] = []
@@ -51,7 +58,9 @@ def measure_growth(
             start = time.perf_counter()
             session.step(frame)
             taken = time.perf_counter() - start
-            count = complexity(t, 6, positions, model.widths["key"], model.widths["value"])
+            count = complexity(
+                t, PAPER.memory_slots, positions, model.widths["key"], model.widths["value"]
+            )
             rows[name].append(
                 {
                     "frame": t,
@@ -102,7 +111,9 @@ class Flatness:
 
 def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> Flatness:
     """Stream `frames` frames of `side` x `side` pixels; a tenth of them at each end is compared."""
-    session = SegmentationSession(model, device="cpu", precision=precision, size=side)
+    session = SegmentationSession(
+        model, device="cpu", precision=precision, size=side, policy=PAPER.policy, reach=None
+    )
     loop = [made_frame(side, side, i) for i in range(40)]
     session.step(loop[0], made_labels(side, side, 1))
     ms, resident, sizes = [], [], set()
@@ -130,7 +141,7 @@ def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> F
 
 
 def resident_bytes() -> int:
-    """Bytes of this process in memory now; 0 where the system does not say."""
+    """Return the resident bytes of this process; 0 where the system does not tell."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):

@@ -21,11 +21,12 @@ from stremn.media.encoding import write_video
 from stremn.media.frames import Frame, Picture, frame_name
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.media.video import open_frames
-from stremn.memory import operations as memory
+from stremn.memory.reading import read
+from stremn.memory.writing import write
 from stremn.networks.inference import for_inference
 from stremn.networks.model import STReMN
 from stremn.networks.working_size import WorkingSize
-from stremn.segmentation import tracks as segmentation
+from stremn.segmentation.aggregation import aggregate_fast, object_masks, upsampled
 from stremn.segmentation.postprocess import remove_distant_regions
 from stremn.segmentation.sessions import SegmentationSession
 
@@ -88,11 +89,11 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     query = fast.encode_query(pixels)
     each = query.take(track.video)
     state, area = track.state, pixels.shape[-2] * pixels.shape[-1]
-    found_values = memory.read(state, each.key, matching=fast.matching)
+    found_values = read(state, each.key, matching=fast.matching)
     y = torch.cat([found_values, each.value.to(found_values.dtype)], -1).permute(0, 3, 1, 2)
     coarse = fast.decoder(y, each.skips)
-    shares = segmentation.shares(segmentation.upsampled(coarse, pixels)[None])
-    masks = segmentation.object_masks(shares, track).to(query.stem.dtype)
+    shares = aggregate_fast(upsampled(coarse, pixels)[None])
+    masks = object_masks(shares, track.video, track.label).to(query.stem.dtype)
     template = fast.encode_memory(each, masks, session.frame)
 
     def to_tensor() -> Tensor:
@@ -101,18 +102,18 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     found.add("resize and convert", to_tensor, Cost(0, 2 * frame.nbytes + 2 * pixels.nbytes))
     run = partial(fast.encode_query, pixels)
     found.add("query encoder", run, cost_of(partial(plain.encode_query, pixels)))
-    read = Cost(
+    read_cost = Cost(
         2 * state.batch * each.key[0, ..., 0].numel() * state.keys[0, ..., 0].numel()
         * (state.keys.shape[-1] + state.values.shape[-1]),
         state.keys.nbytes + state.values.nbytes + found_values.nbytes,
     )  # fmt: skip
-    found.add("read (Eq 5)", lambda: memory.read(state, each.key, matching=fast.matching), read)
+    found.add("read (Eq 5)", lambda: read(state, each.key, matching=fast.matching), read_cost)
     decode = partial(fast.decoder, y, each.skips)
     found.add("decoder", decode, cost_of(partial(plain.decoder, y, each.skips)))
     found.add(
         "aggregate",
-        lambda: segmentation.object_masks(
-            segmentation.shares(segmentation.upsampled(coarse, pixels)[None]), track
+        lambda: object_masks(
+            aggregate_fast(upsampled(coarse, pixels)[None]), track.video, track.label
         ),
         Cost(0, coarse.nbytes + (1 + 2 + 2) * 4 * area),
     )
@@ -124,7 +125,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     )
     found.add(
         "write (Eq 1-4)",
-        lambda: memory.write(state, template, session.policy, reuse=True),
+        lambda: write(state, template, session.policy, reuse=True),
         similarity,
     )
 

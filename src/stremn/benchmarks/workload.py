@@ -12,7 +12,8 @@ from torch import Tensor
 
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
-from stremn.memory.operations import MemoryState
+from stremn.memory.state import MemoryState
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, build_model
 from stremn.networks.pretrained import SHIPPED, load_model
@@ -102,7 +103,13 @@ def full_session(
     With `reach` None every step reads the whole frame for every object.
     """
     session = SegmentationSession(
-        model, device="cpu", precision=precision, memory_slots=slots, size=size, reach=reach
+        model,
+        device="cpu",
+        precision=precision,
+        memory_slots=slots,
+        policy=PAPER.policy,
+        size=size,
+        reach=reach,
     )
     session.step(frame, made_labels(frame.shape[0], frame.shape[1], objects))
     assert session.track is not None  # it has just been given objects

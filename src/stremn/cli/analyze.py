@@ -1,4 +1,4 @@
-"""`stremn analyze`: pictures of what the memory did, what was scored, how a training went."""
+"""`stremn analyze`: draw the memory, scores and learning curves."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, only, read, w
 from stremn.cli.options import Device, Every, Model, Policy, Precision, Reach, Size, asked
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import sequence_progress, show
+from stremn.networks.defaults import SHIPPED
 
 analyze_app = typer.Typer(
     no_args_is_help=True,
-    help="Pictures of what the memory did, of scores and of trainings.",
+    help="Draw the memory, scores and learning curves.",
 )
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")]
@@ -25,7 +26,9 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     analyze_app.command()(memory)
     for data_set in DataSet:
-        what = f"Run {data_set.value} with several numbers of slots and draw all of it."
+        what = (
+            f"Run {data_set.value} with several numbers of slots and draw the memory and the masks."
+        )
         analyze_app.command(data_set.value, help=what)(_analyze(data_set))
     analyze_app.command()(scores)
     analyze_app.command()(training)
@@ -38,7 +41,7 @@ def memory(
     ],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw which frames the memory held: time line, ages, retained frames.
+    """Draw the frames that the memory held: time line, ages, retained frames.
 
     Example: stremn analyze memory out -o figures
     """
@@ -50,7 +53,7 @@ def memory(
 
 
 def _analyze(kind: DataSet) -> Callable[..., None]:
-    """Make the verb `stremn analyze <kind>`."""
+    """Return the command `stremn analyze <kind>`."""
 
     def analyze(
         root: Root,
@@ -58,10 +61,13 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
         slots: Annotated[
-            str, typer.Option(help="Numbers of slots, by commas; pictures are of the last.")
+            str,
+            typer.Option(
+                help="Numbers of slots, separated by commas; masks are drawn for the last."
+            ),
         ] = ("3,4,5,6"),
         model: Model = "small",
-        policy: Policy = "evidence",
+        policy: Policy = SHIPPED.policy,
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = None,
@@ -95,7 +101,7 @@ def scores(
     folder: Annotated[Path, typer.Argument(help="Output folder of `stremn evaluate`.")],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw what each sequence scored, and J over its frames.
+    """Draw the scores of each sequence and J of each frame.
 
     Example: stremn analyze scores scored -o figures
     """
@@ -112,7 +118,7 @@ def training(
     runs: Annotated[list[Path], typer.Argument(help="Folders of `stremn train`.")],
     out: Out = Path("figures"),
 ) -> None:
-    """Draw the learning curves of trainings.
+    """Draw the learning curves of training runs.
 
     Example: stremn analyze training runs/small-still runs/small-video -o figures
     """

@@ -1,4 +1,4 @@
-"""The application: its verbs, and how errors reach the user."""
+"""The command line application: its commands and its error messages."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from stremn.cli import (
     predict,
     prediction_scores,
     prompt_scores,
+    reformat,
     segment,
     tables,
     train,
@@ -39,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help=(
         "Follow objects through a video of any length, or predict its next frames, with a "
-        "memory that never grows.\n\nStart with **stremn demo**, then "
+        "memory of constant size.\n\nStart with **stremn demo**, then "
         "**stremn segment clip.mp4 --mask first.png**."
     ),
 )
@@ -59,7 +60,7 @@ def _options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=_tell_version, is_eager=True, help="Say the version and stop."
+            "--version", callback=_tell_version, is_eager=True, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
@@ -68,6 +69,7 @@ def _options(
 
 for verbs in (
     segment,
+    reformat,
     demo,
     check_mask,
     web,
@@ -85,9 +87,9 @@ for verbs in (
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one sentence and exit code 2.
+    """Run the command line; a StremnError is printed in one sentence, with exit code 2.
 
-    SIGTERM and SIGHUP end a verb as Ctrl-C does, so that what it did is made resumable.
+    SIGTERM and SIGHUP end a command as Ctrl-C does, so that it can be resumed.
     """
     logging.basicConfig(level=os.environ.get("STREMN_LOG", "WARNING"), format="%(message)s")
     for number in stopping_signals()[1:]:  # the first is SIGINT, which does so anyway
@@ -106,16 +108,16 @@ def main() -> None:
         if not is_out_of_memory(error):
             raise
         _fail(
-            "The machine's memory is used up. Fewer memory slots or objects, a smaller size, or "
-            "in training a smaller train.micro_batch, need less."
+            "Out of memory. Use fewer memory slots or objects, a smaller size, or in training a "
+            "smaller train.micro_batch."
         )
     except KeyboardInterrupt:
-        console.print("Interrupted. What was finished is on disk.")
+        console.print("Interrupted. Finished results are on disk.")
         sys.exit(130)
 
 
 _OUTPUT_ENDED = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})
-"""What printing meets when its reader has gone or its disk is full; files say so themselves."""
+"""Errors of printing to a closed pipe or a full disk; file errors have messages of their own."""
 
 
 def _fail(message: str) -> NoReturn:
@@ -127,9 +129,9 @@ def _fail(message: str) -> NoReturn:
 
 
 def _end_output() -> NoReturn:
-    """End the process, with exit code 2, when there is nowhere left to print to."""
+    """End the process with exit code 2 when nothing can be printed any more."""
     with suppress(OSError, ValueError):
-        console.print("The output could not be written: its reader has gone or the disk is full.")
+        console.print("The output could not be written: the pipe is closed or the disk is full.")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):  # Python flushes both at its end, and would fail again
         with suppress(OSError, ValueError):
@@ -138,5 +140,5 @@ def _end_output() -> NoReturn:
 
 
 def _plain(text: str) -> str:
-    """Keep square brackets of a message from being read as markup."""
+    """Escape square brackets, which rich would read as markup."""
     return text.replace("[", r"\[")

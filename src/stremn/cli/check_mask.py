@@ -1,4 +1,4 @@
-"""`stremn check-mask`: what a mask holds, what is wrong with it, and its repair."""
+"""`stremn check-mask`: check a mask file and repair it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def check_mask(
     mask: Annotated[Path, typer.Argument(help="Mask image.")],
     frame: Annotated[
         str | None,
-        typer.Option(help="The video, folder or image that it is for: compares the sizes."),
+        typer.Option(help="Video, folder or image that the mask is for; its size is compared."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="PNG to write the repaired mask to.")
+        Path | None, typer.Option("--out", "-o", help="Write a repaired mask to this PNG file.")
     ] = None,
 ) -> None:
-    """Say what a mask holds and what is wrong with it; with -o, repair it.
+    """Check a mask file, and repair it with -o.
 
-    Understands palette, grey and color-coded masks, transparency and 16-bit ids; mends soft
-    edges, lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
+    Reads palette, gray and color-coded masks, transparency and 16-bit ids. Repairs soft edges,
+    lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
 
     Example: stremn check-mask first.jpg --frame frames/00000.jpg -o first.png
     """

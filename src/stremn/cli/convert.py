@@ -1,4 +1,4 @@
-"""`stremn convert`: published weights of STM and STCN, for `--model` everywhere."""
+"""`stremn convert`: convert published weights of STM and STCN."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     checkpoint: Annotated[
-        Path, typer.Argument(help="The authors' file: STM_weights.pth, stcn.pth.")
+        Path, typer.Argument(help="The authors' checkpoint: STM_weights.pth or stcn.pth.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File to write, .safetensors.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write (.safetensors).")],
 ) -> None:
-    """Turn the official checkpoint of STM or STCN into weights that --model takes.
+    """Convert the official checkpoint of STM or STCN to weights for --model.
 
-    The file is read as tensors; code in it cannot run.
+    The file is read as tensors; code in it is not run.
 
     Example: stremn convert stcn.pth -o stcn.safetensors
     """
     from stremn.networks.conversion import convert
 
     if out.suffix != ".safetensors":
-        raise StremnError(f"Weights are written as .safetensors, got {out.name}.")
+        raise StremnError(f"The output file must end in .safetensors, got {out.name}.")
     converted = convert(checkpoint)
     try:
         converted.save(out)
     except OSError as error:
-        raise StremnError(f"The weights cannot be written to {out}: {error}.") from error
+        raise StremnError(f"Cannot write the weights to {out}: {error}.") from error
     show(f"{out}: {converted.config.family.upper()}; use it as --model {out}")

@@ -1,4 +1,4 @@
-"""`stremn demo`: what the package does, on a clip that comes with it."""
+"""`stremn demo`: segment a clip that the package draws."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import typer
 
 from stremn.cli.options import Device, Out, Policy, Slots
 from stremn.cli.panels import FOLLOW
+from stremn.cli.terminal import console, say
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -17,25 +19,32 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Out = Path("stremn-demo"),
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    slots: Slots = SHIPPED.memory_slots,
+    policy: Policy = SHIPPED.policy,
     device: Device = "auto",
 ) -> None:
-    """Follow the rabbit through a shot of Big Buck Bunny (132 frames, 1280x720).
+    """Draw a clip of two balloons and follow both (120 frames, 640x360).
 
-    The clip comes with the demo extra: pip install "stremn[demo]".
+    Writes OUT/clip.mp4 and OUT/clip-first.png, which `stremn segment` takes, and the results.
+
+    Example: stremn demo
     """
     from stremn.cli.following import run
-    from stremn.media.demo import demo_clip, demo_mask
+    from stremn.media.demo import write_demo
+    from stremn.media.files import make_folder
     from stremn.media.given import masks_for
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
     from stremn.segmentation.sessions import SegmentationSession
 
-    frames = open_frames(demo_clip())
-    mask_of = masks_for(frames, demo_mask())
-    writer = ResultWriter(out, fps=frames.fps, existing="replace")
     session = SegmentationSession.from_pretrained(
         "small", device=device, memory_slots=slots, policy=policy
     )
+    with console.status("drawing the clip"):
+        clip, mask = write_demo(make_folder(out))
+    frames = open_frames(clip)
+    mask_of = masks_for(frames, mask)
+    writer = ResultWriter(out, fps=frames.fps, existing="replace")
     run(frames, session, mask_of, writer)
+    say(f"  clip       {clip}\n  mask       {mask}")
+    say("Open the overlay first. For your own video: stremn segment VIDEO --box x,y,width,height")

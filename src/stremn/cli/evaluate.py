@@ -1,4 +1,4 @@
-"""`stremn evaluate` and `score`: how good masks are."""
+"""`stremn evaluate` and `stremn score`: score models and masks."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import typer
 
 from stremn.cli.options import (
     Adapt,
+    AnyModel,
     Device,
     Every,
-    Model,
-    Policy,
+    PolicyOrUsual,
     Precision,
     Reach,
     Size,
-    Slots,
-    asked,
+    SlotsOrUsual,
+    within,
 )
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import output, say, sequence_progress, show
@@ -33,21 +33,24 @@ if TYPE_CHECKING:
     from stremn.evaluation.segmentation.runs import RunDescription, Session
     from stremn.evaluation.segmentation.scores import Report
     from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.opening import Asked, VideoModel
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
 
 Root = Annotated[Path, typer.Option(help="Folder of the data set in its official layout.")]
-Split = Annotated[str | None, typer.Option(help="Split; default: the one that is usually scored.")]
-Year = Annotated[int, typer.Option(help="Edition of the data set, where it has several.")]
+Split = Annotated[str | None, typer.Option(help="Split. Default: the usual validation split.")]
+Year = Annotated[int, typer.Option(help="Edition of the data set, if it has several.")]
 Scales = Annotated[
     str,
-    typer.Option(help="Sizes beside `--size`, as factors: 1.0,1.3 votes twice (STReMN-MS)."),
+    typer.Option(
+        help="Scales to average over, as factors of `--size`, such as `1.0,1.3` (STReMN-MS)."
+    ),
 ]
 Names = Annotated[str | None, typer.Option(help="Only these sequences, separated by commas.")]
 
 
 class DataSet(StrEnum):
-    """Data sets whose official layout is known."""
+    """Supported layouts of data sets."""
 
     DAVIS = "davis"
     YOUTUBE_VOS = "youtube-vos"
@@ -88,21 +91,23 @@ def read(kind: DataSet, root: Path, split: str | None, year: int, all_frames: bo
 
 
 def _evaluate(kind: DataSet) -> Callable[..., None]:
-    """Make the verb `stremn evaluate <kind>`."""
+    """Return the command `stremn evaluate <kind>`."""
 
     def evaluate(
         root: Root,
         out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and scores.")],
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
-        model: Model = "small",
-        slots: Slots = 6,
-        policy: Policy = "evidence",
+        model: AnyModel = "small",
+        slots: SlotsOrUsual = None,
+        policy: PolicyOrUsual = None,
         device: Device = "auto",
         precision: Precision = "auto",
         size: Size = None,
         scales: Scales = "1.0",
-        flip: Annotated[bool, typer.Option("--flip", help="Mirrored copies vote too.")] = False,
+        flip: Annotated[
+            bool, typer.Option("--flip", help="Also average over mirrored frames.")
+        ] = False,
         seed: Annotated[int, typer.Option(help="Seed of random rules.")] = 0,
         reach: Reach = None,
         every: Every = None,
@@ -111,48 +116,39 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         all_frames: Annotated[
             bool,
             typer.Option(
-                "--all-frames", help="youtube-vos: show every frame, score those with masks."
+                "--all-frames", help="youtube-vos: read every frame, score those with masks."
             ),
         ] = False,
         filtered: Annotated[
             bool,
-            typer.Option(
-                "--filtered", help="Write masks without false positives far from the object."
-            ),
+            typer.Option("--filtered", help="Write the masks after the far-region filter."),
         ] = False,
         compat: Annotated[
-            bool, typer.Option("--compat", help="Decay as the DAVIS toolkit has it.")
+            bool,
+            typer.Option("--compat", help="Compute decay in 8 bits, as the DAVIS toolkit does."),
         ] = False,
         zipped: Annotated[
             Path | None,
-            typer.Option("--zip", help="File: write, and check, what the split's server expects."),
+            typer.Option(
+                "--zip", help="Write and check a submission file for the evaluation server."
+            ),
         ] = None,
     ) -> None:
-        from stremn.core.hardware import pick_device, precision_name
-        from stremn.core.weights import fingerprint
+        from stremn.cli.sam_evaluation import sam_run
         from stremn.evaluation.segmentation.evaluation import evaluate
-        from stremn.evaluation.segmentation.runs import RunDescription
-        from stremn.networks.pretrained import load_model
+        from stremn.sam.opening import SamVideoModel, video_model
+        from stremn.segmentation.opening import Asked
 
         data = only(read(kind, root, split, year, all_frames), sequences)
         sizes = tuple(numbers_in(scales))
-        usual = asked(model, size, reach, every)
-        pretrained = load_model(model)
-        run = RunDescription(
-            model,
-            policy,
-            slots,
-            usual.size,
-            sizes,
-            flip,
-            seed,
-            usual.reach,
-            f"{fingerprint(pretrained.model):08x}",
-            precision_name(precision, pick_device(device)),
-            adapt,
-            usual.every,
-        )
-        sessions = _sessions(pretrained, run, device)
+        if reach is not None:
+            within(reach)
+        asked = Asked(slots, policy, size, reach, every, precision, device, seed)
+        chosen = video_model(model)
+        if isinstance(chosen, SamVideoModel):
+            run, sessions = sam_run(chosen, asked, scales=sizes, flip=flip, adapt=adapt)
+        else:
+            run, sessions = _own_run(chosen, asked, sizes, flip, adapt)
         with sequence_progress() as watch:
             report = evaluate(
                 data,
@@ -172,10 +168,41 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
     return evaluate
 
 
-def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:
-    """Fresh sessions as the run says, each with a network of its own if that is adapted.
+def _own_run(
+    model: VideoModel, asked: Asked, scales: tuple[float, ...], flip: bool, adapt: int
+) -> tuple[RunDescription, Callable[[], Session]]:
+    """Return what is run, for the record, and what makes a session that has seen nothing."""
+    from stremn.core.hardware import pick_device, precision_name
+    from stremn.core.weights import fingerprint
+    from stremn.evaluation.segmentation.runs import RunDescription
 
-    One is opened here: a wrong option is found before the first sequence, and not in each.
+    settled = model.settled(asked)
+    pretrained = model.pretrained()
+    assert settled.policy is not None  # settled
+    assert settled.memory_slots is not None
+    assert settled.size is not None
+    assert settled.every is not None
+    run = RunDescription(
+        model.source,
+        settled.policy,
+        settled.memory_slots,
+        settled.size,
+        scales,
+        flip,
+        settled.seed,
+        None if settled.reach == math.inf else settled.reach,
+        f"{fingerprint(pretrained.model):08x}",
+        precision_name(settled.precision, pick_device(settled.device)),
+        adapt,
+        settled.every,
+    )
+    return run, _sessions(pretrained, run, settled.device)
+
+
+def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:
+    """Return a function that opens a session, with a network of its own if it is adapted.
+
+    One session is opened here, so that a wrong option is found before the first sequence.
     """
     from stremn.evaluation.segmentation.runs import session_factory
 
@@ -202,15 +229,17 @@ def score(
     year: Year = 2016,
     sequences: Names = None,
     compat: Annotated[
-        bool, typer.Option("--compat", help="Decay as the DAVIS toolkit has it.")
+        bool, typer.Option("--compat", help="Compute decay in 8 bits, as the DAVIS toolkit does.")
     ] = False,
-    workers: Annotated[int | None, typer.Option(help="Threads; default: the cores.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Number of threads. Default: number of cores.")
+    ] = None,
     zipped: Annotated[
         Path | None,
-        typer.Option("--zip", help="File: write, and check, what the split's server expects."),
+        typer.Option("--zip", help="Write and check a submission file for the evaluation server."),
     ] = None,
 ) -> None:
-    """Score label maps that are on disk, made by anything: J, F, J&F as DAVIS defines them.
+    """Score masks on disk, made by any program: J, F and J&F as DAVIS defines them.
 
     Example: stremn score --root DAVIS --predictions masks
     """
@@ -224,7 +253,7 @@ def score(
 
 
 def only(data: SequenceSet, names: str | None) -> SequenceSet:
-    """The sequences of some names, separated by commas; all of them for None."""
+    """Return the sequences with these names, separated by commas; None returns all."""
     return data if names is None else data.only(names.split(","))
 
 
@@ -239,7 +268,7 @@ def _write_zip(data: SequenceSet, predictions: Path, path: Path) -> None:
 
 
 def numbers_in(text: str) -> list[float]:
-    """Numbers separated by commas; raise StremnError for anything else."""
+    """Parse numbers separated by commas; raise StremnError for anything else."""
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError:
@@ -250,7 +279,7 @@ def numbers_in(text: str) -> list[float]:
 
 
 def whole_numbers_in(text: str) -> list[int]:
-    """Whole numbers separated by commas; raise StremnError for anything else."""
+    """Parse whole numbers separated by commas; raise StremnError for anything else."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
@@ -261,7 +290,7 @@ def _print_report(report: Report) -> None:
     from rich.table import Table
 
     if report.plain is None and not report.failures:
-        say("Nothing to score: the masks of this split are not public.")
+        say("No scores: the masks of this split are not public.")
     if report.plain is not None:
         table = Table(title="percent", caption=f"scored: {report.protocol['frames_scored']}")
         for head in ("sequence", "J", "F", "J&F"):
@@ -273,14 +302,14 @@ def _print_report(report: Report) -> None:
             table.add_row(f"{name} classes", *_percent(scores))
         table.add_row("mean over objects", *_percent(report.plain.mean))
         if report.filtered is not None:
-            table.add_row("the same, far false positives removed", *_percent(report.filtered.mean))
+            table.add_row("mean, with the far-region filter", *_percent(report.filtered.mean))
         output.print(table)
         several = report.plain.swapped()
         if several:
             free = sum(share == 0 for share in several.values())
             show(
-                f"{free} of {len(several)} sequences with several objects are free of swaps: no "
-                "mask lies more on another object than on its own."
+                f"{free} of {len(several)} sequences with several objects have no identity swap: "
+                "no mask overlaps another object more than its own."
             )
     for name, reason in report.failures.items():
         say(f"failed: {name}: {reason}")

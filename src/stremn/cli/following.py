@@ -1,4 +1,4 @@
-"""Following a video from the command line: open, adapt if asked, run with a progress bar, tell."""
+"""Segment a video from the command line: open it, adapt if asked, run, list the results."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from stremn.cli.terminal import (
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.cli.options import SessionOptions
     from stremn.cli.segment_options import Given, Output
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.results import ResultWriter
+    from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
     from stremn.segmentation.pipeline import Summary
     from stremn.segmentation.reports import StepResult
-    from stremn.segmentation.sessions import SegmentationSession
 
 PREVIEW = "preview.png"
 
@@ -32,55 +31,58 @@ def follow(
     source: str,
     given: Given,
     output: Output,
-    options: SessionOptions,
+    model: VideoModel,
+    asked: Asked,
     *,
-    model: str,
     adapt: int,
     limit: int | None,
 ) -> None:
-    """Follow the given objects through `source`, or go on with that; say where the results are.
+    """Segment the given objects through `source`, or resume that, and list the results.
 
     Args:
         source: video, images, camera or URL, as `open_frames` takes it.
         given: which objects.
-        output: what is written, and what is done with an earlier run.
-        options: of the session.
-        model: preset, weights file, folder or hub id.
+        output: what to write, and how to treat an earlier run.
+        model: what opens the session.
+        asked: options of the session, settled.
         adapt: training steps on the first frame's objects; 0 leaves the model as it is.
         limit: stop before this frame; None runs to the end.
 
     Raises:
-        StremnError: something given is missing, wrong or in the way; what is done is kept.
+        StremnError: an input is missing or wrong, or an earlier run is in the way. Finished
+                frames are kept.
     """
     from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
 
-    settings: dict[str, str | float] = {"input": Path(source).name, "model": model}
-    settings |= options.settings() | ({"adapt": adapt} if adapt else {})
+    settings: dict[str, str | float] = {"input": Path(source).name, "model": model.source}
+    settings |= asked.settings() | ({"adapt": adapt} if adapt else {})
+    settings |= {"names": output.names} if output.names else {}
     out = output.out
     with open_frames(source) as frames:
         mask_of = given.masks_for(frames)
+        _check_formats(output, frames, mask_of)
         with ResultWriter(
             out,
             fps=frames.fps,
             settings=settings,
             existing=output.existing,
             probabilities=output.probabilities,
-            coco=output.coco,
+            formats=output.formats,
             style=output.style,
         ) as writer:
             if writer.finished:
-                say(f"{out} holds the finished run already; --overwrite replaces it.")
+                say(f"{out} already holds the finished run. Use --overwrite to replace it.")
                 return
             if limit is not None and limit <= writer.next_frame:
                 say(
-                    f"{out} holds {_frames(writer.next_frame)} already, and --limit counts from "
-                    "the video's first: a higher one goes on."
+                    f"{out} already holds {_frames(writer.next_frame)}. --limit counts from the "
+                    "first frame of the video: give a higher one to continue."
                 )
                 return
             if adapt:
-                model = str(_adapted(model, frames, mask_of, adapt, writer, options))
-            session = _session(writer.state_path, model, options)
+                model = _adapted(model, frames, mask_of, adapt, writer, asked)
+            session = _session(writer.state_path, model, asked)
             if limit == 1:
                 _write_preview(frames, mask_of, out)
             if writer.read_from:
@@ -91,12 +93,12 @@ def follow(
 
 def run(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: Session,
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
 ) -> Summary:
-    """Segment with a progress bar, and say where the results are."""
+    """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
     start, out = writer.next_frame, writer.out
@@ -115,15 +117,25 @@ def run(
             summary = segment_video(frames, session, mask_of, writer, limit=limit, watch=watch)
     except (StremnError, KeyboardInterrupt):
         if writer.written > start:
-            say(f"{_frames(writer.written)} are in {out}; --resume goes on from there.")
+            say(f"{_frames(writer.written)} are in {out}. Use --resume to continue.")
         raise
     say(
-        f"{_frames(summary.frames)} at {summary.frames_per_second:.1f} frames/s; the memory took "
-        f"{megabytes(summary.memory_bytes)} from first to last."
+        f"{_frames(summary.frames)} at {summary.frames_per_second:.1f} frames/s; memory "
+        f"{megabytes(summary.memory_bytes)}, constant."
     )
     for kind, path in writer.files().items():
         say(f"  {kind:<10} {path}")
     return summary
+
+
+def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
+    """Raise StremnError if a format cannot hold the objects that are given first."""
+    from stremn.media.formats.open_formats import check_formats
+
+    first = frames.peek()
+    mask = mask_of(first)
+    ids = frozenset(() if mask is None else mask.ids)
+    check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
 
 
 def _frames(count: int) -> str:
@@ -131,7 +143,7 @@ def _frames(count: int) -> str:
 
 
 def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
-    """Write the first frame with the given objects over it."""
+    """Write the first frame with the given objects drawn on it."""
     from PIL import Image
 
     from stremn.core.atomic_files import replacing
@@ -139,58 +151,55 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
 
     first = frames.peek()
     mask = mask_of(first)
-    assert mask is not None  # `masks_for` sees to that
+    assert mask is not None  # `masks_for` requires one
     with replacing(out / PREVIEW) as temporary:
         Image.fromarray(overlay(first.image, mask.labels)).save(temporary)
-    say(f"The given objects are drawn in {out / PREVIEW}.")
+    say(f"Preview of the given objects: {out / PREVIEW}")
 
 
 def _adapted(
-    model: str,
+    model: VideoModel,
     frames: FrameSource,
     mask_of: MaskOf,
     steps: int,
     writer: ResultWriter,
-    options: SessionOptions,
-) -> Path:
-    """Adapt the model to the first frame's objects; a run that goes on takes what it had.
+    asked: Asked,
+) -> OwnModel:
+    """Adapt the model to the first frame's objects; a resumed run uses its earlier weights.
 
-    `options` are the session's: a wrong one is found before the minutes that this takes.
+    A session is opened first, so that a wrong option is found before training.
     """
     from stremn.media.results import ADAPTED
+    from stremn.segmentation.opening import OwnModel
 
     path = writer.out / ADAPTED
     if writer.next_frame and path.is_file():
-        return path
+        return OwnModel(str(path))
     if frames.live:
         raise StremnError(
-            f"--adapt takes minutes, and {frames.label} would go on meanwhile. Record some of it, "
-            f"adapt to that, and give the {ADAPTED} that comes out as --model."
+            f"--adapt does not work on a live source ({frames.label}), because training takes "
+            f"minutes. Record a short video, adapt to it, and give its {ADAPTED} as --model."
         )
-    from stremn.networks.pretrained import load_model
-    from stremn.segmentation.sessions import SegmentationSession
     from stremn.training.segmentation.adaptation import adapt
 
-    pretrained, device = load_model(model), options.device
-    SegmentationSession.from_pretrained(pretrained, device=device, **options.of_session())
+    model.open(asked)
     first = frames.peek()
     mask = mask_of(first)
-    assert mask is not None  # `masks_for` sees to that
+    assert mask is not None  # `masks_for` requires one
     with step_progress("adapting") as watch:
         adapted = adapt(
-            pretrained, first.image, mask.labels, steps=steps, device=device, watch=watch
+            model.pretrained(),
+            first.image,
+            mask.labels,
+            steps=steps,
+            device=asked.device,
+            watch=watch,
         )
     adapted.save(path)
-    return path
+    return OwnModel(str(path))
 
 
-def _session(state: Path | None, model: str, options: SessionOptions) -> SegmentationSession:
-    """Go on from a saved state, or start anew."""
-    from stremn.segmentation.sessions import SegmentationSession
-
+def _session(state: Path | None, model: VideoModel, asked: Asked) -> Session:
+    """Load the saved state, or open a new session."""
     with console.status("loading the model"):
-        if state is not None:
-            return SegmentationSession.load(state, model, device=options.device)
-        return SegmentationSession.from_pretrained(
-            model, device=options.device, **options.of_session()
-        )
+        return model.open(asked) if state is None else model.resume(state, asked)

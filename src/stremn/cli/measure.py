@@ -1,4 +1,4 @@
-"""`stremn bench` and `export`: what a step costs, and the step for other runtimes."""
+"""`stremn bench` and `stremn export`: measure a step, and write it for other runtimes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import typer
 from stremn.cli.options import Model
 from stremn.cli.panels import MEASURE, TRAIN
 from stremn.cli.terminal import show
+from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
@@ -27,25 +28,32 @@ def bench(
     parts: Annotated[
         str | None,
         typer.Option(
-            help="Only these, by commas: stages, sweeps, growth, pipeline, flat, compile."
+            help="Only these, separated by commas: stages, sweeps, growth, pipeline, flat, compile."
         ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="Preset (small, resnet50, stm, stcn; random weights where none come with it) or "
-            "weights file; repeat it for several. Default: small and resnet50."
+            help="Preset (small, resnet50, stm, stcn; random weights where none are shipped), "
+            "weights file, SAM model of transformers (folder or hub id), or its shape with random "
+            "weights (sam2.1-hiera-tiny, -small, -base-plus, -large, edgetam, sam3-tracker, or "
+            "sam2.1-toy). Repeat it for several. Default: small and resnet50."
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Fewer sizes and shorter streams: minutes.")
+        bool, typer.Option("--quick", help="Fewer sizes and shorter streams; takes minutes.")
     ] = False,
+    frames: Annotated[
+        int | None, typer.Option(min=2, help="Frames of `growth`. Default: 200; --quick 100.")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="Number format: auto, float32, bfloat16.")
     ] = "auto",
-    threads: Annotated[int | None, typer.Option(help="Threads; default PyTorch's.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Number of threads. Default: PyTorch's.")
+    ] = None,
 ) -> None:
-    """Measure every stage of a step beside what the machine allows, and long streams.
+    """Measure the time of each stage of a step, and time and memory over long streams.
 
     Example: stremn bench --quick --out speed
     """
@@ -54,6 +62,7 @@ def bench(
 
     logging.getLogger("stremn").setLevel(logging.INFO)
     plan = workload.QUICK if quick else workload.FULL
+    plan = replace(plan, growth_frames=frames or plan.growth_frames)
     with output_folder(out):
         benchmark.run(
             out,
@@ -68,13 +77,21 @@ def bench(
 def export(
     path: Annotated[Path, typer.Argument(help="File to write, ending in .onnx or .pt2.")],
     model: Model = "small",
-    height: Annotated[int, typer.Option(help="Of the frames, in pixels: a multiple of 16.")] = 480,
-    width: Annotated[int, typer.Option(help="Of the frames, in pixels: a multiple of 16.")] = 864,
-    objects: Annotated[int, typer.Option(help="Objects the graph follows.")] = 1,
-    slots: Annotated[int, typer.Option(help="K, templates kept of each object.")] = 6,
-    policy: Annotated[str, typer.Option(help="Replacement rule.")] = "evidence",
+    height: Annotated[
+        int, typer.Option(help="Height of the frames in pixels: a multiple of 16.")
+    ] = 480,
+    width: Annotated[
+        int, typer.Option(help="Width of the frames in pixels: a multiple of 16.")
+    ] = 864,
+    objects: Annotated[int, typer.Option(help="Number of objects.")] = 1,
+    slots: Annotated[
+        int, typer.Option(help="K: number of templates kept per object.")
+    ] = SHIPPED.memory_slots,
+    policy: Annotated[str, typer.Option(help="Replacement rule.")] = SHIPPED.policy,
 ) -> None:
-    """Write a whole step as one graph, with the memory as fixed-size inputs and outputs.
+    """Write one step as an ONNX graph or torch.export program.
+
+    The memory is an input and an output of fixed size. Prints both, and the lines that run it.
 
     Example: stremn export step.onnx --height 480 --width 864
     """

@@ -1,123 +1,102 @@
-"""Options that several verbs share, and what they mean together."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.networks.presets import Usual
+    from stremn.networks.defaults import SessionDefaults
 
 Model = Annotated[
     str,
-    typer.Option(
-        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id."
-    ),
+    typer.Option(help="Preset (`small`), weights file (.safetensors), folder with one, or hub id."),
 ]
-Slots = Annotated[int, typer.Option(help="K: templates kept of each object.")]
+Slots = Annotated[int, typer.Option(help="K: number of templates kept per object.")]
 Policy = Annotated[
     str,
     typer.Option(
-        help="Rule that says which template gives way: evidence, learned, oldest, ... (a wrong "
-        "name lists all)."
+        help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest`, ... An "
+        "unknown name prints all."
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda, mps.")]
+SlotsOrUsual = Annotated[
+    int | None,
+    typer.Option(
+        help="K: templates kept of each object. Default: 6; for SAM models 7, as in training."
+    ),
+]
+PolicyOrUsual = Annotated[
+    str | None,
+    typer.Option(
+        help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest` (default "
+        "for SAM models), ... An unknown name prints all."
+    ),
+]
+Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, mps.")]
 Precision = Annotated[str, typer.Option(help="Number format: auto, float32, bfloat16, float16.")]
 Reach = Annotated[
     float | None,
     typer.Option(
-        help="How far from where the object was, in object sizes, it may appear next; "
-        "inf: anywhere. Default: the model's (small 0.5; STM, STCN inf)."
+        help="Search window: how far from its last place an object may be in the next frame, in "
+        "object sizes; `inf` searches the whole frame. Default: 0.5 for `small`, inf for STM, STCN."
     ),
 ]
 Size = Annotated[
     int | None,
     typer.Option(
-        help="Shorter side in pixels that frames are brought to for the network; smaller is "
-        "faster. Masks come out at the video's own size. Default: the model's (small 432; "
-        "STM, STCN 480)."
+        help="Working resolution: shorter side in pixels that frames are resized to for the "
+        "network. Smaller is faster. Masks have the size of the video. Default: 432 for `small`, "
+        "480 for STM, STCN."
     ),
 ]
 PromptModel = Annotated[
     str,
     typer.Option(
-        help="What finds the object of a box or clicks: small (shipped), a weights file, or "
-        "grabcut (colors alone, no network)."
+        help="Model that turns a box or clicks into a mask: `small` (shipped), a weights file, or "
+        "`grabcut` (colors only, no network)."
+    ),
+]
+PromptModelOrOwn = Annotated[
+    str | None,
+    typer.Option(
+        help="Model that turns a box or clicks into a mask: `small` (shipped), a weights file, or "
+        "`grabcut` (colors only, no network). Default: `small`; a SAM model does it itself."
+    ),
+]
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id; or "
+        "SAM 2.1, EdgeTAM or SAM 3 of transformers, by hub id or folder."
     ),
 ]
 Every = Annotated[
     int | None,
-    typer.Option(
-        help="Memorize frames 0, n, 2n, ... Default: the model's (small 1: all; STM, STCN 5)."
-    ),
+    typer.Option(help="Memorize every n-th frame only. Default: 1 for `small`, 5 for STM, STCN."),
 ]
 Adapt = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Adapt the network to the objects of a video's first mask, in so many training steps "
-        "(150 is usual): a few minutes more, better masks. 0: not. Needs the extra `train`.",
+        help="Training steps on the first frame and its mask before the video is segmented, for "
+        "example 150: better masks, minutes more. 0 turns it off. Needs the extra `train`.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
 
 
-@dataclass(frozen=True)
-class SessionOptions:
-    """What a verb was told about its session; `checked` says no to what no session takes.
-
-    Size, reach and every are the model's usual ones where the user said nothing (see `asked`).
-    """
-
-    slots: int
-    policy: str
-    device: str
-    precision: str
-    usual: Usual
-
-    def checked(self) -> SessionOptions:
-        """Return the options themselves, if a session takes them.
-
-        Raises:
-            StremnError: it does not; the message says what is wrong.
-        """
-        from stremn.segmentation.sessions import check_options
-
-        check_options(**self.of_session(), device=self.device)
-        return self
-
-    def of_session(self) -> dict[str, Any]:
-        """Return them as `SegmentationSession` takes them, all but the device."""
-        return {
-            "precision": self.precision,
-            "memory_slots": self.slots,
-            "policy": self.policy,
-            "size": self.usual.size,
-            "reach": self.usual.reach,
-            "every": self.usual.every,
-        }
-
-    def settings(self) -> dict[str, str | float]:
-        """Return what a run that goes on must have been begun with."""
-        usual = self.usual
-        settings: dict[str, str | float] = {"slots": self.slots, "policy": self.policy}
-        settings |= {"size": usual.size}
-        settings |= {"reach": "inf" if usual.reach is None else usual.reach}  # JSON has no infinity
-        return settings | ({"every": usual.every} if usual.every > 1 else {})
-
-
-def asked(model: str, size: int | None, reach: float | None, every: int | None) -> Usual:
-    """Return what was asked for, and of what was not, what the model is usually run with.
+def asked(model: str, size: int | None, reach: float | None, every: int | None) -> SessionDefaults:
+    """Return the user's size, reach and every, with the model's defaults for those not given.
 
     Raises:
-        StremnError: there is no such model, or a reach that is none.
+        StremnError: an unknown model, or a reach below 0.
     """
     from stremn.networks.pretrained import config_of
 
@@ -131,11 +110,11 @@ def asked(model: str, size: int | None, reach: float | None, every: int | None) 
 
 
 def within(reach: float) -> float | None:
-    """Return the reach as sessions take it: None if nothing is too far.
+    """Return the reach as sessions take it; infinity becomes None.
 
     Raises:
-        StremnError: less than 0, or no number.
+        StremnError: below 0, or not a number.
     """
     if not reach >= 0:
-        raise StremnError(f"--reach is a number of object sizes, 0 or more, or inf; got {reach}.")
+        raise StremnError(f"--reach must be 0 or more, in object sizes, or inf; got {reach}.")
     return None if math.isinf(reach) else reach

@@ -1,5 +1,6 @@
-"""The groups that `stremn --help` lists its verbs in."""
+"""Groups of commands in `stremn --help`."""
 
-FOLLOW = "Follow objects and predict frames"
-MEASURE = "Measure"
-TRAIN = "Train and take elsewhere"
+FOLLOW = "Segment videos"
+MEASURE = "Measure (research; hours on a CPU)"
+TRAIN = "Train and export"
+PREDICT = "Predict frames"

@@ -1,4 +1,4 @@
-"""`stremn predict`: the frames that come next."""
+"""`stremn predict`: predict the next frames of a video."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from stremn.cli.options import Device
-from stremn.cli.panels import FOLLOW
+from stremn.cli.panels import PREDICT
 from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb of this file."""
-    app.command(rich_help_panel=FOLLOW)(predict)
+    app.command(rich_help_panel=PREDICT)(predict)
 
 
 def predict(
@@ -40,7 +40,7 @@ def predict(
     ] = 480,
     device: Device = "auto",
 ) -> None:
-    """Predict what a video shows next.
+    """Predict the next frames of a video.
 
     Writes OUT/frames/*.png, OUT/side_by_side.mp4 (left the video, right the prediction),
     OUT/strip.png and, where the truth is known, OUT/errors.csv. Says how well the same prediction

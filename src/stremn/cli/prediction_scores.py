@@ -1,4 +1,4 @@
-"""`stremn evaluate prediction`: Table 5 on any data set."""
+"""`stremn evaluate prediction`: score frame predictors (Table 5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stremn.cli.terminal import console, show
 
 
 class Split(StrEnum):
-    """Disjoint parts of a set of clips."""
+    """Splits of a set of clips."""
 
     TRAIN = "train"
     VAL = "val"
@@ -41,15 +41,16 @@ def prediction(
     data: Annotated[Clips, typer.Argument(help="Kind of clips.")],
     root: Annotated[Path, typer.Option(help="Folder of the data.")],
     weights: Annotated[
-        list[str] | None, typer.Option(help="Shipped weights by name, or a file; repeatable.")
+        list[str] | None,
+        typer.Option(help="Name of shipped weights, or a weights file. Repeatable."),
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(help="Score the weights under this memory rule too; repeatable."),
+        typer.Option(help="Also score the weights under this replacement rule. Repeatable."),
     ] = None,
-    split: Annotated[Split, typer.Option(help="Which part of the data.")] = Split.TEST,
-    observed: Annotated[int, typer.Option(help="Frames given.")] = 10,
-    future: Annotated[int, typer.Option(help="Frames predicted.")] = 10,
+    split: Annotated[Split, typer.Option(help="Split of the data.")] = Split.TEST,
+    observed: Annotated[int, typer.Option(help="Number of observed frames.")] = 10,
+    future: Annotated[int, typer.Option(help="Number of predicted frames.")] = 10,
     size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64,
     side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28,
     channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; folders only.")] = 1,
@@ -67,7 +68,7 @@ def prediction(
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a report.")] = None,
 ) -> None:
-    """Score predictors of frames: MSE, MAE, PSNR, SSIM, LPIPS, with their conventions.
+    """Score frame predictors: MSE, MAE, PSNR, SSIM, LPIPS.
 
     Black, the last frame, the mean frame and the last frame moved by optical flow are always in
     the table.

@@ -1,4 +1,4 @@
-"""`stremn evaluate prompts`: how good the masks of boxes and clicks are."""
+"""`stremn evaluate prompts`: score the masks found from boxes and clicks."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ def prompts(
     layout: Annotated[
         str,
         typer.Option(
-            help="davis (first frames), or of still pictures: folder (images/, masks/ with "
+            help="davis (first frames), or still images: folder (images/, masks/ with "
             "instance ids), duts, ecssd, hku-is, msra10k, coco, sbd."
         ),
     ] = "davis",
     split: Annotated[str | None, typer.Option(help="davis: split; default val.")] = None,
     year: Annotated[int, typer.Option(help="davis: edition.")] = 2016,
     names: Annotated[
-        Path | None, typer.Option(help="Stills: file with the names to use, one a line.")
+        Path | None, typer.Option(help="Still images: file with the names to use, one per line.")
     ] = None,
     prompt_model: PromptModel = "small",
-    clicks: Annotated[int, typer.Option(min=1, help="Clicks given at most.")] = 20,
+    clicks: Annotated[int, typer.Option(min=1, help="Maximum number of clicks.")] = 20,
     device: Device = "auto",
 ) -> None:
     """Score boxes and clicks: mean IoU after each, and the number of clicks to an IoU (NoC).
 
-    Each further click lies at the centre of the largest error, as in f-BRS, RITM and FocalClick.
+    Each further click is placed at the center of the largest error, as in f-BRS, RITM and
+    FocalClick.
 
     Example: stremn evaluate prompts --root $STREMN_DATA/davis --split dev -o prompts
     """
@@ -56,4 +57,4 @@ def prompts(
 
     for name, each in scores.run(find, examples, out, clicks=clicks, watch=watch).items():
         show(f"{name:>10}  {each.mean:7.3f}  [{each.low:.3f}, {each.high:.3f}]")
-    say(f"Every object's numbers are in {out / 'prompts.json'}.")
+    say(f"Scores of each object: {out / 'prompts.json'}")

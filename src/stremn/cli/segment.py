@@ -8,25 +8,26 @@ import typer
 
 from stremn.cli.options import (
     Adapt,
+    AnyModel,
     Device,
     Every,
-    Model,
     Out,
-    Policy,
+    PolicyOrUsual,
     Precision,
-    PromptModel,
+    PromptModelOrOwn,
     Reach,
-    SessionOptions,
     Size,
-    Slots,
-    asked,
+    SlotsOrUsual,
+    within,
 )
 from stremn.cli.panels import FOLLOW
 from stremn.cli.segment_options import (
     BoxText,
+    CategoryNames,
     ClickText,
     Coco,
     Exclude,
+    FormatNames,
     Given,
     Labels,
     Limit,
@@ -39,7 +40,9 @@ from stremn.cli.segment_options import (
     Probabilities,
     Resume,
     Source,
+    chosen_formats,
     existing_run,
+    finding,
 )
 
 
@@ -56,10 +59,10 @@ def segment(
     click: ClickText = None,
     exclude: Exclude = None,
     objects: Objects = None,
-    prompt_model: PromptModel = "small",
-    model: Model = "small",
-    slots: Slots = 6,
-    policy: Policy = "evidence",
+    prompt_model: PromptModelOrOwn = None,
+    model: AnyModel = "small",
+    slots: SlotsOrUsual = None,
+    policy: PolicyOrUsual = None,
     device: Device = "auto",
     precision: Precision = "auto",
     size: Size = None,
@@ -70,24 +73,35 @@ def segment(
     overwrite: Overwrite = False,
     probabilities: Probabilities = False,
     coco: Coco = False,
+    formats: FormatNames = None,
+    names: CategoryNames = None,
     opacity: Opacity = 0.3,
     outline: Outline = True,
     labels: Labels = True,
     limit: Limit = None,
 ) -> None:
-    """Follow the objects of a mask through a video of any length.
+    """Segment objects through a video of any length, from a mask, box or click.
 
-    Writes OUT/masks/*.png (palette PNGs with your ids, at the video's size), OUT/overlay.mp4,
-    OUT/memory.json (which frames the memory held, frame by frame) and OUT/memory.png; with
-    --adapt OUT/adapted.safetensors, which --model takes for other videos of the same objects.
+    Writes OUT/masks/*.png (palette PNGs with your ids, at the size of the video), OUT/overlay.mp4,
+    OUT/memory.json (the frames in the memory at each step) and OUT/memory.png. With --adapt also
+    OUT/adapted.safetensors; use it as --model for other videos of the same objects.
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """
     from stremn.cli.following import follow
     from stremn.media.drawing import OverlayStyle
+    from stremn.sam.opening import video_model
+    from stremn.segmentation.opening import Asked
 
-    session = SessionOptions(slots, policy, device, precision, asked(model, size, reach, every))
+    if reach is not None:
+        within(reach)
+    chosen = video_model(model)
+    asked = chosen.settled(Asked(slots, policy, size, reach, every, precision, device))
+    if adapt:
+        chosen.check_adaptable()
     style = OverlayStyle(opacity, outline, labels)
-    given = Given(mask, box, click, exclude, tuple(objects or ()), prompt_model, device)
-    output = Output(out, existing_run(resume, overwrite), probabilities, coco, style)
-    follow(source, given, output, session.checked(), model=model, adapt=adapt, limit=limit)
+    find = finding(chosen, asked, prompt_model)
+    given = Given(mask, box, click, exclude, tuple(objects or ()), find)
+    written = chosen_formats(formats, coco, names)
+    output = Output(out, existing_run(resume, overwrite), probabilities, style, written, names)
+    follow(source, given, output, chosen, asked, adapt=adapt, limit=limit)

@@ -1,4 +1,4 @@
-"""Options of `segment` alone, in groups: which objects, and what is written."""
+"""Options of `stremn segment`: which objects to follow, and what to write."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stremn.errors import StremnError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
+    from stremn.media.formats.base import Format
     from stremn.media.frames import FrameSource
     from stremn.media.given import MaskOf
     from stremn.media.run_folder import Existing
+    from stremn.segmentation.opening import Asked, VideoModel
 
 Source = Annotated[
     str,
-    typer.Argument(
-        help="Video file, folder or glob of images, URL, camera (0, 1, ..., unless a file "
-        "has that name)."
-    ),
+    typer.Argument(help="Video file, folder or glob of images, URL, or camera number (0, 1, ...)."),
 ]
 Mask = Annotated[
     Path | None,
     typer.Option(
-        help="Mask of the first frame, or a folder of masks: named like frames "
-        "(`00000.png`: objects may enter later), or one file an object."
+        help="Mask of the first frame, or a folder of masks: one per frame, named like the frames "
+        "(objects may enter later), or one per object."
     ),
 ]
 BoxText = Annotated[
     str | None,
-    typer.Option(help="`x,y,width,height` in pixels: a box round the object in the first frame."),
+    typer.Option(help="`x,y,width,height` in pixels: a box around the object in the first frame."),
 ]
 ClickText = Annotated[
     str | None,
@@ -39,43 +42,58 @@ ClickText = Annotated[
 ]
 Exclude = Annotated[
     str | None,
-    typer.Option(help='`"x,y ..."`: with `--box` or `--click`, points that are not on the object.'),
+    typer.Option(help='`"x,y ..."` in pixels: points off the object, with `--box` or `--click`.'),
 ]
 Objects = Annotated[
     list[str] | None,
     typer.Option(
         "--object",
-        help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: an object by box and points '
-        "together, at any frame; repeat it for more objects.",
+        help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: mark an object by a box and points '
+        "in any frame. Repeat it for more objects.",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")]
 Probabilities = Annotated[
     bool,
-    typer.Option("--probabilities", help="Write soft masks too: OUT/probabilities/*.npz."),
+    typer.Option("--probabilities", help="Also write soft masks to OUT/probabilities/*.npz."),
 ]
-Coco = Annotated[bool, typer.Option("--coco", help="Write OUT/objects.json in COCO form too.")]
-Opacity = Annotated[
-    float, typer.Option(help="How strongly the overlay fills an object: 0 (not) to 1.")
+Coco = Annotated[
+    bool, typer.Option("--coco", help="Also write OUT/objects.json: short for --format coco.")
 ]
-Outline = Annotated[bool, typer.Option(help="Draw a line round every object.")]
-Labels = Annotated[bool, typer.Option(help="Write every object's id on it.")]
+FormatNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--format",
+        help="Also write for other programs; repeat it for more: coco, coco-polygons, yolo, "
+        "youtube-vis, mots, cvat, mask-folders, mask-videos, cut-out, cut-out-webm, "
+        "cut-out-prores, green-screen, black-background, blurred-background, exr.",
+    ),
+]
+CategoryNames = Annotated[
+    str | None,
+    typer.Option(
+        "--names", help='`"1=cat,2=dog"`: what the objects are, for formats with categories.'
+    ),
+]
+Opacity = Annotated[float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")]
+Outline = Annotated[bool, typer.Option(help="Draw an outline around each object in the overlay.")]
+Labels = Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")]
 Limit = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Stop after so many frames of the video (--resume goes on); 1 shows what a box or "
-        "click found.",
+        help="Stop after this many frames; --resume continues. 1 writes a preview of the first "
+        "frame's mask.",
     ),
 ]
 
 
 @dataclass(frozen=True)
 class Given:
-    """Which objects to follow: one of mask, box and click, and prompts for single objects.
+    """Which objects to follow: a mask, box or click, and prompts for single objects.
 
-    `prompt_model` finds those of a box or clicks, on `device`.
+    `finder` returns what finds those of a box or clicks; it is called only if there are any.
     """
 
     mask: Path | None
@@ -83,38 +101,67 @@ class Given:
     click: str | None
     exclude: str | None
     objects: tuple[str, ...]
-    prompt_model: str
-    device: str
+    finder: Callable[[], MaskFinder]
 
     def masks_for(self, frames: FrameSource) -> MaskOf:
-        """Return what gives the masks of `frames`; raises as `stremn.media.given.masks_for`."""
+        """Return the function that gives a frame's mask; raises as `media.given.masks_for`."""
         from stremn.media.given import masks_for
 
         prompts = self.box, self.click, self.exclude, self.objects
         return masks_for(frames, self.mask, *prompts, self._finder())
 
     def _finder(self) -> MaskFinder:
-        """Return what finds objects; a network is loaded only where there is something to find."""
+        """Return the function that finds objects; load a network only if it is needed."""
         from stremn.media.finding import grab_cut
 
-        if self.box is None and self.click is None and not self.objects:
-            return grab_cut
-        from stremn.prompting.masks import mask_finder
+        nothing = self.box is None and self.click is None and not self.objects
+        return grab_cut if nothing else self.finder()
 
-        return mask_finder(self.prompt_model, device=self.device)
+
+def finding(model: VideoModel, asked: Asked, prompt_model: str | None) -> Callable[[], MaskFinder]:
+    """Return what makes a finder of objects: the model's own, if none is named and it has one."""
+
+    def finder() -> MaskFinder:
+        from stremn.prompting.masks import mask_finder
+        from stremn.prompting.weights import SHIPPED
+
+        own = model.finder(asked) if prompt_model is None else None
+        return own or mask_finder(prompt_model or SHIPPED, device=asked.device)
+
+    return finder
 
 
 @dataclass(frozen=True)
 class Output:
-    """What is written, and where."""
+    """What to write, and where."""
 
     out: Path
     existing: Existing
     probabilities: bool
-    coco: bool
     style: OverlayStyle
+    formats: tuple[Format, ...] = ()
+    names: str | None = None
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:
-    """Return what to do with an earlier run in the output folder."""
+    """Return how to treat an earlier run in the output folder."""
     return "resume" if resume else "replace" if overwrite else "refuse"
+
+
+def chosen_formats(
+    names: list[str] | None, coco: bool, categories: str | None
+) -> tuple[Format, ...]:
+    """Return the formats that are asked for.
+
+    Raises:
+        StremnError: there is no such format, its package is missing, or the categories' names are
+            none, or are of no use.
+    """
+    from stremn.media.formats.categories import Categories
+    from stremn.media.formats.choosing import choose_formats
+
+    wanted = [*(names or ()), *(["coco"] if coco else [])]
+    if categories is not None and not wanted:
+        raise StremnError("--names goes with a --format that has categories, such as coco.")
+    known = Categories() if categories is None else Categories.parse(categories)
+    return choose_formats(wanted, known)

@@ -1,4 +1,4 @@
-"""`stremn tables`: the paper's tables, and beyond."""
+"""`stremn tables`: compare replacement rules, numbers of slots and fusion."""
 
 from __future__ import annotations
 
@@ -23,28 +23,40 @@ from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
+from stremn.networks.defaults import PAPER
 
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
     from stremn.study.suites import Suite
     from stremn.study.tables import Row, Weights
 
-tables_app = typer.Typer(no_args_is_help=True, help="The paper's tables, and beyond.")
+tables_app = typer.Typer(
+    no_args_is_help=True,
+    help="Compare rules, slots and fusion (the paper's Tables 1, 2, 6). Hours on a CPU.",
+)
 
 
-SuiteNames = Annotated[str, typer.Option(help="short, long, occlusion, by commas.")]
+SuiteNames = Annotated[
+    str, typer.Option(help="Suites, separated by commas: short, long, occlusion.")
+]
 
 
-LongFrames = Annotated[int, typer.Option(help="long: frames that a sequence is played to.")]
+LongFrames = Annotated[int, typer.Option(help="long: number of frames to extend each sequence to.")]
 
 
-Gaps = Annotated[str, typer.Option(help="occlusion: numbers of foreign frames, by commas.")]
+Gaps = Annotated[
+    str, typer.Option(help="occlusion: numbers of inserted frames, separated by commas.")
+]
 
 
-Foreign = Annotated[int, typer.Option(help="occlusion: foreign sequences cut into each.")]
+Foreign = Annotated[
+    int, typer.Option(help="occlusion: how many other sequences to insert into each.")
+]
 
 
-Positions = Annotated[str, typer.Option(help="occlusion: where, as fractions, by commas.")]
+Positions = Annotated[
+    str, typer.Option(help="occlusion: where to insert, as fractions, separated by commas.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -62,23 +74,27 @@ def rules(
     split: Split = None,
     year: Year = 2016,
     model: Annotated[
-        list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
+        list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
     ] = None,
-    slots: Slots = 6,
-    policies: Annotated[str | None, typer.Option(help="Only these rules, by commas.")] = None,
+    slots: Slots = PAPER.memory_slots,
+    policies: Annotated[
+        str | None, typer.Option(help="Only these rules, separated by commas.")
+    ] = None,
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
     foreign: Foreign = 1,
-    seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0,1,2",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds of random rules, separated by commas.")
+    ] = "0,1,2",
     size: Size = None,
     reach: Reach = math.inf,
     every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
-    """Table 1: every replacement rule, with intervals and paired differences."""
+    """Compare replacement rules, with intervals and paired differences (Table 1)."""
     from stremn.study.tables import choose_rows, rule_rows
 
     rows = rule_rows(slots)
@@ -96,25 +112,25 @@ def slots(
     split: Split = None,
     year: Year = 2016,
     model: Annotated[
-        list[str] | None, typer.Option(help="Weights; repeat it for several trainings.")
+        list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
     ] = None,
-    policy: Policy = "learned",
+    policy: Policy = PAPER.policy,
     numbers: Annotated[
-        str, typer.Option(help="Numbers of slots, by commas.")
+        str, typer.Option(help="Numbers of slots, separated by commas.")
     ] = "1,2,3,4,5,6,7,10,20",
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
     positions: Positions = "0.5",
     foreign: Foreign = 1,
-    seeds: Annotated[str, typer.Option(help="Seeds of random rules, by commas.")] = "0",
+    seeds: Annotated[str, typer.Option(help="Seeds of random rules, separated by commas.")] = "0",
     size: Size = None,
     reach: Reach = math.inf,
     every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
-    """Table 2: one rule with several numbers of slots."""
+    """Compare numbers of slots under one rule (Table 2)."""
     from stremn.study.tables import slot_rows
 
     rows = slot_rows(policy, whole_numbers_in(numbers))
@@ -127,13 +143,13 @@ def fusion(
     root: Root,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
     model: Annotated[
-        list[str], typer.Option(help="Weights with fusion; repeat it for several trainings.")
+        list[str], typer.Option(help="Weights with fusion. Repeat it for several training runs.")
     ],
     data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
     split: Split = None,
     year: Year = 2016,
-    slots: Slots = 6,
-    policy: Policy = "learned",
+    slots: Slots = PAPER.memory_slots,
+    policy: Policy = PAPER.policy,
     suite: SuiteNames = "short",
     frames: LongFrames = 1000,
     gaps: Gaps = "15,40",
@@ -145,9 +161,9 @@ def fusion(
     device: Device = "auto",
     sequences: Names = None,
 ) -> None:
-    """Table 6: the memory fusion of Appendix B, with and without.
+    """Compare memory fusion (Appendix B) on and off (Table 6).
 
-    For weights trained with recipes/small-fusion.toml.
+    Needs weights trained with recipes/small-fusion.toml.
     """
     from stremn.networks.pretrained import load_model
     from stremn.study.fusion_table import fusion_rows, fusion_weights
@@ -192,7 +208,7 @@ def _table(
 
 
 def _name(model: str) -> str:
-    """Name weights by their file and its folder."""
+    """Return a name for weights from their file and its folder."""
     return "-".join(Path(model).with_suffix("").parts[-2:])
 
 
@@ -203,7 +219,7 @@ def _write_table(
     out: Path,
     weights: list[Weights],
     seeds: str,
-    reference: str = "learned",
+    reference: str = PAPER.policy,
 ) -> None:
     from stremn.core.atomic_files import output_folder
     from stremn.study.table_report import to_markdown, write_table

@@ -1,4 +1,4 @@
-"""What verbs print with. Everything goes to standard error but results asked for by name."""
+"""Printing and progress bars. Messages go to standard error, results to standard output."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from stremn.segmentation.reports import StepResult
 
 SequenceWatcher = Callable[[str, int, int], None]
-"""Told (sequence, frames done, frames in all)."""
+"""Called with (sequence, frames done, frames in all)."""
 
 
 class _StandardError:
-    """Standard error, where what is told is lost if nobody can read it any more.
+    """Standard error that ignores write errors.
 
-    A closed terminal, a reader that has gone or a full disk then end no run.
+    A closed terminal, a closed pipe or a full disk does not end a run.
     """
 
     def write(self, text: str) -> int:
@@ -56,12 +56,12 @@ _LABEL_LENGTH = 18  # so that a progress bar fits into 80 columns
 
 
 def say(text: str) -> None:
-    """Tell the user something, as it is: no markup, no colors, no line breaks of its own."""
+    """Print a message to standard error without markup, colors or added line breaks."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def show(text: str) -> None:
-    """Print a result, as it is, to standard output."""
+    """Print a result to standard output without markup, colors or added line breaks."""
     output.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -71,7 +71,7 @@ def megabytes(count: int) -> str:
 
 
 class _LogLines:
-    """Says when a line of progress is due: now and then, where no bar can be drawn."""
+    """Decides when to print a progress line, where no progress bar can be drawn."""
 
     seconds = 5.0
 
@@ -86,8 +86,13 @@ class _LogLines:
         return True
 
 
+def log_lines() -> _LogLines:
+    """Return what says when a line of progress is due."""
+    return _LogLines()
+
+
 class FrameProgress:
-    """Progress of a video: frames, frames a second, bytes of memory."""
+    """Progress of a video: frames, frames per second, bytes of memory."""
 
     def __init__(self, progress: Progress, label: str, total: int | None, start: int) -> None:
         self._progress = progress
@@ -109,7 +114,7 @@ class FrameProgress:
 
 @contextmanager
 def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[FrameProgress]:
-    """Show a progress bar while a video runs; `label` is its path, of which the end is shown."""
+    """Show a progress bar while a video runs; `label` is its path, shown by its last part."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -127,7 +132,7 @@ def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[Fr
 
 @contextmanager
 def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar; gives what is to be told (steps done, steps in all)."""
+    """Show a progress bar; yields a function to call with (steps done, steps in all)."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -153,7 +158,7 @@ def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
 def stopping_between_frames() -> Iterator[Callable[[], None]]:
     """Let Ctrl-C, SIGTERM and SIGHUP wait for the end of a frame; a second one stops at once.
 
-    Gives what is to be called after each frame: it raises KeyboardInterrupt if one came.
+    Yields a function to call after each frame: it raises KeyboardInterrupt after a signal.
     """
     asked = Event()
 
@@ -161,7 +166,7 @@ def stopping_between_frames() -> Iterator[Callable[[], None]]:
         if asked.is_set():
             raise KeyboardInterrupt
         asked.set()
-        say("Stopping after this frame; once more stops at once.")
+        say("Stopping after this frame. Press Ctrl-C again to stop at once.")
 
     def check() -> None:
         if asked.is_set():
@@ -173,7 +178,7 @@ def stopping_between_frames() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def sequence_progress() -> Iterator[SequenceWatcher]:
-    """Show which sequence of a data set runs and how far it is; a line for each that is done."""
+    """Show the current sequence and its progress; print a line for each finished one."""
     with console.status("reading") as status:
 
         def watch(sequence: str, done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""`stremn train` and `stremn average`: for people with data of their own."""
+"""`stremn train` and `stremn average`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="A TOML file, such as recipes/small-video.toml.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="TOML file, or the name of a shipped recipe such as `small-video`."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for weights and logs; default `runs/<recipe>`."),
@@ -27,36 +30,42 @@ def train(
     changes: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="`section.key=value`: change a value of the recipe; repeatable."
+            "--set", help="`section.key=value`: change a value of the recipe. Repeatable."
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Measure some steps, say what a full run costs, and stop."),
+        typer.Option(
+            "--dry-run", help="Check the data, time some steps, print what a full run costs, stop."
+        ),
     ] = False,
 ) -> None:
-    """Train a model as a recipe says.
+    """Train a model from a recipe.
 
-    Data paths in a recipe are absolute or below the folder in the variable STREMN_DATA. Stopped
-    at any moment, a training goes on with --resume to the very same weights.
+    Data paths in a recipe are absolute, or relative to the folder that the environment variable
+    STREMN_DATA names. A run that was stopped at any moment continues with --resume and ends with
+    the same weights.
 
-    Example: stremn train recipes/small-video.toml --set train.steps=2000 --out runs/mine
+    Example: stremn train small-video --set train.steps=2000 --out runs/mine
     """
     from stremn.training.prediction import recipes as prediction_recipes
-    from stremn.training.processes import leave_processes
+    from stremn.training.processes import leave_processes, require_accelerate
     from stremn.training.prompting import recipes as prompt_recipes
     from stremn.training.segmentation import recipes
+    from stremn.training.shipped_recipes import find_recipe
 
+    require_accelerate()
     logging.getLogger("stremn").setLevel(logging.INFO)
+    path = find_recipe(recipe)
     run = recipes.train
-    if prompt_recipes.is_prompt_recipe(recipe):
+    if prompt_recipes.is_prompt_recipe(path):
         run = prompt_recipes.train
-    elif prediction_recipes.is_prediction_recipe(recipe):
+    elif prediction_recipes.is_prediction_recipe(path):
         run = prediction_recipes.train
-    text = run(recipe, changes or [], out, resume=resume, dry_run=dry_run)
+    text = run(path, changes or [], out, resume=resume, dry_run=dry_run)
     show(text)
     leave_processes()
 
@@ -65,13 +74,13 @@ def average(
     models: Annotated[list[str], typer.Argument(help="Weights files, folders or presets.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Weights file to write (.safetensors).")],
 ) -> None:
-    """Average the weights of segmentation models that come from one another.
+    """Average the weights of related segmentation models (checkpoint averaging).
 
-    The mean of a training stage's start and end is often steadier than either.
+    The models must come from one another, such as the start and the end of a training stage.
 
     Example: stremn average small runs/mine/last.safetensors -o mine.safetensors
     """
     from stremn.training.averaging import average_models
 
     average_models(models).save(out)
-    show(f"The mean of {len(models)} models is in {out}.")
+    show(f"{out}: mean of {len(models)} models")

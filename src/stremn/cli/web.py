@@ -1,4 +1,4 @@
-"""`stremn web`: the page that does what `segment` does."""
+"""`stremn web`: segment a video in a browser."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def register(app: typer.Typer) -> None:
 
 def web(
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0: every computer may visit.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other computers open the page.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 7860,
     max_upload: Annotated[
-        int, typer.Option(min=1, help="Largest video that a visitor may upload, in MB.")
+        int, typer.Option(min=1, help="Maximum size of an uploaded video in MB.")
     ] = 2000,
     max_frames: Annotated[
-        int, typer.Option(min=1, help="Frames of a run, at most; longer videos stop there.")
+        int, typer.Option(min=1, help="Maximum number of frames of a run.")
     ] = 20_000,
     model: Model = "small",
     device: Device = "auto",
 ) -> None:
-    """Serve a web page that does what `segment` does; open its address in a browser.
+    """Serve a web page that segments videos; open its address in a browser.
 
     Example: stremn web
     """
     from stremn.web.guard import is_loopback
-    from stremn.web.page import serve
-    from stremn.web.runs import Limits
+    from stremn.web.projects import Limits
+    from stremn.web.serving import serve
 
     if not is_loopback(host):
         say(

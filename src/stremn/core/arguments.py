@@ -52,6 +52,6 @@ def _after(advice: str) -> str:
 
 
 def _shown(value: object) -> str:
-    """A value in a message: short, whatever it is."""
+    """Return a value as short text for a message."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."

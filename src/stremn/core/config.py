@@ -178,7 +178,7 @@ def _explain(model: type[BaseModel], detail: Mapping[str, Any]) -> str:
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> set[str]:
-    """Names of the fields that the section at `path` may have (every member of a union)."""
+    """Return names of the fields that the section at `path` may have (every member of a union)."""
     annotations: list[Any] = [model]
     for part in path:
         stepped = [inner for annotation in annotations for inner in _step(annotation, part)]

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
 
 from stremn.errors import StremnError
+
+Owner = TypeVar("Owner")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class GuardedCalls:
@@ -57,3 +65,15 @@ class GuardedCalls:
     def changing(self) -> None:
         """Say that what follows in this call changes something in place."""
         self._changing = True
+
+
+def guarded(method: Callable[Concatenate[Owner, P], R]) -> Callable[Concatenate[Owner, P], R]:
+    """Make a method one call of its object's `_calls` (see `GuardedCalls`), without gradients."""
+
+    @wraps(method)
+    def call(self: Owner, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        calls: GuardedCalls = self._calls  # type: ignore[attr-defined]
+        with calls.call(self), torch.inference_mode():
+            return method(self, *args, **kwargs)
+
+    return call

@@ -13,7 +13,7 @@ from stremn.errors import StremnError
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def pick_device(name: str) -> torch.device:
@@ -93,7 +93,7 @@ def keep_freed_memory() -> bool:
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware (CPUs: AMX or AVX512-BF16)."""
+    """Return whether the device multiplies bfloat16 in hardware (CPUs: AMX or AVX512-BF16)."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -102,6 +102,6 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed; PyTorch says so in words only."""
+    """Return whether an allocation failed; PyTorch says so only in the message."""
     said = ("can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or any(words in str(error) for words in said)

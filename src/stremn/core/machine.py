@@ -36,7 +36,7 @@ class Machine:
     bandwidth: float
 
     def floor(self, cost: Cost, precision: str) -> float:
-        """Seconds that `cost` takes at least on this machine."""
+        """Return the least seconds that `cost` takes on this machine."""
         return max(cost.flops / self.flops[precision], cost.bytes / self.bandwidth)
 
 

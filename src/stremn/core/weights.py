@@ -117,7 +117,7 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def fingerprint(model: nn.Module) -> int:
-    """A checksum of all weights, to tell models apart."""
+    """Return a checksum of all weights, to tell models apart."""
     total = 0
     for tensor in model.state_dict().values():
         total = zlib.crc32(tensor.detach().float().cpu().contiguous().numpy().tobytes(), total)

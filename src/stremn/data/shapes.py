@@ -15,19 +15,19 @@ Mask = UInt8[np.ndarray, "height width"]
 
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Smallest rectangle x0, y0, x1, y1 (ends excluded) round the pixels that are not 0."""
+    """Return the smallest rectangle x0, y0, x1, y1 (ends excluded) round the non-zero pixels."""
     x, y, width, height = cv2.boundingRect(mask)
     return (x, y, x + width, y + height) if width and height else None
 
 
 def around(box: tuple[int, int, int, int], margin: int) -> tuple[slice, slice]:
-    """Rows and columns of a box x0, y0, x1, y1 and `margin` pixels on every side."""
+    """Return rows and columns of a box x0, y0, x1, y1 and `margin` pixels on every side."""
     x0, y0, x1, y1 = box
     return slice(max(0, y0 - margin), y1 + margin), slice(max(0, x0 - margin), x1 + margin)
 
 
 def touches_border(mask: np.ndarray, share: float = 0.25) -> bool:
-    """Whether the object is cut off by the edge of its picture along `share` of its box."""
+    """Return whether the object is cut off by the edge of its picture along `share` of its box."""
     box = bounding_box(mask)
     if box is None:
         return True
@@ -37,19 +37,20 @@ def touches_border(mask: np.ndarray, share: float = 0.25) -> bool:
 
 
 def id_counts(ids: Mask) -> Float32[np.ndarray, "256"]:
-    """Pixels of each id; background and void count as none."""
+    """Return pixels of each id; background and void count as none."""
     counts = cv2.calcHist([ids], [0], None, [256], [0, 256]).ravel()
     counts[[0, VOID]] = 0
     return counts
 
 
 def large_ids(ids: Mask, least: float = 0.0) -> list[int]:
-    """Ids, rising, of the objects that cover more than `least` of a map, a share in [0, 1)."""
+    """Return ids, rising, of the objects that cover more than `least` of a map, a share in [0,
+    1)."""
     return [int(number) for number in np.flatnonzero(id_counts(ids) > least * ids.size)]
 
 
 def middle_of(mask: Mask) -> tuple[float, float] | None:
-    """Mean place (x, y) of the pixels that are not 0, of every second row and column.
+    """Return the mean place (x, y) of the non-zero pixels, of every second row and column.
 
     Of all, should those hold none: a wire is one pixel wide. None of an empty mask.
     """
@@ -62,7 +63,7 @@ def middle_of(mask: Mask) -> tuple[float, float] | None:
 
 
 def half_plane(rng: np.random.Generator, mask: Mask) -> Mask:
-    """1 on one side of a random line through the middle of the pixels that are not 0."""
+    """Return 1 on one side of a random line through the middle of the non-zero pixels."""
     moments = cv2.moments(mask, binaryImage=True)
     middle = (moments["m10"] / moments["m00"], moments["m01"] / moments["m00"])
     angle = rng.uniform(0, 2 * np.pi)
@@ -72,12 +73,13 @@ def half_plane(rng: np.random.Generator, mask: Mask) -> Mask:
 
 
 def feathered(mask: Mask) -> Mask:
-    """An object mask (0 or 1) as opacity 0-255 with an edge about two pixels wide."""
+    """Return an object mask (0 or 1) as opacity 0-255 with an edge about two pixels wide."""
     return cv2.GaussianBlur(mask * np.uint8(255), (3, 3), 0)
 
 
 def blob(rng: np.random.Generator, side: int) -> Mask:
-    """A random shape, 0 or 1, in a `side` x `side` square: a bar or a rounded star-like patch."""
+    """Return a random shape, 0 or 1, in a `side` x `side` square: a bar or a rounded star-like
+    patch."""
     mask = np.zeros((side, side), dtype=np.uint8)
     if rng.random() < 0.4:
         width = int(side * rng.uniform(0.15, 0.5))

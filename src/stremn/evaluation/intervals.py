@@ -51,7 +51,7 @@ def mean_interval(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Interval:
-    """Mean over objects with the percentile interval over sequences drawn with replacement.
+    """Return the mean over objects and its bootstrap percentile interval over sequences.
 
     Args:
         values: mean over the objects of each sequence; or differences of such means, to test a

@@ -154,7 +154,7 @@ def _decode(
 def _decode_packet(
     packet: "av.Packet[Stream]", stream: av.VideoStream, *, flush: bool
 ) -> tuple[list[av.VideoFrame], str | None]:
-    """Frames of one packet and what is wrong with it, if anything.
+    """Return frames of one packet and what is wrong with it, if anything.
 
     With `flush`, the frames that a damaged packet would have pushed out of the decoder, that is
     those shown before it, are still returned.
@@ -172,7 +172,7 @@ def _decode_packet(
 
 
 def _until_corrupt(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """The frames before the first that the decoder had to make up in part."""
+    """Return the frames before the first that the decoder had to make up in part."""
     return list(takewhile(lambda frame: not frame.is_corrupt, frames))
 
 
@@ -190,7 +190,7 @@ def _end_seconds(packet: "av.Packet[Stream]") -> float:
 
 
 def _to_rgb(frame: av.VideoFrame) -> Picture:
-    # One thread: else threads are started for every frame, and wait for those of the model.
+    # One thread: otherwise FFmpeg starts threads for every frame, which wait for the model's.
     pixels = frame.to_ndarray(format="rgb24", threads=1)
     quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
     return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
@@ -203,7 +203,7 @@ def _check_length(
     decoded: int,
     end: float,
 ) -> None:
-    """A file cut off at the end gives no error of its own: compare with what its header says."""
+    """Compare a file's length with its header: a truncated file gives no error of its own."""
     kinds = set(container.format.name.split(","))
     if not kinds & _LENGTH_IS_DECLARED:
         return
@@ -222,7 +222,7 @@ def _stopped(label: str, decoded: int, reason: str) -> StremnError:
         return StremnError(f"{label} holds no frame that can be decoded: {reason}.")
     return StremnError(
         f"{label} is damaged after frame {frame_name(decoded - 1)}: {reason}. The {decoded} frames "
-        "before it are complete; to go on past it, repair the file (for example by re-encoding)."
+        "before it are complete. To continue past it, repair the file (for example re-encode it)."
     )
 
 

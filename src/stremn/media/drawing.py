@@ -40,7 +40,7 @@ class OverlayStyle:
             )
 
     def settings(self) -> dict[str, Any]:
-        """Return what differs from the usual, for a run that must go on with the same."""
+        """Return the options that differ from the defaults; a resumed run must have the same."""
         usual = OverlayStyle()
         return {k: v for k, v in vars(self).items() if v != getattr(usual, k)}
 

@@ -4,44 +4,43 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
-import cv2
 import numpy as np
 
 from stremn.core.atomic_files import check_target, replacing, writing
 from stremn.errors import StremnError
+from stremn.media.codecs import H264, Pixels, VideoCodec
 from stremn.media.frames import Picture
-
-_QUALITY: dict[str, object] = {"crf": "18", "preset": "veryfast", "bf": "0"}
-_FORMAT = "yuv420p"
 
 
 class VideoPart:
-    """An H.264 video file that is written frame by frame (MPEG-4 where H.264 is not built in)."""
+    """A video file that is written frame by frame."""
 
-    def __init__(self, path: Path, rate: Fraction, size: tuple[int, int]) -> None:
+    def __init__(
+        self, path: Path, rate: Fraction, size: tuple[int, int], codec: VideoCodec | None = None
+    ) -> None:
+        """Begin a file of (height, width) pictures; without a codec it is H.264 in MP4."""
         height, width = size
         self.path = path
-        self._padding = ((0, height % 2), (0, width % 2), (0, 0))  # 4:2:0 wants even sides
-        self._odd = height % 2 or width % 2
+        self._codec = codec or H264()
+        odd = (height % 2, width % 2) if self._codec.even else (0, 0)
+        self._padding = ((0, odd[0]), (0, odd[1]), (0, 0))
+        self._odd = any(odd)
         check_target(path)
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         with writing(path):
-            self._container = av.open(str(path), "w")
-            stream = cast(av.VideoStream, self._container.add_stream(codec, rate=rate))
-            stream.width, stream.height = width + width % 2, height + height % 2
-            stream.pix_fmt = _FORMAT
-            stream.options = dict(_QUALITY) if codec == "libx264" else {}
-            self._stream = stream
+            options = {"fflags": "bitexact"}  # no random numbers in the file
+            self._container = av.open(str(path), "w", self._codec.container, options)
+            self._stream = self._codec.add_stream(self._container, rate)
+            self._stream.width, self._stream.height = width + odd[1], height + odd[0]
+            self._codec.mark(self._stream)
 
-    def add(self, image: Picture) -> None:
+    def add(self, image: Pixels) -> None:
         """Encode one more frame."""
         if self._odd:
             image = np.pad(image, self._padding, mode="edge")
         with writing(self.path):
-            for packet in self._stream.encode(encoder_frame(image)):
+            for packet in self._stream.encode(self._codec.frame(image)):
                 self._container.mux(packet)
 
     def close(self) -> None:
@@ -50,21 +49,6 @@ class VideoPart:
             for packet in self._stream.encode():
                 self._container.mux(packet)
             self._container.close()
-
-
-def encoder_frame(image: Picture) -> av.VideoFrame:
-    """An image of even sides as the encoder takes it.
-
-    OpenCV converts the colors in a quarter of the time that FFmpeg's scaler takes. The encoder also
-    looks at the bytes beside the picture, which are whatever the memory held; here they are 0, so
-    that the same pictures always give the same file.
-    """
-    planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
-    frame = av.VideoFrame.from_ndarray(planes, format=_FORMAT)
-    for plane in frame.planes:
-        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(-1, plane.line_size)
-        rows[:, plane.width :] = 0
-    return frame
 
 
 def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None:
@@ -85,24 +69,28 @@ def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None
         part.close()
 
 
-def join_videos(parts: Iterable[Path], path: Path) -> None:
-    """Join videos of one encoder, one after the other, without encoding them again.
+def join_videos(parts: Iterable[Path], path: Path, codec: VideoCodec | None = None) -> None:
+    """Join videos of one codec (H.264 if none is given), in order, without encoding them again.
 
     Raises:
         StremnError: a part is not whole, no permission, disk full.
     """
+    codec = codec or H264()
+    options = {"fflags": "bitexact"}
+    options |= {"movflags": "faststart"} if codec.container in ("mp4", "mov") else {}
     with (
         _whole_parts(path),
         replacing(path) as beside,
-        av.open(str(beside), "w", format="mp4", options={"movflags": "faststart"}) as joined,
+        av.open(str(beside), "w", format=codec.container, options=options) as joined,
     ):
         stream: av.VideoStream | None = None
         offset = 0
         for part in parts:
-            with av.open(str(part), format="mp4") as container:
+            with av.open(str(part), format=codec.container) as container:
                 source = container.streams.video[0]
                 if stream is None:
                     stream = joined.add_stream_from_template(source)
+                    codec.mark(stream)
                 offset += _copy(container, source, joined, stream, offset)
 
 

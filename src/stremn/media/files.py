@@ -95,7 +95,8 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a `JsonRows` file, read line by line: a long file does not fill the memory.
+    """Return the rows of a `JsonRows` file, read line by line: a long file does not fill the
+    memory.
 
     Raises:
         StremnError: the file is not there or a line is not an object.
@@ -117,5 +118,5 @@ def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """All rows of a `JsonRows` file; raises as `iterate_rows`."""
+    """Return all rows of a `JsonRows` file; raises as `iterate_rows`."""
     return list(iterate_rows(path))

@@ -14,11 +14,20 @@ Picture = UInt8[np.ndarray, "height width 3"]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame of a video: its index from 0, its name (file stem or five digits), its RGB."""
+    """One frame of a video: its index from 0, its name (file stem or five digits), its RGB.
+
+    file_name: of the image that it was read from; None if it is of a video.
+    """
 
     index: int
     name: str
     image: Picture
+    file_name: str | None = None
+
+    @property
+    def file(self) -> str:
+        """The image's file name; for a frame of a video that of its mask."""
+        return self.file_name or f"{self.name}.png"
 
 
 def frame_name(index: int) -> str:
@@ -35,6 +44,7 @@ class FrameSource:
         size: (height, width) in pixels after rotation; (0, 0) if no frame is left after `start`.
         count: frames from the very first one, as far as the input says; None if unknown.
         names: the name of each frame where they are known beforehand (images), else None.
+        files: the file name of each, where they are images.
         start: index of the first frame that is given out.
     """
 
@@ -46,6 +56,7 @@ class FrameSource:
         fps: float | int | None = None,
         count: int | None = None,
         names: tuple[str, ...] | None = None,
+        files: tuple[str, ...] | None = None,
         start: int = 0,
         live: bool = False,
     ) -> None:
@@ -54,6 +65,7 @@ class FrameSource:
         self.fps = fps
         self.count = count
         self.names = names
+        self.files = files
         self.start = start
         self._images = images
         self._first = next(images, None)
@@ -63,14 +75,14 @@ class FrameSource:
         self.size = (0, 0) if self._first is None else self._first.shape[:2]
 
     def peek(self) -> Frame:
-        """The frame that iteration begins with, before it has begun.
+        """Return the first frame before iteration begins.
 
         Raises:
             StremnError: there is none after `start`, or iteration has begun.
         """
         if self._first is None:
             raise StremnError(f"{self.label} holds no frame at {self.start}, or it was read.")
-        return Frame(self.start, self.name(self.start), self._first)
+        return self._frame(self.start, self._first)
 
     def name(self, index: int) -> str:
         """Name of the frame at `index`."""
@@ -91,9 +103,13 @@ class FrameSource:
                     f"{_size_text(image.shape[:2])}. Give the two parts one by one, or resize "
                     "the frames first."
                 )
-            yield Frame(index, self.name(index), image)
+            yield self._frame(index, image)
             index += 1
             image = next(self._images, None)
+
+    def _frame(self, index: int, image: Picture) -> Frame:
+        file = None if self.files is None else self.files[index]
+        return Frame(index, self.name(index), image, file)
 
     def close(self) -> None:
         """Release the file, camera or connection."""
@@ -109,5 +125,5 @@ class FrameSource:
 
 
 def _size_text(size: tuple[int, ...]) -> str:
-    """Width first, as people say sizes."""
+    """Return a size as text, width first."""
     return f"{size[1]}x{size[0]}"

@@ -53,7 +53,7 @@ class MaskReport:
         return all(problem.repairable for problem in self.problems if problem.blocking)
 
     def lines(self) -> list[str]:
-        """The report in words, a line each."""
+        """Return the report in words, a line each."""
         height, width = self.size
         count = "1 object" if len(self.objects) == 1 else f"{len(self.objects)} objects"
         lines = [f"{self.path}: {width}x{height}, {_KINDS[self.kind]}, {count}"]
@@ -106,7 +106,7 @@ def _objects(raw: MaskCodes) -> tuple[MaskObject, ...]:
 
 
 def repair(mask: MaskInput, frame_size: tuple[int, int] | None = None) -> LabelMap:
-    """Mend what `diagnose` calls repairable.
+    """Repair a mask where `diagnose` calls it repairable.
 
     Soft edges go to the most alike object nearby, compression noise to its object, greyed
     palettes back to their ids; another size of the same shape is brought to `frame_size` by

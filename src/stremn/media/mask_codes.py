@@ -45,7 +45,7 @@ class Problem:
             "inverted", "binary", "void", "alpha", "grey-palette", "wide-ids", "dark".
         text: a clause in words.
         blocking: reading the mask as it is would be refused.
-        repairable: `repair` mends it.
+        repairable: `repair` corrects it.
     """
 
     kind: str
@@ -99,7 +99,7 @@ def read_codes(path: Path, size: tuple[int, int] | None = None) -> MaskCodes:
 
 
 def codes_of_image(image: Image.Image, what: str = "The mask") -> MaskCodes:
-    """The codes of an image; `what` names it in messages.
+    """Return the codes of an image; `what` names it in messages.
 
     Raises:
         StremnError: decimal numbers, or ids that are too large.
@@ -176,7 +176,8 @@ def _from_transparency(rgba: UInt8[np.ndarray, "height width 4"], lossy: bool) -
 
 
 def split_codes(raw: MaskCodes) -> tuple[list[int], list[int]]:
-    """Codes that fill at least one 3x3 block (most pixels first), and codes that never do."""
+    """Return codes that fill at least one 3x3 block (most pixels first), and codes that never
+    do."""
     exact = raw.codes.astype(np.float32)  # exact up to 2**24, which packed colors stay under
     block = np.ones((3, 3), np.uint8)
     core = cv2.erode(exact, block) == cv2.dilate(exact, block)
@@ -191,7 +192,7 @@ def split_codes(raw: MaskCodes) -> tuple[list[int], list[int]]:
 
 
 def soft_codes(raw: MaskCodes, solid: list[int], edge: list[int]) -> list[int]:
-    """The codes that look like soft edges between objects, not like objects; often none.
+    """Return the codes that look like soft edges between objects, not like objects; often none.
 
     There are many of them, they fill no block, and they hug objects that do: separate tiny
     objects stand alone. A thin part of an object may be soft all over; it hangs on the object.
@@ -213,7 +214,8 @@ def parts_touching(
     seed: Bool[np.ndarray, "height width"],
     connectivity: int = 8,
 ) -> Bool[np.ndarray, "height width"]:
-    """The connected parts of a region that hold a pixel of the seed (4 or 8 neighbors count)."""
+    """Return the connected parts of a region that hold a pixel of the seed (4 or 8 neighbors
+    count)."""
     count, parts = cv2.connectedComponents(region.astype(np.uint8), connectivity=connectivity)
     keep = np.zeros(count, dtype=bool)
     keep[np.unique(parts[seed & region])] = True
@@ -221,12 +223,12 @@ def parts_touching(
 
 
 def _distance_to(region: Bool[np.ndarray, "height width"]) -> np.ndarray:
-    """Pixels to the nearest pixel of the region, 0 inside it."""
+    """Return pixels to the nearest pixel of the region, 0 inside it."""
     return cv2.distanceTransform((~region).astype(np.uint8), cv2.DIST_L2, 5)
 
 
 def difference(raw: MaskCodes, codes: np.ndarray, other: int) -> np.ndarray:
-    """How much codes differ from one: sum over channels, or of grey values."""
+    """Return how much codes differ from one: sum over channels, or of grey values."""
     if raw.kind != "colors":
         return np.abs(codes - other)
     shifts = (16, 8, 0)
@@ -238,7 +240,7 @@ def _tolerance(raw: MaskCodes) -> int:
 
 
 def dominant_codes(raw: MaskCodes, solid: list[int]) -> list[int]:
-    """Solid codes; in lossy files those close to a larger one are noise of it."""
+    """Return solid codes; in lossy files those close to a larger one are noise of it."""
     if not raw.lossy:
         return solid
     kept: list[int] = []
@@ -265,14 +267,16 @@ def harden(raw: MaskCodes, dominant: list[int]) -> np.ndarray:
 
 
 def _parts_with_block(raw: MaskCodes, code: int) -> Bool[np.ndarray, "height width"]:
-    """The connected parts of a code (in lossy files: of codes like it) that hold a 3x3 block."""
+    """Return the connected parts of a code (in lossy files: of codes like it) that hold a 3x3
+    block."""
     same = difference(raw, raw.codes, code) <= (_tolerance(raw) if raw.lossy else 0)
     core = cv2.erode(same.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return parts_touching(same, core, connectivity=4)
 
 
 def hard_codes(raw: MaskCodes) -> np.ndarray:
-    """Codes with soft edges and compression noise removed; unchanged where there are none."""
+    """Remove soft edges and compression noise from codes; unchanged where there are
+    none."""
     solid, edge = split_codes(raw)
     dominant = dominant_codes(raw, solid)
     if not any(dominant) or not (raw.lossy or soft_codes(raw, solid, edge)):

@@ -18,7 +18,7 @@ _DARK = 32
 
 
 def find_problems(raw: MaskCodes, size: tuple[int, int] | None) -> list[Problem]:
-    """All problems of a mask; `size` is the (height, width) of its frame, if known."""
+    """Return all problems of a mask; `size` is the (height, width) of its frame, if known."""
     problems = [*_size_problems(raw, size), *_edge_problems(raw), *raw.notes]
     values = np.unique(raw.codes)
     if not values.any():
@@ -39,7 +39,7 @@ def find_problems(raw: MaskCodes, size: tuple[int, int] | None) -> list[Problem]
 
 
 def _is_inside_out(raw: MaskCodes) -> bool:
-    """Whether one object is all around: what white on black looks like when it is inverted."""
+    """Return whether one object surrounds everything, as in an inverted black and white mask."""
     rim = np.concatenate([raw.codes[0], raw.codes[-1], raw.codes[:, 0], raw.codes[:, -1]])
     return bool(rim.all() and (rim == rim[0]).all() and float((raw.codes > 0).mean()) > 0.5)
 
@@ -92,7 +92,7 @@ def _grey_problems(ids: list[int]) -> list[Problem]:
 
 
 def is_lost_palette(ids: list[int]) -> bool:
-    """Whether grey values are those of the standard palette's first colors."""
+    """Return whether grey values are those of the standard palette's first colors."""
     known = grey_palette()
     return bool(ids) and min(ids) > 9 and all(i in known for i in ids)
 

@@ -40,7 +40,7 @@ class MaskSet:
         return tuple(sorted(self._files))
 
     def at(self, index: int) -> LabelMap | None:
-        """The mask of one frame, or None if none was given.
+        """Return the mask of one frame, or None if none was given.
 
         Raises:
             StremnError: as `read_mask`; a file that should hold one object holds several.
@@ -108,7 +108,7 @@ def _stems(files: Sequence[Path]) -> list[str]:
 def _frame_lookup(
     names: Sequence[str] | None, files: Sequence[Path]
 ) -> Callable[[str], int | None]:
-    """From a mask's stem to the index of its frame.
+    """Map a mask's stem to the index of its frame.
 
     Masks of a video are named by frame if they have five digits or more, or if several have as
     many digits, with zeros before the number: objects are not numbered like that.
@@ -145,7 +145,8 @@ def _masks_by_frame(
 
 
 def _object_ids(files: Sequence[Path]) -> list[int]:
-    """The number in each name if all have one and they differ, else 1, 2, ... in natural order."""
+    """Return the number in each name if all have one and they differ, else 1, 2, ... in natural
+    order."""
     numbers = [re.findall(r"\d+", path.stem) for path in files]
     ids = [int(found[-1]) if found else 0 for found in numbers]
     if 0 in ids or len(set(ids)) < len(ids) or max(ids) > MAX_ID:

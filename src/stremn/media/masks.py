@@ -83,7 +83,7 @@ class MaskObject:
 
 
 def objects_of(found: LabelMap) -> tuple[MaskObject, ...]:
-    """Pixels and box of each object of a label map."""
+    """Return pixels and box of each object of a label map."""
     objects = []
     for item in found.ids:
         x, y, w, h = cv2.boundingRect((found.labels == item).astype(np.uint8))
@@ -107,7 +107,7 @@ class ColorTable:
         self._standard = True
 
     def ids(self, codes: Sequence[int]) -> dict[int, int]:
-        """The id of each packed color."""
+        """Return the id of each packed color."""
         known = packed_palette()
         if self._standard and all(code in known for code in codes):
             self._ids |= {code: known[code] for code in codes}
@@ -119,7 +119,8 @@ class ColorTable:
 
 
 def to_label_map(raw: MaskCodes, codes: np.ndarray, colors: ColorTable) -> LabelMap:
-    """The label map of codes "height width" (of the kind of `raw`), colors numbered by the table.
+    """Return the label map of codes "height width" (of the kind of `raw`), colors numbered by
+    the table.
 
     Raises:
         StremnError: more ids than a mask can hold.
@@ -133,7 +134,8 @@ def to_label_map(raw: MaskCodes, codes: np.ndarray, colors: ColorTable) -> Label
 
 
 def codes_of(mask: MaskInput, size: tuple[int, int] | None = None) -> MaskCodes:
-    """The codes of a mask in any form, for a frame of `size` (height, width), if it is known.
+    """Return the codes of a mask in any form, for a frame of `size` (height, width), if it is
+    known.
 
     Raises:
         StremnError: it cannot be read, or is far larger than its frame.
@@ -183,7 +185,8 @@ def read_mask(
 
 
 def repair_command(mask: str | Path, source: str | None) -> str:
-    """The command that repairs a mask file; `source` is the video it is for, if sizes matter."""
+    """Return the command that repairs a mask file; `source` is the video it is for, if sizes
+    matter."""
     size = "" if source is None else f" --frame {shlex.quote(source)}"
     return f"stremn check-mask {shlex.quote(str(mask))}{size} -o repaired.png"
 
@@ -211,7 +214,7 @@ def write_mask(path: Path, labels: Labels, *, durable: bool = True) -> None:
 
 
 def _folded(labels: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
-    """Ids as indices of colors: those above 255 begin at 1 again."""
+    """Return ids as indices of colors: those above 255 begin at 1 again."""
     return np.where(labels > 255, (labels - 1) % 255 + 1, labels).astype(np.uint8)
 
 
@@ -222,7 +225,7 @@ def overlay(
     *,
     outline: bool = True,
 ) -> Picture:
-    """The frame with each object filled in its color and outlined.
+    """Return the frame with each object filled in its color and outlined.
 
     Args:
         frame: RGB.

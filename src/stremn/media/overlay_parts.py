@@ -1,33 +1,49 @@
-"""The overlay of a run that may be interrupted: encoded in parts, joined without encoding again."""
+"""A video of a run that may be interrupted: encoded in parts, joined without encoding again."""
 
 from fractions import Fraction
 from pathlib import Path
 
+from stremn.media.codecs import H264, Pixels, VideoCodec
 from stremn.media.encoding import VideoPart, join_videos
-from stremn.media.frames import Picture
 
 PATTERN = "overlay-*.mp4"
 
 
 class OverlayParts:
-    """A video in numbered parts, `overlay-INDEX.mp4`, in one folder.
+    """A video in numbered parts, `STEM-INDEX.mp4`, in one folder.
 
     A part begins with the first picture after the part before was closed. Runs that close their
     parts after the same frames give the same video, however often they were interrupted.
     """
 
-    def __init__(self, folder: Path, rate: Fraction) -> None:
-        """Go on in a folder; `rate` is in frames per second."""
+    def __init__(
+        self,
+        folder: Path,
+        rate: Fraction,
+        *,
+        stem: str = "overlay",
+        codec: VideoCodec | None = None,
+    ) -> None:
+        """Go on in a folder.
+
+        Args:
+            folder: of the parts.
+            rate: frames per second.
+            stem: how the parts' names begin.
+            codec: of the parts; None is H.264.
+        """
         self._folder = folder
         self._rate = rate
+        self._stem = stem
+        self._codec = codec or H264()
         self._part: VideoPart | None = None
 
-    def add(self, index: int, picture: Picture) -> None:
+    def add(self, index: int, picture: Pixels) -> None:
         """Add the picture of a frame; raises StremnError if it cannot be written."""
         if self._part is None:
-            path = self._folder / f"overlay-{index:09d}.mp4"
+            path = self._folder / f"{self._stem}-{index:09d}{self._codec.suffix}"
             height, width = picture.shape[:2]
-            self._part = VideoPart(path, self._rate, (height, width))
+            self._part = VideoPart(path, self._rate, (height, width), self._codec)
         self._part.add(picture)
 
     def close_part(self) -> None:
@@ -50,12 +66,12 @@ class OverlayParts:
         """
         parts = [part for part in self.paths() if _first_frame(part) < end]
         if parts:
-            join_videos(parts, path)
+            join_videos(parts, path, self._codec)
 
     def paths(self) -> list[Path]:
         """Return the parts in order."""
-        return sorted(self._folder.glob(PATTERN))
+        return sorted(self._folder.glob(f"{self._stem}-*{self._codec.suffix}"))
 
 
 def _first_frame(part: Path) -> int:
-    return int(part.stem.split("-")[1])
+    return int(part.stem.rpartition("-")[2])

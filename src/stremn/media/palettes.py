@@ -24,20 +24,22 @@ def _table() -> UInt8[np.ndarray, "256 3"]:
 
 
 def palette() -> UInt8[np.ndarray, "256 3"]:
-    """The field's standard mask palette (PASCAL VOC, DAVIS): the bits of an id, interleaved."""
+    """Return the field's standard mask palette (PASCAL VOC, DAVIS): the bits of an id,
+    interleaved."""
     return _table().copy()
 
 
 @lru_cache(maxsize=1)
 def packed_palette() -> dict[int, int]:
-    """Packed color (r * 65536 + g * 256 + b) -> id."""
+    """Map packed color (r * 65536 + g * 256 + b) -> id."""
     table = _table().astype(int)
     return {int(r << 16 | g << 8 | b): i for i, (r, g, b) in enumerate(table)}
 
 
 @lru_cache(maxsize=1)
 def grey_palette() -> dict[int, int]:
-    """Grey value -> id for the first ids of the palette, as PIL and OpenCV turn color to grey."""
+    """Map gray value -> id for the first ids of the palette, as PIL and OpenCV turn color to
+    grey."""
     first = _table()[1 : _GREY_IDS + 1][None]
     grey = np.asarray(Image.fromarray(np.ascontiguousarray(first)).convert("L"))[0]
     return {int(value): i + 1 for i, value in reversed(list(enumerate(grey)))}
@@ -51,7 +53,7 @@ _VIVID = (
 
 @lru_cache(maxsize=1)
 def vivid_table() -> UInt8[np.ndarray, "256 3"]:
-    """Colors that stand out over a picture, told apart well; index 0 is not drawn."""
+    """Return colors that stand out over a picture, told apart well; index 0 is not drawn."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[1 : len(_VIVID) + 1] = _VIVID
     for item in range(len(_VIVID) + 1, 256):

@@ -83,7 +83,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def box_mask(frame: Picture, box: Box, negative: Sequence[Point] = ()) -> ObjectMask:
-    """The object that fills a box, found by GrabCut.
+    """Find the object that fills a box with GrabCut.
 
     Args:
         frame: RGB.
@@ -129,7 +129,7 @@ def box_mask(frame: Picture, box: Box, negative: Sequence[Point] = ()) -> Object
 
 
 def _middle_hints(inside: ObjectMask) -> UInt8[np.ndarray, "height width"]:
-    """Hints for an object that looks like its surroundings: the middle of the box is on it."""
+    """Mark the middle of the box as object, for an object that looks like its surroundings."""
     x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
     hints = np.where(inside, cv2.GC_PR_BGD, cv2.GC_BGD).astype(np.uint8)
     for share, hint in ((_LIKELY, cv2.GC_PR_FGD), (_MIDDLE, cv2.GC_FGD)):
@@ -144,7 +144,7 @@ def clicks_mask(
     negative: Sequence[Point] = (),
     within: Box | None = None,
 ) -> ObjectMask:
-    """The object under the positive clicks and not under the negative ones.
+    """Find the object under the positive clicks and not under the negative ones.
 
     Args:
         frame: RGB.
@@ -170,7 +170,7 @@ def refined_mask(
     positive: Sequence[Point] = (),
     negative: Sequence[Point] = (),
 ) -> ObjectMask:
-    """A mask that is nearly right, mended by clicks; far from them it stays as it is.
+    """Correct a mask by clicks; far from them it stays as it is.
 
     Args:
         frame: RGB.
@@ -190,7 +190,7 @@ def refined_mask(
 def _without(
     frame: Picture, mask: ObjectMask, negative: Sequence[Point], keep: ObjectMask
 ) -> ObjectMask:
-    """A mask without the things in it that lie under points; `keep` surely stays.
+    """Remove the regions under points from a mask; `keep` stays.
 
     Raises:
         StremnError: nothing is left.
@@ -212,7 +212,7 @@ def scribble_mask(
     foreground: Integer[np.ndarray, "h w"] | Bool[np.ndarray, "h w"],
     background: Integer[np.ndarray, "h2 w2"] | Bool[np.ndarray, "h2 w2"] | None = None,
 ) -> ObjectMask:
-    """The object under a scribble: non-zero pixels of `foreground` are on it.
+    """Find the object under a scribble: the non-zero pixels of `foreground`.
 
     How large the object is cannot be known, so GrabCut runs for several reaches around the
     scribble; the find whose outline lies on the strongest edges of the picture wins. Only parts
@@ -249,7 +249,8 @@ def scribble_mask(
 
 
 def _find_within(frame: Picture, seed: ObjectMask, barrier: ObjectMask, reach: float) -> ObjectMask:
-    """The object around a seed if it reaches about `reach` (of the diagonal) from the seed."""
+    """Return the object around a seed if it reaches about `reach` (of the diagonal) from the
+    seed."""
     apart = _apart_from_hull(seed) / math.hypot(*seed.shape)
     hints = np.full(seed.shape, cv2.GC_BGD, dtype=np.uint8)
     hints[apart < 2 * reach] = cv2.GC_PR_BGD
@@ -260,7 +261,7 @@ def _find_within(frame: Picture, seed: ObjectMask, barrier: ObjectMask, reach: f
 
 
 def _apart_from_hull(seed: ObjectMask) -> Float[np.ndarray, "height width"]:
-    """Pixels to the convex hull of the seed."""
+    """Return pixels to the convex hull of the seed."""
     points = cv2.findNonZero(seed.astype(np.uint8))
     hull = np.ones(seed.shape, dtype=np.uint8)
     cv2.fillConvexPoly(hull, cv2.convexHull(points), 0)
@@ -269,7 +270,7 @@ def _apart_from_hull(seed: ObjectMask) -> Float[np.ndarray, "height width"]:
 
 
 def _edge_strength(frame: Picture) -> Float[np.ndarray, "height width"]:
-    """Color gradient, 0..1 with 1 for the strongest tenth of the picture."""
+    """Return the color gradient, 0..1 with 1 for the strongest tenth of the picture."""
     smooth = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2LAB), (5, 5), 0).astype(np.float32)
     across, down = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
     strength = np.sqrt((across**2 + down**2).sum(axis=-1))
@@ -277,7 +278,7 @@ def _edge_strength(frame: Picture) -> Float[np.ndarray, "height width"]:
 
 
 def _outline_strength(mask: ObjectMask, edges: Float[np.ndarray, "height width"]) -> float:
-    """Mean strength of the edges under the outline of a mask."""
+    """Return the mean strength of the edges under the outline of a mask."""
     solid = mask.astype(np.uint8)
     block = np.ones((3, 3), np.uint8)
     outline = cv2.dilate(solid, block) != cv2.erode(solid, block)
@@ -285,7 +286,7 @@ def _outline_strength(mask: ObjectMask, edges: Float[np.ndarray, "height width"]
 
 
 def _inside(box: Box, size: tuple[int, int]) -> ObjectMask:
-    """The part of a box that is in a frame of (height, width)."""
+    """Return the part of a box that is in a frame of (height, width)."""
     left, top = max(0, round(box.x)), max(0, round(box.y))
     right, bottom = max(0, round(box.x + box.width)), max(0, round(box.y + box.height))
     inside = np.zeros(size, dtype=bool)
@@ -294,7 +295,7 @@ def _inside(box: Box, size: tuple[int, int]) -> ObjectMask:
 
 
 def _points_mask(size: tuple[int, int], points: Sequence[Point]) -> ObjectMask:
-    """A small disc round each point; raises StremnError for one outside the frame."""
+    """Return a small disc round each point; raises StremnError for one outside the frame."""
     radius = max(2, round(_CLICK_RADIUS * math.hypot(*size)))
     mask = np.zeros(size, dtype=np.uint8)
     for x, y in points:
@@ -307,7 +308,7 @@ def _points_mask(size: tuple[int, int], points: Sequence[Point]) -> ObjectMask:
 def _grab_cut(
     frame: Picture, hints: UInt8[np.ndarray, "height width"], region: ObjectMask
 ) -> ObjectMask:
-    """GrabCut from hints, on a part of the frame and at a working size; deterministic."""
+    """Run GrabCut from hints on a part of the frame at a working size; deterministic."""
     x, y, w, h = cv2.boundingRect(region.astype(np.uint8))
     part, marks = frame[y : y + h, x : x + w], hints[y : y + h, x : x + w]
     scale = min(1.0, _WORKING_SIDE / max(w, h))
@@ -328,13 +329,13 @@ def _grab_cut(
 
 
 def _has_both(marks: UInt8[np.ndarray, "height width"]) -> bool:
-    """GrabCut needs colors of both sides."""
+    """Return whether the hints hold both sides, as GrabCut needs."""
     inside = (marks == cv2.GC_FGD) | (marks == cv2.GC_PR_FGD)
     return bool(inside.any() and not inside.all())
 
 
 def _around(mask: ObjectMask, share: float) -> ObjectMask:
-    """The mask's bounding box, grown on every side by a share of its size."""
+    """Return the mask's bounding box, grown on every side by a share of its size."""
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
     grown = np.zeros_like(mask)
     dx, dy = max(_SMALLEST_BOX, round(w * share)), max(_SMALLEST_BOX, round(h * share))
@@ -343,7 +344,7 @@ def _around(mask: ObjectMask, share: float) -> ObjectMask:
 
 
 def _main_parts(mask: ObjectMask) -> ObjectMask:
-    """The largest connected part and those that are not much smaller."""
+    """Return the largest connected part and those that are not much smaller."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0

@@ -7,14 +7,15 @@ In the output folder:
   `checkpoint_every` frames in `.resume/` and joined without encoding again, so a run that was
   continued gives the same file as one that was not interrupted.
 - `memory.json`: a JSON array, one row a line, valid after every frame.
-- `probabilities/NAME.npz` and `objects.json` (COCO) if asked for.
+- `probabilities/NAME.npz` and the formats of `stremn.media.formats`, if asked for.
 - `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
-- `.resume/`: what `existing="resume"` needs to go on; the parts go when the run is finished.
+- `.resume/`: what `existing="resume"` needs; the parts are removed when the run is finished.
 """
 
 import io
 import logging
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -25,9 +26,11 @@ from jaxtyping import Float
 
 from stremn.core.atomic_files import FolderLock, remove_leftovers, sync
 from stremn.errors import StremnError
-from stremn.media.coco import coco_row, write_coco
 from stremn.media.drawing import OverlayStyle
 from stremn.media.files import JsonRows, make_folder, write_whole, writing
+from stremn.media.formats.base import Format
+from stremn.media.formats.choosing import file_patterns
+from stremn.media.formats.open_formats import OpenFormats, folders_of, output_of
 from stremn.media.frames import Frame
 from stremn.media.masks import Labels, write_mask
 from stremn.media.overlay_parts import PATTERN, OverlayParts
@@ -38,6 +41,7 @@ from stremn.media.run_folder import (
     Progress,
     as_json,
     earlier_run,
+    formats_of,
     refuse_link,
     remove_run,
     state_name,
@@ -46,6 +50,7 @@ from stremn.media.run_folder import (
 logger = logging.getLogger(__name__)
 
 _RATE_IF_UNKNOWN = 25.0
+_FORMATS = "formats"
 ADAPTED = "adapted.safetensors"
 """Weights adapted to a run's objects, in its folder; other runs may take them as their model."""
 
@@ -79,7 +84,7 @@ class ResultWriter:
     Attributes:
         out: the output folder.
         next_frame: index of the first frame that is still to be written (0, or where an
-            interrupted run goes on).
+            interrupted run continues).
         read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
             the overlay that the interruption cut short is drawn again, so that it comes out the
             same as without an interruption.
@@ -96,7 +101,7 @@ class ResultWriter:
         existing: Existing = "refuse",
         checkpoint_every: int = 250,
         probabilities: bool = False,
-        coco: bool = False,
+        formats: Sequence[Format] = (),
         style: OverlayStyle | None = None,
     ) -> None:
         """Open the folder.
@@ -108,7 +113,7 @@ class ResultWriter:
             existing: what to do with an earlier run in `out`: refuse, resume it, or replace it.
             checkpoint_every: frames between two points that a run can be resumed from.
             probabilities: write `probabilities/NAME.npz` (float16).
-            coco: write `objects.json` in COCO form with run lengths.
+            formats: what else is written, for other programs.
             style: how the overlay looks; None is the usual one.
 
         Raises:
@@ -117,14 +122,17 @@ class ResultWriter:
         self.out = out
         self._every = checkpoint_every
         self._style = style or OverlayStyle()
-        kept = {"probabilities": probabilities, "coco": coco, **self._style.settings()}
+        self._formats = tuple(formats)
+        kept = {"probabilities": probabilities, **self._style.settings()}
+        kept |= {"formats": [chosen.name for chosen in formats]} if formats else {}
         self._settings = as_json({**(settings or {}), **kept})
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
         self._unsynced: list[Path] = []
         make_folder(out)
         self._lock = FolderLock(out)
-        for folder in (out / "masks", out / "probabilities", self._resume):
+        written = (folder for chosen in self._formats for folder in folders_of(chosen, out))
+        for folder in (out / "masks", out / "probabilities", self._resume, *written):
             refuse_link(folder)
             remove_leftovers(folder)
         remove_leftovers(out)
@@ -134,16 +142,18 @@ class ResultWriter:
         self.state_path = self._resume / resumed.state if resumed and resumed.state else None
         self.read_from = self.next_frame - self.next_frame % checkpoint_every
         if existing == "replace":
-            remove_run(out)
+            remove_run(out, file_patterns(formats_of(out)))
         for folder in (out / "masks", self._resume):
             make_folder(folder)
         if probabilities:
             make_folder(out / "probabilities")
         self._memory = JsonRows(out / ROWS, keep=self.next_frame)
-        self._coco = JsonRows(self._resume / "objects.json", keep=self.next_frame) if coco else None
         rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
         self._overlay = OverlayParts(self._resume, rate)
         self._overlay.remove_from(self.next_frame)
+        work = self._resume / _FORMATS
+        opened = () if self.finished else self._formats
+        self._others = OpenFormats(opened, out, work, self.next_frame, rate)
         self._closed = False
         self._redrawn = self.read_from
         if self.next_frame == 0:
@@ -162,18 +172,18 @@ class ResultWriter:
             "masks": "masks",
             "overlay": "overlay.mp4",
             "soft masks": "probabilities",
-            "COCO": "objects.json",
             "weights": ADAPTED,
             "memory": ROWS,
             "strip": "memory.png",
         }
         found = {kind: self.out / name for kind, name in kinds.items()}
+        found |= {chosen.name: output_of(chosen, self.out) for chosen in self._formats}
         return {kind: path for kind, path in found.items() if path.exists()}
 
     @property
     def keeps_probabilities(self) -> bool:
         """Whether results should carry probabilities."""
-        return self._keep_probabilities
+        return self._keep_probabilities or any(chosen.soft for chosen in self._formats)
 
     # ------------------------------------------------------------ frame by frame
 
@@ -195,8 +205,7 @@ class ResultWriter:
         if self._keep_probabilities and result.probabilities is not None:
             self._write_probabilities(result)
         self._overlay.add(frame.index, self._style.draw(frame.image, result.labels))
-        if self._coco is not None:
-            self._coco.append(coco_row(frame, result.labels))
+        self._others.write(result)
         self._memory.append({"frame": frame.index, "name": frame.name, **result.memory})
 
     def _write_probabilities(self, result: FrameResult) -> None:
@@ -237,7 +246,7 @@ class ResultWriter:
     # ------------------------------------------------------------ resuming
 
     def checkpoint_due(self, index: int) -> bool:
-        """Whether the run should be made resumable after the frame `index`."""
+        """Return whether to save a checkpoint after frame `index`."""
         return (index + 1) % self._every == 0
 
     def checkpoint(self, save_state: Callable[[Path], object]) -> None:
@@ -250,6 +259,7 @@ class ResultWriter:
             StremnError: no permission, disk full; the checkpoint before stays in force.
         """
         self._overlay.close_part()
+        self._unsynced.extend(self._others.checkpoint())
         self._sync()
         frames = self._memory.count
         name = state_name(frames)
@@ -270,7 +280,7 @@ class ResultWriter:
     # ------------------------------------------------------------ the end
 
     def finish(self) -> None:
-        """The video is at its end: join the overlay and drop what only resuming needs."""
+        """Finish the run: join the overlay and remove what only resuming needs."""
         if self.finished:
             return
         self.close()
@@ -285,14 +295,14 @@ class ResultWriter:
         for pattern in ("state-*", PATTERN, "strip.npz"):
             for path in self._resume.glob(pattern):
                 path.unlink(missing_ok=True)
+        shutil.rmtree(self._resume / _FORMATS, ignore_errors=True)
 
     def _sync(self) -> None:
         """Bring to the disk what was written since the last time; a power cut then takes no part.
 
         Single frames are not waited for: that would take longer than segmenting them.
         """
-        kept = [self.out / ROWS, self._resume / "objects.json"]
-        sync([*self._unsynced, *self._overlay.paths(), *kept])
+        sync([*self._unsynced, *self._overlay.paths(), self.out / ROWS])
         self._unsynced.clear()
 
     def close(self) -> None:
@@ -307,14 +317,11 @@ class ResultWriter:
 
     def _close_files(self) -> None:
         self._memory.close()
-        if self._coco is not None:
-            self._coco.close()
         if self.finished:
             return
         self._overlay.close_part()
         self._overlay.join(self.out / "overlay.mp4", self._memory.count)
-        if self._coco is not None:
-            write_coco(self._resume / "objects.json", self.out / "objects.json")
+        self._others.close()
 
     def __enter__(self) -> Self:
         return self

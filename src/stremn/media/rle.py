@@ -17,7 +17,7 @@ _LONGEST = 40  # bits of a run
 
 
 def encode_rle(mask: Bool[np.ndarray, "height width"]) -> str:
-    """The run-length text of a mask."""
+    """Return the run-length text of a mask."""
     flat = np.asarray(mask, dtype=bool).ravel(order="F")
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate([[0], changes, [flat.size]])
@@ -42,7 +42,7 @@ def _number_text(number: int) -> str:
 
 
 def decode_rle(text: str, size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    """The mask of size (height, width) behind a run-length text.
+    """Return the mask of size (height, width) behind a run-length text.
 
     Raises:
         StremnError: the runs do not fill the size.

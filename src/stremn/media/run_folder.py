@@ -1,8 +1,10 @@
 """A run's output folder: whose run it holds, how far that is, and what may be removed of it."""
 
+import glob
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeGuard
 
@@ -10,13 +12,20 @@ from pydantic import ConfigDict, Field
 
 from stremn.core.config import Config, build, read_json
 from stremn.errors import StremnError
-from stremn.media.files import iterate_rows, write_whole, writing
+from stremn.media.files import iterate_rows, make_folder, write_whole, writing
 
 Existing = Literal["refuse", "resume", "replace"]
 """What to do with an earlier run in a folder."""
 
 ROWS = "memory.json"
 """The record of a run: a row for each of its frames that is complete."""
+
+
+LATER = "later-formats.json"
+"""Formats that were written when the run was over, in its `.resume`."""
+
+PROGRESS = "progress.json"
+"""How far a run is, in its `.resume`."""
 
 
 class Progress(Config):
@@ -31,11 +40,11 @@ class Progress(Config):
 
     def save(self, folder: Path) -> None:
         """Write it into a run's `.resume` folder; raises StremnError if that is not possible."""
-        write_whole(folder / "progress.json", self.model_dump_json(indent=1).encode())
+        write_whole(folder / PROGRESS, self.model_dump_json(indent=1).encode())
 
 
 def earlier_run(out: Path, existing: Existing, settings: Mapping[str, Any]) -> Progress | None:
-    """Return how far the run in `out` is that is to go on; None if a new one starts.
+    """Return the progress of the run in `out` that is to be resumed; None if a new one starts.
 
     Args:
         out: output folder.
@@ -76,7 +85,7 @@ def _count_rows(path: Path) -> int:
 
 def _read_progress(folder: Path, rows: int) -> Progress | None:
     """Return how far a run of `rows` frames in memory.json is; None if nothing says so."""
-    path = folder / "progress.json"
+    path = folder / PROGRESS
     if not path.exists():
         return None
     try:
@@ -108,8 +117,31 @@ def refuse_link(folder: Path) -> None:
         )
 
 
-def remove_run(out: Path) -> None:
-    """Remove what an earlier run wrote, and nothing else."""
+def formats_of(out: Path) -> list[str]:
+    """Return the names of the formats that the run in `out` has, as far as it says."""
+    names = []
+    for file, *keys in ((PROGRESS, "settings", "formats"), (LATER, "formats")):
+        with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
+            found = json.loads((out / ".resume" / file).read_bytes())
+            for key in keys:
+                found = found[key]
+            names += [name for name in found if isinstance(name, str)]
+    return list(dict.fromkeys(names))
+
+
+def add_formats(out: Path, names: Collection[str]) -> None:
+    """Keep the names of formats that were written later, so that they are removed with the run."""
+    kept = list(dict.fromkeys([*formats_of(out), *names]))
+    write_whole(make_folder(out / ".resume") / LATER, json.dumps({"formats": kept}).encode())
+
+
+def remove_run(out: Path, patterns: Collection[str] = ()) -> None:
+    """Remove what an earlier run wrote, and nothing else.
+
+    Args:
+        out: its folder.
+        patterns: glob patterns of further files, `{name}` in place of a frame's name.
+    """
     if not (out / ROWS).exists():
         return
     with writing(out):
@@ -122,14 +154,30 @@ def remove_run(out: Path) -> None:
                 )
             (out / "masks" / f"{name}.png").unlink(missing_ok=True)
             (out / "probabilities" / f"{name}.npz").unlink(missing_ok=True)
+            for pattern in patterns:
+                if "{name}" in pattern:
+                    _remove_matches(out, pattern.replace("{name}", glob.escape(name)))
         for name in (ROWS, "overlay.mp4", "objects.json"):
             (out / name).unlink(missing_ok=True)
+        for pattern in patterns:
+            if "{name}" not in pattern:
+                _remove_matches(out, pattern)
         if (out / ".resume").exists():
             shutil.rmtree(out / ".resume")
 
 
+def _remove_matches(out: Path, pattern: str) -> None:
+    """Remove files, and the folders between them and `out` if nothing else is in them."""
+    for path in list(out.glob(pattern)):
+        if path.parent.resolve().is_relative_to(out.resolve()):  # else through a link
+            path.unlink()
+            for folder in path.relative_to(out).parents[:-1]:
+                with suppress(OSError):
+                    (out / folder).rmdir()
+
+
 def is_plain_name(name: object) -> TypeGuard[str]:
-    """Whether something is a file's name that stays in its folder."""
+    """Return whether something is a file's name that stays in its folder."""
     if not isinstance(name, str) or name in ("", ".", ".."):
         return False
     return not any(letter in name for letter in "/\\\0")

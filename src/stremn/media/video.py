@@ -125,7 +125,10 @@ def _open_images(paths: list[Path], label: str, start: int) -> FrameSource:
                 f"named by frame, so give one of them, for example '*{twin.suffix}'."
             )
     images = (read_image(path) for path in paths[start:])
-    return FrameSource(images, label=label, count=len(paths), names=tuple(by_name), start=start)
+    files = tuple(path.name for path in paths)
+    return FrameSource(
+        images, label=label, count=len(paths), names=tuple(by_name), files=files, start=start
+    )
 
 
 _ORIENTATION, _SIDEWAYS = 0x0112, 5  # EXIF: from 5 on, width and height change places

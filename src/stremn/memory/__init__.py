@@ -1,16 +1,11 @@
 """Section 3: the memory, its rules of replacement, and writing by fusion."""
 
-from stremn.memory.operations import (
-    Choice,
-    Matching,
-    MemoryState,
-    Template,
-    UpdatePolicy,
-    Write,
-    read,
-    write,
-)
-from stremn.memory.policies import POLICIES, build_policy, highest
+from stremn.memory.choices import Choice, UpdatePolicy, highest
+from stremn.memory.matching import Matching
+from stremn.memory.policies import POLICIES, build_policy
+from stremn.memory.reading import read
+from stremn.memory.state import MemoryState, Template
+from stremn.memory.writing import Write, write
 
 __all__ = [
     "POLICIES",

@@ -20,9 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.memory import operations as memory
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy
-from stremn.memory.policies import similarity
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.reading import affinity
+from stremn.memory.similarity import similarity
+from stremn.memory.state import MemoryState, Template
+from stremn.memory.writing import write
 
 Target = Callable[[MemoryState, Bool[Tensor, "b k"]], Bool[Tensor, "b k"]]
 """Chooses the slots that learn from the evicted ones: (state, evicted) -> targets."""
@@ -69,7 +71,7 @@ class Fusion(nn.Module):
         `reuse` is not made use of: the template that gives way is needed after the write. Nothing
         is fused where no template gave way, or where no other one may change.
         """
-        after, choice = memory.write(state, new, policy, pin=pin)
+        after, choice = write(state, new, policy, pin=pin)
         evicted = (choice.replace.detach()[:, : state.slots] > 0.5) & ~state.vacant
         entries, slots = torch.nonzero(self.target(state, evicted), as_tuple=True)
         if not len(entries):
@@ -122,7 +124,7 @@ def align(
     n, h, w, c = to.shape
     factor = c**-0.5 if scale == "sqrt" else 1.0
     pixels = source.reshape(n, h * w, c)
-    weights = memory.affinity(to.reshape(n, h * w, c) * factor, pixels, None)
+    weights = affinity(to.reshape(n, h * w, c) * factor, pixels, None)
     return (weights @ pixels).reshape(n, h, w, c)
 
 

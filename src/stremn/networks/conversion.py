@@ -270,7 +270,7 @@ def _by(shape: tuple[int, ...] | torch.Size) -> str:
 
 
 def _blank(family: Official) -> STReMN:
-    """The network, its backbones being of no interest: as small as they can be."""
+    """Build the network with the smallest possible backbones."""
     config = PRESETS[family.preset]
 
     def stand_in(net: ResNet) -> Backbone:
@@ -288,7 +288,7 @@ def _timm(net: ResNet) -> nn.Module:
 
 
 def _official_names(model: nn.Module, net: ResNet) -> dict[str, str]:
-    """Names of a timm ResNet's tensors -> official names, up to stride 16."""
+    """Map names of a timm ResNet's tensors to official names, up to stride 16."""
     renamed = {f"layer{i}": stage for i, stage in enumerate(net.stages, start=1)}
     found = {}
     for name in model.state_dict():
@@ -299,7 +299,7 @@ def _official_names(model: nn.Module, net: ResNet) -> dict[str, str]:
 
 
 def _conv_biases(model: nn.Module, net: ResNet) -> dict[str, str]:
-    """Official names of convolutions' biases -> timm's names of the BatchNorms after them."""
+    """Map official names of convolutions' biases to timm's names of the BatchNorms after them."""
     if not net.biased:
         return {}
     official = _official_names(model, net)
@@ -328,7 +328,7 @@ def _resnet_shapes(net: ResNet) -> dict[str, tuple[int, ...]]:
 
 
 def _rest(model: STReMN, family: Official) -> dict[str, str]:
-    """Names of our tensors outside the backbones -> official names."""
+    """Map names of our tensors outside the backbones to official names."""
     found = {}
     for name in model.state_dict():
         if ".backbone." in name:

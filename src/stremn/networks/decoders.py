@@ -109,7 +109,8 @@ class MaskDecoder(nn.Module):
         rates: tuple[int, ...] = (2, 4, 8),
         separable: bool = False,
     ) -> None:
-        """`widths` at strides 16, 8, 4; `skips` are the encoder's channels at strides 4 and 8."""
+        """Build the decoder; `widths` at strides 16, 8, 4, `skips` of the encoder at strides 4
+        and 8."""
         super().__init__()
         w16, w8, w4 = widths
         skip4, skip8 = skips or (None, None)

@@ -76,7 +76,8 @@ def ease_depthwise(module: nn.Module) -> None:
 
 
 def _is_plain_depthwise(conv: nn.Conv2d) -> bool:
-    """Whether `DepthwiseConv` knows all that `conv` does: no dilation, no padding by name."""
+    """Return whether `DepthwiseConv` knows all that `conv` does: no dilation, no padding by
+    name."""
     return (
         conv.groups == conv.in_channels > 1
         and conv.dilation == (1, 1)

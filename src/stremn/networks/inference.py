@@ -59,7 +59,8 @@ def placed(model: Module, device: torch.device, precision: torch.dtype) -> Modul
 
 
 def can_fuse(precision: torch.dtype) -> bool:
-    """Whether this build of PyTorch has oneDNN's fused convolution, and the CPU what it needs."""
+    """Return whether this build of PyTorch has oneDNN's fused convolution, and the CPU what it
+    needs."""
     try:
         torch.ops.mkldnn._convolution_pointwise  # noqa: B018
         bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()

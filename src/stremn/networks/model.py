@@ -15,16 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from stremn.memory import operations as memory
-from stremn.memory.operations import (
-    EQUATION_5,
-    Choice,
-    Matching,
-    MemoryState,
-    Template,
-    UpdatePolicy,
-    Write,
-)
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.matching import EQUATION_5, Matching
+from stremn.memory.reading import read
+from stremn.memory.state import MemoryState, Template
+from stremn.memory.writing import Write, write
 from stremn.networks.backbones import STRIDE
 from stremn.networks.decoders import Decoder
 from stremn.networks.encoders import ImageEncoder, MemoryEncoder
@@ -141,7 +136,7 @@ class STReMN(nn.Module):
         widths: Mapping[str, int],
         policies: Mapping[str, nn.Module],
         matching: Matching = EQUATION_5,
-        write: Write = memory.write,
+        write: Write = write,
         margins: Margins = "edge",
     ) -> None:
         super().__init__()
@@ -176,7 +171,7 @@ class STReMN(nn.Module):
         )
 
     def encode_query(self, frames: Float[Tensor, "b 3 height width"]) -> Query:
-        """Section 3.1: X^q of frames in [0, 1], projected to k^Q and v^Q."""
+        """Encode frames in [0, 1] to X^q, k^Q and v^Q (Section 3.1)."""
         pyramid, stem = self.query_encoder(frames)
         return Query(
             key=self.query_key(pyramid.stride16),
@@ -190,7 +185,7 @@ class STReMN(nn.Module):
     def encode_memory(
         self, query: Query, masks: Float[Tensor, "b m height width"], frame: int
     ) -> Template:
-        """Section 3.1: X^M of the frame under its masks, projected to a template."""
+        """Encode the frame and its masks to a template (X^M, Section 3.1)."""
         features = self.memory_encoder(query.frames, query.stem, masks, query.features)
         key = query.key if self.memory_key is None else self.memory_key(features)
         plain = features.permute(0, 2, 3, 1)
@@ -211,7 +206,7 @@ class STReMN(nn.Module):
         frame: int,
         windows: Sequence[Window],
     ) -> Template:
-        """`encode_memory` of several objects of one frame, each of which lies in its window.
+        """Encode several objects of one frame as `encode_memory`, each in its window.
 
         Far from an object the frame is the same for all: no object here, the others there. That
         is encoded once; each entry is encoded by itself in its window alone.
@@ -245,7 +240,7 @@ class STReMN(nn.Module):
         reuse: bool = False,
         windows: Sequence[Window] | None = None,
     ) -> tuple[MemoryState, Choice]:
-        """Section 3.2: write the frame under its masks (this object's, the others' union).
+        """Write the frame with its masks, this object's and the others' union (Section 3.2).
 
         `windows`: see `encode_memory_within`; without them, or where the memory encoder must see
         all of a frame, every entry sees its whole frame.
@@ -257,11 +252,11 @@ class STReMN(nn.Module):
         return self.write(state, template, policy, pin=pin, reuse=reuse)
 
     def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
-        """Section 3.3: read the memory and decode what was found."""
-        return self.decode(memory.read(state, query.key, matching=self.matching), query)
+        """Read the memory and decode what was read (Section 3.3)."""
+        return self.decode(read(state, query.key, matching=self.matching), query)
 
     def decode(self, found: Float[Tensor, "b h w cv"], query: Query) -> Float[Tensor, "b 1 h4 w4"]:
-        """Section 3.3: y = [what was read, v^Q] (Eq 5), decoded to logits at stride 4."""
+        """Decode [what was read, v^Q] (Eq 5) to logits at stride 4."""
         y = torch.cat([found, query.value.to(found.dtype)], dim=-1).permute(0, 3, 1, 2)
         return self.decoder(y, query.skips)
 

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from stremn.memory import operations as memory
 from stremn.memory.fusion import FusionConfig, build_fusion
-from stremn.memory.operations import (
-    Matching,
-    Scale,
-    Similarity,
-    Write,
-)
+from stremn.memory.matching import Matching, Scale, Similarity
 from stremn.memory.policies import Evidence, Learned, PlainEvidence
+from stremn.memory.writing import Write, write
+from stremn.moved import moved_names
 from stremn.networks.backbones import Backbone, build_backbone
 from stremn.networks.decoders import MaskDecoder
+from stremn.networks.defaults import PUBLISHED, SHIPPED, SessionDefaults
 from stremn.networks.encoders import (
     MASKS,
     FullMemoryEncoder,
@@ -35,22 +31,6 @@ MOST_CHANNELS = 16_384
 """Channels of a layer, at most: more is a damaged file."""
 
 Channels = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
-
-
-SHIPPED_REACH = 0.5
-"""The reach the shipped weights do best with (see `SegmentationSession`); the paper has None."""
-
-SHIPPED_SIZE = 432
-"""The working size they do best with: shorter side in pixels that frames are brought to."""
-
-
-@dataclass(frozen=True)
-class Usual:
-    """What a model is run with unless asked otherwise: arguments of `SegmentationSession`."""
-
-    size: int
-    reach: float | None
-    every: int
 
 
 class SegmentationConfig(BaseModel):
@@ -88,11 +68,9 @@ class SegmentationConfig(BaseModel):
         return Matching(self.similarity, self.scale, self.top)
 
     @property
-    def usual(self) -> Usual:
+    def usual(self) -> SessionDefaults:
         """What sessions are opened with: what weights of each family were made for."""
-        if self.family == "stremn":
-            return Usual(SHIPPED_SIZE, SHIPPED_REACH, every=1)
-        return Usual(480, None, every=5)
+        return SHIPPED if self.family == "stremn" else PUBLISHED
 
     @property
     def widths(self) -> dict[str, int]:
@@ -156,7 +134,7 @@ def build_model(
 def _build_published(
     config: SegmentationConfig, backbone: Backbone, value_backbone: Backbone | None
 ) -> STReMN:
-    """STM and STCN have no weights for rules: Eq 1 compares keys, and evidence is weighed as is."""
+    """Build STM or STCN; their rules have no weights, so Eq 1 compares keys."""
     policies: dict[str, nn.Module] = {"learned": Learned(config.tau), "evidence": PlainEvidence()}
     if config.family == "stm":
         return build_stm(
@@ -226,12 +204,13 @@ def build_stremn(config: SegmentationConfig, backbone: Backbone, masks: int = MA
 def build_write(config: SegmentationConfig) -> Write:
     """Return what stores templates: `memory.write`, or a fusion module with fresh weights."""
     if config.fusion is None:
-        return memory.write
+        return write
     return build_fusion(config.fusion, config.key + config.value + config.update_key)
 
 
 def frozen_parameters(model: nn.Module) -> list[str]:
-    """Names of parameters that training leaves alone on a CPU: the stem and depthwise weights.
+    """Return names of parameters that training leaves alone on a CPU: the stem and depthwise
+    weights.
 
     ImageNet's are good as they are, and their gradients are the slow part of a backward pass.
     """
@@ -257,3 +236,7 @@ def measure(model: STReMN, frames: Float[Tensor, "b 3 height width"]) -> None:
         _, stem = model.query_encoder(frames)
         masks = torch.zeros_like(frames[:, :2])
         model.memory_encoder.measure(frames, stem, masks)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -1,4 +1,4 @@
-"""Segmentation models by name, file, folder or hub id, and back to where they can be shared."""
+"""Load segmentation models by name, file, folder or hub id, and save them."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def find_weights(source: str | Path) -> Path:
 
 
 class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segmentation"]):
-    """A segmentation model with its configuration: what is saved, loaded and shared.
+    """A segmentation model with its configuration.
 
     `save_pretrained(folder)`, `push_to_hub(id)` and `from_pretrained(source)` are those of
     huggingface_hub; `from_pretrained` also takes a preset's name or a file.
@@ -91,7 +91,7 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         return cls(model.eval(), config)
 
     def with_fusion(self, fusion: FusionConfig | None) -> Pretrained:
-        """Return a copy whose memory fuses what gives way (Appendix B), or, given None, does not.
+        """Return a copy whose memory fuses evicted templates (Appendix B); None turns fusion off.
 
         A fusion module is new and untrained; all other weights are the same.
         """

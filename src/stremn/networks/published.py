@@ -15,7 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.memory.operations import Matching, Write
+from stremn.memory.matching import Matching
+from stremn.memory.writing import Write
 from stremn.networks.backbones import Backbone, Pyramid
 from stremn.networks.decoders import ResidualBlock
 from stremn.networks.encoders import MASKS, widen_first_convolution
@@ -83,7 +84,8 @@ class FusingMemoryEncoder(nn.Module):
     local = False
 
     def __init__(self, backbone: Backbone, features: int, width: int) -> None:
-        """`features` are the query encoder's channels at stride 16; `width` is the result's."""
+        """Build it; `features` are the query encoder's channels at stride 16; `width` is the
+        result's."""
         super().__init__()
         self.backbone = copy.deepcopy(backbone)
         widen_first_convolution(self.backbone.stem, MASKS)
@@ -163,7 +165,7 @@ class ResidualDecoder(nn.Module):
     def __init__(
         self, compress: nn.Module, refine8: SkipRefine, refine4: SkipRefine, width: int
     ) -> None:
-        """`width` is that of `refine4`'s result."""
+        """Build it; `width` is that of `refine4`'s result."""
         super().__init__()
         self.compress = compress
         self.refine8, self.refine4 = refine8, refine4
@@ -186,7 +188,7 @@ class ResidualDecoder(nn.Module):
 
 
 def conv(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size."""
+    """Return a 3x3 convolution that keeps the size."""
     return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 

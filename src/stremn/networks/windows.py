@@ -1,9 +1,9 @@
 """Search windows: where an object is searched for, and where its mask is memorized.
 
-Not in the paper: where the filter of Sec 4.1.1 would remove an object, nothing need be read or
-decoded for it; and far from all of it, what is memorized of a frame is the same for every object.
-A window is the rectangle round the object's place, wider on every side by the filter's reach and by
-what a network wants to see round a position.
+Not in the paper. Where the filter of Sec 4.1.1 would remove an object, nothing needs to be read or
+decoded for it. Far from all objects the memorized features of a frame are the same for each. A
+window is the rectangle around the object's place, enlarged on every side by the filter's reach and
+by the context that the network needs.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from torch import Tensor
 from stremn.networks.backbones import STRIDE
 
 CONTEXT = 4
-"""Positions beyond the reach that are decoded too: the decoder wants to see what is round a place,
-and small objects are lost where it sees too little (two positions were too few)."""
+"""Positions beyond the reach that are decoded too: the decoder needs context, and small objects are
+lost with too little (two positions were too few)."""
 
 STEP = 2
-"""Windows begin and end at multiples of so many positions: a convolution is prepared anew for
-every size it meets, which costs as much as running it."""
+"""Windows begin and end at multiples of this number of positions: oneDNN prepares a convolution for
+every new size, which costs as much as running it."""
 
 MEMORY_CONTEXT = 6
-"""Positions round an object that are memorized for it alone: so far the memory encoder tells of a
-mask. With four, small vehicles on a highway lost a point of J&F; eight bring no more than six."""
+"""Positions around an object that are memorized for it alone: the receptive field of a mask in the
+memory encoder. With four, small vehicles on a highway lost a point of J&F; eight gain nothing over
+six."""
 
 EDGE = 1
 """Outermost positions of a window whose features are not kept: its border is not the frame's."""
 
 WORTH = 0.6
-"""Windows are taken where they promise less than this share of the work: small ones are slower
-by the position."""
+"""Windows are used where their estimated work is below this share: small ones are slower per
+position."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def window_round(
 
     Args:
         previous: where it was in the previous frame, at the size that the network sees.
-        reach: how far it may go, in units of the square root of its area.
+        reach: how far it may move, in units of the square root of its area.
         grid: rows and columns of positions.
         context: positions beyond the reach.
 

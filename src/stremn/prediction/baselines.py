@@ -27,21 +27,21 @@ Predict = Callable[[Float[Tensor, "b t c height width"], int], Float[Tensor, "b 
 def predict_zero(
     observed: Float[Tensor, "b t c height width"], frames: int
 ) -> Float[Tensor, "b n c height width"]:
-    """Black frames. On Moving MNIST they beat copying the last one."""
+    """Predict black frames; on Moving MNIST they beat copying the last one."""
     return torch.zeros_like(observed[:, :1]).expand(-1, frames, -1, -1, -1)
 
 
 def predict_last(
     observed: Float[Tensor, "b t c height width"], frames: int
 ) -> Float[Tensor, "b n c height width"]:
-    """The last frame again and again."""
+    """Predict the last frame again and again."""
     return observed[:, -1:].expand(-1, frames, -1, -1, -1)
 
 
 def predict_mean(
     observed: Float[Tensor, "b t c height width"], frames: int
 ) -> Float[Tensor, "b n c height width"]:
-    """The mean of the observed frames."""
+    """Predict the mean of the observed frames."""
     return observed.mean(1, keepdim=True).expand(-1, frames, -1, -1, -1)
 
 
@@ -122,7 +122,7 @@ class RecurrentPredictor(nn.Module):
     def rollout(
         self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
     ) -> Rollout:
-        """See `Forecaster.rollout`; the first frame predicted is the second."""
+        """Predict frames as `Forecaster.rollout`; the first one predicted is the second."""
         check_frames(frames[:, :observed], 1, self.config.channels)
         patch = self.config.patch
         last = frames[:, 0]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from stremn.core.config import Config
-from stremn.memory.operations import Scale
+from stremn.memory.matching import Scale
 from stremn.prediction.motion import MotionName
 from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel

@@ -17,16 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.errors import StremnError
-from stremn.memory.operations import (
-    EVIDENCE,
-    Matching,
-    MemoryState,
-    Template,
-    UpdatePolicy,
-    read,
-    write,
-)
+from stremn.memory.choices import UpdatePolicy
+from stremn.memory.matching import Matching
 from stremn.memory.policies import Append, RandomDrop, RandomSelect, build_policy
+from stremn.memory.reading import read
+from stremn.memory.state import EVIDENCE, MemoryState, Template
+from stremn.memory.writing import write
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.motion import Motion, build_motion, move
@@ -126,7 +122,7 @@ class FramePredictor(nn.Module):
         recurrence: None, the paper's, or what carries a state on by one stack.
         motion: None, the paper's, or what estimates the flow to the coming frame.
         detail: None, the paper's, or a stack's folded input to what the decoder's head sees of it.
-        policy: which slot gives way.
+        policy: the replacement rule.
         config: the numbers; saved with the weights.
     """
 
@@ -232,20 +228,20 @@ class FramePredictor(nn.Module):
         return replace(past, carried=self.recurrence(encoded.features, *past.carried))
 
     def memorize(self, past: Past, encoded: Encoded, frame: int) -> Past:
-        """Eq 4: write a stack that was encoded for reading; `frame` is its last frame's index."""
+        """Write a stack that was encoded for reading (Eq 4); `frame` is its last frame's index."""
         evidence = encoded.key.new_zeros(encoded.key.shape[0], EVIDENCE)  # there are no objects
         template = Template(encoded.key, encoded.value, encoded.update_key, evidence, frame)
         return replace(past, memory=write(past.memory, template, self.policy)[0])
 
     def recall(self, past: Past, encoded: Encoded) -> Float[Tensor, "b c height width"]:
-        """Eq 5: read the memory with a stack, decode the frame that follows it.
+        """Read the memory with a stack (Eq 5) and decode the next frame.
 
         A carried state must have been carried on by this stack.
         """
         return self.decode(self.retrieve(past, encoded), encoded)
 
     def retrieve(self, past: Past, encoded: Encoded) -> Float[Tensor, "b h w n"]:
-        """What the past tells of a stack: Eq 5's left side, and a carried state's hidden half.
+        """Return what was read for a stack (Eq 5, left side), and a carried state's hidden half.
 
         Reading is always in float32: bfloat16 loses the order of large products.
         """
@@ -260,7 +256,7 @@ class FramePredictor(nn.Module):
     def decode(
         self, retrieved: Float[Tensor, "b h w n"], encoded: Encoded
     ) -> Float[Tensor, "b c height width"]:
-        """Eq 5's right side: decode [what the past tells, the query's own value] into a frame."""
+        """Decode what was read and the query's own value (Eq 5, right side) into a frame."""
         joined = torch.cat([retrieved, encoded.value], dim=-1).permute(0, 3, 1, 2)
         logits = F.pixel_shuffle(self.decoder(joined, encoded.detail), self.config.patch)
         return self.output(logits, encoded.last, encoded.motion)
@@ -268,7 +264,7 @@ class FramePredictor(nn.Module):
     def rollout(
         self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
     ) -> Rollout:
-        """See `Forecaster.rollout`; the first frame predicted is the one after stack 2.
+        """Predict frames as `Forecaster.rollout`; the first one predicted follows stack 2.
 
         All observed stacks are encoded in one call and decoded in one call; only reads, writes,
         the carried state and the future steps are sequential. The result is that of a
@@ -347,7 +343,7 @@ def check_frames(frames: Float[Tensor, "b t c height width"], stack: int, channe
 def memory_rule(name: str, *, training: bool = False) -> UpdatePolicy:
     """Return the rule called `name`: a policy's name, or "growing", which keeps every stack.
 
-    In training the random rules draw anew for every clip; else they repeat.
+    In training the random rules draw new numbers for every clip; otherwise they repeat.
     """
     if name == "growing":
         return Append(every=1)

@@ -1,4 +1,4 @@
-"""How the decoder's last channels become a frame: drawn anew, as a change, or moved."""
+"""Turn the decoder's last channels into a frame: a new one, a change, or moved pixels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sigmoid_output(
     logits: Float[Tensor, "b c height width"],
     last: Float[Tensor, "b c height width"],
 ) -> Float[Tensor, "b c height width"]:
-    """The frame is drawn anew: the sigmoid of the logits."""
+    """Return a new frame: the sigmoid of the logits."""
     return torch.sigmoid(logits)
 
 
@@ -51,7 +51,7 @@ def residual_output(
     logits: Float[Tensor, "b c height width"],
     last: Float[Tensor, "b c height width"],
 ) -> Float[Tensor, "b c height width"]:
-    """The frame is a change of the last one, in logits; zero logits copy it (to within 0.01).
+    """Change the last frame, in logits; zero logits copy it (to within 0.01).
 
     Not in the paper: an extension for scenes whose background stands still.
     """
@@ -64,7 +64,7 @@ def moved_output(
     *,
     reach: int,
 ) -> Float[Tensor, "b c height width"]:
-    """Each pixel is a weighted mean of the last frame's pixels near it and of one drawn anew.
+    """Mix, for each pixel, the last frame's pixels near it and a newly drawn one.
 
     Not in the paper: an extension, after the dynamic filters of DFN (Jia et al. 2016). What was
     seen is carried over rather than drawn again from features, so a roll-out loses less of it.
@@ -88,7 +88,7 @@ def moved_by_axis_output(
     *,
     reach: int,
 ) -> Float[Tensor, "b c height width"]:
-    """`moved_output` in two passes: along the rows, then along the columns.
+    """Apply `moved_output` in two passes: along the rows, then along the columns.
 
     Not in the paper: an extension, after the separable filters of SepConv (Niklaus et al. 2017).
     A pixel has 2 (2 reach + 1) weights, not (2 reach + 1)^2, so that a wide reach is cheap.
@@ -113,7 +113,7 @@ def weighted_shifts(
     *,
     axis: Literal[-1, -2],
 ) -> Float[Tensor, "b c height width"]:
-    """Each pixel becomes a weighted sum of those round it on one axis; black is assumed outside."""
+    """Sum, for each pixel, its weighted neighbors on one axis; outside is black."""
     taps, length = weights.shape[1], frame.shape[axis]
     reach = taps // 2
     wide = F.pad(frame, (reach, reach) if axis == -1 else (0, 0, reach, reach))
@@ -159,7 +159,8 @@ def flow_output(
 
 
 def moved_taps(reach: int) -> int:
-    """Weights per pixel of `moved_output`: one for every place to come from, one for drawing."""
+    """Return the number of weights per pixel of `moved_output`: one per neighbor, one for
+    drawing."""
     return (2 * reach + 1) ** 2 + 1
 
 

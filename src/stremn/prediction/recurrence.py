@@ -63,7 +63,7 @@ class ConvLSTMStack(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], states: list[Tensor]
     ) -> tuple[Float[Tensor, "b features h w"], list[Tensor]]:
-        """One step: features and new states (hidden, cell of each layer)."""
+        """Return one step: features and new states (hidden, cell of each layer)."""
         after: list[Tensor] = []
         for i, layer in enumerate(self.cells):
             x, cell = layer(x, states[2 * i], states[2 * i + 1])
@@ -116,7 +116,8 @@ class PredRNNStack(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], states: list[Tensor]
     ) -> tuple[Float[Tensor, "b features h w"], list[Tensor]]:
-        """One step: features and new states (hidden, cell of each layer, then the memory)."""
+        """Return one step: features and new states (hidden, cell of each layer, then the
+        memory)."""
         memory = states[-1]
         after: list[Tensor] = []
         for i, layer in enumerate(self.cells):

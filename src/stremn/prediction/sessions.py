@@ -24,10 +24,10 @@ from torch import Tensor
 from stremn.core.arguments import whole_number
 from stremn.core.checkpoints import read_tensors, write_tensors
 from stremn.core.config import Config, build, read_json
-from stremn.core.guarded_calls import GuardedCalls
+from stremn.core.guarded_calls import GuardedCalls, guarded
 from stremn.core.hardware import pick_device
 from stremn.errors import StremnError
-from stremn.memory.operations import check_memory
+from stremn.memory.damage import check_memory
 from stremn.networks.inference import placed
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_fit import fit_of
@@ -102,6 +102,7 @@ class PredictionSession:
         """Index of the last frame of each stack in memory, oldest first."""
         return tuple(sorted(t for t in self._past.memory.written_at[0].tolist() if t >= 0))
 
+    @guarded
     def observe(self, frame: np.ndarray) -> None:
         """Take in the next frame.
 
@@ -112,10 +113,6 @@ class PredictionSession:
         Raises:
             StremnError: a frame that cannot be used; the session is then as before.
         """
-        with self._calls.call(self), torch.inference_mode():
-            self._observe(frame)
-
-    def _observe(self, frame: np.ndarray) -> None:
         picture = self._prepare(frame)
         self.surprise = self._error_at(picture) if self.score else None
         window = [*self._window, picture][-self.model.config.stack :]
@@ -136,16 +133,14 @@ class PredictionSession:
         predicted = self._fit.crop(self.model.recall(self._past, self._last))[0]
         return float((predicted - self._fit.crop(picture[None])[0]).square().mean().sqrt())
 
+    @guarded
     def predict(self, frames: int) -> UInt8[np.ndarray, "frames height width c"]:
         """Predict the next `frames` frames, at the size worked at; the session does not change.
 
         Raises:
             StremnError: fewer frames were observed than a stack has, or no frame is asked for.
         """
-        with self._calls.call(self), torch.inference_mode():
-            return self._predict(whole_number(frames, "The number of frames", 1, MOST_FRAMES))
-
-    def _predict(self, frames: int) -> UInt8[np.ndarray, "frames height width c"]:
+        frames = whole_number(frames, "The number of frames", 1, MOST_FRAMES)
         size = self.model.config.stack
         if self._last is None:
             raise StremnError(
@@ -196,7 +191,7 @@ class PredictionSession:
 
     @classmethod
     def load(cls, path: Path, model: FramePredictor, *, device: str = "auto") -> PredictionSession:
-        """Restore a session; it goes on exactly as the saved one would have.
+        """Load a saved session; it continues exactly as the saved one would have.
 
         Raises:
             StremnError: no session in the file, or one of another model.

@@ -64,7 +64,7 @@ def load_memory_predictor(source: str | Path) -> FramePredictor:
 
 
 def weights_path(source: str | Path) -> Path:
-    """File of shipped weights by name, or the path itself if there is a file.
+    """Return the file of shipped weights by name, or the path itself if there is a file.
 
     Raises:
         StremnError: neither.

@@ -9,13 +9,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.memory import operations as memory
 from stremn.memory.policies import build_policy
+from stremn.memory.reading import read
 from stremn.networks.backbones import STRIDE, build_backbone
 from stremn.networks.model import Query, STReMN
 from stremn.networks.presets import SegmentationConfig, build_stremn
 from stremn.prompting.planes import PLANES
-from stremn.segmentation.tracks import upsampled
+from stremn.segmentation.aggregation import upsampled
 
 HINT_CHANNELS = 32
 """Channels between a prompt's planes and what they add to the read."""
@@ -29,7 +29,7 @@ class PromptNetwork(nn.Module):
     """
 
     def __init__(self, model: STReMN, value: int) -> None:
-        """`model` memorizes frames under `PLANES` masks; `value` are its value's channels."""
+        """Build the network; `model` memorizes frames under `PLANES` masks of `value` channels."""
         super().__init__()
         self.model = model
         self.hint = nn.Sequential(
@@ -54,10 +54,10 @@ class PromptNetwork(nn.Module):
         masks = planes.to(query.stem.dtype)
         state = model.empty_state(len(planes), 1, size)
         state, _ = model.memorize(state, query, masks, frame=0, policy=self.rule)
-        found = memory.read(state, query.key, matching=model.matching)
+        found = read(state, query.key, matching=model.matching)
         hint = self.hint(F.avg_pool2d(masks, STRIDE)).permute(0, 2, 3, 1)
-        read, own = hint.tensor_split(2, dim=-1)
-        logits = model.decode(found + read, replace(query, value=query.value + own))
+        for_read, for_own = hint.tensor_split(2, dim=-1)
+        logits = model.decode(found + for_read, replace(query, value=query.value + for_own))
         return upsampled(logits, query.frames)
 
 

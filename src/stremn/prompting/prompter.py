@@ -66,7 +66,7 @@ class View:
         return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
 
     def rows_columns(self) -> tuple[slice, slice]:
-        """The part of the frame."""
+        """Return the part of the frame."""
         return (
             slice(self.top, self.top + self.height),
             slice(self.left, self.left + self.width),
@@ -235,7 +235,7 @@ class PromptedFrame:
 
 
 def _says(found: Float[np.ndarray, "height width"], click: Click) -> bool:
-    """Whether a mask agrees with a click at its pixel."""
+    """Return whether a mask agrees with a click at its pixel."""
     row = min(max(round(click.y), 0), found.shape[0] - 1)
     column = min(max(round(click.x), 0), found.shape[1] - 1)
     return bool(found[row, column] > 0.5) == click.on

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as TF
 
 from stremn.errors import MissingExtraError, StremnError
 
-OLDEST, BEFORE = (5, 17), (5, 25)
+OLDEST, BEFORE = (5, 20), (5, 25)
 """Versions of transformers that the tests have run with: from, and up to but without."""
 
 FAMILIES = {
@@ -23,6 +22,11 @@ FAMILIES = {
     "sam3_tracker_video": "Sam3TrackerVideoModel",
 }
 """Model types of transformers, and their classes."""
+
+WHOLE_SAM3 = "sam3_video"
+"""SAM 3 with its detector: the tracker is a part of it."""
+
+READ = (*FAMILIES, WHOLE_SAM3)
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -59,6 +63,8 @@ class SamModel:
         self, image: UInt8[Tensor, "height width 3"], dtype: torch.dtype
     ) -> Float[Tensor, "1 3 h w"]:
         """Return a frame as the model takes it."""
+        from torchvision.transforms.v2 import functional as TF
+
         planes = image.permute(2, 0, 1)[None]
         square = TF.resize(planes, [self.size, self.size], antialias=True).float() / 255
         return TF.normalize(square, list(self.mean), list(self.std)).to(dtype)
@@ -107,42 +113,49 @@ def load_sam(source: str | Path) -> SamModel:
         StremnError: no such model, no connection, damaged files, or a model of another type.
         MissingExtraError: transformers is not installed.
     """
-    check_transformers()
+    config = sam_config(source)
     import transformers
 
-    kind = model_type(source)
-    if kind == "sam3_video":  # SAM 3 with its detector: the tracker is a part of it
-        kind = "sam3_tracker_video"
-    if kind not in FAMILIES:
-        raise StremnError(
-            f"{source} holds a model of type {kind!r}; of transformers' models "
-            f"{', '.join(FAMILIES)} can be used."
-        )
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()  # one for a second of reading
     try:
-        network = getattr(transformers, FAMILIES[kind]).from_pretrained(str(source))
+        network = getattr(transformers, FAMILIES[config.model_type]).from_pretrained(str(source))
     except (OSError, ValueError, RuntimeError) as error:
         raise StremnError(
             f"The weights of {source} cannot be read ({_first_line(error)}). Get them again."
         ) from error
+    finally:
+        if shown:
+            bars.enable_progress_bar()
     return of_network(network)
 
 
-def model_type(source: str | Path) -> str:
-    """Return what type of transformers' models a folder or hub id holds.
+def sam_config(source: str | Path) -> Any:
+    """Return the configuration of transformers of a model, without its weights.
 
     Raises:
-        StremnError: nothing there, or no connection to the hub.
+        StremnError: nothing there, no connection to the hub, or a model of another type.
+        MissingExtraError: transformers is not installed.
     """
-    from transformers import PretrainedConfig
+    check_transformers()
+    from transformers import AutoConfig, PretrainedConfig
 
     try:
-        found, _ = PretrainedConfig.get_config_dict(str(source))
-    except (OSError, ValueError) as error:
+        raw, _ = PretrainedConfig.get_config_dict(str(source))
+        kind = str(raw.get("model_type", "unknown"))
+        config: Any = AutoConfig.from_pretrained(str(source)) if kind in READ else None
+    except (OSError, ValueError, TypeError) as error:
         raise StremnError(
             f"There is no model {str(source)!r}: not a folder of transformers, and not to be had "
             f"from the hub ({_first_line(error)})."
         ) from error
-    return str(found.get("model_type", "unknown"))
+    if config is None:
+        raise StremnError(
+            f"{source} holds a model of type {kind!r}; of transformers' models "
+            f"{', '.join(FAMILIES)} can be used."
+        )
+    return config.tracker_config if kind == WHOLE_SAM3 else config
 
 
 def _first_line(error: Exception) -> str:

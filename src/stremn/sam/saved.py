@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stremn.core.checkpoints import read_tensors, under, write_tensors
 from stremn.errors import StremnError
-from stremn.memory.operations import MemoryState
+from stremn.memory.state import MemoryState
 from stremn.sam.slots import ObjectSlots
 
 HEADER = "stremn_sam_session"

@@ -19,19 +19,18 @@ from stremn.core.hardware import pick_device, pick_precision
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy, checked
-from stremn.memory.policies import POLICIES, PlainEvidence, build_policy
+from stremn.media.masks import Labels
+from stremn.memory.choices import Choice, UpdatePolicy, checked
+from stremn.memory.state import MemoryState, Template
 from stremn.networks.working_size import WorkingSize
 from stremn.sam.models import SamModel, load_sam, of_network
 from stremn.sam.prompts import Prompt, mask_prompt
 from stremn.sam.reading import Past, Prompts, Seen, look, reading_slots
+from stremn.sam.rules import SAM_POLICY, checked_slots, sam_rule
 from stremn.sam.saved import SavedSam, read_sam, write_sam
 from stremn.sam.slots import ObjectSlots
 from stremn.segmentation.inputs import FrameInput, MaskInput, as_rgb, given_masks
 from stremn.segmentation.reports import Decision, MemoryReport, StepResult, memory_report
-
-SAM_POLICY = "oldest"
-"""The rule that SAM models were trained with: the latest frames."""
 
 _REMEMBERED = (
     "frame",
@@ -85,15 +84,10 @@ class SamSession:
         """
         self.source = model if isinstance(model, SamModel) else of_network(model)
         slots = self.source.memories if memory_slots is None else memory_slots
-        self.memory_slots = whole_number(slots, "memory_slots (K)", 1, 65_536, "7 is SAM 2's.")
+        self.memory_slots = checked_slots(slots)
         self.seed = whole_number(seed, "seed", 0, 2**40)
-        if not isinstance(policy, str) and not callable(policy):
-            raise StremnError(
-                f"policy must be the name of a rule or a rule, got {type(policy).__name__}. Choose "
-                f"one of: {', '.join(POLICIES)}."
-            )
         self.policy_name = policy if isinstance(policy, str) else type(policy).__name__
-        self.policy = _rule(policy, self.seed)
+        self.policy = sam_rule(policy, self.seed)
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
         self.model = reading_slots(self.source.network.to(self.device, self.dtype))
@@ -106,7 +100,6 @@ class SamSession:
         self._logits: dict[int, Tensor] = {}
         self._truth: Int[np.ndarray, "h w"] | None = None
         self._decisions: dict[int, Decision] = {}
-        self._expected: Mapping[int, Prompt] = {}
         self._calls = GuardedCalls(_REMEMBERED)
 
     @classmethod
@@ -139,14 +132,13 @@ class SamSession:
         with self._calls.call(self), torch.inference_mode():
             image = as_rgb(frame)
             size = (image.shape[0], image.shape[1])
-            where = self._prompts(mask, prompts or self._expected, size)
+            where = self._prompts(mask, prompts, size)
             if self.frame < 0 and not where:
                 raise StremnError(
                     "There is nothing to follow yet: give a mask or a prompt with the first frame, "
                     "as in step(frame, mask)."
                 )
             self._check_size(size)
-            self._expected = {}
             self.frame += 1
             self._decisions, self._logits, self._features = {}, {}, None
             self._truth = _over(None, mask, size)
@@ -155,10 +147,6 @@ class SamSession:
                 pixels = self.source.pixels(torch.from_numpy(image).to(self.device), self.dtype)
                 self._look(ids, where, pixels=pixels)
             return self._result()
-
-    def expect(self, prompts: Mapping[int, Prompt]) -> None:
-        """Say where objects are in the next frame, for callers whose steps give masks alone."""
-        self._expected = prompts
 
     def add_object(
         self, mask: MaskInput | None = None, *, prompts: Mapping[int, Prompt] | None = None
@@ -314,12 +302,19 @@ class SamSession:
             whole = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
             objects = whole[0].sigmoid().cpu().numpy()
             shares = np.concatenate([1 - objects.max(0, keepdims=True), objects])
-        kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
-        labels = np.array([0, *self.ids], dtype=kind)[shares.argmax(0)]
-        if self._truth is not None:
-            labels = np.where(self._truth > 0, self._truth, labels).astype(kind)
+        labels = self._labels(shares)
         size = WorkingSize(height, width, (height, width), (height, width))
         return StepResult(self.frame, labels, self.ids, self.memory, shares, size)
+
+    def _labels(self, shares: Float[np.ndarray, "c height width"]) -> Labels:
+        """Return the likeliest object of each pixel; those of a given mask exactly as given."""
+        kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
+        names = np.array([0, *self.ids], dtype=kind)
+        if self._truth is None:
+            return names[shares.argmax(0)]
+        rest = ~np.isin(names, self._truth[self._truth > 0])
+        likeliest = names[rest][shares[rest].argmax(0)]
+        return np.where(self._truth > 0, self._truth, likeliest).astype(kind)
 
     # ------------------------------------------------------------ saving
 
@@ -393,10 +388,3 @@ def _over(
         return before
     new = given_masks(mask, size).labels.astype(np.int32)
     return new if before is None else np.where(new > 0, new, before)
-
-
-def _rule(policy: str | UpdatePolicy, seed: int) -> UpdatePolicy:
-    """Return a rule; these models have no weights for `evidence`, which is weighed by hand."""
-    if policy == "evidence":
-        return PlainEvidence()
-    return build_policy(policy, seed) if isinstance(policy, str) else policy

@@ -14,15 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from stremn.memory.operations import (
-    NEVER,
-    Choice,
-    MemoryState,
-    Template,
-    UpdatePolicy,
-    open_slots,
-    write,
-)
+from stremn.memory.choices import Choice, UpdatePolicy, open_slots
+from stremn.memory.state import NEVER, MemoryState, Template
+from stremn.memory.writing import write
 
 MOST_GIVEN = 8
 """Given frames after the first that get a slot of their own; of more, the oldest competes."""

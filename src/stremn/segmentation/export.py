@@ -21,21 +21,23 @@ from torch import Tensor, nn
 from stremn.core.atomic_files import check_target, replacing
 from stremn.errors import MissingExtraError, StremnError
 from stremn.media.files import make_folder
-from stremn.memory import operations as memory
-from stremn.memory.operations import MemoryState, UpdatePolicy
+from stremn.memory.choices import UpdatePolicy
 from stremn.memory.policies import build_policy
+from stremn.memory.reading import affinity, comparable_keys, comparable_query
+from stremn.memory.state import NEVER, MemoryState
+from stremn.memory.writing import write
 from stremn.networks.backbones import STRIDE
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
-from stremn.segmentation import tracks as segmentation
+from stremn.segmentation.aggregation import aggregate_fast, object_masks, upsampled
 from stremn.segmentation.sessions import SegmentationSession
-from stremn.segmentation.tracks import Track
 
 MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
 """The memory's tensors, as inputs under these names and as outputs under `new_<name>`."""
 
 INPUTS = ("frame", "given", "is_given", "time", *MEMORY)
 OUTPUTS = ("shares", *(f"new_{name}" for name in MEMORY))
-POLICIES = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
+EXPORTABLE = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
 """Rules without chance, growth or counts of their own: what a graph of fixed shapes can hold."""
 
 META = "stremn"
@@ -84,21 +86,21 @@ class Step(nn.Module):
         )
         query = self.model.encode_query(frame)
         each = query.take(self.video)
-        logits = segmentation.upsampled(self.model.decode(self._read(state, each), each), frame)
-        shares = torch.where(is_given, given, segmentation.shares(logits[None]))
-        masks = segmentation.object_masks(shares, Track(state, self.video, self.label))
+        logits = upsampled(self.model.decode(self._read(state, each), each), frame)
+        shares = torch.where(is_given, given, aggregate_fast(logits[None]))
+        masks = object_masks(shares, self.video, self.label)
         template = self.model.encode_memory(each, masks, cast(int, time))
         # As in a session: the latest frame needs a slot too, so that not all may be pinned.
         room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
-        new, _ = memory.write(state, template, self.policy, pin=is_given & room)
+        new, _ = write(state, template, self.policy, pin=is_given & room)
         return shares, *(getattr(new, name) for name in MEMORY)
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
         """`memory.read` without a look at the values, which a graph cannot take."""
         how = self.model.matching
-        weights = memory.affinity(
-            memory.comparable_query(state, query.key, how),
-            memory.comparable_keys(state.keys.flatten(1, 3), how),
+        weights = affinity(
+            comparable_query(state, query.key, how),
+            comparable_keys(state.keys.flatten(1, 3), how),
             state.vacant,
             how.top,
         )
@@ -120,8 +122,8 @@ def export_step(
     height: int,
     width: int,
     objects: int = 1,
-    slots: int = 6,
-    policy: str = "learned",
+    slots: int = PAPER.memory_slots,
+    policy: str = PAPER.policy,
 ) -> Path:
     """Write the step for frames of `height` x `width` and a fixed number of objects and slots.
 
@@ -171,10 +173,10 @@ def _check(path: Path, height: int, width: int, objects: int, slots: int, policy
         raise StremnError(
             f"An exported step needs at least one object and two slots, got {objects} and {slots}."
         )
-    if policy not in POLICIES:
+    if policy not in EXPORTABLE:
         why = " It makes the memory grow." if policy == "append" else ""
         raise StremnError(
-            f"The rule {policy!r} cannot be exported.{why} Choose one of: {', '.join(POLICIES)}."
+            f"The rule {policy!r} cannot be exported.{why} Choose one of: {', '.join(EXPORTABLE)}."
         )
 
 
@@ -220,6 +222,7 @@ def largest_difference(
         memory_slots=facts["slots"],
         policy=facts["policy"],
         size=min(facts["height"], facts["width"]),
+        reach=None,
     )
     worst = 0.0
     for frame, mask in clip:
@@ -318,5 +321,5 @@ class OnnxSession:
 
     def _empty(self, name: str, shape: list[int]) -> np.ndarray:
         kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
-        fill = memory.NEVER if name == "written_at" else 0
+        fill = NEVER if name == "written_at" else 0
         return np.full(shape, fill, kinds[self._types[name]])

@@ -1,5 +1,6 @@
 """What a session takes: frames and masks as arrays, tensors, images or files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
 
+from stremn.core.arguments import whole_number
 from stremn.errors import StremnError
+from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import LabelMap, label_map, read_mask
 from stremn.media.video import as_picture
 
@@ -87,3 +90,33 @@ def given_masks(mask: MaskInput, size: tuple[int, int]) -> LabelMap:
             "The mask holds no object: all pixels are 0. Give each object an id above 0."
         )
     return given
+
+
+def size_of(
+    image: UInt8[np.ndarray, "height width 3"], before: tuple[int, int] | None, index: int
+) -> tuple[int, int]:
+    """Return (height, width) of frame `index`.
+
+    Raises:
+        StremnError: it is not that of the frames `before`.
+    """
+    size = (image.shape[0], image.shape[1])
+    if before is not None and size != before:
+        raise StremnError(
+            f"Frame {index} is {size[1]}x{size[0]} pixels, those before were "
+            f"{before[1]}x{before[0]}. Resize it, or start a new session."
+        )
+    return size
+
+
+def index_of(object_id: int, ids: Sequence[int]) -> int:
+    """Return the place of an object among those followed.
+
+    Raises:
+        StremnError: there is no such object.
+    """
+    object_id = whole_number(object_id, "object_id", 1, MAX_ID)
+    if object_id not in ids:
+        known = ", ".join(map(str, ids)) or "none"
+        raise StremnError(f"There is no object {object_id}. Objects followed now: {known}.")
+    return ids.index(object_id)

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
-from stremn.segmentation.reports import MemoryReport
+from stremn.networks.defaults import SHIPPED
+from stremn.segmentation.reports import MemoryReport, label_map_of
 
 SCALES = (1.0, 1.15, 1.3, 1.5)
 """Usual test-time scales; the paper names none."""
@@ -102,7 +103,7 @@ class MultiScaleSession:
     """A session that looks at every frame in several sizes, and mirrored.
 
         session = MultiScaleSession(
-            lambda size: SegmentationSession(model, size=size), size=480, scales=(1.0, 1.3)
+            lambda size: SegmentationSession(model, size=size), size=432, scales=(1.0, 1.3)
         )
         result = session.step(frame, mask)
 
@@ -113,7 +114,7 @@ class MultiScaleSession:
         self,
         make_session: Callable[[int], ViewSession],
         *,
-        size: int = 480,
+        size: int = SHIPPED.size,
         scales: Sequence[float] = SCALES,
         flip: bool = True,
     ) -> None:
@@ -179,5 +180,4 @@ class MultiScaleSession:
 def fused_labels(probabilities: Float[np.ndarray, "o height width"], ids: Sequence[int]) -> Labels:
     """The likeliest id of each pixel; background has the probability that the objects leave."""
     background = 1 - probabilities.sum(0, keepdims=True)
-    kind = np.uint16 if max(ids, default=0) > 255 else np.uint8
-    return np.array([0, *ids], kind)[np.concatenate([background, probabilities]).argmax(0)]
+    return label_map_of(np.concatenate([background, probabilities]), ids)

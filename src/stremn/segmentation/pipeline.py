@@ -14,8 +14,8 @@ from stremn.media.given import MaskOf
 from stremn.media.masks import Labels
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
+from stremn.segmentation.opening import Session
 from stremn.segmentation.reports import StepResult
-from stremn.segmentation.sessions import SegmentationSession
 from stremn.segmentation.strip import MemoryStrip
 
 Watcher = Callable[[int, StepResult], None]
@@ -44,7 +44,7 @@ class Summary:
 
 def segment_video(
     frames: FrameSource,
-    session: SegmentationSession,
+    session: Session,
     mask_of: MaskOf,
     writer: ResultWriter,
     *,
@@ -106,7 +106,7 @@ def segment_video(
     return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
 
 
-def _step(session: SegmentationSession, frame: Frame, labels: Labels | None) -> StepResult:
+def _step(session: Session, frame: Frame, labels: Labels | None) -> StepResult:
     try:
         return session.step(frame.image, labels)
     except (MemoryError, RuntimeError) as error:
@@ -128,6 +128,6 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
     )
 
 
-def _checkpoint(writer: ResultWriter, session: SegmentationSession, strip: MemoryStrip) -> None:
+def _checkpoint(writer: ResultWriter, session: Session, strip: MemoryStrip) -> None:
     strip.keep(writer.out)
     writer.checkpoint(session.save)

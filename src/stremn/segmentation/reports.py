@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from stremn.media.masks import Labels
-from stremn.memory.operations import NEVER, Choice, MemoryState
+from stremn.memory.choices import Choice
+from stremn.memory.state import NEVER, MemoryState
 from stremn.networks.working_size import WorkingSize
+from stremn.segmentation.aggregation import likeliest
 
 
 @dataclass(frozen=True)
@@ -129,3 +132,21 @@ def memory_report(
         for i, name in enumerate(ids)
     ]
     return MemoryReport(tuple(rows), state.nbytes)
+
+
+def decisions(ids: Sequence[int], held: Int[Tensor, "b k"], choice: Choice) -> dict[int, Decision]:
+    """Split what a policy chose for several objects by their ids; `held` is of before the write."""
+    return {
+        name: Decision(
+            held[row], Choice(choice.replace[row : row + 1], choice.scores[row : row + 1])
+        )
+        for row, name in enumerate(ids)
+    }
+
+
+def label_map_of(probabilities: Float[np.ndarray, "c height width"], ids: Sequence[int]) -> Labels:
+    """Return the likeliest id of each pixel, 0 for the background, which comes first."""
+    kind = np.uint16 if max(ids, default=0) > 255 else np.uint8
+    if len(probabilities) == 2:  # one object: a comparison is cheaper than an argmax
+        return np.where(probabilities[1] > probabilities[0], ids[0], 0).astype(kind)
+    return np.array([0, *ids], dtype=kind)[likeliest(torch.from_numpy(probabilities))]

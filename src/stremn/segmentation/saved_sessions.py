@@ -15,10 +15,13 @@ from torch import Tensor
 
 from stremn.core.checkpoints import read_tensors, write_tensors
 from stremn.core.config import Config, build, read_json
+from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
-from stremn.memory.operations import MemoryState, check_memory
+from stremn.memory.damage import check_memory
+from stremn.memory.state import MemoryState
 from stremn.networks.backbones import STRIDE
+from stremn.networks.model import STReMN
 from stremn.networks.working_size import WorkingSize
 
 HEADER = "stremn_session"
@@ -158,6 +161,39 @@ def _check_tensors(facts: SessionFacts, tensors: dict[str, Tensor]) -> None:
     slots = memory["keys"].shape[1]
     if slots < settings.memory_slots:  # a growing memory may have more
         raise ValueError(f"its memory has {slots} slots, expected {settings.memory_slots}")
+
+
+def check_belongs(saved: SavedSession, model: STReMN, path: Path, *, grows: bool) -> None:
+    """Compare a saved session with the network that shall go on with it.
+
+    Args:
+        saved: from `path`.
+        model: the network.
+        path: for messages.
+        grows: whether the memory may have more slots than the session was opened with.
+
+    Raises:
+        StremnError: the session is another network's, or damaged.
+    """
+    if fingerprint(model) != saved.weights:
+        raise StremnError(
+            f"{path} was saved with other weights than those given now. Load it with the model "
+            "it was made with."
+        )
+    if saved.state is None:
+        return
+    own = model.empty_state(1, 1, (STRIDE, STRIDE)).tensors()
+    for name, x in saved.state.tensors().items():
+        if (x.dtype, x.shape[-1]) != (own[name].dtype, own[name].shape[-1]) and x.dim() > 3:
+            raise StremnError(
+                f"{path} is damaged: {name} has {x.shape[-1]} channels of {x.dtype}, but the "
+                f"network makes {own[name].shape[-1]} of {own[name].dtype}."
+            )
+    slots = saved.settings["memory_slots"]
+    if saved.state.slots != slots and not grows:
+        raise StremnError(
+            f"{path} is damaged: its memory has {saved.state.slots} slots, expected {slots}."
+        )
 
 
 def _read(path: Path) -> tuple[SessionFacts, dict[str, Tensor]]:

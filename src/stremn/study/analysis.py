@@ -20,6 +20,7 @@ from stremn.evaluation.segmentation.evaluation import Watcher, evaluate, nobody
 from stremn.evaluation.segmentation.records import read_records
 from stremn.evaluation.segmentation.runs import RunDescription, single_session, slots_label
 from stremn.media.frames import Picture
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.networks.pretrained import load_model
 from stremn.segmentation.sessions import SegmentationSession
@@ -60,10 +61,10 @@ def study_slots(
     source: str | Path,
     slots: Sequence[int],
     *,
-    policy: str = "learned",
-    resolution: int = 480,
-    reach: float | None = None,
-    every: int = 1,
+    policy: str = PAPER.policy,
+    resolution: int = PAPER.size,
+    reach: float | None = PAPER.reach,
+    every: int = PAPER.every,
     device: str = "auto",
     precision: str = "auto",
 ) -> Study:

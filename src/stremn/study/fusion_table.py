@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from stremn.errors import StremnError
+from stremn.networks import defaults
 from stremn.networks.model import STReMN
 from stremn.networks.pretrained import Pretrained
 from stremn.study.tables import Row, Weights, weights_of
@@ -13,8 +14,10 @@ PAPER = 76.7
 _FUSED = "+fusion"
 
 
-def fusion_rows(policy: str = "learned", slots: int = 6) -> tuple[Row, Row]:
-    """Table 6: without fusion, and with; the first is the reference."""
+def fusion_rows(
+    policy: str = defaults.PAPER.policy, slots: int = defaults.PAPER.memory_slots
+) -> tuple[Row, Row]:
+    """Return the rows of Table 6: without fusion (the reference), and with it."""
     return (
         Row("without fusion", policy, slots, PAPER),
         Row("with fusion", policy + _FUSED, slots, PAPER),
@@ -24,15 +27,15 @@ def fusion_rows(policy: str = "learned", slots: int = 6) -> tuple[Row, Row]:
 def fusion_weights(
     name: str,
     trained: Pretrained,
-    resolution: int = 480,
-    reach: float | None = None,
-    every: int = 1,
+    resolution: int = defaults.PAPER.size,
+    reach: float | None = defaults.PAPER.reach,
+    every: int = defaults.PAPER.every,
     *,
     device: str = "auto",
 ) -> Weights:
     """Return what makes sessions for both rows from one training.
 
-    As in the paper, "without" takes the module out and trains nothing anew.
+    As in the paper, "without" removes the module and retrains nothing.
 
     Raises:
         StremnError: the model has no fusion module.

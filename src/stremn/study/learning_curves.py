@@ -1,4 +1,4 @@
-"""Learning curves of trainings, from the logs that they wrote."""
+"""Draw learning curves of training runs from their logs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Panel:
 
 
 def analyze_training(runs: Sequence[Path], out: Path) -> list[Path]:
-    """Draw the learning curves of trainings from the `log.csv` and `validation.csv` they wrote.
+    """Draw learning curves of training runs from their `log.csv` and `validation.csv`.
 
     Several runs are taken for the stages of one training, in order: J against hours is drawn too.
 
@@ -72,7 +72,7 @@ def _draw_run(run: Path, path: Path) -> Path:
 
 
 def by_hours(runs: Sequence[Path]) -> list[Panel]:
-    """J of a clip's last frame and of validation, over hours since the first stage began.
+    """Draw J of a clip's last frame and of validation over hours since the first stage began.
 
     Hours are those of training steps; validation and pauses are not in them. Nothing is returned
     for logs without times.

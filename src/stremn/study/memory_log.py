@@ -18,7 +18,7 @@ from stremn.errors import StremnError
 from stremn.media.files import JsonRows, make_folder, read_rows
 from stremn.media.frames import Picture, frame_name
 from stremn.media.masks import Labels
-from stremn.memory.operations import NEVER
+from stremn.memory.state import NEVER
 from stremn.segmentation.reports import StepResult
 from stremn.segmentation.sessions import SegmentationSession
 
@@ -57,12 +57,12 @@ class SlotHistory:
         return int(self.frames[0])
 
     def retained(self) -> list[int]:
-        """Frames held after the last one, in order of time."""
+        """Return frames held after the last one, in order of time."""
         last = self.held[-1]
         return sorted(int(frame) for frame in last[last != NEVER])
 
     def evictions(self) -> Int[np.ndarray, " n"]:
-        """Rows (places in `frames`) at which a template gave way to another."""
+        """Return rows (places in `frames`) at which a template was replaced by another."""
         rows = np.arange(1, len(self.frames))
         before = self.held[rows - 1, self.written[rows]]
         return rows[(self.written[rows] >= 0) & (before != NEVER)]
@@ -144,7 +144,7 @@ class MemoryRecorder:
         self._latest = result
 
     def watch(self, sequence: str, done: int, total: int) -> None:
-        """Be told that `done` of `total` frames are segmented; writes the file after the last."""
+        """Record that `done` of `total` frames are segmented; write the file after the last."""
         if self._latest is not None:
             self._rows.append(_row(done - 1, self._latest))
             self._latest = None
@@ -205,7 +205,7 @@ class AgeHistogram:
 
 
 def template_ages(history: SlotHistory) -> list[Int[np.ndarray, " n"]]:
-    """Ages of the templates that each query frame reads, in frames.
+    """Return ages of the templates that each query frame reads, in frames.
 
     The given frame and the one just before the query are left out, as in Section 4.3: a memory
     of the paper always holds both.

@@ -153,7 +153,7 @@ NEIGHBORS = 5
 
 
 def _stride(history: SlotHistory) -> int:
-    """Frames between neighbors: enough to see a change, the more the longer the video."""
+    """Return frames between neighbors: enough to see a change, the more the longer the video."""
     return int(np.clip(len(history.frames) // 25, 1, 10))
 
 

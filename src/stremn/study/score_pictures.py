@@ -53,7 +53,7 @@ def draw_scores(records: Sequence[SequenceRecord], out: Path) -> list[Path]:
 
 
 def _object_means(record: SequenceRecord) -> list[tuple[float, float]]:
-    """Mean J and F of each scored object, over its frames."""
+    """Return the mean J and F of each scored object, over its frames."""
     return [
         (float(np.mean([row.j for row in rows])), float(np.mean([row.f for row in rows])))
         for rows in record.plain.values()

@@ -68,11 +68,11 @@ class RearrangedSequence:
         return {i: first[index] for i, index in self.source.objects.items() if index in first}
 
     def size(self) -> tuple[int, int]:
-        """(width, height) of the source."""
+        """Return (width, height) of the source."""
         return self.source.size()
 
     def frame(self, index: int) -> Picture:
-        """RGB frame of the source's size."""
+        """Return the RGB frame of the source's size."""
         sequence, at = self.shown[index]
         frame = sequence.frame(at)
         if sequence is self.source:
@@ -85,21 +85,21 @@ class RearrangedSequence:
         return sequence.label(at) if sequence is self.source else None
 
     def annotated(self, index: int) -> bool:
-        """Whether it is a source frame with a label map."""
+        """Return whether it is a source frame with a label map."""
         sequence, at = self.shown[index]
         return sequence is self.source and sequence.annotated(at)
 
     def counts(self, index: int, object_id: int) -> bool:
-        """Whether the frame is late enough to count."""
+        """Return whether the frame is late enough to count."""
         sequence, at = self.shown[index]
         return index >= self.scored_from and sequence.counts(at, object_id)
 
     def submits(self, index: int) -> bool:
-        """Never: label maps of a rearranged sequence are for no server."""
+        """Return False: no server takes a rearranged sequence."""
         return False
 
     def frame_name(self, index: int) -> str:
-        """Position in the new order."""
+        """Return the position in the new order."""
         return frame_name(index)
 
     def check(self) -> None:
@@ -108,7 +108,7 @@ class RearrangedSequence:
 
 
 def to_and_fro(length: int, total: int, turn: int) -> list[int]:
-    """Indices 0 .. length - 1, then back to ``turn`` and forth again, until ``total`` are given.
+    """Yield indices 0 .. length - 1, then back to ``turn`` and forth again, ``total`` in all.
 
     Frames before ``turn`` are shown once, in the first pass.
     """
@@ -141,12 +141,12 @@ class Suite:
 
 
 def short_suite(data: SequenceSet) -> Suite:
-    """The data set as it is."""
+    """Return the data set as it is."""
     return Suite("short", data, {s.name: s.name for s in data}, {s.name: "" for s in data})
 
 
 def long_suite(data: SequenceSet, frames: int = 1000, turn: float = 0.25) -> Suite:
-    """Every sequence played to and fro.
+    """Return every sequence played forward and backward.
 
     Args:
         data: sequences.
@@ -180,7 +180,7 @@ def occlusion_suite(
     foreign: int = 1,
     seed: int = 0,
 ) -> Suite:
-    """Every sequence with frames of others cut in, for each gap, position and foreign sequence.
+    """Insert frames of other sequences, for each gap, position and inserted sequence.
 
     Args:
         data: at least two sequences; the foreign ones are drawn from them.

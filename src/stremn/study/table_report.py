@@ -32,7 +32,7 @@ class Compared:
 
 
 def compare(measured: Measured, reference: Measured) -> Compared:
-    """Intervals over sequences; the difference is of J&F over the sequences that both finished."""
+    """Compute intervals over sequences, and the difference of J&F over those that both finished."""
     names = sorted(measured.j)
     objects = np.array([measured.objects[n] for n in names])
     j = np.array([measured.j[n] for n in names])
@@ -72,7 +72,7 @@ def write_table(table: Table, out: Path, name: str) -> tuple[Path, Path]:
 
 
 def to_json(table: Table) -> dict[str, Any]:
-    """All numbers of a table, in [0, 1]."""
+    """Return all numbers of a table, in [0, 1]."""
     return {
         "title": table.title,
         "reference": table.reference,
@@ -104,13 +104,13 @@ def _row_json(measured: Measured, compared: Compared) -> dict[str, Any]:
 
 
 def _spread(measured: Measured) -> float | None:
-    """Standard deviation between repetitions, None with one."""
+    """Return the standard deviation between repetitions, None with one."""
     values = list(measured.repetitions.values())
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def to_markdown(table: Table) -> str:
-    """A table for people, in percent."""
+    """Format a table in percent as Markdown."""
     parts = [f"# {table.title}\n"]
     for suite, rows in table.suites.items():
         parts.append(_suite_markdown(table, suite, rows))

@@ -25,6 +25,7 @@ from stremn.evaluation.segmentation.runs import (
     slots_label,
 )
 from stremn.evaluation.segmentation.scores import Report
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.study.suites import Suite
 
@@ -52,8 +53,8 @@ class Row:
     paper: float | None = None
 
 
-def rule_rows(slots: int = 6) -> tuple[Row, ...]:
-    """Table 1 and the rules beyond it, all with the same number of slots."""
+def rule_rows(slots: int = PAPER.memory_slots) -> tuple[Row, ...]:
+    """Return the rows of Table 1 and of further rules, with the same number of slots."""
     return (
         Row("(A) remove oldest", "oldest", slots, 76.7),
         Row("(B) remove newest", "newest", slots, 76.0),
@@ -74,15 +75,15 @@ def rule_rows(slots: int = 6) -> tuple[Row, ...]:
 
 
 def slot_rows(
-    policy: str = "learned", slots: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 10, 20)
+    policy: str = PAPER.policy, slots: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 10, 20)
 ) -> tuple[Row, ...]:
-    """Table 2: one rule with several numbers of slots."""
+    """Return the rows of Table 2: one rule with several numbers of slots."""
     paper = {3: 76.3, 4: 76.9, 5: 77.8, 6: 78.3, 7: 77.3}
     return tuple(Row(slots_label(k), policy, k, paper.get(k)) for k in slots)
 
 
 def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]:
-    """The rows of the named policies, in the table's order.
+    """Return the rows of the named policies, in the table's order.
 
     Raises:
         StremnError: a policy without a row.
@@ -96,7 +97,7 @@ def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]
 
 @dataclass(frozen=True)
 class Weights:
-    """A trained model; several trainings of one recipe measure the spread between trainings.
+    """A trained model; several training runs of one recipe measure the spread between runs.
 
     Attributes:
         name: of its folders, unique in a table.
@@ -111,13 +112,13 @@ class Weights:
     name: str
     make_session: Callable[[RunDescription], Session]
     checksum: str = ""
-    resolution: int = 480
-    reach: float | None = None
+    resolution: int = PAPER.size
+    reach: float | None = PAPER.reach
     precision: str = "auto"
     every: int = 1
 
     def run(self, row: Row, seed: int) -> RunDescription:
-        """What is run for a row of a table."""
+        """Return the run of a row of the table."""
         return RunDescription(
             self.name,
             row.policy,
@@ -134,14 +135,14 @@ class Weights:
 def weights_of(
     name: str,
     model: STReMN,
-    resolution: int = 480,
-    reach: float | None = None,
+    resolution: int = PAPER.size,
+    reach: float | None = PAPER.reach,
     *,
     every: int = 1,
     device: str = "auto",
     choose: Callable[[str], tuple[STReMN, str]] | None = None,
 ) -> Weights:
-    """A model as the tables run it, under the name that its folders and protocol have.
+    """Return a model with the name that its folders and protocol have.
 
     `choose`, where a row's policy says more than the rule, returns the network and the rule.
     """
@@ -204,10 +205,10 @@ def run_table(
     out: Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    reference: str = "learned",
+    reference: str = PAPER.policy,
     watch: Watcher = nobody,
 ) -> Table:
-    """Evaluate every row on every suite; go on where an earlier call stopped.
+    """Evaluate every row on every suite; continue where an earlier call stopped.
 
     Args:
         title: heading.
@@ -252,7 +253,7 @@ def _run_row(
     out: Path,
     watch: Watcher,
 ) -> dict[str, Report]:
-    """Repetition -> report."""
+    """Run a row; return its report by repetition."""
 
     def tell(sequence: str, done: int, total: int) -> None:
         watch(f"{suite.name} | {row.label} | {sequence}", done, total)
@@ -298,7 +299,7 @@ def _measure(row: Row, suite: Suite, reports: Mapping[str, Report]) -> Measured:
 
 
 def _curve(reports: Iterable[Report]) -> tuple[float, ...]:
-    """Mean J over everything scored in each hundred frames."""
+    """Return the mean J over everything scored in each hundred frames."""
     points: dict[int, list[float]] = {}
     for report in reports:
         for record in report.records:

@@ -1,4 +1,4 @@
-"""The time line of a memory: which frame each slot held, which gave way, by what score."""
+"""Draw the time line of a memory: the frame in each slot, evictions and scores."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Shaped
 
-from stremn.memory.operations import NEVER
+from stremn.memory.state import NEVER
 from stremn.study.figures import ACCENT, INK, PAPER, SECOND, drawing, head
 from stremn.study.memory_log import SlotHistory
 
@@ -39,8 +39,8 @@ def draw_time_line(history: SlotHistory, path: Path) -> Path:
             "Top: a row for each slot, colored by the frame it holds (dark: early, bright: late); "
             "a long bar is a frame that was kept, a white line the start of a new template. "
             f"At the end the memory holds frames {kept}. Middle: how close each slot was to being "
-            "replaced; the red dot is the slot that gave way, the darkest slot was the safest, a "
-            "gray one was not open to the rule. Bottom: the rule's score of the slot that gave way "
+            "replaced; the red dot is the evicted slot, the darkest slot was the safest, a "
+            "gray one was not open to the rule. Bottom: the rule's score of the evicted slot "
             "(red), the highest unless the rule is a random one, and of the best other (blue).",
         )
     return path
@@ -104,17 +104,17 @@ def _draw_distances(figure: Figure, axes: Axes, history: SlotHistory) -> None:
     image.set_clim(0, max(1e-6, float(np.nanmax(distance, initial=0))))
     size = float(np.clip(900 / max(1, len(history.frames)), 2, 18))
     axes.scatter(history.frames[rows], history.written[rows], s=size, color=ACCENT, lw=0)
-    axes.set_title("Which slot gave way, and how far the others were from it")
+    axes.set_title("Evicted slot, and how far the others were from it")
     figure.colorbar(image, ax=axes, label="distance", pad=0.01, aspect=10)
 
 
 def _draw_scores(axes: Axes, history: SlotHistory) -> None:
     rows = history.evictions()
-    axes.set_title("Score of the slot that gave way, and of the best other")
+    axes.set_title("Score of the evicted slot, and the best other score")
     axes.set_xlabel("frame of the video")
     axes.set_ylabel("score")
     if not len(rows):
-        axes.text(0.5, 0.5, "no template had to give way", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "nothing was evicted", transform=axes.transAxes, ha="center")
         return
     scores, gone = history.scores[rows], history.written[rows][:, None]
     if history.slots > 1:

@@ -39,7 +39,7 @@ class Soup(NamedTuple):
 
 
 def average_weights(several: Sequence[Weights]) -> dict[str, Tensor]:
-    """Mean of floating-point tensors, taken in float64; other tensors are those of the first.
+    """Average floating-point tensors in float64; take other tensors from the first.
 
     Raises:
         StremnError: nothing to average, or weights of different models.

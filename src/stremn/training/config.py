@@ -81,27 +81,28 @@ class TrainingRecipe(Config):
     train: TrainConfig
 
     def facts(self) -> dict[str, Any]:
-        """All but the section `train`, which `fit` keeps itself."""
+        """Return all but the section `train`, which `fit` keeps itself."""
         return self.model_dump(mode="json", exclude={"train"})
 
     def completed(self, old: Mapping[str, Any]) -> dict[str, Any]:
-        """A checkpoint's facts, whose keys that came later have their defaults."""
+        """Return a checkpoint's facts, with defaults for keys that were added later."""
         values = {**old, "train": self.train.model_dump(mode="json")}
         return build(type(self), values, "The recipe of the checkpoint").facts()
 
 
 def overridden(overrides: Sequence[str]) -> list[str]:
-    """Dotted keys that requests such as "train.lr=1e-4" name."""
+    """Return dotted keys that requests such as "train.lr=1e-4" name."""
     return [request.partition("=")[0].strip() for request in overrides]
 
 
 def name_starts_with(name: str, prefix: str) -> bool:
-    """Whether a dotted name is `prefix` or below it; everything is below ""."""
+    """Return whether a dotted name is `prefix` or below it; everything is below ""."""
     return prefix == "" or name == prefix or name.startswith(f"{prefix}.")
 
 
 def _is_accepted(difference: Difference, names: Collection[str]) -> bool:
-    """Whether a difference is below one of `names`, or is an empty table that one of them fills."""
+    """Return whether a difference is below one of `names`, or is an empty table that one of them
+    fills."""
     if any(name_starts_with(difference.key, name) for name in names):
         return True
     was_empty = {} in (difference.before, difference.after)

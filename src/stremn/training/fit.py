@@ -82,14 +82,14 @@ def fit(
 ) -> FitResult:
     """Train `model` in place through `phases`, one after the other.
 
-    Writes into `out`: `checkpoint.safetensors` (everything needed to go on), `best.safetensors`
+    Writes into `out`: `checkpoint.safetensors` (everything needed to resume), `best.safetensors`
     and `last.safetensors` (weights, which `export` replaces in one move), `log.csv`,
     `validation.csv`, and `recipe.json` (`recipe` and `config`, once they are known to fit what is
     there).
     `validate` and `pictures` get the weights to ship, in evaluation mode, in the main process.
     With `bar`, a terminal shows a progress bar.
 
-    With `resume`, goes on from the checkpoint in `out` (from the start where there is none). The
+    With `resume`, continues from the checkpoint in `out` (from the start where there is none). The
     `recipe` must then equal the one of the checkpoint, after `complete` has given it the keys that
     are newer than the checkpoint, except for `FREE_KEYS` and the dotted keys in `accept`.
 
@@ -120,7 +120,9 @@ def fit(
             run.restore(saved)
             if before.get("validation") != now.get("validation"):
                 run.best = None  # scores of another validation say nothing about these
-                logger.info("validation differs from the run before: the best is looked for anew")
+                logger.info(
+                    "validation differs from the earlier run: the best checkpoint is chosen again"
+                )
             logger.info("resumed at step %d of %d", run.step, config.steps)
         _rehearse(run, phases)
         if main and recipe is not None:
@@ -176,7 +178,7 @@ def _train(
         request = _agreed(run, _stop_request(config, started, stop))
         if request and run.step < config.steps:
             stopped = "interrupted" if request == 1 else "time budget"
-            logger.info("stopped at step %d: %s; go on with --resume", run.step, stopped)
+            logger.info("stopped at step %d: %s; continue with --resume", run.step, stopped)
             break
     if run.scored != run.step:
         if stopped == "interrupted":
@@ -279,7 +281,7 @@ def _stop_requests() -> Iterator[threading.Event]:
 
 
 def _stop_request(config: TrainConfig, started: float, stop: threading.Event) -> int:
-    """0 to go on, 1 after a signal, 2 when the time is up."""
+    """Return 0 to continue, 1 after a signal, 2 when the time is up."""
     if stop.is_set():
         return 1
     budget = config.time_budget_minutes

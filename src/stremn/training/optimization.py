@@ -23,7 +23,7 @@ __all__ = ["NotFiniteError", "Run", "learning_rate", "parameter_groups", "seed_s
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Learning rate of step `step`, counted from 0, before the multipliers.
+    """Return the learning rate of step `step`, counted from 0, before the multipliers.
 
     Rises linearly over the warm-up, then stays or falls along half a cosine to `lr_end`.
     """
@@ -91,7 +91,7 @@ class Run:
         return self.average if self.average is not None else self.model
 
     def checkpoint(self, recipe: Mapping[str, Any] | None) -> Checkpoint:
-        """Return all that a run needs to go on from here."""
+        """Return the state that a run needs to resume here."""
         tensors = _prefixed("model", self.model.state_dict())
         if self.average is not None:
             tensors |= _prefixed("average", self.average.state_dict())

@@ -1,9 +1,10 @@
-"""The processes and devices of a training, through accelerate: one or many, on CPUs or GPUs."""
+"""Processes and devices of a training run, through accelerate: one or many, CPUs or GPUs."""
 
 from __future__ import annotations
 
 import gc
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -11,24 +12,25 @@ import torch
 from stremn.core.hardware import pick_device
 from stremn.errors import MissingExtraError
 
-__all__ = ["leave_processes", "open_accelerator"]
+__all__ = ["leave_processes", "open_accelerator", "require_accelerate"]
+
+
+def require_accelerate() -> None:
+    """Raise MissingExtraError if accelerate is missing, without importing it."""
+    if find_spec("accelerate") is None:
+        raise MissingExtraError("accelerate", "train")
 
 
 def open_accelerator(device: str) -> Any:
-    """Return accelerate's `Accelerator` for a training on `device`: "auto", "cpu", ...
+    """Return accelerate's `Accelerator` for training on `device`: "auto", "cpu", ...
 
     Raises:
         StremnError: an unknown device.
         MissingExtraError: accelerate is missing.
     """
-    try:
-        from accelerate import (
-            Accelerator,
-            DistributedDataParallelKwargs,
-            InitProcessGroupKwargs,
-        )
-    except ImportError as error:
-        raise MissingExtraError("accelerate", "train") from error
+    require_accelerate()
+    from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+
     # A rule that evicts nothing, or a phase that reads no memory, leaves parameters unused.
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     # The others wait while the main process validates.
@@ -36,14 +38,14 @@ def open_accelerator(device: str) -> Any:
     # Processes on CPUs find each other only if accelerate is told that it is CPUs they run on.
     wanted = pick_device(device).type
     _forget_another_device(wanted)
-    # Precision is the training's own affair, so that one process can run several trainings.
+    # `fit` sets the precision itself, so that one process can run several training runs.
     return Accelerator(
         mixed_precision="no", cpu=wanted == "cpu", kwargs_handlers=[unused, patience]
     )
 
 
 def _forget_another_device(wanted: str) -> None:
-    """Let a process that trained on one device train on another: accelerate keeps the first."""
+    """Reset accelerate's device if this process trained on another one before."""
     from accelerate.state import AcceleratorState, PartialState
 
     if not PartialState._shared_state:
@@ -54,9 +56,9 @@ def _forget_another_device(wanted: str) -> None:
 
 
 def leave_processes() -> None:
-    """End this process's part in a training of several; to be called last.
+    """Leave the group of training processes; call it last.
 
-    A process that exits without it may abort, since threads of the connection still run.
+    A process that exits without it may abort, because threads of the connection still run.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         gc.collect()  # a network that is wrapped for several processes holds the connection

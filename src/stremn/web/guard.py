@@ -19,6 +19,19 @@ Send = Callable[[Message], Awaitable[None]]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names by which a browser on this computer calls it."""
 
+_HEADERS = (
+    # The page's own scripts build functions from templates, hence eval; nothing comes from, or goes
+    # to, another host.
+    (
+        b"content-security-policy",
+        b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; base-uri 'self'; "
+        b"form-action 'self'; frame-ancestors 'self'; object-src 'none'",
+    ),
+    (b"referrer-policy", b"same-origin"),  # the address may hold the token
+    (b"x-content-type-options", b"nosniff"),
+)
+"""What a browser is told with every answer."""
+
 _COOKIE = "stremn-token"
 _STARTED = "/gradio_api/startup-events"
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -49,6 +62,8 @@ class Guard:
       cookie that other sites cannot send.
     - Paths with ".." and names of sessions that no browser makes up.
     - Bodies larger than `largest` bytes, whatever their header says.
+
+    It also tells browsers to ask no other host for anything, whatever a page holds.
     """
 
     def __init__(
@@ -69,8 +84,12 @@ class Guard:
         if refusal is not None:
             await _refuse(scope, send, *refusal)
             return
-        if self._token is not None and query.get("token") and scope["type"] == "http":
-            send = _with_cookie(send, self._token)
+        if scope["type"] == "http":
+            headers_too = list(_HEADERS)
+            if self._token is not None and query.get("token"):
+                cookie = f"{_COOKIE}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+                headers_too.append((b"set-cookie", cookie.encode()))
+            send = _with_headers(send, headers_too)
         await self.app(scope, _bounded(receive, self._largest), send)
 
     def _refusal(
@@ -129,11 +148,10 @@ def _is_plain_path(scope: Scope) -> bool:
     return len(after) == 1 and _SESSION.fullmatch(after[0]) is not None
 
 
-def _with_cookie(send: Send, token: str) -> Send:
+def _with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            cookie = f"{_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict"
-            message["headers"] = [*message.get("headers", []), (b"set-cookie", cookie.encode())]
+            message["headers"] = [*message.get("headers", []), *headers]
         await send(message)
 
     return sending

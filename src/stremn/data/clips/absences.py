@@ -14,7 +14,8 @@ PACE = (0.06, 0.3)
 def run_of_frames(
     rng: np.random.Generator, frames: int, length: tuple[int, int]
 ) -> Bool[np.ndarray, " t"]:
-    """A run of frames, neither the first nor the last one; empty if the clip is too short."""
+    """Return a run of frames, neither the first nor the last one; empty if the clip is too
+    short."""
     chosen = np.zeros(frames, dtype=bool)
     longest = min(length[1], frames - 2)
     if longest < 1:
@@ -26,14 +27,14 @@ def run_of_frames(
 
 
 def beginning(rng: np.random.Generator, frames: int) -> Bool[np.ndarray, " t"]:
-    """The frames before a late object enters: at least one, at most half of the clip."""
+    """Return the frames before a late object enters: at least one, at most half of the clip."""
     return np.arange(frames) < rng.integers(1, max(2, frames // 2 + 1))
 
 
 def coming_out(
     rng: np.random.Generator, position: Float64[np.ndarray, "t 2"], extent: float
 ) -> Float64[np.ndarray, "t 2"]:
-    """Positions that follow another's for up to a third of the clip and then leave it.
+    """Return positions that follow another's for up to a third of the clip and then leave it.
 
     position, extent: of the one that is followed, in pixels.
     """
@@ -52,7 +53,7 @@ def moved_away(
     size: int,
     absent: Bool[np.ndarray, " t"],
 ) -> Motion:
-    """The same motion, but out of the picture in the frames `absent`.
+    """Return the same motion, but out of the picture in the frames `absent`.
 
     It leaves through the side it is nearest to, half out in the frames next to these.
     """

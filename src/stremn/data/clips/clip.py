@@ -114,7 +114,7 @@ class ClipBatch:
             )
 
     def to(self, device: torch.device | str) -> "ClipBatch":
-        """The same batch on `device`."""
+        """Return the same batch on `device`."""
         return ClipBatch(
             self.frames.to(device, non_blocking=True),
             self.labels.to(device, non_blocking=True),
@@ -122,7 +122,7 @@ class ClipBatch:
         )
 
     def pin_memory(self) -> "ClipBatch":
-        """The same batch in page-locked memory (called by the data loader)."""
+        """Return the same batch in page-locked memory (called by the data loader)."""
         return ClipBatch(
             self.frames.pin_memory(), self.labels.pin_memory(), self.given.pin_memory()
         )
@@ -204,7 +204,7 @@ class ClipDataset(Dataset[Clip]):
 
 
 def _shares(names: list[str], weights: Mapping[str, float]) -> list[float]:
-    """Weights by name -> probabilities in the order of `names`; a name without weight has 0."""
+    """Return probabilities in the order of `names`; a name without weight has 0."""
     unknown = sorted(set(weights) - set(names))
     if unknown:
         raise StremnError(

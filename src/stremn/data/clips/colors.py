@@ -31,7 +31,7 @@ _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 def color_matrix(rng: np.random.Generator, change: ColorRange) -> Float32[np.ndarray, "3 4"]:
-    """A random color change as an affine map of RGB, for `recolor`."""
+    """Return a random color change as an affine map of RGB, for `recolor`."""
     brightness, contrast, saturation, hue = rng.uniform(-1, 1, 4) * (
         change.brightness,
         change.contrast,
@@ -62,5 +62,5 @@ def recolor(image: Picture, matrix: Float32[np.ndarray, "3 4"]) -> Picture:
 def flickering(
     rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"], change: ColorRange
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """Small color changes from frame to frame."""
+    """Return small color changes from frame to frame."""
     return np.stack([recolor(frame, color_matrix(rng, change)) for frame in frames])

@@ -62,7 +62,7 @@ class ComposedClipParameters:
     rival: float = 0.4
     """Chance of a moving object that is background."""
     twin: float = 0.15
-    """Chance of a likeness of the target, mirrored and in other colors, that is background."""
+    """Chance of a copy of the target, mirrored and in other colors, that is background."""
     kin: float = 0.0
     """Chance that a second target comes from the first one's set of stills: with a set of people,
     another person, to be told from the first."""
@@ -74,7 +74,7 @@ class ComposedClipParameters:
     crowd_size: tuple[int, int] = (2, 5)
     """How many of them: fewest and most."""
     emerging: float = 0.0
-    """Chance of a likeness or kin of the target that is background, behind it at first, and comes
+    """Chance of a copy of the target, or an object of its class, that is background and comes
     out: a second camel from behind the first."""
     away: float = 0.3
     """Chance that a moving target leaves the picture and returns."""
@@ -187,7 +187,7 @@ class _Take:
         return Clip(channels_first(pictures), found[0], found[1])
 
     def _background(self) -> tuple[Layer, int]:
-        """A moving background, and how many of its own objects are targets."""
+        """Return a moving background, and how many of its own objects are targets."""
         p = self.p
         if self.reader is None or self.rng.random() < p.photo:
             photo = self.draw.still(self.rng).image
@@ -202,7 +202,7 @@ class _Take:
         return any_view(self.rng, self._view(self.frames), self.size, p.background), 0
 
     def _view(self, frames: int) -> list[Picture]:
-        """A stretch of a video that is not used yet; a still photo if there is none."""
+        """Return a stretch of a video that is not used yet; a still photo if there is none."""
         if self.reader is not None:
             stretch = draw_stretch(
                 self.rng, self.reader, frames, self.gap, self.p.background.reverse, self.used
@@ -247,7 +247,8 @@ class _Take:
         self.layers.insert(int(self.rng.integers(1, len(self.layers) + 1)), rival.layer)
 
     def _actor(self) -> Actor:
-        """An object to move: filmed if the videos have one that stays whole, else a still."""
+        """Return an object to move: filmed if the videos have one that stays whole, else a
+        still."""
         if self.reader is not None and self.rng.random() < self.p.filmed:
             gap = min(self.gap, FILMED_GAP)
             stretch = draw_stretch(self.rng, self.reader, self.frames, gap, 0.5, self.used)
@@ -261,13 +262,13 @@ class _Take:
         return self._still_actor(None)
 
     def _still_actor(self, origin: int | None) -> Actor:
-        """An object of a still of one set, of any if `origin` is None."""
+        """Return an object of a still of one set, of any if `origin` is None."""
         number = self.draw.any_set(self.rng) if origin is None else origin
         cut = self.draw.whole_cut_out(self.rng, number)
         return Actor([cut.image], [cut.alpha], False, number)
 
     def _crowd(self, origin: int) -> list[Layer]:
-        """Bystanders: background of the same set as the target, always in the picture."""
+        """Return bystanders: background of the same set as the target, always in the picture."""
         fewest, most = self.p.crowd_size
         return [
             self.canvas.stage(self._still_actor(origin), 0, self._never()).layer
@@ -275,25 +276,25 @@ class _Take:
         ]
 
     def _emerging(self, actor: Actor, target: Staged) -> Layer:
-        """The target's likeness, or kin of it, background that comes out from behind it."""
+        """Return a distractor of the target's class that comes out from behind it."""
         likeness = actor if self.rng.random() < 0.5 else self._still_actor(actor.origin)
         return self.canvas.stage(replace(likeness, carried=None), 0, self._never(), target).layer
 
     def _happens(self, chance: float) -> bool:
-        """Whether something that may be turned off happens.
+        """Draw whether an optional event happens.
 
         Where it is off nothing is drawn, so that seeds give the clips they gave before it existed.
         """
         return chance > 0 and bool(self.rng.random() < chance)
 
     def _never(self) -> Bool[np.ndarray, " t"]:
-        """No frame."""
+        """Return no frame."""
         return np.zeros(self.frames, dtype=bool)
 
     def _absence(self, may_enter: bool, has_twin: bool) -> Bool[np.ndarray, " t"]:
-        """Frames in which a moving object is out of the picture.
+        """Return frames in which a moving object is out of the picture.
 
-        One with a twin never is: without it beside, nobody could tell which of them is there.
+        A target with a mirrored copy is never absent: alone, the copy could not be told from it.
         """
         if has_twin:
             return self._never()
@@ -304,11 +305,12 @@ class _Take:
         return self._never()
 
     def _passing(self) -> Layer:
-        """Something that crosses the canvas in front."""
+        """Return something that crosses the canvas in front."""
         return passing(self.rng, self.draw, self.frames, self.size, self.p.motion)
 
     def _cover(self, staged: Staged) -> Layer:
-        """Something that covers an actor for a run of frames, or passes in a clip too short."""
+        """Return something that covers an object for a run of frames, or passes in a clip too
+        short."""
         covered = run_of_frames(self.rng, self.frames, self.p.away_run)
         cover = self.canvas.cover(staged, occluder(self.rng, self.draw), covered)
         return self._passing() if cover is None else cover

@@ -121,7 +121,7 @@ class Canvas:
 
 
 def _labels(alpha: Mask, carried: Mask | None, number: int) -> list[Mask] | None:
-    """The id map of an object, and of what it carries; None for background."""
+    """Return the id map of an object, and of what it carries; None for background."""
     if not number:
         return None
     ids = np.full_like(alpha, number)

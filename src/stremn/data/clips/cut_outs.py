@@ -41,7 +41,7 @@ class CutOut:
     ids: Mask | None
 
     def marked(self, rng: np.random.Generator, number: int, half: bool) -> "CutOut":
-        """The same object with the label `number`, on all of it, a part or a half."""
+        """Return the same object with the label `number`, on all of it, a part or a half."""
         ids = np.full_like(self.alpha, number)
         if self.ids is not None:
             parts = large_ids(self.ids)
@@ -66,11 +66,11 @@ class StillDraw:
         self._shares = np.array(chosen) / sum(chosen)
 
     def any_set(self, rng: np.random.Generator) -> int:
-        """Number of a set, drawn by the weights."""
+        """Draw the number of a set by the weights."""
         return int(rng.choice(len(self._sets), p=self._shares))
 
     def still(self, rng: np.random.Generator, number: int | None = None) -> Still:
-        """Any still, of the set `number` if that is given."""
+        """Draw a still, of the set `number` if it is given."""
         part = self._sets[self.any_set(rng) if number is None else number]
         return part.load(int(rng.integers(len(part))))
 
@@ -112,7 +112,7 @@ class StillDraw:
         )
 
     def whole_cut_out(self, rng: np.random.Generator, number: int | None = None) -> CutOut:
-        """A cut-out of any still that has one, of the set `number` if that is given.
+        """Draw a cut-out of a still that has one, of the set `number` if it is given.
 
         Raises StremnError if none is found.
         """
@@ -124,13 +124,14 @@ class StillDraw:
 
 
 def _object(still: Still, number: int | None) -> Mask:
-    """One object of a still, 0 or 1; with None all that is marked is one object."""
+    """Return one object of a still, 0 or 1; with None all that is marked is one object."""
     mask = (still.ids > 0) & (still.ids != VOID) if number is None else still.ids == number
     return mask.astype(np.uint8)
 
 
 def holds_whole_object(still: Still) -> bool:
-    """Whether a still has an object that can be cut out: large enough, not cut by the edge."""
+    """Return whether a still has an object that can be cut out: large enough, not cut by the
+    edge."""
     numbers = large_ids(still.ids, SMALLEST_OBJECT)
     if still.kind == "instances":
         return any(not touches_border(_object(still, number)) for number in numbers)
@@ -161,7 +162,7 @@ def _has_whole(stills: StillImages) -> bool:
 
 
 def occluder(rng: np.random.Generator, draw: StillDraw) -> CutOut:
-    """Another object, or a random shape filled with a piece of a photo."""
+    """Return another object, or a random shape filled with a piece of a photo."""
     if rng.random() < 0.5:
         found = draw.cut_out(rng, draw.still(rng))
         if found is not None:

@@ -25,7 +25,7 @@ class Actor:
 
 
 def carrying(rng: np.random.Generator, actor: Actor, cut: CutOut) -> Actor:
-    """The actor of one still with another object on it, that moves as it moves.
+    """Put another object on a still's object, moving with it.
 
     What is carried lies over the edge or the inside of the carrier and is a fourth to a half as
     large: a bag, a child, a box. The canvas grows where it sticks out.

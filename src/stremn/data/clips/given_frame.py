@@ -144,7 +144,8 @@ class GivenFrameClips:
     def _camera(
         self, rng: np.random.Generator, number: int, growing: Float64[np.ndarray, " t"], size: int
     ) -> Matrices:
-        """From the picture to the canvas, looking at the object `number` at first."""
+        """Return the camera's motion from picture to canvas, centered on object `number` at
+        first."""
         p = self.parameters
         height, width = self.ids.shape
         rows, columns = np.nonzero(self.ids == number)
@@ -162,7 +163,7 @@ class GivenFrameClips:
         return motion_matrices(center, motion, flip=bool(rng.random() < 0.5))
 
     def _whole(self, rng: np.random.Generator, table: np.ndarray, camera: Matrices) -> Layer:
-        """The frame as it is."""
+        """Return the frame as one layer."""
         p, frames = self.parameters, len(camera)
         box = (0.0, 0.0, float(self.ids.shape[1]), float(self.ids.shape[0]))
         return Layer(
@@ -182,7 +183,7 @@ class GivenFrameClips:
         camera: Matrices,
         growing: Float64[np.ndarray, " t"],
     ) -> list[Layer]:
-        """The background without its objects, and each of them by itself, in any order."""
+        """Return the background without its objects, and each object by itself, in any order."""
         color, drawn = color_matrix(rng, self.parameters.color), always(len(camera))
         layers = [Layer([self.background], None, None, color, camera, None, drawn)]
         for number in rng.permutation(self.numbers):
@@ -200,7 +201,7 @@ class GivenFrameClips:
         camera: Matrices,
         growing: Float64[np.ndarray, " t"],
     ) -> Layer:
-        """An object cut out, which moves on the picture as that moves before the camera."""
+        """Return a cut-out object that moves relative to the picture."""
         p, frames = self.parameters, len(camera)
         box = bounding_box(mask)
         assert box is not None  # every number is there
@@ -236,7 +237,7 @@ def wandering(
     unit: float,
     extent: float,
 ) -> Motion:
-    """A motion from `start` along `path`, within `ranges`, more or less vigorous.
+    """Return a motion from `start` along `path`, within `ranges`, more or less vigorous.
 
     unit: pixels that travel counts in. extent: side in pixels of what moves.
     """
@@ -251,7 +252,7 @@ def wandering(
 
 
 def filled(frame: Picture, ids: Mask) -> Picture:
-    """The frame with its objects replaced by what is round them."""
+    """Return the frame with its objects replaced by their surroundings."""
     hole = cv2.dilate((ids > 0).astype(np.uint8), np.ones((9, 9), np.uint8))
     half = (max(1, frame.shape[1] // 2), max(1, frame.shape[0] // 2))
     small = cv2.inpaint(
@@ -266,12 +267,12 @@ def filled(frame: Picture, ids: Mask) -> Picture:
 
 
 def always(frames: int) -> Bool[np.ndarray, " t"]:
-    """Drawn in every frame."""
+    """Draw in every frame."""
     return np.ones(frames, dtype=bool)
 
 
 def _numbered(labels: Labels) -> Mask:
-    """Any ids as 1, 2, ...; of the largest objects, if there are more than a clip can hold."""
+    """Renumber ids to 1, 2, ...; keep the largest objects if a clip cannot hold all."""
     ids, place, pixels = np.unique(labels, return_inverse=True, return_counts=True)
     pixels = np.where(ids == 0, 0, pixels)
     kept = [i for i in np.argsort(-pixels, kind="stable")[:MOST_OBJECTS] if pixels[i]]

@@ -93,7 +93,7 @@ def _fill(canvas: Picture, labels: Mask, layer: Layer, frame: int) -> None:
 
 
 def _covers(picture: Picture, warp: Sampling) -> bool:
-    """Whether a plain warp never looks outside its picture."""
+    """Return whether a plain warp never looks outside its picture."""
     width, height = warp.size
     box = transformed_box((0, 0, width - 1, height - 1), np.linalg.inv(warp.matrix))
     return (
@@ -136,5 +136,5 @@ def _paste(canvas: Picture, labels: Mask, layer: Layer, frame: int) -> None:
 
 
 def channels_first(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t 3 h w"]:
-    """Frames as a clip holds them."""
+    """Return frames as a clip holds them."""
     return np.ascontiguousarray(frames.transpose(0, 3, 1, 2))

@@ -2,7 +2,7 @@
 
 A picture is moved by random smooth motion. Alone it can be solved by finding what is salient,
 which teaches a memory nothing; so in many clips the object is pasted on another photo, has a
-rival, or is only half of what stands out.
+distractor, or is only half of what stands out.
 """
 
 from collections.abc import Sequence
@@ -90,7 +90,7 @@ class StillImageClips:
 def _chosen(
     rng: np.random.Generator, labels: UInt8[np.ndarray, "t h w"], count: int
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Of several objects keep one (the rest turns to background) or all, evenly."""
+    """Keep one of several objects (the rest becomes background) or all, with equal chance."""
     if rng.random() < 0.5:
         return labels
     keep = int(rng.integers(1, count + 1))

@@ -25,7 +25,7 @@ FLICKER = ColorRange(0.05, 0.05, 0.05, 0.0)
 class StillClipParameters:
     """Chances and ranges of clips made of stills.
 
-    `paste`, `rival` and `half` are those that cured a memory that was ignored in a trial run;
+    `paste`, `rival` and `half` are those that made a model use its memory in a trial run;
     `angle`, `zoom`, `shear`, `bend` follow the affine ranges usual for this task (rotation
     +-20 degrees, scale 0.9-1.1, shear +-10 degrees, thin-plate warps in part of the clips).
     """
@@ -98,7 +98,7 @@ def random_motion(
 def moving(
     rng: np.random.Generator, cut: CutOut, frames: int, size: int, p: StillClipParameters
 ) -> Layer:
-    """A cut-out that moves over the canvas, in the picture at the start."""
+    """Return a cut-out that moves over the canvas, in the picture at the start."""
     height, width = cut.alpha.shape
     area = max(1, int(np.count_nonzero(cut.alpha > 127)))
     share = float(np.exp(rng.uniform(*np.log(p.share))))
@@ -147,7 +147,8 @@ def backdrop(
     size: int,
     p: StillClipParameters,
 ) -> Layer:
-    """A whole picture that moves; if it has labels, the crop lies round the labelled object."""
+    """Return a whole picture that moves; if it has labels, the crop lies round the labelled
+    object."""
     height, width = image.shape[:2]
     cover = size / min(height, width)
     box = None if ids is None else bounding_box(np.where(ids == VOID, np.uint8(0), ids))
@@ -199,7 +200,8 @@ def _kept_inside(
 def passing(
     rng: np.random.Generator, draw: StillDraw, frames: int, size: int, p: StillClipParameters
 ) -> Layer:
-    """Something that crosses the canvas in front: another object, or a patch of some photo."""
+    """Return something that crosses the canvas in front: another object, or a patch of some
+    photo."""
     cut = occluder(rng, draw)
     height, width = cut.alpha.shape
     scale = size * rng.uniform(0.2, 0.6) / max(height, width)

@@ -24,7 +24,7 @@ from stremn.media.mask_codes import VOID
 
 @dataclass(frozen=True)
 class GapSchedule:
-    """Largest gap between the frames of a clip as training goes on.
+    """Largest gap between the frames of a clip over the course of training.
 
     steps: (progress at which it starts, largest gap), in order. The default grows by 5 up to 25
     in equal parts, as STM trains; STCN falls back to 5 for the last tenth.
@@ -40,14 +40,14 @@ class GapSchedule:
             raise StremnError("Gaps are counted from one frame to the next and must be 1 or more.")
 
     def __call__(self, progress: float) -> int:
-        """Largest gap at `progress` in [0, 1]."""
+        """Return the largest gap at `progress` in [0, 1]."""
         return [gap for start, gap in self.steps if start <= progress][-1]
 
 
 def frame_times(
     rng: np.random.Generator, length: int, frames: int, largest_gap: int
 ) -> Int[np.ndarray, " t"]:
-    """Indices of a clip's frames in a video of `length` frames, in order of time.
+    """Return indices of a clip's frames in a video of `length` frames, in order of time.
 
     Gaps are drawn evenly from 1 to `largest_gap`, or to what the video has room for; a video
     shorter than the clip is played to and fro.
@@ -163,7 +163,7 @@ def draw_stretch(
     reverse: float,
     avoid: Collection[int] = (),
 ) -> tuple[int, Int[np.ndarray, " t"]] | None:
-    """A video, none of `avoid`, and the indices of a stretch of it, perhaps backwards.
+    """Return a video, none of `avoid`, and the indices of a stretch of it, perhaps backwards.
 
     None when every video is to be avoided.
     """
@@ -183,7 +183,8 @@ def draw_scene(
     largest_gap: int,
     p: VideoClipParameters,
 ) -> Scene | None:
-    """A stretch cropped round one of the objects of its first frame; None if that has none."""
+    """Return a stretch cropped round one of the objects of its first frame; None if that has
+    none."""
     stretch = draw_stretch(rng, reader, frames, largest_gap, p.reverse)
     if stretch is None:
         return None
@@ -214,7 +215,7 @@ def draw_scene(
 def _chosen(
     rng: np.random.Generator, maps: Sequence[Mask | None], main: int, most: int
 ) -> Int[np.ndarray, " n"]:
-    """Ids of `main` and of others seen in any frame, up to `most`, in random order."""
+    """Return ids of `main` and of others seen in any frame, up to `most`, in random order."""
     seen = {n for ids in maps if ids is not None for n in large_ids(ids, SMALLEST_OBJECT)}
     others = rng.permutation(sorted(seen - {main}))[: most - 1]
     return rng.permutation(np.array([main, *others], dtype=np.int64))
@@ -230,7 +231,7 @@ def _renumbered(maps: Sequence[Mask | None], chosen: Int[np.ndarray, " n"]) -> l
 
 
 def _track(maps: Sequence[Mask | None], number: int) -> tuple[Float64[np.ndarray, "t 2"], int]:
-    """Middle (x, y) of an object in each frame, and in how many it is seen.
+    """Return the middle (x, y) of an object in each frame, and in how many it is seen.
 
     Where it is not seen, straight lines join the others; it must be seen in the first frame.
     """
@@ -247,7 +248,7 @@ def _track(maps: Sequence[Mask | None], number: int) -> tuple[Float64[np.ndarray
 
 
 def _crop_side(rng: np.random.Generator, shape: tuple[int, ...], p: VideoClipParameters) -> float:
-    """Side of the square crop, in frame pixels."""
+    """Return the side of the square crop, in frame pixels."""
     return min(shape[:2]) * float(np.exp(rng.uniform(*np.log(p.crop))))
 
 
@@ -258,7 +259,7 @@ def _crop_center(
     side: float,
     p: VideoClipParameters,
 ) -> Float64[np.ndarray, "2"]:
-    """Middle of the crop of the first frame: near the object then, or near where it goes.
+    """Return the middle of the first frame's crop: near the object, or near where it moves.
 
     A crop that gives too little of the object to know it by is moved onto it.
     """
@@ -289,7 +290,8 @@ def camera_layer(
     size: int,
     p: VideoClipParameters,
 ) -> Layer:
-    """An opaque layer: square crops whose middles follow `path`, the camera moving slightly."""
+    """Return an opaque layer: square crops whose middles follow `path`, the camera moving
+    slightly."""
     centers = _inside(path, side, pictures[0].shape)
     camera = _camera(rng, side, len(pictures), size, p)
     to_center = np.tile(np.eye(3), (len(pictures), 1, 1))
@@ -308,7 +310,7 @@ def camera_layer(
 def any_view(
     rng: np.random.Generator, pictures: Sequence[Picture], size: int, p: VideoClipParameters
 ) -> Layer:
-    """A crop anywhere in a stretch of video, without labels."""
+    """Return a crop anywhere in a stretch of video, without labels."""
     shape = pictures[0].shape
     focus = rng.uniform(0, 1, 2) * (shape[1], shape[0])
     path = np.tile(focus, (len(pictures), 1))
@@ -318,7 +320,7 @@ def any_view(
 def _camera(
     rng: np.random.Generator, side: float, frames: int, size: int, p: VideoClipParameters
 ) -> Matrices:
-    """From frame pixels relative to the middle of the crop to canvas pixels, one a frame."""
+    """Return maps from frame pixels around the crop's middle to canvas pixels, one per frame."""
     path = smooth_path(rng, frames, 4, 2 + frames // 4)
     stretch = np.exp(rng.uniform(-p.stretch, p.stretch) / 2)
     motion = Motion(

@@ -16,7 +16,7 @@ Matrices = Float64[np.ndarray, "t 3 3"]
 def smooth_path(
     rng: np.random.Generator, frames: int, size: int, knots: int
 ) -> Float64[np.ndarray, "t d"]:
-    """`size` independent smooth curves over the frames, roughly in [-1, 1].
+    """Return `size` independent smooth curves over the frames, roughly in [-1, 1].
 
     Random keyframes, evenly spread, joined by a Catmull-Rom spline.
     """
@@ -50,7 +50,8 @@ class Motion:
 
 
 def motion_matrices(center: tuple[float, float], motion: Motion, flip: bool) -> Matrices:
-    """Homographies from picture to canvas pixels, one a frame; `flip` mirrors the picture."""
+    """Return homographies from picture to canvas pixels, one a frame; `flip` mirrors the
+    picture."""
     frames = len(motion.scale)
     to_center = np.array([[1, 0, -center[0]], [0, 1, -center[1]], [0, 0, 1]], dtype=np.float64)
     if flip:
@@ -71,7 +72,7 @@ class ThinPlate:
     """Thin-plate splines over the unit square with a fixed `side` x `side` lattice of controls.
 
     The displacement at any point is linear in those of the controls, so the spline is solved
-    once and bending costs one small matrix product a frame. Outside the square it goes on.
+    once and bending costs one small matrix product a frame. Outside the square it is extrapolated.
     """
 
     def __init__(self, side: int = 3, grid: int = 17) -> None:
@@ -88,7 +89,7 @@ class ThinPlate:
         self.controls = count
 
     def field(self, moves: Float64[np.ndarray, "n 2"]) -> Float32[np.ndarray, "grid grid 2"]:
-        """Displacements on a coarse grid over the square that move control i by `moves[i]`."""
+        """Return displacements on a coarse grid that move control i by `moves[i]`."""
         return (self._weights @ moves).reshape(self._grid, self._grid, 2).astype(np.float32)
 
 
@@ -121,7 +122,7 @@ def bends(
     box: tuple[float, float, float, float],
     strength: float,
 ) -> list[Bend]:
-    """A thin-plate warp of `box` that changes smoothly; `strength` in box sides."""
+    """Return a thin-plate warp of `box` that changes smoothly; `strength` in box sides."""
     moves = smooth_path(rng, frames, 2 * _PLATE.controls, 2 + frames // 3)
     sides = np.array([box[2] - box[0], box[3] - box[1]])
     steps = moves.reshape(frames, _PLATE.controls, 2) * strength * sides
@@ -159,7 +160,8 @@ def sampling(
     rectangle: tuple[int, int, int, int],
     bend: Bend | None,
 ) -> Sampling:
-    """Prepare the warp by `matrix` (picture -> canvas) of the canvas rectangle x0, y0, x1, y1."""
+    """Prepare the warp by `matrix` (picture -> canvas) of the canvas rectangle x0, y0,
+    x1, y1."""
     x0, y0, x1, y1 = rectangle
     size = (x1 - x0, y1 - y0)
     shifted = np.array([[1, 0, -x0], [0, 1, -y0], [0, 0, 1]], dtype=np.float64) @ matrix
@@ -186,7 +188,7 @@ def sampling(
 def transformed_box(
     box: tuple[float, float, float, float], matrix: Float64[np.ndarray, "3 3"]
 ) -> tuple[float, float, float, float]:
-    """Rectangle round the image of a rectangle under a homography."""
+    """Return the rectangle round the image of a rectangle under a homography."""
     x0, y0, x1, y1 = box
     corners = matrix @ np.array([[x0, x1, x1, x0], [y0, y0, y1, y1], [1, 1, 1, 1]])
     x, y = corners[:2] / np.maximum(corners[2], 1e-6)

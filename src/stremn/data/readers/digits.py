@@ -18,7 +18,7 @@ from stremn.errors import StremnError
 
 
 def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
-    """Handwritten digits of a split: train and validation from the training digits, test apart.
+    """Read the digits of a split: train and validation from the training digits, test apart.
 
     Args:
         root: folder with `train-images-idx3-ubyte[.gz]` (or `digits_train_10k.npz`) and
@@ -65,7 +65,7 @@ def _read_idx(path: Path) -> UInt8[np.ndarray, "n 28 28"]:
 def bounce(
     rng: np.random.Generator, frames: int, step: float = 0.1
 ) -> Float[np.ndarray, "frames 2"]:
-    """Positions in [0, 1]^2 of a point that moves straight and reflects at the walls.
+    """Return positions in [0, 1]^2 of a point that moves straight and reflects at the walls.
 
     The start and the direction are uniform; `step` is the way per frame as a share of the room.
     """
@@ -121,11 +121,11 @@ class FlyingDigits:
         self.size, self.side, self.step = size, side, step
 
     def black(self, frames: int) -> UInt8[np.ndarray, "frames size size"]:
-        """A clip without anything in it."""
+        """Return an empty clip."""
         return np.zeros((frames, self.size, self.size), np.uint8)
 
     def way(self, rng: np.random.Generator, frames: int) -> Int[np.ndarray, "frames 2"]:
-        """Top left corners of a digit that flies and bounces off the walls."""
+        """Return the top left corners of a digit that flies and bounces off the walls."""
         return (bounce(rng, frames, self.step) * (self.size - self.side)).astype(int)
 
 
@@ -147,21 +147,21 @@ class DigitClips:
         self.flying, self.draw, self.length, self.seed = flying, draw, length, seed
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         return self.length
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
-        """The clip at `index`."""
+        """Return the clip at `index`."""
         check_index(index, self.length)
         clip = self.draw(self.flying, np.random.default_rng((self.seed, index)))
         return torch.from_numpy(clip[:, None])
 
     def origin(self, index: int) -> str:
-        """The clip itself: each is drawn by itself."""
+        """Return the clip itself: each is drawn independently."""
         return f"clip {index}"
 
     def origins(self) -> frozenset[str]:
-        """A fingerprint of each digit image."""
+        """Return a fingerprint of each digit image."""
         return self.flying.names
 
 
@@ -175,7 +175,7 @@ def moving_digits(
     step: float = 0.1,
     seed: int = 0,
 ) -> DigitClips:
-    """Moving MNIST: `count` digits that bounce off the walls for `frames` frames.
+    """Return Moving MNIST: `count` digits that bounce off the walls for `frames` frames.
 
     The generator of PhyDNet and OpenSTL in law: uniform start and direction, 0.1 of the free room
     per frame, overlap by maximum. Other arguments are those of `FlyingDigits` and `DigitClips`.
@@ -213,7 +213,7 @@ def hidden_digit(
     step: float = 0.1,
     seed: int = 0,
 ) -> DigitClips:
-    """Two moving digits, one of which goes away and returns: a task that only memory can solve.
+    """Return two moving digits, one of which leaves and returns: a task that needs memory.
 
     The second digit is shown for `visible` frames, then replaced for `hidden` frames by a small
     grey square that follows its way, bright in the last of them, then shown again for `returned`

@@ -7,7 +7,7 @@ from stremn.media.video import IMAGE_SUFFIXES, natural_order
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Image files of a folder in natural order of their names; hidden files are left out."""
+    """Return image files of a folder in natural order of their names; hidden files are left out."""
     files = (
         path
         for path in folder.iterdir()

@@ -34,19 +34,20 @@ class FrameClips(Protocol):
     """A source of clips for prediction."""
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         ...
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t c height width"]:
-        """The clip at `index`, always the same."""
+        """Return the clip at `index`, always the same."""
         ...
 
     def origin(self, index: int) -> str:
-        """What of the world a clip is a sample of: clips of one origin are no independent ones."""
+        """Return what a clip is a sample of: clips of one origin are not independent
+        ones."""
         ...
 
     def origins(self) -> frozenset[str]:
-        """Names of what the clips are made of; two splits must share none."""
+        """Return names of what the clips are made of; two splits must share none."""
         ...
 
 
@@ -115,11 +116,11 @@ class SpanClips:
         self._decoded: Recent[Path, np.ndarray] = Recent(KEPT_BYTES, attrgetter("nbytes"))
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         return len(self.spans)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t c size size"]:
-        """The clip at `index`."""
+        """Return the clip at `index`."""
         check_index(index, len(self.spans))
         span = self.spans[index]
         video = self._decoded.get(span.video, lambda: self._decode(span.video))
@@ -133,12 +134,12 @@ class SpanClips:
         return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))
 
     def origin(self, index: int) -> str:
-        """The person or file a clip comes from."""
+        """Return the person or file a clip comes from."""
         video = self.spans[index].video
         return self._names.get(video, str(video))
 
     def origins(self) -> frozenset[str]:
-        """The persons or files the clips come from."""
+        """Return the persons or files the clips come from."""
         return frozenset(map(self.origin, range(len(self))))
 
     def _decode(self, path: Path) -> UInt8[np.ndarray, "t size size c"]:
@@ -155,7 +156,7 @@ class SpanClips:
 
 
 def read_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height width c"]]:
-    """Frames of a video file or of a folder of images, `frame2` before `frame10`.
+    """Read the frames of a video file or of a folder of images, `frame2` before `frame10`.
 
     Args:
         path: the file or folder.
@@ -201,7 +202,7 @@ def _raw_frames(path: Path, channels: int) -> Iterator[UInt8[np.ndarray, "height
 def resize(
     frame: UInt8[np.ndarray, "height width c"], size: int
 ) -> UInt8[np.ndarray, "size size c"]:
-    """Bilinear resize to a square, channels kept last (as OpenCV's default does in the peers)."""
+    """Resize to a square bilinearly, channels last (as OpenCV's default does)."""
     resized = cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
     return resized.reshape(size, size, frame.shape[2])
 
@@ -217,7 +218,7 @@ def video_folder(
     channels: int,
     stride: int = 1,
 ) -> SpanClips:
-    """Clips of any folder of videos (files, or subfolders of images).
+    """Return the clips of a folder of videos (files, or subfolders of images).
 
     Subfolders `train`, `val` and `test` that hold videos are the splits; not all are needed.
     Without any, a hash of the file's name puts each video in one: 8 of 10 train, 1 val, 1 test;

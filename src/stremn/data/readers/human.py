@@ -65,11 +65,11 @@ class HumanWalking:
             )
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         return len(self.clips)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 3 size size"]:
-        """The clip at `index`."""
+        """Return the clip at `index`."""
         check_index(index, len(self.clips))
         frames = []
         for path in self.clips[index]:
@@ -83,16 +83,16 @@ class HumanWalking:
         return torch.from_numpy(np.stack(frames).transpose(0, 3, 1, 2).copy())
 
     def origin(self, index: int) -> str:
-        """The subject."""
+        """Return the subject."""
         return self._subjects[index]
 
     def origins(self) -> frozenset[str]:
-        """The subjects."""
+        """Return the subjects."""
         return frozenset(self._subjects)
 
 
 def _human_videos(root: Path, subjects: Sequence[str]) -> Iterator[tuple[str, dict[int, Path]]]:
-    """Images by raw frame number of each (subject, scenario, camera)."""
+    """Return images by raw frame number of each (subject, scenario, camera)."""
     videos: dict[tuple[str, str, str], dict[int, Path]] = {}
     for path in sorted(root.rglob("S*_Walking*.jpg")):
         match = _HUMAN_NAME.match(path.name)

@@ -36,7 +36,7 @@ class SbdStills:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        """Path of the image file."""
+        """Return the path of the image file."""
         return str(self._root / "img" / f"{self._names[index]}.jpg")
 
     def load(self, index: int) -> Still:
@@ -137,7 +137,7 @@ class CocoStills:
         return len(self._items)
 
     def name(self, index: int) -> str:
-        """Path of the image file."""
+        """Return the path of the image file."""
         return str(self._images / self._items[index][0])
 
     def load(self, index: int) -> Still:

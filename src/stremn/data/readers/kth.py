@@ -43,7 +43,8 @@ def kth(
     size: int = 128,
     persons: Sequence[int] | None = None,
 ) -> SpanClips:
-    """KTH as the papers cut it: ranges of `00sequences.txt`, clips walked back from each end.
+    """Return KTH clips as the papers cut it: ranges of `00sequences.txt`, walked back from each
+    end.
 
     Jogging and running advance by 3 frames between clips, the other actions by a whole clip. Frames
     are grey, the whole 160x120 picture resized to a square.

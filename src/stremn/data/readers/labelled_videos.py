@@ -27,7 +27,7 @@ class LabelledVideo(Protocol):
     def __len__(self) -> int: ...
 
     def frame(self, index: int) -> UInt8[np.ndarray, "height width 3"]:
-        """Frame `index`, RGB."""
+        """Return frame `index`, RGB."""
         ...
 
     def label(self, index: int) -> Integer[np.ndarray, "height width"] | None:
@@ -53,11 +53,11 @@ class VideoReader:
         self._recent: Recent[tuple[int, int], tuple[Picture, Mask | None]] = Recent(limit, _bytes)
 
     def length(self, video: int) -> int:
-        """Number of frames."""
+        """Return the number of frames."""
         return len(self.videos[video])
 
     def read(self, video: int, index: int) -> tuple[Picture, Mask | None]:
-        """Frame `index` and its label map, or None where there is none.
+        """Return frame `index` and its label map, or None where there is none.
 
         Raises StremnError for files that cannot be read, unequal sizes and ids above 255.
         """
@@ -88,7 +88,7 @@ class VideoReader:
 
 
 def joined(readers: Sequence[VideoReader]) -> VideoReader:
-    """One reader for the videos of several, with room for what they all may keep.
+    """Join readers into one, with room for what they all may keep.
 
     A single one is returned as it is, with what it has read.
     """
@@ -114,7 +114,7 @@ def check_videos(videos: Sequence[LabelledVideo], told: Told | None = None) -> l
     frames = [(video, index) for video in range(len(videos)) for index in range(len(videos[video]))]
 
     def look(place: int) -> bool | Problem:
-        """Whether a frame shows an object, or what is wrong with it."""
+        """Return whether a frame shows an object, or what is wrong with it."""
         video, index = frames[place]
         try:
             _, ids = reader.read(video, index)

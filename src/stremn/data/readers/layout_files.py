@@ -126,7 +126,8 @@ def existing_folder(path: Path, tree: str) -> Path:
 
 
 def sequence_folders(path: Path, tree: str) -> list[str]:
-    """Names of the folders in a folder, sorted naturally; raise StremnError if there is none."""
+    """Return names of the folders in a folder, sorted naturally; raise StremnError if there is
+    none."""
     names = sorted((p.name for p in path.iterdir() if p.is_dir()), key=natural_order)
     if not names:
         raise StremnError(f"{path} holds no sequence folders. Expected this layout:\n{tree}")
@@ -134,12 +135,12 @@ def sequence_folders(path: Path, tree: str) -> list[str]:
 
 
 def images_if_there(folder: Path) -> list[Path]:
-    """The images in a folder, sorted naturally; none if there is no such folder."""
+    """Return the images in a folder, sorted naturally; none if there is no such folder."""
     return images_in(folder) if folder.is_dir() else []
 
 
 def plain_pairs(root: Path, tree: str) -> dict[str, tuple[Path, Path]]:
-    """Sequence name -> folders of its frames and its label maps."""
+    """Map sequence names to the folders of their frames and label maps."""
     if not root.is_dir():
         raise StremnError(f"There is no folder {root}. Expected this layout:\n{tree}")
     if (root / "JPEGImages").is_dir():
@@ -157,7 +158,7 @@ def plain_pairs(root: Path, tree: str) -> dict[str, tuple[Path, Path]]:
 
 
 def davis_split(sets: Path, year: int, split: str, tree: str) -> list[str]:
-    """Names of a split file; the 2016 release lists "/JPEGImages/480p/<name>/00000.jpg ..."."""
+    """Read the names of a split file; the 2016 release lists paths of images."""
     path, older = sets / str(year) / f"{split}.txt", sets / "480p" / f"{split}.txt"
     if year == 2016 and older.is_file() and not path.is_file():
         path = older
@@ -181,7 +182,7 @@ def split_names(path: Path, tree: str) -> list[str]:
 
 
 def read_meta(path: Path, tree: str) -> dict[str, dict[str, Any]]:
-    """Video name -> object id (as text) -> what a meta file says of the object."""
+    """Read what a meta file says of each object, by video name and object id."""
     if not path.is_file():
         raise StremnError(f"There is no file {path}. Expected this layout:\n{tree}")
     try:
@@ -195,7 +196,7 @@ def read_meta(path: Path, tree: str) -> dict[str, dict[str, Any]]:
 
 
 def classes_of(meta: Path) -> frozenset[str] | None:
-    """Classes of all objects of a meta file; None if there is no file."""
+    """Return classes of all objects of a meta file; None if there is no file."""
     if not meta.is_file():
         return None
     videos = read_meta(meta, "")

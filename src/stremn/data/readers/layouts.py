@@ -80,7 +80,7 @@ def read_davis(
     resolution: str = "480p",
     left_out: LeaveOut | None = None,
 ) -> SequenceSet:
-    """DAVIS 2016 or 2017. Objects are those of the first frame; 2016 has one object.
+    """Read DAVIS 2016 or 2017. Objects are those of the first frame; 2016 has one object.
 
     Splits whose name starts with "test" are annotated in the first frame only.
 
@@ -126,7 +126,7 @@ def read_youtube_vos(
     all_frames: bool = False,
     left_out: LeaveOut | None = None,
 ) -> SequenceSet:
-    """YouTube-VOS 2018 or 2019. Objects may be given in later frames, as ``meta.json`` says.
+    """Read YouTube-VOS 2018 or 2019; objects may be given in later frames (``meta.json``).
 
     The split into seen and unseen classes needs ``train/meta.json`` beside the split.
 
@@ -166,7 +166,7 @@ def read_youtube_vos(
 
 
 def read_lvos(root: Path, split: str = "valid") -> SequenceSet:
-    """LVOS v1 or v2: long videos; objects are given in later frames too.
+    """Read LVOS v1 or v2: long videos; objects may be given in later frames.
 
     ``meta.json`` (or ``<split>_meta.json``) gives each object's frame range, of which every fifth
     frame counts, the end excluded. Without it every annotated frame counts from the one that
@@ -207,7 +207,7 @@ def _with_ranges(sequence: StoredSequence, meta: Mapping[str, Any] | None) -> St
 
 
 def read_mose(root: Path, split: str = "valid") -> SequenceSet:
-    """MOSE: crowded scenes; ``valid`` is annotated where objects are given only.
+    """Read MOSE: crowded scenes; ``valid`` is annotated only where objects are given.
 
     Args:
         root: folder that holds ``train`` and ``valid``, or one of these folders.
@@ -220,7 +220,7 @@ def read_mose(root: Path, split: str = "valid") -> SequenceSet:
 
 
 def read_long_time_video(root: Path) -> SequenceSet:
-    """Long-Time Video: three videos of thousands of frames, about twenty of them annotated.
+    """Read Long-Time Video: three videos of thousands of frames, about twenty annotated.
 
     Args:
         root: folder that holds ``JPEGImages`` and ``Annotations``.
@@ -238,8 +238,8 @@ def read_folders(
     rule: ScoringRule = DAVIS_RULE,
     left_out: LeaveOut | None = None,
 ) -> SequenceSet:
-    """Plain folders: ``JPEGImages/<sequence>`` with ``Annotations/<sequence>``, or the same inside
-    a folder for each sequence.
+    """Read plain folders: ``JPEGImages/<sequence>`` with ``Annotations/<sequence>``, or the same
+    inside a folder for each sequence.
 
     Any frame names, sorted naturally ("frame9" before "frame10"). A label map has its frame's name.
 
@@ -291,7 +291,8 @@ def _split_folder(root: Path, split: str) -> Path:
 def _from_meta(
     name: str, frames: Path, labels: Path, sparse: Path, meta: Mapping[str, Any]
 ) -> StoredSequence:
-    """Pair a YouTube-VOS video; `meta` says of each object when it is given and its class."""
+    """Pair a YouTube-VOS video; `meta` says of each object when it is given and its
+    class."""
     paired = pair_files(name, frames, labels, read_indices, late_objects=True)
     expected = frozenset(path.stem for path in images_if_there(sparse))
     refuse_names(

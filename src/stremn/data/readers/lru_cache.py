@@ -27,7 +27,7 @@ class Recent(Generic[KeyT, ItemT]):
         return Recent, (self._limit, self._size)
 
     def get(self, key: KeyT, read: Callable[[], ItemT]) -> ItemT:
-        """The item of `key`, from `read` if it is not here."""
+        """Return the item of `key`, from `read` if it is not here."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -68,7 +68,7 @@ class VideoSequence(Protocol):
     def __len__(self) -> int: ...
 
     def frame(self, index: int) -> Picture:
-        """RGB frame."""
+        """Return the RGB frame."""
         ...
 
     def label(self, index: int) -> Labels | None:
@@ -76,15 +76,16 @@ class VideoSequence(Protocol):
         ...
 
     def annotated(self, index: int) -> bool:
-        """Whether ``label(index)`` is a label map; reads no pixels."""
+        """Return whether ``label(index)`` is a label map; reads no pixels."""
         ...
 
     def counts(self, index: int, object_id: int) -> bool:
-        """Whether the data set scores the object in this frame, beyond the set's general rule."""
+        """Return whether the data set scores the object in this frame, beyond the set's general
+        rule."""
         ...
 
     def submits(self, index: int) -> bool:
-        """Whether the mask of this frame belongs into the results."""
+        """Return whether the mask of this frame belongs in the results."""
         ...
 
     def frame_name(self, index: int) -> str:
@@ -92,7 +93,7 @@ class VideoSequence(Protocol):
         ...
 
     def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
+        """Return (width, height) in pixels."""
         ...
 
     def check(self) -> None:
@@ -135,7 +136,7 @@ class StoredSequence:
         return len(self.frame_paths)
 
     def frame(self, index: int) -> Picture:
-        """RGB frame.
+        """Return the RGB frame.
 
         Raises:
             StremnError: the file is damaged.
@@ -152,19 +153,19 @@ class StoredSequence:
         return None if path is None else self.read_label(path)
 
     def annotated(self, index: int) -> bool:
-        """Whether the frame has a label map."""
+        """Return whether the frame has a label map."""
         return self.label_paths[index] is not None
 
     def counts(self, index: int, object_id: int) -> bool:
-        """Whether the frame is among those that a meta file says count for the object."""
+        """Return whether the frame is among those that a meta file says count for the object."""
         return self.scored_at is None or self.frame_name(index) in self.scored_at[object_id]
 
     def submits(self, index: int) -> bool:
-        """Whether the data set's server expects the mask of this frame."""
+        """Return whether the data set's server expects the mask of this frame."""
         return self.submitted is None or self.frame_name(index) in self.submitted
 
     def size(self) -> tuple[int, int]:
-        """(width, height) of the first frame, from its header."""
+        """Return (width, height) of the first frame, from its header."""
         return image_size(self.frame_paths[0])
 
     def check(self) -> None:
@@ -177,7 +178,7 @@ class StoredSequence:
         _check_objects(self)
 
     def frame_name(self, index: int) -> str:
-        """File name of the frame without suffix."""
+        """Return the file name of the frame without suffix."""
         return self.frame_paths[index].stem
 
     @cached_property
@@ -237,11 +238,12 @@ class SequenceSet:
         )
 
     def only(self, names: Sequence[str]) -> SequenceSet:
-        """The named sequences alone, in the order given."""
+        """Return the named sequences, in the order given."""
         return replace(self, sequences=tuple(self[name] for name in names))
 
     def group(self, sequence: VideoSequence, object_id: int) -> str | None:
-        """ "seen" or "unseen" (is the object's class in the training split), None if unknown."""
+        """Return "seen" or "unseen" by the object's class in the training split; None if
+        unknown."""
         if self.unseen_videos is not None:
             return "unseen" if sequence.name in self.unseen_videos else "seen"
         category = sequence.categories.get(object_id)
@@ -254,7 +256,7 @@ class SequenceSet:
 
 
 def read_indices(path: Path) -> Labels:
-    """A label map file as indices: palette index, or gray value (8 or 16 bits).
+    """Read a label map file as indices: palette index, or gray value (8 or 16 bits).
 
     Raises:
         StremnError: the file is damaged, or holds colors.
@@ -274,12 +276,12 @@ def read_indices(path: Path) -> Labels:
 
 
 def read_binary(path: Path) -> Labels:
-    """A label map file of one object, stored as 0 / 1 or 0 / 255 (DAVIS 2016)."""
+    """Read a label map file of one object, stored as 0 / 1 or 0 / 255 (DAVIS 2016)."""
     return (read_indices(path) > 0).astype(np.uint8)
 
 
 def label_ids(labels: Labels) -> list[int]:
-    """Ids of a label map in increasing order, without background and void."""
+    """Return ids of a label map in increasing order, without background and void."""
     if labels.dtype == np.uint8:
         present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist()
         return [i for i in present if i not in (0, VOID)]
@@ -287,7 +289,7 @@ def label_ids(labels: Labels) -> list[int]:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image, from the file's header.
+    """Read (width, height) in pixels of the upright image from the file's header.
 
     Raises:
         StremnError: the file is damaged or no image.
@@ -333,6 +335,6 @@ def _check_objects(sequence: StoredSequence) -> None:
 
 
 def some(names: Sequence[str]) -> str:
-    """Up to three of the names, and how many more there are, for messages."""
+    """Return up to three of the names, and how many more there are, for messages."""
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + rest

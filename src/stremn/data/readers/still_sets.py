@@ -114,7 +114,7 @@ def check_pairing(root: Path, layout: str = "folder") -> list[Problem]:
 
 
 def without(stills: StillImages, problems: Sequence[Problem]) -> SelectedStills:
-    """The stills that no problem names. Raises StremnError if none is left."""
+    """Return the stills that no problem names. Raises StremnError if none is left."""
     bad = {problem.where for problem in problems}
     keep = [index for index in range(len(stills)) if stills.name(index) not in bad]
     if not keep:

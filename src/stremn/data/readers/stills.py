@@ -50,7 +50,7 @@ class StillImages(Protocol):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str:
-        """Where the picture comes from, for messages."""
+        """Return where the picture comes from, for messages."""
         ...
 
     def load(self, index: int) -> Still:
@@ -59,7 +59,7 @@ class StillImages(Protocol):
 
 
 def recent_stills() -> Recent[int, Still]:
-    """A cache for the stills of one set, by index."""
+    """Return a cache for the stills of one set, by index."""
     return Recent(CACHED_BYTES, attrgetter("nbytes"))
 
 
@@ -85,7 +85,8 @@ MOST_IDS = 32
 
 
 def _as_one_object(values: np.ndarray, are_ids: bool) -> Mask:
-    """All ids or levels as object 1, with 255 void beside ids; of many levels the brighter half."""
+    """Turn all ids or levels into object 1; void stays 255; of many levels take the brighter
+    half."""
     used = np.unique(values)
     if are_ids or used[used != VOID].max(initial=0) in range(1, MOST_IDS + 1):
         return np.where(values == VOID, VOID, values > 0).astype(np.uint8)
@@ -95,7 +96,7 @@ def _as_one_object(values: np.ndarray, are_ids: bool) -> Mask:
 
 
 def _levels(path: Path) -> tuple[np.ndarray, bool]:
-    """What a mask file holds, "height width", and whether it is ids for sure.
+    """Return what a mask file holds, "height width", and whether it is ids for sure.
 
     Indices of a palette of colors are ids; gray values may be; of colors the strongest channel is
     taken.
@@ -156,7 +157,7 @@ class PairedStills:
         return len(self._pairs)
 
     def name(self, index: int) -> str:
-        """Path of the image file."""
+        """Return the path of the image file."""
         return str(self._pairs[index].image)
 
     def load(self, index: int) -> Still:
@@ -181,7 +182,7 @@ class SelectedStills:
         return len(self._keep)
 
     def name(self, index: int) -> str:
-        """Where the picture comes from."""
+        """Return where the picture comes from."""
         return self._stills.name(self._keep[index])
 
     def load(self, index: int) -> Still:

@@ -49,16 +49,17 @@ class Scores:
     total: int
 
     def interval(self, metric: str) -> Interval:
-        """Mean over clips and frames with the bootstrap interval over origins."""
+        """Return the mean over clips and frames with the bootstrap interval over origins."""
         return over_origins(self.values[metric].mean(1), self.origins)
 
     def curve(self, metric: str) -> Float[np.ndarray, " frames"]:
-        """Mean over clips of each predicted frame."""
+        """Return the mean over clips of each predicted frame."""
         return self.values[metric].mean(0)
 
 
 def over_origins(values: Float[np.ndarray, " clips"], origins: Sequence[str]) -> Interval:
-    """Mean of one number per clip, with the 95 % bootstrap interval over the clips' origins."""
+    """Return the mean of one number per clip, with the 95 % bootstrap interval over the clips'
+    origins."""
     places = {name: place for place, name in enumerate(dict.fromkeys(origins))}
     place = np.array([places[name] for name in origins])
     counts = np.bincount(place)
@@ -66,7 +67,7 @@ def over_origins(values: Float[np.ndarray, " clips"], origins: Sequence[str]) ->
 
 
 def difference(first: Scores, second: Scores, metric: str) -> Interval:
-    """Paired difference first - second over the same clips.
+    """Compute the paired difference first - second over the same clips.
 
     Raises:
         StremnError: scores of different clips.
@@ -185,7 +186,7 @@ def evaluate_prediction(
         lpips: add LPIPS (see `lpips_metrics`).
         against: name of a row; adds every other row's paired difference to it, frame by frame.
         device: where predictors compute; metrics are computed on the CPU.
-        out: folder for the files of `write_report`, written anew after every predictor, and curves
+        out: folder for the files of `write_report`, rewritten after every predictor, and curves
             as pictures.
         progress: is told (predictor, clips done, clips in all).
     """
@@ -281,7 +282,7 @@ def paired_table(rows: Sequence[Scores], against: str, metrics: Sequence[Metric]
 
 
 def table(rows: Sequence[Scores], metrics: Sequence[Metric] = tuple(METRICS.values())) -> str:
-    """A Markdown table: mean and 95 % interval over clips, the conventions below it."""
+    """Format a Markdown table: mean and 95 % interval over clips, conventions below it."""
     names = [metric.name for metric in metrics]
     arrows = {
         m.name: "higher is better" if m.higher_is_better else "lower is better" for m in metrics

@@ -52,17 +52,17 @@ class Metric:
 
 
 def mse(prediction: Frames, target: Frames) -> PerFrame:
-    """Squared error summed over channels and pixels of each frame."""
+    """Compute the squared error summed over channels and pixels of each frame."""
     return (prediction - target).square().sum((2, 3, 4))
 
 
 def mae(prediction: Frames, target: Frames) -> PerFrame:
-    """Absolute error summed over channels and pixels of each frame."""
+    """Compute the absolute error summed over channels and pixels of each frame."""
     return (prediction - target).abs().sum((2, 3, 4))
 
 
 def psnr(prediction: Frames, target: Frames) -> PerFrame:
-    """Peak signal-to-noise ratio in dB of each frame, peak 1; 100 dB where the frames are equal."""
+    """Compute PSNR in dB of each frame, peak 1; 100 dB where the frames are equal."""
     error = (prediction - target).square().mean((2, 3, 4))
     return (-10 * error.log10()).clamp(max=100.0)
 
@@ -73,7 +73,7 @@ def psnr(prediction: Frames, target: Frames) -> PerFrame:
 def structural_similarity(
     prediction: Frames, target: Frames, data_range: float, window: int = 7
 ) -> PerFrame:
-    """SSIM of each frame, equal to scikit-image's `structural_similarity` with its defaults.
+    """Compute SSIM of each frame, equal to scikit-image's defaults.
 
     Uniform window, sample covariance (n - 1), K1 = 0.01, K2 = 0.03, a border of half a window left
     out, mean over pixels and channels. Computed in float64, as scikit-image does for [0, 255].
@@ -112,17 +112,17 @@ def structural_similarity(
 
 
 def ssim(prediction: Frames, target: Frames) -> PerFrame:
-    """The primary SSIM: data range 1 on frames clipped to [0, 1]."""
+    """Compute SSIM with data range 1 on frames clipped to [0, 1] (the primary one)."""
     return structural_similarity(prediction.clamp(0, 1), target, data_range=1.0)
 
 
 def ssim_range2(prediction: Frames, target: Frames) -> PerFrame:
-    """SSIM as old scikit-image takes it for floats: data range 2 (MIM, PhyDNet, SimVP, OpenSTL)."""
+    """Compute SSIM with data range 2, as old scikit-image does for floats (MIM, PhyDNet, SimVP)."""
     return structural_similarity(prediction.clamp(0, 1), target, data_range=2.0)
 
 
 def ssim_uint8(prediction: Frames, target: Frames) -> PerFrame:
-    """SSIM on 8-bit frames, truncated not rounded, data range 255 (the PredRNN family on KTH)."""
+    """Compute SSIM on 8-bit frames, truncated, data range 255 (the PredRNN family on KTH)."""
     x, y = ((frames.clamp(0, 1) * 255).floor() for frames in (prediction, target))
     return structural_similarity(x, y, data_range=255.0)
 
@@ -152,7 +152,7 @@ METRICS: dict[str, Metric] = {
 _ALEXNET = ((64, 3, 11, 4, 2), (192, 64, 5, 1, 2), (384, 192, 3, 1, 1), (256, 384, 3, 1, 1),
             (256, 256, 3, 1, 1))  # fmt: skip
 _TORCHVISION_LAYERS = (0, 3, 6, 8, 10)
-_REINSTALL = "Install the package `lpips` anew: pip install --force-reinstall lpips."
+_REINSTALL = "Reinstall the package `lpips`: pip install --force-reinstall lpips."
 _OFFICIAL = "Use torchvision's alexnet-owt-7be5be79.pth."
 _SHIFT, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
@@ -205,7 +205,7 @@ def _unit(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 
 
 def lpips_metrics(weights: Path | None = None) -> dict[str, Metric]:
-    """LPIPS-AlexNet by two conventions: on [-1, 1], as it was trained, and on [0, 1].
+    """Return LPIPS-AlexNet by two conventions: on [-1, 1], as it was trained, and on [0, 1].
 
     Grey frames are repeated three times. The second is what the PredRNN family, Conv-TT-LSTM and
     LMC-Memory print; it is there for comparison with their tables only.
@@ -248,7 +248,7 @@ def _load_lpips(weights: Path | None) -> Lpips:
 
 
 def read_heads(path: Path) -> list[Float[Tensor, " c"]]:
-    """LPIPS v0.1's weight over the channels of each of AlexNet's five feature maps.
+    """Read LPIPS v0.1's channel weights of each of AlexNet's five feature maps.
 
     Raises:
         StremnError: the file holds none, or some are missing.
@@ -290,7 +290,7 @@ def _alexnet_file(weights: Path | None) -> Path:
 
 
 def read_alexnet(path: Path) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of AlexNet's five convolutions, from torchvision's file or plain arrays.
+    """Read weights and biases of AlexNet's five convolutions from torchvision's file or arrays.
 
     A pickle is read by an unpickler that can make NumPy arrays and nothing else.
 

@@ -40,13 +40,13 @@ Watcher = Callable[[str, int, int], None]
 
 
 def nobody(sequence: str, done: int, total: int) -> None:
-    """A watcher that does nothing."""
+    """Do nothing."""
 
 
 def summarize(
     data: SequenceSet, rows: Mapping[str, Rows], compat_decay: bool = False
 ) -> Summary | None:
-    """Statistics of every object that has a scored frame; None if none has.
+    """Return statistics of every object that has a scored frame; None if none has.
 
     Args:
         data: names the groups.
@@ -73,7 +73,7 @@ def _object_scores(rows: Sequence[FrameScore], compat_decay: bool) -> Scores:
 
 
 def data_protocol(data: SequenceSet) -> Json:
-    """The part of a protocol that the data set knows."""
+    """Return the data set's part of the protocol."""
     return {
         "data": data.name,
         "split": data.split,
@@ -87,7 +87,7 @@ def data_protocol(data: SequenceSet) -> Json:
 
 
 def given_mask(sequence: VideoSequence, index: int) -> Labels | None:
-    """The mask that a session may see at a frame: pixels of the objects that it gives, no others.
+    """Return the mask that a session may see at a frame: only the objects given there.
 
     Every other ground-truth mask stays hidden.
     """
@@ -151,8 +151,8 @@ def evaluate(
     """Segment every sequence with a fresh session, write label maps and scores.
 
     Writes ``out/<sequence>/<frame name>.png`` and ``out/scores.json``. A sequence that fails is
-    named in the report and the others go on. Started again on the same folder, finished sequences
-    are not run again.
+    named in the report and the others continue. Called again on the same folder, it skips
+    finished sequences.
 
     Args:
         data: sequences and the rule that scores them.
@@ -214,7 +214,7 @@ def _run(
     reach: float,
     watch: Watcher,
 ) -> SequenceRecord:
-    """One sequence through one session, frame by frame: nothing grows with its length."""
+    """Run one sequence through one session, frame by frame."""
     frames, distant = counted(sequence, rule), DistantRegionFilter(reach)
     plain: Rows = {i: [] for i in sequence.objects}
     filtered: Rows = {i: [] for i in sequence.objects}
@@ -252,6 +252,6 @@ def _score(
 
 
 def frame_scores(index: int, labels: Labels, truth: Labels, ids: Sequence[int]) -> list[FrameScore]:
-    """Everything that is scored of a frame, one entry for each of `ids`."""
+    """Score a frame, with one entry for each of `ids`."""
     values, places = score_frame(labels, truth, ids).tolist(), swapped(labels, truth, ids).tolist()
     return [FrameScore(index, j, f, s) for (j, f), s in zip(values, places, strict=True)]

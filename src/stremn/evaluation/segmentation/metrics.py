@@ -51,12 +51,12 @@ class Scores:
 
 
 def contour_radius(height: int, width: int, tolerance: float = CONTOUR_TOLERANCE) -> int:
-    """Distance in pixels within which contours match: 0.8 % of the diagonal, rounded up."""
+    """Return the tolerance of contour matching in pixels: 0.8 % of the diagonal, rounded up."""
     return math.ceil(tolerance * math.hypot(height, width))
 
 
 def disk(radius: int) -> UInt8[np.ndarray, "size size"]:
-    """All offsets at Euclidean distance <= ``radius`` from the center, as 0 / 1."""
+    """Return all offsets at Euclidean distance <= ``radius`` from the center, as 0 / 1."""
     offset = np.arange(-radius, radius + 1)
     return (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius**2).astype(np.uint8)
 
@@ -64,7 +64,7 @@ def disk(radius: int) -> UInt8[np.ndarray, "size size"]:
 def contour(
     mask: Bool[np.ndarray, "height width"] | UInt8[np.ndarray, "height width"],
 ) -> UInt8[np.ndarray, "height width"]:
-    """Contour pixels of a binary mask, as 0 / 1.
+    """Return contour pixels of a binary mask, as 0 / 1.
 
     A pixel is on the contour if it differs from its right, lower or lower right neighbor. The last
     row compares to the right only, the last column downwards only, and the last corner is never
@@ -82,7 +82,7 @@ def contour(
 def region_similarity(
     predicted: Bool[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]
 ) -> float:
-    """J of one binary mask pair: intersection over union, 1 if both are empty."""
+    """Compute J of one pair of binary masks: intersection over union, 1 if both are empty."""
     union = np.count_nonzero(predicted | truth)
     return 1.0 if union == 0 else np.count_nonzero(predicted & truth) / union
 
@@ -92,7 +92,7 @@ def contour_accuracy(
     truth: Bool[np.ndarray, "height width"],
     radius: int | None = None,
 ) -> float:
-    """F of one binary mask pair: the F-measure of contour pixels matched within ``radius``.
+    """Compute F of one pair of binary masks: contour pixels matched within ``radius``.
 
     Precision is the fraction of predicted contour pixels with a true one in reach, recall the
     fraction of true ones with a predicted one in reach. A contour absent from both scores 1,
@@ -119,7 +119,7 @@ def score_frame(
     truth: Integer[np.ndarray, "height width"],
     ids: Sequence[int],
 ) -> Float[np.ndarray, "o 2"]:
-    """J and F of each object of a frame.
+    """Compute J and F of each object of a frame.
 
     Pixels of ids that are not asked for (void 255 among them) count as background. An object that
     is not predicted is an empty mask.
@@ -151,7 +151,7 @@ def swapped(
     truth: Integer[np.ndarray, "height width"],
     ids: Sequence[int],
 ) -> Bool[np.ndarray, " o"]:
-    """Whether each object's mask covers more of some other object than of its own.
+    """Return whether each object's mask covers more of some other object than of its own.
 
     Then the object took another's place. No benchmark's measure, but what a user sees at once.
 
@@ -181,7 +181,7 @@ def _score_object(
 def _box_of_both(
     predicted: Bool[np.ndarray, "height width"], truth: Bool[np.ndarray, "height width"]
 ) -> tuple[slice, slice]:
-    """The box of both masks with a margin of one pixel, in which J and F are the same.
+    """Return the box of both masks with a margin of one pixel, in which J and F are the same.
 
     Contours lie at most one pixel outside a mask, and matching looks at contour pixels only, so
     nothing outside the box matters. A last row or column of the box that is not the image's is
@@ -192,7 +192,7 @@ def _box_of_both(
 
 
 def statistics(scores: Float[np.ndarray, " t"], compat: bool = False) -> Statistics:
-    """Mean, recall and decay of the scores of one object.
+    """Compute mean, recall and decay of the scores of one object.
 
     Decay compares the first and the last of four overlapping quarters: with cuts
     ``round(linspace(1, t, 5)) - 1``, both ends of a quarter belong to it.
@@ -216,7 +216,7 @@ def statistics(scores: Float[np.ndarray, " t"], compat: bool = False) -> Statist
 
 
 def object_scores(scores: Float[np.ndarray, "t 2"], compat: bool = False) -> Scores:
-    """J and F statistics of one object from its (J, F) row for each scored frame."""
+    """Return J and F statistics of one object from its (J, F) row for each scored frame."""
     return Scores(statistics(scores[:, 0], compat), statistics(scores[:, 1], compat))
 
 
@@ -233,7 +233,8 @@ def mean_scores(scores: Iterable[Scores]) -> Scores:
 
 
 def seen_unseen_mean(groups: Mapping[str, Scores]) -> float:
-    """The YouTube-VOS overall score G: the average of J and F over seen and unseen classes."""
+    """Return the YouTube-VOS overall score G: the average of J and F over seen and unseen
+    classes."""
     return float(np.mean([group.j_and_f for group in groups.values()]))
 
 

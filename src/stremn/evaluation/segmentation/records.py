@@ -1,4 +1,4 @@
-"""What an evaluation keeps in its output folder, so that an interrupted one can go on."""
+"""Records that an evaluation keeps in its output folder, so that it can be resumed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def open_output(out: Path, protocol: Json) -> None:
 
 
 def load_record(out: Path, name: str) -> SequenceRecord | None:
-    """What a sequence scored, None if it is not finished."""
+    """Load the scores of a sequence; None if it is not finished."""
     path = _record_path(out, name)
     return _read(path) if path.is_file() else None
 
@@ -48,7 +48,7 @@ def save_record(out: Path, record: SequenceRecord) -> None:
 
 
 def read_records(out: Path) -> list[SequenceRecord]:
-    """What each finished sequence scored, by name.
+    """Read the scores of each finished sequence, by name.
 
     Raises:
         StremnError: no evaluation there.

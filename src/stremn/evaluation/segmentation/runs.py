@@ -42,15 +42,15 @@ class RunDescription:
         model: preset or file of the weights.
         policy: name of the replacement rule.
         slots: memory slots K.
-        resolution: shorter side in pixels that frames are reduced to.
+        resolution: working resolution: shorter side in pixels.
         scales: test-time scales; several make STReMN-MS.
-        flip: whether horizontally flipped copies vote too.
+        flip: whether to average over horizontally flipped copies too.
         seed: seed of random rules.
-        reach: far false positives are removed before a frame is memorized, within this reach of
-            :func:`stremn.segmentation.postprocess.near_regions`; None = they are not.
-        weights: checksum of the weights, so that a file trained further is another run.
+        reach: search window; regions farther from the object are removed before a frame is
+            memorized (:func:`stremn.segmentation.postprocess.near_regions`). None removes none.
+        weights: checksum of the weights, which tells runs of different weights apart.
         precision: number type of the sessions; never "auto" in a record.
-        adapt: training steps in which the network is adapted to each video's objects first.
+        adapt: training steps on each video's first frame before it is segmented.
         every: which frames are memorized: 0, n, 2n, ...
     """
 
@@ -68,19 +68,19 @@ class RunDescription:
     every: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """As a table for score files."""
+        """Return the description as a table for score files."""
         return {**asdict(self), "scales": list(self.scales)}
 
 
 def slots_label(slots: int) -> str:
-    """What tables and pictures call a memory of so many slots."""
+    """Return the name of a memory of so many slots in tables and pictures."""
     return "1 slot" if slots == 1 else f"{slots} slots"
 
 
 def single_session(
     model: STReMN, run: RunDescription, size: int, *, device: str = "auto"
 ) -> SegmentationSession:
-    """A fresh session as a run's description says, but for its scales and flip.
+    """Open a session as a run's description says, without its scales and flip.
 
     Args:
         model: the network.
@@ -104,7 +104,7 @@ def single_session(
 def session_factory(
     model: STReMN, run: RunDescription, *, device: str = "auto"
 ) -> Callable[[], Session]:
-    """Fresh sessions as a run's description says: single, or multi-scale (STReMN-MS).
+    """Return a function that opens a run's sessions: single, or multi-scale (STReMN-MS).
 
     Args:
         model: the network, shared by all sessions.

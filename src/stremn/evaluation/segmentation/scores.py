@@ -30,7 +30,7 @@ Rows = dict[int, list[FrameScore]]
 
 @dataclass(frozen=True)
 class SequenceRecord:
-    """What one finished sequence scored, kept so that an interrupted run can go on.
+    """Scores of one finished sequence, kept so that an interrupted run can be resumed.
 
     Attributes:
         sequence: name.
@@ -47,7 +47,7 @@ class SequenceRecord:
     filtered: Rows
 
     def to_json(self) -> Json:
-        """As a table; keys are strings."""
+        """Return the scores as a table; keys are strings."""
         return {
             "sequence": self.sequence,
             "frames": self.frames,
@@ -58,7 +58,7 @@ class SequenceRecord:
 
     @staticmethod
     def from_json(table: Json) -> SequenceRecord:
-        """Inverse of :meth:`to_json`."""
+        """Rebuild the record from :meth:`to_json`."""
         plain, filtered = (
             {int(i): [FrameScore(*row) for row in rows] for i, rows in table[kind].items()}
             for kind in ("plain", "filtered")
@@ -99,7 +99,8 @@ class Summary:
         return {} if any(row.group is None for row in self.objects) else self._means(_group_name)
 
     def swapped(self) -> dict[str, float]:
-        """Share of masks that lie on another object, of each sequence with several objects."""
+        """Return the share of masks that lie on another object, of each sequence with several
+        objects."""
         shares: dict[str, list[float]] = {}
         for row in self.objects:
             shares.setdefault(row.sequence, []).append(row.swapped)
@@ -110,7 +111,7 @@ class Summary:
         return {k: mean_scores(r.scores for r in self.objects if key(r) == k) for k in keys}
 
     def to_json(self) -> Json:
-        """Means, groups, and each sequence with its objects."""
+        """Return means, groups, and each sequence with its objects."""
         by_sequence, groups = self.by_sequence(), self.by_group()
         table: Json = {**_scores_json(self.mean)}
         if groups:
@@ -163,7 +164,7 @@ class Report:
     records: tuple[SequenceRecord, ...] = ()
 
     def to_json(self) -> Json:
-        """The contents of ``scores.json``."""
+        """Return the contents of ``scores.json``."""
         return {
             "protocol": self.protocol,
             "without_postprocessing": None if self.plain is None else self.plain.to_json(),

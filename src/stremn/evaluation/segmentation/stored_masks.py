@@ -73,7 +73,7 @@ class _Task(NamedTuple):
 
 
 def _tasks(data: SequenceSet, folder: Path) -> list[_Task]:
-    """One task for each scored frame, after checking that every file is there."""
+    """Return one task per scored frame, after checking that every file is there."""
     absent = [s.name for s in data if not (folder / s.name).is_dir()]
     if absent:
         raise StremnError(
@@ -119,7 +119,7 @@ def _score_task(task: _Task) -> list[FrameScore]:
 
 
 def _read(task: _Task) -> Labels:
-    """The predicted label map; a black and white mask shows the one object of the sequence."""
+    """Read the predicted label map; a black and white mask shows the sequence's one object."""
     labels = read_indices(task.path)
     objects = list(task.sequence.objects)
     if len(objects) == 1 and not label_ids(labels):

@@ -1,7 +1,8 @@
-"""What a training of a predictor will take on this machine, found by steps on random clips."""
+"""Estimate what training a predictor takes on this machine, from steps on random clips."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +12,18 @@ import numpy as np
 import torch
 
 from stremn.core.hardware import keep_freed_memory, pick_device, precision_name
+from stremn.errors import StremnError
 from stremn.prediction.weights import Predictor
 from stremn.training.prediction.recipe_format import (
     PredictionRecipe,
+    clips_of,
     count_parameters,
     first_model,
     read_recipe,
 )
 from stremn.training.prediction.rollout import FrameBatch, HorizonConfig, clip_loss
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,15 +34,16 @@ class _StepTime:
     last: float
 
     def mean(self, horizon: HorizonConfig) -> float:
-        """Mean over a training, in which the free part grows as the horizon says."""
+        """Return the mean over a training, in which the free part grows as the horizon says."""
         free = np.array([horizon.free(progress) for progress in np.linspace(0, 1, 101)])
         share = (free - 1) / max(1, horizon.future - 1)
         return float(self.first + (self.last - self.first) * share.mean())
 
 
 def estimate_cost(path: Path, overrides: Sequence[str]) -> str:
-    """Build the model, time steps on random clips, and say what a full run will take."""
+    """Look for the data, time steps on random clips, and return what a full run takes."""
     recipe = read_recipe(path, overrides)
+    missing = _missing_data(recipe)
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
@@ -47,9 +53,20 @@ def estimate_cost(path: Path, overrides: Sequence[str]) -> str:
     hours = seconds.mean(recipe.horizon) * recipe.train.steps / 3600
     return (
         f"{count_parameters(model):,} parameters; a step takes {seconds.first:.2f} s at the start "
-        f"and {seconds.last:.2f} s at the full horizon; {recipe.train.steps} steps will take about "
-        f"{hours:.2f} hours on this machine, validation apart"
+        f"and {seconds.last:.2f} s at the full horizon; {recipe.train.steps} steps take about "
+        f"{hours:.2f} hours on this machine, without validation{missing}"
     )
+
+
+def _missing_data(recipe: PredictionRecipe) -> str:
+    """Look for the clips; log what is wrong and return it as a line to append, or return ""."""
+    try:
+        clips_of(recipe, "train")
+    except StremnError as error:
+        told = f"The data cannot be read, so training cannot start yet: {error}"
+        logger.warning("%s", told)
+        return f"\n{told}"
+    return ""
 
 
 def _step_time(recipe: PredictionRecipe, model: Predictor, device: torch.device) -> _StepTime:

@@ -17,7 +17,7 @@ def shrinkage_l1(
     steepness: float = 10.0,
     center: float = 0.2,
 ) -> Float[Tensor, ""]:
-    """Mean of l / (1 + exp(a (c - l))), l = |prediction - target| (Lu et al. 2018, on L1).
+    """Return the mean of l / (1 + exp(a (c - l))), l = |prediction - target| (as Lu et al. 2018).
 
     Args:
         prediction: frames in [0, 1], any shape.
@@ -35,7 +35,7 @@ def shrinkage_l2(
     steepness: float = 10.0,
     center: float = 0.2,
 ) -> Float[Tensor, ""]:
-    """Mean of l^2 / (1 + exp(a (c - l))), l = |prediction - target| (Lu et al. 2018).
+    """Return the mean of l^2 / (1 + exp(a (c - l))), l = |prediction - target| (Lu et al. 2018).
 
     The importance exp(target) of the original is left out: brightness is no importance here.
     Arguments as in `shrinkage_l1`.
@@ -45,12 +45,12 @@ def shrinkage_l2(
 
 
 def l1(prediction: Float[Tensor, "..."], target: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Mean absolute error, the control beside `shrinkage_l1`."""
+    """Return the mean absolute error, the control beside `shrinkage_l1`."""
     return (prediction - target).abs().mean()
 
 
 def l2(prediction: Float[Tensor, "..."], target: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """Mean squared error, the control beside `shrinkage_l2`."""
+    """Return the mean squared error, the control beside `shrinkage_l2`."""
     return (prediction - target).square().mean()
 
 
@@ -88,7 +88,7 @@ def scale_invariant_gradient(
 def _gradients(
     frames: Float[Tensor, "... height width"], spacing: int, epsilon: float
 ) -> tuple[Float[Tensor, "... height width"], Float[Tensor, "... height width"]]:
-    """g_h of the frames, down and across, zero where the neighbor lies outside."""
+    """Return g_h of the frames, down and across, zero where the neighbor lies outside."""
     below, here = frames[..., spacing:, :], frames[..., :-spacing, :]
     down = (below - here) / (below.abs() + here.abs() + epsilon)
     right, left = frames[..., spacing:], frames[..., :-spacing]

@@ -63,7 +63,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> PredictionRecipe:
 
 
 def is_prediction_recipe(path: Path) -> bool:
-    """Whether the recipe at `path` says task = "prediction"."""
+    """Return whether the recipe at `path` says task = "prediction"."""
     return read_toml(path).get("task") == "prediction"
 
 
@@ -109,7 +109,7 @@ def _of_rule(weight: str) -> bool:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Number of trainable numbers."""
+    """Return the number of trainable numbers."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 

@@ -38,7 +38,7 @@ __all__ = ["is_prediction_recipe", "run_recipe", "train"]
 def train(
     path: Path, overrides: Sequence[str], out: Path | None, *, resume: bool, dry_run: bool
 ) -> str:
-    """Body of the command `stremn train` for prediction: returns the text to print at the end."""
+    """Run `stremn train` for prediction; return the text to print at the end."""
     if dry_run:
         return estimate_cost(path, overrides)
     folder = out if out is not None else Path("runs") / path.stem

@@ -77,7 +77,7 @@ class HorizonConfig(Config):
         return self
 
     def free(self, progress: float) -> int:
-        """Frames predicted freely at a progress in [0, 1]."""
+        """Return frames predicted freely at a progress in [0, 1]."""
         if progress >= self.full_at:
             return self.future
         span = self.full_at - self.free_from
@@ -98,7 +98,7 @@ def frame_loss(
     config: LossConfig,
     progress: float,
 ) -> LossReport:
-    """Pixel losses plus the weighted scale-invariant gradient, as means over all frames."""
+    """Return pixel losses plus the weighted scale-invariant gradient, as means over all frames."""
     terms = {loss.__name__: loss(prediction, target) for loss in PIXEL_LOSSES[config.pixel]}
     scalars = {name: float(term.detach()) for name, term in terms.items()}
     total = torch.stack(list(terms.values())).sum()
@@ -140,7 +140,7 @@ def clip_loss(
 
 
 def weighted_mean(reports: Sequence[LossReport], weights: Sequence[float]) -> LossReport:
-    """Mean of losses with equal terms, and of each term; `weights` need not sum to 1."""
+    """Return the mean of losses with equal terms, and of each term; `weights` need not sum to 1."""
     shares = [weight / sum(weights) for weight in weights]
     total = torch.stack([s * r.loss for s, r in zip(shares, reports, strict=True)]).sum()
     names = reports[0].scalars

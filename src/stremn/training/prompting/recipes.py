@@ -55,14 +55,14 @@ class PromptRecipe(TrainingRecipe):
 
 
 def is_prompt_recipe(path: Path) -> bool:
-    """Whether a recipe trains the prompt network."""
+    """Return whether a recipe trains the prompt network."""
     return "prompts" in read_toml(path)
 
 
 def train(
     path: Path, overrides: Sequence[str], out: Path | None, *, resume: bool, dry_run: bool
 ) -> str:
-    """Body of the command `stremn train` for prompts: returns the text to print at the end."""
+    """Run `stremn train` for prompts; return the text to print at the end."""
     if dry_run:
         recipe = _read(path, overrides)
         sets = ", ".join(f"{name} {len(s)}" for name, s in _open(recipe, path).items())

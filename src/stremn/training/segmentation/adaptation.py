@@ -49,7 +49,7 @@ FRAMES, SIDE = 3, 320
 
 
 def nobody(done: int, steps: int) -> None:
-    """A watcher that does nothing."""
+    """Do nothing."""
 
 
 def adapt(

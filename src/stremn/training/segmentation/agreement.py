@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.state import MemoryState, Template
 
 __all__ = ["Watched"]
 
@@ -40,7 +41,8 @@ class Watched:
         return choice
 
     def scalars(self) -> dict[str, float]:
-        """Share of choices that agree, as "agrees_<rule>"; nothing if there was no choice."""
+        """Return the share of choices that agree, as "agrees_<rule>"; nothing if there was no
+        choice."""
         if not self._contested:
             return {}
         return {f"agrees_{name}": self._same[name] / self._contested for name in self._rules}

@@ -1,7 +1,8 @@
-"""What a training will take on this machine, found by two steps on synthetic clips."""
+"""Estimate what a training run takes on this machine, from two steps on synthetic clips."""
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 import time
@@ -33,12 +34,14 @@ from stremn.training.segmentation.recipe_format import (
 )
 from stremn.training.segmentation.recipe_model import StageLoss, blank_model, model_config
 
+logger = logging.getLogger(__name__)
+
 __all__ = ["Cost", "StageCost", "estimate_cost", "most_objects", "moving_square"]
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What a stage will take: steps, and seconds, clips and arithmetic of one of them."""
+    """Cost of a stage: its steps, and seconds, clips and arithmetic of one of them."""
 
     name: str
     steps: int
@@ -48,10 +51,10 @@ class StageCost:
     """Forward and backward, counted; a multiplication and an addition are two."""
 
     def describe(self, rate: float | None) -> str:
-        """One line; `rate` is what the machine can do in operations a second, if measured."""
+        """Return one line; `rate` is the machine's measured rate in operations per second."""
         line = (
             f"{self.name}: {self.steps} steps of {self.seconds:.2f} s, "
-            f"{self.clips / self.seconds:.2f} clips/s, {self.flops / 1e12:.2f} TFLOP a step"
+            f"{self.clips / self.seconds:.2f} clips/s, {self.flops / 1e12:.2f} TFLOP per step"
         )
         if rate is None:
             return line
@@ -60,7 +63,7 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a full run will take on this machine."""
+    """Cost of a full run on this machine."""
 
     parameters: int
     trainable: int
@@ -82,18 +85,20 @@ class Cost:
         if self.peak_bytes is not None:
             lines.append(f"peak memory {self.peak_bytes / 2**30:.2f} GiB")
         lines.append(self.data)
-        lines.append(f"a full run will take about {self.hours:.1f} hours, validation apart")
+        lines.append(f"a full run takes about {self.hours:.1f} hours, without validation")
         return "\n".join(lines)
 
 
 def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
-    """Build everything, take two steps of each stage on synthetic clips, and time the second.
+    """Look for the data, then time the second of two steps of each stage on synthetic clips.
 
-    Needs no data and no weights: a step costs the same with any that hold as many objects. The
-    clips hold one object up to the most that a source may have, in turn. If the recipe's data is
-    there, the time to make clips is measured too.
+    Missing data is logged first and does not stop the estimate: a step costs the same with any
+    clips of as many objects. The synthetic clips hold from one object up to the most that a source
+    may have, in turn. If the data is there, the time to make clips is measured too.
     """
     recipe = read_recipe(path, overrides)
+    data = _time_of_clips(recipe)
+    logger.info("%s", data)
     if recipe.train.threads is not None:
         torch.set_num_threads(recipe.train.threads)
     keep_freed_memory()
@@ -111,7 +116,7 @@ def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         stages=tuple(stages),
         peak_bytes=_peak_bytes(device),
-        data=_time_of_clips(recipe),
+        data=data,
         rate=measure_machine([precision]).flops[precision] if device.type == "cpu" else None,
     )
 
@@ -130,7 +135,7 @@ def gradient_flops(
     wanted: Sequence[bool],
     out_shape: object = None,
 ) -> int:
-    """Operations of a convolution's gradients: as many for input or weight as forward.
+    """Count the operations of a convolution's gradients: as many for input or weight as forward.
 
     PyTorch's own count takes the weight's gradient of a depthwise convolution for a dense one's,
     hundreds of times too many. The arguments are those of `aten::convolution_backward`.
@@ -173,12 +178,12 @@ def _cost_of_a_step(
 
 
 def most_objects(source: SourceSection, name: str) -> int:
-    """Objects that a clip of a source may hold; composed clips hold seldom more than two."""
+    """Return objects that a clip of a source may hold; composed clips hold seldom more than two."""
     return getattr(clip_parameters(source, name), "objects", 2)
 
 
 def moving_square(stage: StageSection, seed: int, objects: int = 1) -> Clip:
-    """A clip of bright squares that move over noise, one below the other."""
+    """Return a clip of bright squares that move over noise, one below the other."""
     rng = np.random.default_rng(seed)
     frames = rng.integers(0, 128, (stage.frames, 3, stage.size, stage.size), dtype=np.uint8)
     labels = np.zeros((stage.frames, stage.size, stage.size), dtype=np.uint8)
@@ -204,7 +209,7 @@ def _peak_bytes(device: torch.device) -> int | None:
 
 
 def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
-    """What making about `count` clips from all over the training took, in words."""
+    """Time the making of about `count` clips spread over the run; return it in words."""
     try:
         data = open_data(recipe.data, used_sources(recipe), check=False)
         dataset = clip_dataset(recipe, data)
@@ -214,5 +219,5 @@ def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
             dataset[number]
         each = (time.monotonic() - begin) / len(numbers)
     except StremnError as error:
-        return f"the data cannot be read, so making clips was not timed: {error}"
+        return f"The data cannot be read, so training cannot start yet: {error}"
     return f"making a clip takes {each * 1000:.0f} ms on one core"

@@ -18,8 +18,12 @@ from torch.nn import functional as F
 
 from stremn.data.clips.clip import ClipBatch
 from stremn.errors import StremnError
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy
-from stremn.memory.policies import Evidence, RandomDrop, SpreadOccupied, similarity, slot_features
+from stremn.memory.choices import Choice, UpdatePolicy
+from stremn.memory.policies import Evidence, RandomDrop, SpreadOccupied
+from stremn.memory.similarity import similarity
+from stremn.memory.slot_features import slot_features
+from stremn.memory.state import MemoryState, Template
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.training.loss_report import LossReport
 from stremn.training.segmentation.rollout import rollout
@@ -63,7 +67,7 @@ class Imitation:
     `SCALE`: then update keys learn, and gradients go through the clip.
     """
 
-    slots: int = 6
+    slots: int = PAPER.memory_slots
     teacher: UpdatePolicy = field(default_factory=SpreadOccupied)
     taught: Taught = "evidence"
 

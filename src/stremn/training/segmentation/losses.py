@@ -27,7 +27,7 @@ def cross_entropy(
     log_probabilities: Float[Tensor, "b n height width"],
     labels: Integer[Tensor, "b height width"],
 ) -> Float[Tensor, ""]:
-    """Mean of -log p(label) over the pixels that are not void; 0 if all are void."""
+    """Return the mean of -log p(label) over the pixels that are not void; 0 if all are void."""
     losses, known = _pixel_losses(log_probabilities, labels)
     return losses.sum() / known.sum().clamp(min=1)
 
@@ -37,7 +37,7 @@ def bootstrapped_cross_entropy(
     labels: Integer[Tensor, "b height width"],
     fraction: float,
 ) -> Float[Tensor, ""]:
-    """Mean cross entropy of the hardest `fraction` of each image's pixels, in (0, 1].
+    """Return the mean cross entropy of the hardest `fraction` of each image's pixels, in (0, 1].
 
     Each image's share counts its known pixels only, at least one; images without any are left out.
     """
@@ -59,7 +59,7 @@ def bootstrapped_cross_entropy(
 
 
 def bootstrap_fraction(progress: float, start: float, end: float, final: float) -> float:
-    """Fraction of pixels kept at `progress` of the training, both in [0, 1].
+    """Return the fraction of pixels kept at `progress` of the training, both in [0, 1].
 
     All pixels until `start`, then linearly fewer down to `final` at `end`.
     """
@@ -74,7 +74,8 @@ def dice_loss(
     labels: Integer[Tensor, "b height width"],
     present: Bool[Tensor, "b n-1"] | None = None,
 ) -> Float[Tensor, ""]:
-    """1 - (2 sum p y + 1) / (sum p + sum y + 1), a mean over the objects (not the background).
+    """Return 1 - (2 sum p y + 1) / (sum p + sum y + 1), a mean over the objects (not the
+    background).
 
     `present` leaves out objects that the image does not have (padding). An object that is there
     but hidden counts: predicting any of it costs.
@@ -98,7 +99,7 @@ def lovasz_softmax(
     log_probabilities: Float[Tensor, "b n height width"],
     labels: Integer[Tensor, "b height width"],
 ) -> Float[Tensor, ""]:
-    """Lovasz extension of 1 - J, a mean over the classes present in each image.
+    """Return Lovasz extension of 1 - J, a mean over the classes present in each image.
 
     Source: Berman, Rannen Triki, Blaschko (CVPR 2018), equations 8, 9 and 11.
     """

@@ -116,7 +116,7 @@ def _telling(name: str) -> Told:
 
 
 def used_sources(recipe: Recipe) -> list[str]:
-    """Names of the sources that some stage draws from, sorted."""
+    """Return names of the sources that some stage draws from, sorted."""
     return sorted({name for stage in recipe.stages for name in stage.sources})
 
 

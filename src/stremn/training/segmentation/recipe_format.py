@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from stremn.core.config import Config, build, override, read_toml
 from stremn.memory.policies import POLICIES
+from stremn.networks.defaults import PAPER
 from stremn.training.config import TrainingRecipe
 
 __all__ = [
@@ -143,9 +144,9 @@ class ValidationSection(Config):
     videos: VideosSection
     sequences: tuple[str, ...] = ()
     """Names; none means all."""
-    short_side: PositiveInt = 480
-    slots: PositiveInt = 6
-    policy: str = "learned"
+    short_side: PositiveInt = PAPER.size
+    slots: PositiveInt = PAPER.memory_slots
+    policy: str = PAPER.policy
     frames: PositiveInt | None = None
     """Only the first so many frames of each sequence."""
     probe_clips: int = Field(default=16, ge=0)
@@ -193,7 +194,8 @@ class Recipe(TrainingRecipe):
         return self
 
     def spans(self) -> list[tuple[StageSection, tuple[int, int]]]:
-        """Each stage with its first step and the one after its last; empty ones are left out."""
+        """Return each stage with its first step and the one after its last; empty ones are left
+        out."""
         ends = [round(stage.until * self.train.steps) for stage in self.stages]
         found = zip(self.stages, zip([0, *ends[:-1]], ends, strict=True), strict=True)
         return [(stage, span) for stage, span in found if span[0] < span[1]]

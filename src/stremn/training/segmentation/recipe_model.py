@@ -13,7 +13,7 @@ from torch import nn
 from stremn.core.config import build, differences
 from stremn.data.clips.clip import ClipBatch, ClipDataset
 from stremn.errors import StremnError
-from stremn.memory.operations import UpdatePolicy
+from stremn.memory.choices import UpdatePolicy
 from stremn.memory.policies import Evidence, Learned, RandomDrop, RandomSelect, build_policy
 from stremn.networks.backbones import build_backbone
 from stremn.networks.imagenet import packaged_backbone

@@ -47,7 +47,7 @@ PROBE_SEED = 2**64
 def train(
     path: Path, overrides: Sequence[str], out: Path | None, *, resume: bool, dry_run: bool
 ) -> str:
-    """Body of the command `stremn train`: returns the text to print at the end."""
+    """Run `stremn train` for segmentation; return the text to print at the end."""
     if dry_run:
         return str(estimate_cost(path, overrides))
     folder = out if out is not None else Path("runs") / path.stem
@@ -124,7 +124,7 @@ def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidati
 
 
 def probe_clips(recipe: Recipe, data: OpenData, count: int) -> list[Clip]:
-    """Clips such as the last stage's, by a seed of their own: training never draws them."""
+    """Draw clips like the last stage's from a seed that training never uses."""
     if count == 0:
         return []
     stage = recipe.stages[-1]

@@ -11,10 +11,12 @@ from torch import Tensor
 from stremn.data.clips.clip import ClipBatch
 from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
-from stremn.memory.operations import Choice, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Learned
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
-from stremn.segmentation.tracks import Track, memorize, one_hot, recall, start, with_given
+from stremn.segmentation.aggregation import one_hot, with_given
+from stremn.segmentation.tracks import Track
 from stremn.training.loss_report import LossReport
 from stremn.training.segmentation.losses import (
     bootstrap_fraction,
@@ -41,7 +43,7 @@ class Rollout:
 def rollout(
     model: STReMN, batch: ClipBatch, *, slots: int, policy: UpdatePolicy, growth: int = 0
 ) -> Rollout:
-    """Segment clips frame by frame, as a session would (Section 4.1.1).
+    """Segment clips frame by frame with the same steps as a session (Section 4.1.1).
 
     An object's true mask is read at the frame where it is given, and pinned; from there on the
     model sees its own soft masks. Raises StremnError on a clip without an object at its start.
@@ -62,19 +64,19 @@ def rollout(
         truth = one_hot(_known(batch, t), objects)
         current = truth
         if track is not None:
-            logp = recall(model, track, query, videos, objects)
+            logp = track.recall(model, query, videos, objects)
             log_probabilities.append(logp)
             targets.append(_known(batch, t, before=True))
             if t == length - 1:  # nothing will read what would be written now
                 break
             given = batch.given == t
             current = with_given(logp.exp(), truth[:, 1:], given) if given.any() else logp.exp()
-            track, choice = memorize(model, track, query, current, frame=t, policy=policy)
+            track, choice = track.memorize(model, query, current, frame=t, policy=policy)
             choices.append(choice)
         video, column = torch.nonzero(batch.given == t, as_tuple=True)
         if len(video):
-            new = start(model, video, column + 1, slots, size, growth)
-            new, _ = memorize(model, new, query, current, frame=t, policy=policy, pin=True)
+            new = Track.empty(model, video, column + 1, slots, size, growth)
+            new, _ = new.memorize(model, query, current, frame=t, policy=policy, pin=True)
             track = new if track is None else track.join(new)
     assert track is not None  # some object is given at frame 0
     return Rollout(log_probabilities, targets, choices, track)
@@ -124,7 +126,7 @@ class ClipLoss:
     paper's plain cross entropy), reached linearly between the two `ramp` points of progress.
     """
 
-    slots: int = 6
+    slots: int = PAPER.memory_slots
     policy: UpdatePolicy | None = None
     growth: int = 0
     dice: float = 0.0
@@ -155,7 +157,7 @@ class ClipLoss:
 
 @torch.no_grad()
 def memory_scalars(clip: Rollout) -> dict[str, float]:
-    """Numbers that say whether the policy had anything to learn from a batch of clips.
+    """Return numbers that tell whether the policy could learn from a batch of clips.
 
     Evictions per entry (a write with more than one slot to choose from), and the entropy of the
     softmax over the scores at those writes, as a share of a uniform choice's.
@@ -175,13 +177,14 @@ def memory_scalars(clip: Rollout) -> dict[str, float]:
 
 
 def last_frame_j(clip: Rollout, batch: ClipBatch) -> float:
-    """Mean J (intersection over union) of all objects in the clips' last frame."""
+    """Return the mean J (intersection over union) of all objects in the clips' last frame."""
     return float(last_frame_scores(clip, batch).nanmean())
 
 
 @torch.no_grad()
 def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
-    """J of every object in each clip's last frame; NaN where a clip gives none before that."""
+    """Return J of every object in each clip's last frame; NaN where a clip gives none before
+    that."""
     predicted, truth = clip.log_probabilities[-1].max(1).indices, clip.targets[-1]
     predicted = predicted.masked_fill(truth == VOID, VOID)
     scores = []
@@ -196,8 +199,8 @@ def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
 
 
 @torch.no_grad()
-def probe(model: STReMN, batch: ClipBatch, *, slots: int = 6) -> dict[str, float]:
-    """Does the model look into its memory? J of the last frame with three memories.
+def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -> dict[str, float]:
+    """Test whether the model reads its memory: J of the last frame with three memories.
 
     Of each clip, the first object that is given in frame 0 is looked for.
     right: the clip's own first frame; wrong: another clip's; empty: the own first frame under an
@@ -219,11 +222,11 @@ def probe(model: STReMN, batch: ClipBatch, *, slots: int = 6) -> dict[str, float
         ("wrong", entries.roll(1), truth),
         ("empty", entries, torch.cat([torch.ones_like(truth[:, :1]), 0 * truth[:, 1:]], 1)),
     ):
-        track = start(model, entries, torch.ones_like(entries), slots, size)
-        track, _ = memorize(
-            model, track, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
+        track = Track.empty(model, entries, torch.ones_like(entries), slots, size)
+        track, _ = track.memorize(
+            model, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
         )
-        logp = recall(model, track, queries[1], videos, 1)
+        logp = track.recall(model, queries[1], videos, 1)
         view = Rollout([logp], [single.labels[:, 1].long()], [], track)
         scores[f"probe_{name}"] = last_frame_j(view, single)
     return scores

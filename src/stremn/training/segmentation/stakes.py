@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stremn.data.clips.clip import ClipBatch
-from stremn.memory.operations import Choice, MemoryState, Template, UpdatePolicy
+from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Spread
+from stremn.memory.state import MemoryState, Template
 from stremn.networks.model import STReMN
 from stremn.training.segmentation.rollout import last_frame_scores, rollout
 
@@ -41,7 +42,7 @@ class Forced:
 def stakes(
     model: STReMN, batch: ClipBatch, *, slots: int = 3, policy: UpdatePolicy | None = None
 ) -> dict[str, float]:
-    """Play clips once for every slot that may give way at their middle, and compare J at the end.
+    """Run clips once for each slot that could be evicted in the middle, and compare J at the end.
 
     Before and after that write `policy` decides, "spread" if None. Returns "eviction_stake", the
     mean difference between best and worst choice, and "evictions_that_matter", the share of

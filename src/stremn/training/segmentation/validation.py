@@ -90,13 +90,14 @@ class StreamedValidation:
                 Image.fromarray(strip).save(temporary, quality=85)
 
     def _score(self, model: STReMN, sequence: VideoSequence) -> list[float]:
-        """Mean J of each object over the frames that count; keeps a strip of pictures."""
+        """Score each object over the frames that count (mean J); keep a strip of pictures."""
         session = SegmentationSession(
             model,
             device=self._device,
             memory_slots=self._slots,
             policy=self._policy,
             size=self._short_side,
+            reach=None,
         )
         length = len(sequence) if self._frames is None else min(self._frames, len(sequence))
         shown = {round(i * (length - 1) / (STRIP - 1)) for i in range(STRIP)}

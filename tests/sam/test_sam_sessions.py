@@ -9,13 +9,14 @@ import torch
 
 pytest.importorskip("transformers")
 
+from stremn.benchmarks.sam import OwnSession, held_bytes
 from stremn.errors import StremnError
-from stremn.memory.policies import POLICIES
 from stremn.sam import models
 from stremn.sam.prompts import Prompt
+from stremn.sam.rules import SAM_POLICIES
 from stremn.sam.sessions import SamSession
 from stremn.sam.slots import MOST_GIVEN, positions
-from tiny_sam import FAMILIES, OwnSession, held_bytes, noisy_square, square_mask, tiny_sam
+from tiny_sam import FAMILIES, noisy_square, square_mask, tiny_sam
 
 
 def given(frame: int) -> np.ndarray | None:
@@ -40,6 +41,16 @@ def test_the_oldest_rule_is_transformers_own_streaming(family: str) -> None:
         expected = theirs.step(image, mask).sigmoid().numpy()
         np.testing.assert_allclose(result.probabilities, expected, atol=1e-5, err_msg=str(frame))
     assert result.ids == (1, 7)
+
+
+def test_labels_of_a_given_mask_are_as_given() -> None:
+    mask = square_mask(0, 3)
+    mask[30, 70] = 9  # smaller than the model can draw
+    session = SamSession(tiny_sam(), device="cpu")
+    np.testing.assert_array_equal(session.step(noisy_square(0), mask).labels, mask)
+    corrected = np.where(mask == 9, mask, 0).astype(np.uint8)
+    labels = session.step(noisy_square(1), corrected).labels
+    np.testing.assert_array_equal(labels == 9, corrected == 9)
 
 
 def test_fewer_slots_are_not_the_same() -> None:
@@ -78,7 +89,7 @@ def test_a_thousand_frames_take_no_more_than_a_hundred() -> None:
     assert sizes[999] == sizes[99] == sizes[500]
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", SAM_POLICIES)
 def test_every_rule_runs_and_keeps_what_was_given(policy: str) -> None:
     session = SamSession(tiny_sam(), device="cpu", policy=policy, memory_slots=4)
     for frame in range(14):
@@ -204,8 +215,10 @@ def test_what_cannot_be_loaded_is_said(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
     with pytest.raises(StremnError, match="holds a model of type 'bert'"):
         models.load_sam(tmp_path)
+    with pytest.raises(StremnError, match="'append' keeps all"):
+        SamSession(tiny_sam(), device="cpu", policy="append")
     with pytest.raises(StremnError, match=re.escape("Sessions run Sam2VideoModel")):
         SamSession(torch.nn.Linear(1, 1), device="cpu")
     monkeypatch.setattr(models.metadata, "version", lambda name: "4.57.1")
-    with pytest.raises(StremnError, match=r"transformers 5\.17 or later, before 5\.25; 4\.57\.1"):
+    with pytest.raises(StremnError, match=r"transformers 5\.20 or later, before 5\.25; 4\.57\.1"):
         models.load_sam(tmp_path)

@@ -1,0 +1,72 @@
+"""What a format is: a choice that a run makes, and a writer that is open while it runs.
+
+A format lies in files of its own below the output folder. It is written frame by frame, in
+constant memory. `checkpoint` makes it possible to go on after a kill with the same result: what
+was written since is written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from stremn.media.results import FrameResult
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a format is written, and what is there already.
+
+    Attributes:
+        out: the run's output folder.
+        work: folder, of this format alone, for what only going on needs.
+        written: how many frames of the run are complete.
+        rate: frames per second of videos.
+    """
+
+    out: Path
+    work: Path
+    written: int
+    rate: Fraction
+
+
+class FormatWriter(Protocol):
+    """Writes one run in one format."""
+
+    def write(self, result: FrameResult) -> None:
+        """Write a frame; raises StremnError if it cannot be written."""
+
+    def checkpoint(self) -> Iterable[Path]:
+        """Let a run go on after the last frame; return the files that must be on the disk then."""
+
+    def close(self) -> None:
+        """Complete the files for the frames so far and close them; safe to call twice."""
+
+
+class Format(Protocol):
+    """A format as it was chosen, with its settings."""
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+
+    @property
+    def soft(self) -> bool:
+        """Whether results should carry probabilities, for soft edges; it then shows frames too."""
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Glob patterns of its files below the output folder, `{name}` in place of a frame's name.
+
+        The first part of the first one is what a run names as its output.
+        """
+
+    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
+        """Raise StremnError if objects of these ids, in frames of (height, width), do not fit."""
+
+    def open(self, place: Place) -> FormatWriter:
+        """Begin or go on; raises StremnError if nothing can be written there."""

@@ -1,0 +1,147 @@
+"""Formats of pictures: a video, or a folder of files, that shows every frame in one look."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from stremn.errors import StremnError
+from stremn.media.codecs import VideoCodec
+from stremn.media.files import make_folder, write_whole
+from stremn.media.formats.base import Place
+from stremn.media.formats.looks import Look
+from stremn.media.overlay_parts import OverlayParts
+
+if TYPE_CHECKING:
+    from stremn.media.results import FrameResult
+
+
+@dataclass(frozen=True)
+class VideoFormat:
+    """One video, `NAME.mp4` or as the codec has it.
+
+    largest: side in pixels that the codec takes.
+    """
+
+    name: str
+    look: Look
+    codec: VideoCodec
+    soft: bool = True
+    largest: int = 16384
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """One file."""
+        return (f"{self.name}{self.codec.suffix}",)
+
+    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
+        """Refuse frames that are too large."""
+        height, width = size
+        if max(size) > self.largest:
+            raise StremnError(
+                f"The format {self.name} holds frames up to {self.largest} pixels a side, and "
+                f"these are {width}x{height}. Choose a format of single images, such as cut-out."
+            )
+
+    def open(self, place: Place) -> VideoWriter:
+        """Begin or go on."""
+        return VideoWriter(place, self.look, self.codec, place.out / self.files[0])
+
+
+class VideoWriter:
+    """Encodes parts, which are joined when it is closed."""
+
+    def __init__(self, place: Place, look: Look, codec: VideoCodec, path: Path) -> None:
+        self._look = look
+        self._path = path
+        self._count = place.written
+        self._closed = False
+        folder = make_folder(place.work)
+        self._parts = OverlayParts(folder, place.rate, stem="part", codec=codec)
+        self._parts.remove_from(place.written)
+
+    def write(self, result: FrameResult) -> None:
+        """Encode a frame."""
+        self._parts.add(self._count, self._look(result))
+        self._count += 1
+
+    def checkpoint(self) -> list[Path]:
+        """End the part."""
+        self._parts.close_part()
+        return self._parts.paths()
+
+    def close(self) -> None:
+        """Join the parts."""
+        if self._closed:
+            return
+        self._closed = True
+        self._parts.close_part()
+        self._parts.join(self._path, self._count)
+
+
+@dataclass(frozen=True)
+class FolderFormat:
+    """A folder with a file a frame, `NAME/FRAME.png` or another suffix.
+
+    encode: gives a file's content.
+    require: raises StremnError if that is not possible here.
+    """
+
+    name: str
+    encode: Callable[[FrameResult], bytes]
+    suffix: str = ".png"
+    soft: bool = True
+    require: Callable[[], object] = lambda: None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """A file a frame."""
+        return (f"{self.name}/{{name}}{self.suffix}",)
+
+    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
+        """Take everything, where files can be written at all."""
+        self.require()
+
+    def open(self, place: Place) -> FolderWriter:
+        """Begin or go on."""
+        return FolderWriter(make_folder(place.out / self.name), self.encode, self.suffix)
+
+
+class FolderWriter:
+    """Writes every frame's file at once; nothing is left for the end."""
+
+    def __init__(self, folder: Path, encode: Callable[[FrameResult], bytes], suffix: str) -> None:
+        self._folder = folder
+        self._encode = encode
+        self._suffix = suffix
+        self._new: list[Path] = []
+
+    def write(self, result: FrameResult) -> None:
+        """Write a frame's file."""
+        path = self._folder / f"{result.frame.name}{self._suffix}"
+        write_whole(path, self._encode(result), durable=False)
+        self._new.append(path)
+
+    def checkpoint(self) -> list[Path]:
+        """Return the files since the last time."""
+        new, self._new = self._new, []
+        return new
+
+    def close(self) -> None:
+        """Do nothing: every file is whole."""
+
+
+def png_of(look: Look) -> Callable[[FrameResult], bytes]:
+    """Return what gives a frame in a look as the content of a PNG file."""
+
+    def encode(result: FrameResult) -> bytes:
+        content = io.BytesIO()
+        Image.fromarray(look(result)).save(content, "png", compress_level=3)
+        return content.getvalue()
+
+    return encode

@@ -1,0 +1,128 @@
+"""Formats of a run that is over, from the files in its folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stremn.core.atomic_files import FolderLock
+from stremn.errors import StremnError
+from stremn.media.files import iterate_rows
+from stremn.media.formats.base import Format
+from stremn.media.formats.open_formats import OpenFormats, folders_of
+from stremn.media.frames import Frame, FrameSource
+from stremn.media.masks import Labels
+from stremn.media.pictures import opened_picture
+from stremn.media.results import FrameResult
+from stremn.media.run_folder import ROWS, add_formats, is_plain_name, refuse_link
+from stremn.media.video import open_frames
+
+_WORK = "reformat"
+
+
+def write_formats(
+    out: Path,
+    formats: Sequence[Format],
+    frames: FrameSource | None = None,
+    watch: Callable[[int], None] = lambda done: None,
+) -> int:
+    """Write a run's masks in further formats, into its folder.
+
+    Args:
+        out: the folder of a run; if it goes on later, the formats hold what is there now.
+        formats: which ones.
+        frames: the video of the run; formats that show the frames need it.
+        watch: told how many frames are done.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        StremnError: there is no run in the folder or a part of it is gone, a format needs the
+            video, or cannot hold what is there.
+    """
+    if not (out / ROWS).is_file():
+        raise StremnError(f"{out} holds no run: there is no {ROWS} in it.")
+    blind = [chosen.name for chosen in formats if chosen.soft]
+    if blind and frames is None:
+        raise StremnError(f"The format {blind[0]} shows the frames: add --video, the run's video.")
+    for folder in (folder for chosen in formats for folder in folders_of(chosen, out)):
+        refuse_link(folder)
+    rate = Fraction(_rate(out, frames)).limit_denominator(1001)
+    work = out / ".resume" / _WORK
+    done = 0
+    with FolderLock(out):
+        shutil.rmtree(work, ignore_errors=True)
+        add_formats(out, [chosen.name for chosen in formats])
+        opened = OpenFormats(formats, out, work, 0, rate)
+        try:
+            for result in _results(out, frames):
+                opened.write(result)
+                done += 1
+                watch(done)
+        finally:
+            opened.close()
+            shutil.rmtree(work, ignore_errors=True)
+    return done
+
+
+def _rate(out: Path, frames: FrameSource | None) -> float:
+    """Return the video's frames per second, or its overlay's."""
+    if frames is not None and frames.fps:
+        return float(frames.fps)
+    if (out / "overlay.mp4").is_file():
+        with open_frames(out / "overlay.mp4") as overlay:
+            return float(overlay.fps or 25)
+    return 25.0
+
+
+def _results(out: Path, frames: FrameSource | None) -> Iterator[FrameResult]:
+    """Yield the run's frames with what was found in them."""
+    shown = None if frames is None else iter(frames)
+    for row in iterate_rows(out / ROWS):
+        name = row.get("name")
+        if not is_plain_name(name):
+            raise StremnError(f"{out / ROWS} names a frame {name!r}, which no run writes.")
+        labels = _labels(out / "masks" / f"{name}.png")
+        frame = _frame_without_picture(row, name, labels) if shown is None else _next(shown, name)
+        if frame.image.shape[:2] != labels.shape:
+            height, width = frame.image.shape[:2]
+            raise StremnError(
+                f"The video's frame {name} is {width}x{height}, and its mask "
+                f"{labels.shape[1]}x{labels.shape[0]}: it is not the video of this run."
+            )
+        yield _result(frame, labels, row, out / "probabilities" / f"{name}.npz")
+
+
+def _labels(path: Path) -> Labels:
+    try:
+        with opened_picture(path) as image:
+            return np.asarray(image)
+    except OSError as error:
+        raise StremnError(f"The mask {path} is gone or damaged ({error}).") from error
+
+
+def _frame_without_picture(row: dict[str, Any], name: str, labels: Labels) -> Frame:
+    return Frame(int(row.get("frame", 0)), name, np.zeros((*labels.shape, 3), np.uint8))
+
+
+def _next(shown: Iterator[Frame], name: str) -> Frame:
+    for frame in shown:
+        if frame.name == name:
+            return frame
+    raise StremnError(f"The video has no frame {name}: it is not the video of this run.")
+
+
+def _result(frame: Frame, labels: Labels, row: dict[str, Any], soft: Path) -> FrameResult:
+    if soft.is_file():
+        with np.load(soft) as stored:
+            ids = tuple(int(item) for item in stored["ids"])
+            return FrameResult(frame, labels, {}, ids, stored["probabilities"].astype(np.float32))
+    followed = row.get("objects")
+    ids = tuple(int(item) for item in followed) if isinstance(followed, dict) else ()
+    return FrameResult(frame, labels, {}, ids)

@@ -1,0 +1,160 @@
+"""A binary mask (0 and 255) of each object on its own: a folder of PNGs, or a video."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from stremn.errors import StremnError
+from stremn.media.codecs import H264
+from stremn.media.files import make_folder, write_whole
+from stremn.media.formats.base import Place
+from stremn.media.overlay_parts import OverlayParts
+from stremn.media.run_folder import refuse_link
+
+if TYPE_CHECKING:
+    from stremn.media.frames import Picture
+    from stremn.media.results import FrameResult
+
+_MOST = 32
+
+
+def _ids(result: FrameResult) -> list[int]:
+    """Return the objects followed or seen in a frame."""
+    return sorted({*result.ids, *np.unique(result.labels[result.labels > 0]).tolist()})
+
+
+def _mask(result: FrameResult, item: int) -> UInt8[np.ndarray, "height width"]:
+    return (result.labels == item).astype(np.uint8) * np.uint8(255)
+
+
+def _as_picture(mask: np.ndarray) -> Picture:
+    return mask.astype(np.uint8)[..., None].repeat(3, axis=2)
+
+
+@dataclass(frozen=True)
+class MaskFolders:
+    """`mask-folders/ID/FRAME.png`, from the first frame in which the object is followed."""
+
+    name: str = "mask-folders"
+    soft: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """A folder an object."""
+        return (f"{self.name}/*/{{name}}.png",)
+
+    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
+        """Take everything."""
+
+    def open(self, place: Place) -> MaskFoldersWriter:
+        """Begin or go on."""
+        return MaskFoldersWriter(place.out / self.name)
+
+
+class MaskFoldersWriter:
+    """Writes a file an object and frame at once; nothing is left for the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = make_folder(folder)
+        self._new: list[Path] = []
+
+    def write(self, result: FrameResult) -> None:
+        """Write the frame's masks."""
+        for item in _ids(result):
+            content = io.BytesIO()
+            Image.fromarray(_mask(result, item)).save(content, "png")
+            folder = self._folder / str(item)
+            refuse_link(folder)
+            path = make_folder(folder) / f"{result.frame.name}.png"
+            write_whole(path, content.getvalue(), durable=False)
+            self._new.append(path)
+
+    def checkpoint(self) -> list[Path]:
+        """Return the files since the last time."""
+        new, self._new = self._new, []
+        return new
+
+    def close(self) -> None:
+        """Do nothing: every file is whole."""
+
+
+@dataclass(frozen=True)
+class MaskVideos:
+    """`mask-videos/ID.mp4`, all as long as the video: black before the object is followed."""
+
+    name: str = "mask-videos"
+    soft: bool = False
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """A file an object."""
+        return (f"{self.name}/*.mp4",)
+
+    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
+        """Refuse more objects than can be encoded at a time."""
+        if len(ids) > _MOST:
+            raise StremnError(
+                f"The format {self.name} writes a video for each of up to {_MOST} objects, and "
+                f"there are {len(ids)}. Choose mask-folders."
+            )
+
+    def open(self, place: Place) -> MaskVideosWriter:
+        """Begin or go on."""
+        return MaskVideosWriter(place, place.out / self.name, self)
+
+
+class MaskVideosWriter:
+    """Encodes parts of each object's video, which are joined when it is closed."""
+
+    def __init__(self, place: Place, folder: Path, chosen: MaskVideos) -> None:
+        self._place = place
+        self._folder = make_folder(folder)
+        self._chosen = chosen
+        self._count = place.written
+        self._closed = False
+        make_folder(place.work)
+        begun = {path.name.partition("-")[0] for path in place.work.glob("*-*.mp4")}
+        self._videos = {int(number): self._video(int(number)) for number in begun}
+        for item, video in list(self._videos.items()):
+            video.remove_from(place.written)
+            if not video.paths():
+                del self._videos[item]
+
+    def _video(self, item: int) -> OverlayParts:
+        codec = H264(quality=10)
+        return OverlayParts(self._place.work, self._place.rate, stem=f"{item}", codec=codec)
+
+    def write(self, result: FrameResult) -> None:
+        """Encode the frame's masks."""
+        for item in _ids(result):
+            if item not in self._videos:
+                self._chosen.check({*self._videos, item}, result.labels.shape)
+                self._videos[item] = self._video(item)
+                for _ in range(self._count):
+                    self._videos[item].add(self._count, _as_picture(np.zeros_like(result.labels)))
+        for item, video in self._videos.items():
+            video.add(self._count, _as_picture(_mask(result, item)))
+        self._count += 1
+
+    def checkpoint(self) -> list[Path]:
+        """End the parts."""
+        for video in self._videos.values():
+            video.close_part()
+        return [path for video in self._videos.values() for path in video.paths()]
+
+    def close(self) -> None:
+        """Join every object's parts."""
+        if self._closed:
+            return
+        self._closed = True
+        for item, video in self._videos.items():
+            video.close_part()
+            video.join(self._folder / f"{item}.mp4", self._count)

@@ -1,0 +1,35 @@
+"""What a read compares, and how: part of a network, the same for every frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scale = Literal["sqrt", "none", "log"]
+"""What the products of Eq 5 are multiplied with: see `sharpness`."""
+
+
+REFERENCE = 768
+"""Positions at which the scales "log" and "sqrt" are equal: three slots of 16 x 16."""
+
+
+Similarity = Literal["dot", "squared-l2"]
+"""What a query and a key are compared by: q . k, or -|q - k|^2."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How a read compares queries with keys: part of a network, the same for every frame.
+
+    `similarity` "dot" is that of Eq 5 and STM, "squared-l2" that of STCN. `scale` is what the
+    similarities are multiplied with (see `sharpness`). Of each query position's similarities only
+    the `top` largest enter its softmax; None: all.
+    """
+
+    similarity: Similarity = "dot"
+    scale: Scale = "sqrt"
+    top: int | None = None
+
+
+EQUATION_5 = Matching()
+"""Eq 5 as the paper's network reads."""

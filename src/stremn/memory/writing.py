@@ -1,0 +1,107 @@
+"""Eq 4: a new template is stored in the slot that an update policy names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from stremn.memory.choices import Choice, UpdatePolicy, open_slots
+from stremn.memory.state import NEVER, MemoryState, Template
+
+
+class Write(Protocol):
+    """Stores a template: `write` below, or what is put in its place (Appendix B)."""
+
+    def __call__(
+        self,
+        state: MemoryState,
+        new: Template,
+        policy: UpdatePolicy,
+        *,
+        pin: bool | Bool[Tensor, " b"] = False,
+        reuse: bool = False,
+    ) -> tuple[MemoryState, Choice]:
+        """Return the new state and the choice made."""
+        ...
+
+
+def write(
+    state: MemoryState,
+    new: Template,
+    policy: UpdatePolicy,
+    *,
+    pin: bool | Bool[Tensor, " b"] = False,
+    reuse: bool = False,
+) -> tuple[MemoryState, Choice]:
+    """Eq 4: X_i = (1 - a_i) X_i + a_i X_t, with the one-hot vector a that `policy` gives.
+
+    A template written with `pin` (for all entries or some) is stored whatever the policy says, and
+    never replaced. A frame that the memory already holds is replaced by itself: the same frame
+    under a better mask. Returns the new state and the choice made.
+
+    With `reuse` the caller gives `state` away: the template is stored in its tensors instead of
+    in copies of them, and `state` must not be used again. That is for callers that hold one state
+    and need no gradient.
+    """
+    if state.growth and state.filled == state.slots:
+        state = state.grown(state.growth)
+    choice = policy(state, new, open_slots(state))
+    pinning = torch.as_tensor(pin, device=state.pinned.device)  # one for all, or "b"
+    choice = replace(choice, replace=_insist(choice.replace, state, new.frame, pinning))
+    a = choice.replace.detach() if reuse else choice.replace
+    store = _store if reuse else _overwrite
+    written = a.detach() > 0.5
+    tally = state.tally if choice.tally is None else choice.tally
+    after = replace(
+        state,
+        keys=store(state.keys, new.key, a),
+        values=store(state.values, new.value, a),
+        update_keys=store(state.update_keys, new.update_key, a),
+        evidence=store(state.evidence, new.evidence, a),
+        written_at=state.written_at.masked_fill(written, new.frame),
+        pinned=state.pinned | (written & pinning[..., None]),
+        seen=state.seen + 1,
+        tally=tally.masked_fill(written, 0.0),
+    )
+    if state.filled < state.slots:  # slots fill in order, though not at every write
+        after = replace(after, filled=int((~after.vacant).sum(1).max()))
+    return after, choice
+
+
+def _insist(
+    a: Float[Tensor, "b k"], state: MemoryState, frame: int, pin: Bool[Tensor, "..."]
+) -> Float[Tensor, "b k"]:
+    """Return `a`, but for what is not the policy's to decide (see `write`).
+
+    Where it declines to store what is to be pinned, the latest template open to it gives way.
+    """
+    same = state.written_at == frame
+    open_ = open_slots(state)
+    latest = state.written_at.masked_fill(~open_, NEVER - 1).argmax(1)
+    otherwise = F.one_hot(latest, state.slots).bool() & open_
+    known = same.any(1)
+    declined = pin & (a.detach().sum(1) < 0.5)
+    settled = same | (otherwise & ~known[:, None])
+    return torch.where((known | declined)[:, None], settled.to(a.dtype), a)
+
+
+def _overwrite(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
+    """Eq 4 on one stored tensor; `slots` "b k ...", `new` "b ..."."""
+    a = a.reshape(*a.shape, *[1] * (slots.dim() - 2))
+    new = new.unsqueeze(1).to(slots.dtype)
+    if not a.requires_grad:  # the same result, in one pass, with nothing kept for backward
+        return torch.where(a > 0.5, new, slots)
+    a = a.to(slots.dtype)
+    return (1 - a) * slots + a * new
+
+
+def _store(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
+    """`_overwrite` in place: only what changes is touched."""
+    for entry, slot in (a > 0.5).nonzero().tolist():
+        slots[entry, slot].copy_(new[entry])
+    return slots

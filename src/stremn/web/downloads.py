@@ -1,0 +1,166 @@
+"""Files to take home: the objects of all frames in the formats that a visitor chose."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stremn.errors import StremnError
+from stremn.media.formats.coco import Coco
+from stremn.media.frames import Frame
+from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.video import open_frames
+
+if TYPE_CHECKING:
+    from stremn.web.project import Work
+
+logger = logging.getLogger(__name__)
+
+FORMATS = {
+    "masks": "Masks (PNG, a number for each object)",
+    "overlay": "Video with the objects drawn in",
+    "memory": "What the memory held (JSON)",
+    "coco": "COCO (JSON)",
+}
+"""What can be had, and how it is called."""
+
+
+@dataclass(frozen=True)
+class ExportStatus:
+    """How far the files are.
+
+    Attributes:
+        running: whether they are being written.
+        done: frames that are written.
+        total: frames in all.
+        files: names and sizes in bytes of what is there.
+        words: what went wrong, or "".
+    """
+
+    running: bool = False
+    done: int = 0
+    total: int = 0
+    files: tuple[tuple[str, int], ...] = ()
+    words: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**vars(self), "files": [{"name": n, "bytes": size} for n, size in self.files]}
+
+
+class _CancelledError(Exception):
+    """Other files are wanted now."""
+
+
+class Export:
+    """Writes the files in a thread."""
+
+    def __init__(self, video: Path, work: Work, folder: Path, kinds: Sequence[str]) -> None:
+        """Begin.
+
+        Args:
+            video: file of the video.
+            work: what to write; it does not change.
+            folder: for the files; made anew.
+            kinds: names in `FORMATS`.
+
+        Raises:
+            StremnError: no such format, none, or nothing has been followed yet.
+        """
+        unknown = [kind for kind in kinds if kind not in FORMATS]
+        if unknown or not kinds:
+            raise StremnError("Choose one or more of the formats that the page offers.")
+        followed = work.followed()
+        if not followed:
+            raise StremnError("Nothing has been followed yet; press Follow first.")
+        self.folder = folder
+        self.status = ExportStatus(running=True, total=followed[-1][1])
+        self._video = video
+        self._work = work
+        self._kinds = tuple(kinds)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stremn-export", daemon=True)
+        self._thread.start()
+
+    def path(self, name: str) -> Path:
+        """Return a file that is there; raises StremnError if there is none of that name."""
+        if name not in [known for known, _ in self.status.files]:
+            raise StremnError("There is no such file. Prepare the files again.")
+        return self.folder / name
+
+    def close(self) -> None:
+        """End the writing and remove the files."""
+        self._stop.set()
+        self._thread.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # ------------------------------------------------------------ in the thread
+
+    def _run(self) -> None:
+        try:
+            results = self.folder / "results"
+            self._write(results)
+            files = tuple(self._pack(results))
+            shutil.rmtree(results, ignore_errors=True)
+            self.status = replace(self.status, running=False, files=files)
+        except _CancelledError:
+            self.status = replace(self.status, running=False)
+        except StremnError as error:
+            self.status = replace(self.status, running=False, words=str(error))
+        except Exception as error:
+            logger.exception("Files for download could not be written")
+            words = f"The files could not be written: {error}."
+            self.status = replace(self.status, running=False, words=words)
+
+    def _write(self, results: Path) -> None:
+        with open_frames(self._video) as frames:
+            formats = [Coco()] if "coco" in self._kinds else []
+            writer = ResultWriter(results, fps=frames.fps, existing="replace", formats=formats)
+            with writer:
+                for frame in frames:
+                    if frame.index >= self.status.total:
+                        break
+                    if self._stop.is_set():
+                        raise _CancelledError
+                    writer.write(self._result(frame))
+                    self.status = replace(self.status, done=frame.index + 1)
+
+    def _result(self, frame: Frame) -> FrameResult:
+        height, width = frame.image.shape[:2]
+        labels = self._work.labels(frame.index, (height, width))
+        return FrameResult(frame, labels, _memory(self._work.row(frame.index)))
+
+    def _pack(self, results: Path) -> Iterator[tuple[str, int]]:
+        """Put what was chosen beside the results: files as they are, folders as one archive."""
+        found = {"masks": "masks", "overlay": "overlay.mp4", "memory": "memory.json"}
+        found["coco"] = "objects.json"
+        for kind in self._kinds:
+            source = results / found[kind]
+            if source.is_dir():
+                target = self.folder / f"{source.name}.zip"
+                _zip(source, target)
+            else:
+                target = self.folder / source.name
+                source.replace(target)
+            yield target.name, target.stat().st_size
+
+
+def _memory(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as `memory.json` has it: without what only the page shows."""
+    objects = row.get("objects", {}).items()
+    kept = {item: {k: x for k, x in one.items() if k != "pinned"} for item, one in objects}
+    return {"bytes": row.get("bytes", 0), "objects": kept}
+
+
+def _zip(folder: Path, path: Path) -> None:
+    """Write a folder's files to an archive; pictures are compressed already."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, Path(folder.name) / file.relative_to(folder))

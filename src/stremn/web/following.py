@@ -1,0 +1,247 @@
+"""A run in a thread: it follows objects from a frame on, can be paused, and says how it goes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Set
+from contextlib import closing
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from stremn.core.hardware import is_out_of_memory
+from stremn.errors import StremnError
+from stremn.media.frames import Frame, frame_name
+from stremn.media.masks import Labels, label_map
+from stremn.media.overlap import ReadAhead
+from stremn.media.video import open_frames
+from stremn.web.drawing import Packed
+from stremn.web.options import Options
+from stremn.web.planning import Leg
+from stremn.web.shelf import FrameShelf
+from stremn.web.takes import SavedStates, Take, Way
+
+if TYPE_CHECKING:
+    from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.reports import StepResult
+    from stremn.segmentation.sessions import SegmentationSession
+
+logger = logging.getLogger(__name__)
+
+STATE_EVERY = 10
+"""Frames from one saved session to the next: what a correction computes again, at most."""
+
+Stage = Literal["idle", "waiting", "loading", "adapting", "following", "paused", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a run goes.
+
+    Attributes:
+        stage: what it does.
+        frame: the latest frame that is done; -1 before the first.
+        done: frames, or steps of adapting, that are done.
+        total: of them in all; None if unknown.
+        rate: frames per second lately.
+        memory: bytes that the memory takes.
+        words: what went wrong, or "".
+    """
+
+    stage: Stage = "idle"
+    frame: int = -1
+    done: int = 0
+    total: int | None = None
+    rate: float = 0.0
+    memory: int = 0
+    words: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether there is something to pause."""
+        return self.stage in ("waiting", "loading", "adapting", "following")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values, with the seconds that are left, if they can be told."""
+        left = None
+        if self.stage == "following" and self.rate and self.total is not None:
+            left = (self.total - self.done) / self.rate
+        return {**vars(self), "running": self.running, "seconds_left": left}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a run is to do.
+
+    Attributes:
+        video: its file.
+        legs: the stretches, one after the other.
+        objects: ids to follow.
+        options: how to follow.
+        model: loads the model, and adapts it where that was asked for; told a watcher of steps.
+        device: where to compute.
+    """
+
+    video: Path
+    legs: tuple[Leg, ...]
+    objects: Set[int]
+    options: Options
+    model: Callable[[Callable[[int, int], None]], Pretrained]
+    device: str
+
+
+class StoppedError(StremnError):
+    """The visitor paused the run."""
+
+
+class Run:
+    """One run. `turn` is held while it computes: one run at a time in the whole server."""
+
+    def __init__(
+        self, order: Order, shelf: FrameShelf, states: SavedStates, turn: threading.Lock
+    ) -> None:
+        self.status = Status("waiting", total=sum(leg.length for leg in order.legs))
+        self._order = order
+        self._shelf = shelf
+        self._states = states
+        self._turn = turn
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="stremn-run", daemon=True)
+        self._thread.start()
+
+    def pause(self) -> None:
+        """End the run after its current frame; it can be gone on from there."""
+        self._stop.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        """Wait until it has ended."""
+        self._thread.join(timeout)
+
+    # ------------------------------------------------------------ in the thread
+
+    def _work(self) -> None:
+        try:
+            while not self._turn.acquire(timeout=0.1):
+                self._check()
+            try:
+                self._follow()
+            finally:
+                self._turn.release()
+            self.status = replace(self.status, stage="done")
+        except StoppedError:
+            self.status = replace(self.status, stage="paused")
+        except StremnError as error:
+            self.status = replace(self.status, stage="failed", words=str(error))
+        except Exception as error:
+            logger.exception("A run of the page failed")
+            words = f"The run failed: {error}."
+            if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
+                words = (
+                    "The machine's memory is used up. Fewer memory slots, a smaller working size "
+                    "or fewer objects need less."
+                )
+            self.status = replace(self.status, stage="failed", words=words)
+
+    def _check(self) -> None:
+        if self._stop.is_set():
+            raise StoppedError("Paused.")
+
+    def _follow(self) -> None:
+        self._check()
+        total = self.status.total
+        self.status = replace(self.status, stage="loading")
+        model = self._order.model(self._adapting)
+        self.status = replace(self.status, stage="following", done=0, total=total)
+        for leg in self._order.legs:
+            self._go(leg, self._session(leg, model))
+
+    def _adapting(self, done: int, steps: int) -> None:
+        self.status = replace(self.status, stage="adapting", done=done, total=steps)
+        self._check()
+
+    def _session(self, leg: Leg, model: Pretrained) -> SegmentationSession:
+        from stremn.segmentation.sessions import SegmentationSession
+
+        order = self._order
+        if leg.state is None:
+            return order.options.open(model, order.device)
+        session = SegmentationSession.load(leg.state.path, model, device=order.device)
+        for item in session.ids:
+            if item not in order.objects:
+                session.remove_object(item)
+        return session
+
+    def _go(self, leg: Leg, session: SegmentationSession) -> None:
+        """Follow the objects along a leg; a session is saved now and then, and at its end."""
+        take = leg.take
+        moments: deque[float] = deque([time.perf_counter()], maxlen=30)
+        before = self.status.done
+        with closing(self._frames(leg)) as frames:
+            for done, frame in enumerate(frames, 1):
+                self._step(take, session, frame)
+                moments.append(time.perf_counter())
+                self.status = replace(
+                    self.status,
+                    frame=frame.index,
+                    done=before + done,
+                    rate=(len(moments) - 1) / (moments[-1] - moments[0]),
+                    memory=session.memory_bytes,
+                )
+                at_end = done == leg.length
+                if at_end or self._stop.is_set() or take.reached % STATE_EVERY == 0:
+                    self._states.save(take, take.reached - 1, session.save)
+                if not at_end:
+                    self._check()
+        if not take.rows:
+            raise StremnError(f"The video has no frame {take.way.index(take.start)}.")
+
+    def _frames(self, leg: Leg) -> Generator[Frame]:
+        """Yield the frames of a leg in its direction."""
+        way, start = leg.take.way, leg.take.start
+        first = way.index(start)
+        if way.step > 0:
+            with open_frames(self._order.video, start=first) as source, ReadAhead(source) as ahead:
+                yield from islice(ahead, leg.length)
+            return
+        for moment in range(start, leg.end):
+            index = way.index(moment)
+            yield Frame(index, frame_name(index), self._shelf.picture(index))
+
+    def _step(self, take: Take, session: SegmentationSession, frame: Frame) -> None:
+        self._shelf.put(frame)
+        given = together(take.given.get(frame.index, {}), self._order.objects)
+        result = session.step(frame.image, given)
+        take.add(frame.index, result.labels, memory_row(result, take.way))
+
+
+def together(masks: Mapping[int, Packed], objects: Set[int]) -> Labels | None:
+    """Return the label map of some objects' masks; None if there is none of them."""
+    labels: Labels | None = None
+    for item, packed in masks.items():
+        if item not in objects:
+            continue
+        mask = packed.labels() > 0
+        labels = np.zeros(mask.shape, np.uint16) if labels is None else labels
+        labels[mask] = item
+    return None if labels is None else label_map(labels).labels
+
+
+def memory_row(result: StepResult, way: Way) -> dict[str, Any]:
+    """Return what `memory.json` holds of a frame, and which templates were given by the visitor.
+
+    A session counts the frames on its way; here they have the video's numbers.
+    """
+    row = result.memory.to_json()
+    for entry in result.memory.objects:
+        told = row["objects"][str(entry.id)]
+        told["slots"] = [None if t is None else way.index(t) for t in told["slots"]]
+        if told["replaced"] and told["replaced"]["frame"] is not None:
+            told["replaced"]["frame"] = way.index(told["replaced"]["frame"])
+        told["pinned"] = list(entry.pinned)
+    return row

@@ -1,0 +1,79 @@
+"""What a run has to compute: the stretches in which nothing is known yet, or no longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from stremn.web.options import Options
+from stremn.web.takes import Given, SavedState, SavedStates, Take, Way, first_change
+
+
+@dataclass(frozen=True)
+class Leg:
+    """A stretch of a way.
+
+    Attributes:
+        take: where its masks go; knows way, start and given masks.
+        end: the time on the way to stop before.
+        state: a session to go on from; None: a new one.
+    """
+
+    take: Take
+    end: int
+    state: SavedState | None
+
+    @property
+    def length(self) -> int:
+        """Frames that it has."""
+        return self.end - self.take.start
+
+
+def plan(
+    options: Options,
+    frames: int,
+    takes: Sequence[Take],
+    given: Given,
+    objects: Set[int],
+    states: SavedStates,
+    folder: Callable[[], Path],
+) -> tuple[Leg, ...]:
+    """Return the legs of a run; none if all is known.
+
+    Args:
+        options: how to follow.
+        frames: of the video.
+        takes: what is known, the latest last.
+        given: the masks that are given; one or more.
+        objects: ids to follow.
+        states: sessions to go on from.
+        folder: returns a new folder for a take.
+    """
+    settings = options.settings()
+    anchor = _anchor(options, takes, given)
+    last = min(options.end or frames, frames)
+    ends = {Way(anchor, 1): last - anchor}
+    if options.both and anchor > 0:
+        ends[Way(anchor, -1)] = anchor + 1
+    legs = []
+    for way, end in ends.items():
+        on_way = way.of(given)
+        latest = next((take for take in reversed(takes) if take.way == way), None)
+        begin = 0 if latest is None else first_change(latest, settings, on_way, objects)
+        if begin < end:
+            state = states.best(way, begin, settings, on_way, objects)
+            start = 0 if state is None else state.after + 1
+            legs.append(Leg(Take(folder(), way, start, settings, on_way), end, state))
+    return tuple(legs)
+
+
+def _anchor(options: Options, takes: Sequence[Take], given: Given) -> int:
+    """Return the frame that both ways begin at.
+
+    It is the first that is marked. With both ways it stays when earlier frames are corrected, so
+    that such a correction concerns the way backward alone.
+    """
+    if options.both and takes and takes[-1].way.anchor in given:
+        return takes[-1].way.anchor
+    return min(given)

@@ -1,0 +1,354 @@
+"""One visitor's work on one video: objects, drawings, runs, and the way back from all of them."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from stremn.errors import StremnError
+from stremn.media.finding import MaskFinder
+from stremn.media.mask_codes import MAX_ID
+from stremn.media.masks import LabelMap, Labels
+from stremn.web.downloads import Export, ExportStatus
+from stremn.web.drawing import Drawing, Packed
+from stremn.web.following import Order, Run, Status, together
+from stremn.web.marks import parse_mark
+from stremn.web.options import Options
+from stremn.web.planning import plan
+from stremn.web.shelf import FrameShelf
+from stremn.web.takes import SavedStates, Take
+
+if TYPE_CHECKING:
+    from stremn.networks.pretrained import Pretrained
+
+MOST_UNDONE = 200
+"""Steps that can be taken back."""
+
+MOST_OBJECTS = 100
+
+LONGEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a visitor has made so far; every change makes a new one.
+
+    Attributes:
+        objects: names by id.
+        drawings: by frame.
+        takes: runs, the latest last.
+    """
+
+    objects: Mapping[int, str] = field(default_factory=lambda: {1: "Object 1"})
+    drawings: Mapping[int, Drawing] = field(default_factory=dict)
+    takes: tuple[Take, ...] = ()
+
+    def given(self) -> dict[int, dict[int, Packed]]:
+        """Return the masks to take as the truth: by frame, each object's by its id."""
+        found = {}
+        for index, drawing in sorted(self.drawings.items()):
+            masks = {i: m for i, m in drawing.given.items() if i in self.objects}
+            if masks:
+                found[index] = masks
+        return found
+
+    def labels(self, index: int, size: tuple[int, int]) -> Labels:
+        """Return the objects of a frame: as the latest run found them, or as drawn since then."""
+        drawing = self.drawings.get(index)
+        take = next((one for one in reversed(self.takes) if one.holds(index)), None)
+        labels: Labels | None = None
+        if drawing is not None and (take is None or take.given.get(index) != drawing.given):
+            labels = drawing.labels()
+        elif take is not None:
+            labels = take.labels(index)
+        if labels is None:
+            return np.zeros(size, np.uint8)
+        return np.where(np.isin(labels, list(self.objects)), labels, 0)
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Return what the memory held after a frame; empty if no run came to it."""
+        rows = (take.rows[index] for take in reversed(self.takes) if take.holds(index))
+        return next(rows, {})
+
+    def followed(self) -> list[tuple[int, int]]:
+        """Return the stretches of frames that have masks from a run, as (first, after the last)."""
+        frames = sorted(set().union(*(take.rows for take in self.takes)))
+        stretches: list[tuple[int, int]] = []
+        for index in frames:
+            if stretches and stretches[-1][1] == index:
+                stretches[-1] = (stretches[-1][0], index + 1)
+            else:
+                stretches.append((index, index + 1))
+        return stretches
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What all visitors share.
+
+    Attributes:
+        find: finds an object from a prompt.
+        model: loads the network.
+        turn: held by the run that computes.
+        device: where to compute.
+    """
+
+    find: Callable[[], MaskFinder]
+    model: Callable[[], Pretrained]
+    turn: threading.Lock
+    device: str
+
+
+class Project:
+    """One video and what is made of it, in a folder of its own.
+
+    Every method may be called by any thread. One that is refused changes nothing.
+    """
+
+    def __init__(self, video: Path, folder: Path, tools: Tools, most: int) -> None:
+        self.video = video
+        self.folder = folder
+        self.shelf = FrameShelf(video, folder / "frames", most)
+        self.version = 0
+        self._tools = tools
+        self._work = Work()
+        self._past: list[Work] = []
+        self._future: list[Work] = []
+        self._lock = threading.RLock()
+        self._states = SavedStates(folder / "states")
+        self._numbers = itertools.count()
+        self._run: Run | None = None
+        self._adapted: tuple[object, Pretrained] | None = None
+        self._export: Export | None = None
+
+    # ------------------------------------------------------------ looking
+
+    @property
+    def work(self) -> Work:
+        """What is made so far."""
+        return self._work
+
+    @property
+    def status(self) -> Status:
+        """How the latest run goes."""
+        return Status() if self._run is None else self._run.status
+
+    @property
+    def export_status(self) -> ExportStatus:
+        """How far the files for download are."""
+        return ExportStatus() if self._export is None else self._export.status
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back."""
+        return bool(self._past)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a change that was taken back."""
+        return bool(self._future)
+
+    def labels(self, index: int) -> Labels:
+        """Return the objects of a frame, "height width"; all 0 where there are none."""
+        return self._work.labels(index, self.shelf.size)
+
+    # ------------------------------------------------------------ changing
+
+    def mark(self, index: int, item: int, data: object) -> None:
+        """Take one gesture about an object in a frame; a run is paused first.
+
+        Raises:
+            StremnError: no such object or frame, or the gesture leads to no object.
+        """
+        mark = parse_mark(data)
+        with self._lock:
+            self._halt()
+            work = self._work
+            self._check_object(item)
+            frame = self.shelf.picture(index)
+            begun = work.drawings.get(index) or Drawing.on(index, self.labels(index))
+            drawing = begun.marked(frame, item, mark, self._tools.find())
+            self._change(replace(work, drawings={**work.drawings, index: drawing}))
+
+    def clear(self, index: int) -> None:
+        """Take back all that was said about a frame."""
+        with self._lock:
+            self._halt()
+            rest = {i: one for i, one in self._work.drawings.items() if i != index}
+            if len(rest) < len(self._work.drawings):
+                self._change(replace(self._work, drawings=rest))
+
+    def use_mask(self, index: int, mask: LabelMap) -> None:
+        """Take the objects of a mask file for a frame."""
+        with self._lock:
+            self._halt()
+            work = self._work
+            if len(work.objects.keys() | set(mask.ids)) > MOST_OBJECTS:
+                raise StremnError(f"The page follows at most {MOST_OBJECTS} objects.")
+            objects = work.objects if work.given() or work.takes else {}
+            named = {i: work.objects.get(i, f"Object {i}") for i in mask.ids}
+            drawing = Drawing.on(index, np.zeros(self.shelf.size, np.uint8)).with_objects(mask)
+            drawings = {**work.drawings, index: drawing}
+            self._change(replace(work, objects={**objects, **named}, drawings=drawings))
+
+    def add_object(self, name: str = "") -> int:
+        """Add an object, and return its id.
+
+        Raises:
+            StremnError: there are too many.
+        """
+        with self._lock:
+            objects = self._work.objects
+            item = max(objects, default=0) + 1
+            if len(objects) >= MOST_OBJECTS or item > MAX_ID:
+                raise StremnError(f"The page follows at most {MOST_OBJECTS} objects.")
+            named = {**objects, item: _name(name) or f"Object {item}"}
+            self._change(replace(self._work, objects=named))
+            return item
+
+    def name_object(self, item: int, name: str) -> None:
+        """Name an object; raises StremnError if it is not there, or the name is empty."""
+        with self._lock:
+            self._check_object(item)
+            if not _name(name):
+                raise StremnError("A name has at least one letter.")
+            objects = {**self._work.objects, item: _name(name)}
+            if objects != self._work.objects:
+                self._change(replace(self._work, objects=objects))
+
+    def remove_object(self, item: int) -> None:
+        """Have an object no more, in no frame; raises StremnError if it is not there."""
+        with self._lock:
+            self._check_object(item)
+            self._halt()
+            objects = {i: name for i, name in self._work.objects.items() if i != item}
+            self._change(replace(self._work, objects=objects))
+
+    def undo(self) -> None:
+        """Take the latest change back, a run too."""
+        self._step_in_time(self._past, self._future)
+
+    def redo(self) -> None:
+        """Make the change again that was taken back."""
+        self._step_in_time(self._future, self._past)
+
+    def _step_in_time(self, source: list[Work], target: list[Work]) -> None:
+        with self._lock:
+            self._halt()
+            if source:
+                target.append(self._work)
+                self._work = source.pop()
+                self.version += 1
+
+    def _change(self, work: Work) -> None:
+        self._past.append(self._work)
+        del self._past[:-MOST_UNDONE]
+        self._future.clear()
+        self._work = work
+        self.version += 1
+
+    def _check_object(self, item: int) -> None:
+        if item not in self._work.objects:
+            raise StremnError(f"There is no object {item}. Add one first.")
+
+    # ------------------------------------------------------------ following
+
+    def follow(self, options: Options) -> None:
+        """Start a run, or go on where nothing is known yet or something was corrected.
+
+        Raises:
+            StremnError: no object is marked, all is followed already, or an impossible option.
+        """
+        with self._lock:
+            if self.status.running:
+                return
+            work = self._work
+            given, objects = work.given(), work.objects.keys()
+            if not given:
+                raise StremnError(
+                    "Mark an object first: draw a box round it, click on it, or paint it."
+                )
+            options.check(self._tools.device)
+            legs = plan(
+                options, self.shelf.count, work.takes, given, objects, self._states,
+                lambda: self.folder / f"take-{next(self._numbers)}",
+            )  # fmt: skip
+            if not legs:
+                raise StremnError(
+                    "All frames are followed. Correct one, or change a setting, to go on from it."
+                )
+            order = Order(
+                self.video, legs, frozenset(objects), options,
+                lambda watch: self._model(options, legs[0].take, watch), self._tools.device,
+            )  # fmt: skip
+            self._change(replace(work, takes=(*work.takes, *(leg.take for leg in legs))))
+            self._run = Run(order, self.shelf, self._states, self._tools.turn)
+
+    def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> Pretrained:
+        """Return the network, adapted to a take's first objects where that is asked for."""
+        from stremn.training.segmentation.adaptation import adapt
+
+        pretrained = self._tools.model()
+        if not options.adapt:
+            return pretrained
+        anchor = take.way.anchor
+        masks = take.given[anchor]
+        if self._adapted is None or self._adapted[0] != masks:
+            labels = together(masks, masks.keys())
+            assert labels is not None  # a mask is given
+            frame = self.shelf.picture(anchor)
+            adapted = adapt(pretrained, frame, labels, device=self._tools.device, watch=watch)
+            self._adapted = (masks, adapted)
+        return self._adapted[1]
+
+    def pause(self) -> None:
+        """End the run after its current frame; `follow` goes on."""
+        if self._run is not None:
+            self._run.pause()
+
+    def _halt(self) -> None:
+        """Pause the run and wait for its last frame."""
+        if self._run is not None and self._run.status.running:
+            self._run.pause()
+            self._run.join()
+
+    # ------------------------------------------------------------ downloads
+
+    def export(self, kinds: Sequence[str]) -> None:
+        """Begin to write files in these formats, in place of earlier ones.
+
+        Raises:
+            StremnError: no such format, or nothing has been followed yet.
+        """
+        with self._lock:
+            folder = self.folder / f"export-{next(self._numbers)}"
+            export = Export(self.video, self._work, folder, kinds)
+            if self._export is not None:
+                self._export.close()
+            self._export = export
+
+    def download(self, name: str) -> Path:
+        """Return a file that was written; raises StremnError if there is none of that name."""
+        if self._export is None:
+            raise StremnError("There is no such file. Prepare the files first.")
+        return self._export.path(name)
+
+    def close(self) -> None:
+        """End the run and let go of the video."""
+        self.pause()
+        if self._export is not None:
+            self._export.close()
+        if self._run is not None:
+            self._run.join(60)
+        self.shelf.close()
+
+
+def _name(text: str) -> str:
+    """Return a name in one line without control characters."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())[:LONGEST_NAME]

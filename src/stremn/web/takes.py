@@ -1,0 +1,168 @@
+"""What a run leaves on disk for the page: a mask a frame, what the memory held, saved sessions."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from stremn.media.files import make_folder
+from stremn.media.masks import Labels, write_mask
+from stremn.web.drawing import Packed
+
+Given = Mapping[int, Mapping[int, Packed]]
+"""The masks that a run was given: by frame, the object's by its id."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way through the video: forward (`step` 1) or backward (-1) from the frame `anchor`.
+
+    Its own time counts the frames from there.
+    """
+
+    anchor: int
+    step: int
+
+    def time(self, index: int) -> int:
+        """Return when it comes to a frame; negative if it never does."""
+        return (index - self.anchor) * self.step
+
+    def index(self, time: int) -> int:
+        """Return the frame that it comes to then."""
+        return self.anchor + time * self.step
+
+    def of(self, given: Given) -> Given:
+        """Return the masks that are given on the way."""
+        return {index: masks for index, masks in given.items() if self.time(index) >= 0}
+
+
+class Take:
+    """The frames of one run in one direction. A later take lies over an earlier one.
+
+    Attributes:
+        way: where it goes.
+        start: when on its way it begins.
+        settings: what it was run with; takes of other settings do not go on from one another.
+        given: the masks that it takes as the truth, on its way.
+        rows: by frame, what the memory held after it (JSON values).
+        reached: when on its way the next frame would come.
+    """
+
+    def __init__(self, folder: Path, way: Way, start: int, settings: object, given: Given) -> None:
+        self.folder = make_folder(folder)
+        self.way = way
+        self.start = start
+        self.settings = settings
+        self.given = given
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.reached = start
+
+    def holds(self, index: int) -> bool:
+        """Whether it has masks of a frame; those of its anchor are left to the way forward."""
+        return index in self.rows and (self.way.step > 0 or index != self.way.anchor)
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index}.png"
+
+    def add(self, index: int, labels: Labels, row: dict[str, Any]) -> None:
+        """Keep a frame's label map and what the memory held."""
+        write_mask(self._path(index), labels, durable=False)
+        self.rows[index] = row
+        self.reached = self.way.time(index) + 1
+
+    def labels(self, index: int) -> Labels | None:
+        """Return a frame's label map; None if it holds none."""
+        if not self.holds(index):
+            return None
+        with Image.open(self._path(index)) as image:
+            return np.asarray(image)
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A session on disk, after the frame at time `after` of a way with these given masks."""
+
+    path: Path
+    way: Way
+    after: int
+    settings: object
+    given: Given
+
+
+MOST_STATES = 48
+"""Saved sessions of one visitor; the older ones are thinned out."""
+
+
+@dataclass
+class SavedStates:
+    """Sessions to go on from."""
+
+    folder: Path
+    kept: list[SavedState] = field(default_factory=list)
+    _names: itertools.count[int] = field(default_factory=itertools.count)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def save(self, take: Take, after: int, write: Callable[[Path], object]) -> None:
+        """Keep a session's state after the frame at time `after`; `write` writes it to a path."""
+        make_folder(self.folder)
+        path = self.folder / f"{next(self._names)}.safetensors"
+        write(path)
+        with self._lock:
+            self.kept.append(SavedState(path, take.way, after, take.settings, take.given))
+            if len(self.kept) > MOST_STATES:
+                self._thin_out()
+
+    def _thin_out(self) -> None:
+        """Remove the state that is missed least: distances grow towards the past."""
+        order = sorted(self.kept, key=lambda state: state.after)
+        latest = order[-1].after
+
+        def missed(place: int) -> float:
+            gap = order[place + 1].after - order[place - 1].after
+            return gap / (1 + latest - order[place].after)
+
+        least = order[min(range(1, len(order) - 1), key=missed)]
+        self.kept.remove(least)
+        least.path.unlink(missing_ok=True)
+
+    def best(
+        self, way: Way, before: int, settings: object, given: Given, objects: Set[int]
+    ) -> SavedState | None:
+        """Return the latest state before a time that these settings and masks would lead to.
+
+        What it knows of other than `objects` does not matter: they can be removed from it.
+        """
+        with self._lock:
+            fitting = [
+                state
+                for state in self.kept
+                if (state.way, state.settings) == (way, settings)
+                and state.after < before
+                and not _changes(way, state.given, given, state.after, objects)
+            ]
+        return max(fitting, key=lambda state: state.after, default=None)
+
+
+def first_change(take: Take, settings: object, given: Given, objects: Set[int]) -> int:
+    """Return the time from which a take no longer holds; its end if all of it does."""
+    if take.settings != settings:
+        return 0
+    changed = _changes(take.way, take.given, given, take.reached - 1, objects)
+    return min(changed, default=take.reached)
+
+
+def _changes(way: Way, before: Given, now: Given, last: int, objects: Set[int]) -> list[int]:
+    """Return the times up to `last` at which some of `objects` were given other masks."""
+
+    def of(given: Given, index: int) -> dict[int, Packed]:
+        return {i: mask for i, mask in given.get(index, {}).items() if i in objects}
+
+    frames = [index for index in before.keys() | now.keys() if 0 <= way.time(index) <= last]
+    return [way.time(index) for index in frames if of(before, index) != of(now, index)]

@@ -1,0 +1,155 @@
+"""`stremn segment` with a folder of transformers."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+pytest.importorskip("transformers")
+
+from stremn.cli.app import app
+from stremn.errors import StremnError
+from stremn.sam.opening import is_sam, video_model
+from stremn.segmentation.opening import Asked, OwnModel
+from tiny_sam import noisy_square, square_mask, tiny_sam
+from tiny_vos import davis
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six frames, a mask of the first, a correction of the fourth, and a model."""
+    made = tmp_path_factory.mktemp("sam")
+    for name in ("frames", "masks"):
+        (made / name).mkdir()
+    for frame in range(6):
+        Image.fromarray(noisy_square(frame)).save(made / "frames" / f"{frame:05d}.png")
+    for frame in (0, 3):
+        Image.fromarray(square_mask(frame, 3)).save(made / "masks" / f"{frame:05d}.png")
+    tiny_sam().save_pretrained(made / "model")
+    return made
+
+
+@pytest.fixture
+def run(folder: Path, tmp_path: Path) -> Run:
+    """Segment the frames with the model and return the output folder."""
+
+    def go(out: str, *options: str) -> Path:
+        plain = ["segment", str(folder / "frames"), "--model", str(folder / "model")]
+        plain += ["--device", "cpu", "--precision", "float32", "-o", str(tmp_path / out)]
+        done = CliRunner().invoke(app, [*plain, *options])
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        assert done.exit_code == 0, done.output
+        return tmp_path / out
+
+    return go
+
+
+def mask(out: Path, frame: int) -> np.ndarray:
+    return np.array(Image.open(out / "masks" / f"{frame:05d}.png"))
+
+
+def slots(out: Path) -> list[list[int | None]]:
+    rows = json.loads((out / "memory.json").read_text(encoding="utf-8"))
+    return [next(iter(row["objects"].values()))["slots"] for row in rows]
+
+
+def test_masks_corrections_and_resuming(folder: Path, run: Run) -> None:
+    given = "--mask", str(folder / "masks"), "--probabilities"
+    whole = run("whole", *given)
+    np.testing.assert_array_equal(mask(whole, 0) == 3, square_mask(0, 3) == 3)
+    np.testing.assert_array_equal(mask(whole, 3) == 3, square_mask(3, 3) == 3)
+    assert slots(whole)[5] == [0, 1, 2, 3, 4, 5, None]
+    assert (whole / "overlay.mp4").is_file()
+    run("parts", *given, "--limit", "2")
+    parts = run("parts", *given, "--resume")
+    for frame in range(6):
+        name = f"probabilities/{frame:05d}.npz"
+        with np.load(whole / name) as one, np.load(parts / name) as other:
+            for key in one:
+                np.testing.assert_array_equal(one[key], other[key])
+    assert (whole / "memory.json").read_bytes() == (parts / "memory.json").read_bytes()
+
+
+def test_slots_and_rules_are_chosen(folder: Path, run: Run) -> None:
+    first = "--mask", str(folder / "masks" / "00000.png")
+    assert slots(run("two", *first, "--slots", "2"))[5] == [0, 5]
+    assert slots(run("first", *first, "--slots", "3", "--policy", "newest"))[5] == [0, 1, 5]
+
+
+def test_boxes_and_clicks_go_to_the_model_itself(folder: Path, run: Run) -> None:
+    from stremn.media.finding import Click
+    from stremn.media.prompts import Box
+
+    find = video_model(str(folder / "model")).finder(Asked(device="cpu", precision="float32"))
+    assert find is not None
+    clicks = [Click(70, 5, False)]
+    expected = find(noisy_square(0), box=Box(4, 12, 20, 20), clicks=clicks)
+    boxed = run("box", "--box", "4,12,20,20", "--exclude", "70,5")
+    np.testing.assert_array_equal(mask(boxed, 0) == 1, expected)
+    later = run("object", "--box", "4,12,20,20", "--object", "id=2 on=15,20 at=3")
+    assert 2 in mask(later, 3)
+    colors = run("colors", "--box", "4,12,20,20", "--prompt-model", "grabcut")
+    assert (mask(colors, 0) != mask(boxed, 0)).any()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--size", "300"), "--size cannot be honoured: a SAM model sees every frame at a size"),
+        (("--reach", "0.5"), "--reach cannot be honoured: a SAM model always reads the whole"),
+        (("--every", "2"), "--every cannot be honoured: a SAM model remembers every frame"),
+        (("--adapt", "5"), "is a SAM model, and only this package's own networks can be adapted"),
+        (("--policy", "append"), "'append' keeps all and needs a memory that grows"),
+        (("--policy", "best"), "There is no policy 'best'"),
+        (("--slots", "0"), "memory_slots"),
+        (("--precision", "float8"), "float8"),
+    ],
+)
+def test_what_a_sam_model_cannot_honour_is_refused(
+    run: Run, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(StremnError, match=words):
+        run("out", "--box", "4,12,20,20", *options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_another_model_is_not_gone_on_with(folder: Path, run: Run, tmp_path: Path) -> None:
+    given = "--mask", str(folder / "masks")
+    out = run("out", *given, "--limit", "2")
+    tiny_sam(seed=1).save_pretrained(tmp_path / "other")
+    plain = ["segment", str(folder / "frames"), "--device", "cpu", "-o", str(out), "--resume"]
+    other = [*plain, *given, "--precision", "float32", "--model", str(tmp_path / "other")]
+    assert "model" in str(CliRunner().invoke(app, other).exception)
+
+
+def test_names_are_told_apart(tmp_path: Path, folder: Path) -> None:
+    assert is_sam(str(folder / "model"))
+    for name in ("small", "stm", "model.safetensors", "./a/b", "a/b/c", str(tmp_path)):
+        assert not is_sam(name)
+        assert isinstance(video_model(name), OwnModel)
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    assert not is_sam(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "sam2_video"}', encoding="utf-8")
+    with pytest.raises(StremnError, match=r"The weights of .* cannot be read"):
+        video_model(str(tmp_path)).finder(Asked(device="cpu"))
+
+
+def test_evaluate_scores_a_sam_model(folder: Path, tmp_path: Path) -> None:
+    root = davis(tmp_path / "data", {"cow": (1, 2)}, count=3)
+    plain = ["evaluate", "davis", "--root", str(root), "--year", "2017", "--device", "cpu"]
+    plain += ["--model", str(folder / "model"), "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, plain)
+    assert done.exit_code == 0, done.output
+    protocol = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))["protocol"]
+    assert (protocol["policy"], protocol["slots"], protocol["resolution"]) == ("oldest", 7, 64)
+    for option in (["--scales", "1.0,1.3"], ["--flip"], ["--size", "300"], ["--adapt", "2"]):
+        refused = CliRunner().invoke(app, [*plain, *option])
+        assert isinstance(refused.exception, StremnError)
+        assert "SAM model" in str(refused.exception)

@@ -1,0 +1,305 @@
+"""One visitor's work: objects, runs that are paused and gone on with, undo of all of it."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moving_disc import BOX, FRAMES, HEIGHT, WIDTH, disc, overlap, picture, tools, write_clip
+from stremn.errors import StremnError
+from stremn.media.frames import Frame
+from stremn.media.masks import read_mask
+from stremn.media.video import open_frames
+from stremn.web import following
+from stremn.web.following import STATE_EVERY, Run
+from stremn.web.options import Options
+from stremn.web.project import Project
+from stremn.web.shelf import FrameShelf
+from stremn.web.takes import MOST_STATES, SavedStates, Take, Way
+
+OPTIONS = Options(size=64, slots=3)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
+
+
+@pytest.fixture
+def project(clip: Path, tmp_path: Path) -> Iterator[Project]:
+    project = Project(clip, tmp_path, tools(), most=1000)
+    yield project
+    project.close()
+
+
+def ended(project: Project, stage: str = "done") -> None:
+    """Wait until a run has ended, and see how."""
+    for _ in range(600):
+        if not project.status.running:
+            break
+        time.sleep(0.05)
+    assert project.status.stage == stage, project.status
+
+
+def all_labels(project: Project) -> list[np.ndarray]:
+    return [project.labels(index) for index in range(FRAMES)]
+
+
+@pytest.fixture
+def pausing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes the next run pause after a frame, exactly."""
+
+    def after(index: int) -> None:
+        step = following.Run._step
+
+        def stepping(run: Run, take: Take, session: object, frame: Frame) -> None:
+            step(run, take, session, frame)
+            if frame.index == index:
+                run.pause()
+                monkeypatch.setattr(following.Run, "_step", step)
+
+        monkeypatch.setattr(following.Run, "_step", stepping)
+
+    return after
+
+
+# ---------------------------------------------------------------- frames
+
+
+def test_any_frame_is_at_hand(clip: Path, tmp_path: Path) -> None:
+    shelf = FrameShelf(clip, tmp_path / "frames", most=1000)
+    assert (shelf.count, shelf.size, shelf.fps) == (FRAMES, (HEIGHT, WIDTH), 25)
+    true = [frame.image for frame in open_frames(clip)]
+    for index in (7, 3, 24, 0):
+        difference = np.abs(shelf.picture(index).astype(int) - true[index])
+        assert difference.mean() < 6, "the same frame, but for JPEG"
+    for index in (25, 10**9):
+        with pytest.raises(StremnError, match=f"The video has no frame {index}; it has 25"):
+            shelf.path(index)
+    shelf.close()
+
+
+def test_a_video_that_does_not_say_how_long_it_is(tmp_path: Path) -> None:
+    from PIL import Image
+
+    pictures = [Image.fromarray(picture(index)) for index in range(4)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+    shelf = FrameShelf(tmp_path / "a.gif", tmp_path / "frames", most=1000)
+    assert shelf.count == 4
+    shelf.close()
+    short = FrameShelf(tmp_path / "a.gif", tmp_path / "other", most=2)
+    assert short.count == 2
+    short.close()
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_whole_run(project: Project) -> None:
+    with pytest.raises(StremnError, match="Mark an object first"):
+        project.follow(OPTIONS)
+    project.mark(0, 1, BOX)
+    assert overlap(project.labels(0) == 1, disc(0)) > 0.9
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.followed() == [(0, FRAMES)]
+    assert (project.status.done, project.status.total) == (FRAMES, FRAMES)
+    assert project.status.memory > 0
+    row = project.work.row(FRAMES - 1)
+    assert row["objects"]["1"]["slots"][0] == 0
+    assert row["objects"]["1"]["pinned"] == [True, False, False]
+    with pytest.raises(StremnError, match="All frames are followed"):
+        project.follow(OPTIONS)
+
+
+def test_a_pause_changes_nothing_in_what_comes_out(
+    project: Project, pausing: Callable[[int], None]
+) -> None:
+    project.mark(0, 1, BOX)
+    project.follow(OPTIONS)
+    ended(project)
+    whole = all_labels(project)
+    project.undo()
+    assert project.work.followed() == []
+    pausing(12)
+    project.follow(OPTIONS)
+    ended(project, "paused")
+    assert project.work.followed() == [(0, 13)]
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.takes[-1].start == 13
+    np.testing.assert_array_equal(all_labels(project), whole)
+
+
+def test_a_correction_goes_on_from_a_saved_session_not_from_the_start(project: Project) -> None:
+    project.mark(0, 1, BOX)
+    project.follow(OPTIONS)
+    ended(project)
+    before = all_labels(project)
+    project.mark(15, 1, {"kind": "stroke", "points": [[5, 5], [30, 5]], "radius": 4, "on": True,
+                         "snap": False})  # fmt: skip
+    project.follow(OPTIONS)
+    ended(project)
+    take = project.work.takes[-1]
+    assert take.start == 15 // STATE_EVERY * STATE_EVERY
+    assert sorted(take.rows) == list(range(take.start, FRAMES))
+    after = all_labels(project)
+    np.testing.assert_array_equal(after[:15], before[:15])
+    assert (after[15][3:8, 5:30] == 1).all()
+    assert any((a != b).any() for a, b in zip(after[15:], before[15:], strict=True))
+    project.undo()
+    project.undo()
+    np.testing.assert_array_equal(all_labels(project), before)
+    project.redo()
+    project.redo()
+    np.testing.assert_array_equal(all_labels(project), after)
+
+
+def test_other_settings_begin_anew_and_an_earlier_end_is_kept(project: Project) -> None:
+    project.mark(0, 1, BOX)
+    project.follow(Options(size=64, slots=3, end=10))
+    ended(project)
+    assert project.work.followed() == [(0, 10)]
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.takes[-1].start == 10
+    project.follow(Options(size=64, slots=2))
+    ended(project)
+    assert project.work.takes[-1].start == 0
+
+
+def test_an_object_is_given_in_a_later_frame_and_removed(project: Project) -> None:
+    project.mark(4, 1, BOX)
+    assert project.add_object("  the\n disc ") == 2
+    assert project.work.objects == {1: "Object 1", 2: "the disc"}
+    square = {"kind": "stroke", "points": [[100, 80], [110, 80]], "radius": 6, "on": True}
+    project.mark(4, 2, square | {"snap": False})
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.followed() == [(0, FRAMES)], "both ways"
+    assert set(np.unique(project.labels(4))) == {0, 1, 2}
+    project.remove_object(2)
+    assert set(np.unique(project.labels(4))) == {0, 1}
+    project.mark(22, 1, BOX | {"x": 47})
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.takes[-1].start == 10, "what was removed is no reason to begin anew"
+    assert list(project.work.row(24)["objects"]) == ["1"]
+    project.undo()
+    project.undo()
+    project.undo()
+    assert set(np.unique(project.labels(4))) == {0, 1, 2}
+
+
+def test_both_ways_from_the_frame_that_is_marked(project: Project) -> None:
+    project.mark(12, 1, BOX | {"x": 37})
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.followed() == [(0, FRAMES)]
+    assert [take.way for take in project.work.takes] == [Way(12, 1), Way(12, -1)]
+    assert project.status.done == FRAMES + 1, "the marked frame is begun with twice"
+    held = project.work.row(3)["objects"]["1"]["slots"]
+    assert min(held) == 3
+    assert max(held) == 12, "frames have the video's numbers"
+    before = all_labels(project)
+    project.mark(5, 1, {"kind": "stroke", "points": [[5, 5], [30, 5]], "radius": 4, "on": True,
+                        "snap": False})  # fmt: skip
+    project.follow(OPTIONS)
+    ended(project)
+    assert [take.way for take in project.work.takes[2:]] == [Way(12, -1)]
+    after = all_labels(project)
+    np.testing.assert_array_equal(after[6:], before[6:])
+    assert (after[5][3:8, 5:30] == 1).all()
+    with pytest.raises(StremnError, match="All frames are followed"):
+        project.follow(OPTIONS)
+    project.follow(Options(size=64, slots=3, both=False))
+    ended(project)
+    assert project.work.takes[-1].way == Way(5, 1)
+
+
+def test_a_mark_while_it_runs_pauses_the_run(project: Project) -> None:
+    project.mark(0, 1, BOX)
+    project.follow(OPTIONS)
+    project.mark(20, 1, BOX | {"x": 45})
+    assert not project.status.running
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.followed() == [(0, FRAMES)]
+
+
+def test_one_run_at_a_time_and_a_waiting_one_can_be_paused(project: Project) -> None:
+    project.mark(0, 1, BOX)
+    with project._tools.turn:
+        project.follow(OPTIONS)
+        time.sleep(0.2)
+        assert project.status.stage == "waiting"
+        project.pause()
+        ended(project, "paused")
+    project.follow(OPTIONS)
+    ended(project)
+
+
+def test_a_video_that_breaks_off_keeps_its_frames(clip: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    content = bytearray(clip.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    broken.write_bytes(bytes(content))
+    project = Project(broken, tmp_path / "project", tools(), most=1000)
+    project.mark(0, 1, BOX)
+    project.follow(OPTIONS)
+    ended(project, "failed")
+    assert "damaged" in project.status.words
+    assert 0 < project.work.followed()[0][1] < FRAMES
+    project.close()
+
+
+def test_mistakes_change_nothing(project: Project) -> None:
+    project.mark(0, 1, BOX)
+    version, labels = project.version, project.labels(0)
+    for call, words in [
+        (lambda: project.mark(0, 9, BOX), "There is no object 9"),
+        (lambda: project.mark(99, 1, BOX), "no frame 99"),
+        (lambda: project.mark(0, 1, BOX | {"x": 900}), "no part inside"),
+        (lambda: project.name_object(1, " \n\0"), "at least one letter"),
+        (lambda: project.remove_object(5), "There is no object 5"),
+        (lambda: project.follow(Options(policy="none")), "none"),
+    ]:
+        with pytest.raises(StremnError, match=words):
+            call()
+    assert project.version == version
+    np.testing.assert_array_equal(project.labels(0), labels)
+    project.name_object(1, "x" * 500)
+    assert project.work.objects[1] == "x" * 60
+
+
+def test_a_mask_file_names_its_objects_and_clearing_takes_it_back(project: Project) -> None:
+    labels = disc(0).astype(np.uint8) * 7
+    project.use_mask(0, read_mask(labels))
+    assert project.work.objects == {7: "Object 7"}
+    np.testing.assert_array_equal(project.labels(0), labels)
+    project.clear(0)
+    assert not project.labels(0).any()
+    project.undo()
+    np.testing.assert_array_equal(project.labels(0), labels)
+
+
+def test_saved_sessions_are_thinned_out(tmp_path: Path) -> None:
+    states = SavedStates(tmp_path / "states")
+    way = Way(0, 1)
+    take = Take(tmp_path / "take", way, 0, "settings", {})
+    for after in range(500):
+        states.save(take, after, lambda path: path.write_bytes(b"x"))
+    kept = [state.after for state in states.kept]
+    assert len(kept) == MOST_STATES
+    assert kept[-4:] == list(range(496, 500))
+    assert kept[0] == 0
+    assert max(b - a for a, b in itertools.pairwise(kept)) < 100
+    assert len(list((tmp_path / "states").iterdir())) == len(kept)
+    best = states.best(way, 300, "settings", {}, {1})
+    assert best is not None
+    assert 200 < best.after < 300
+    assert states.best(way, 300, "others", {}, {1}) is None
