@@ -15,7 +15,7 @@ from stremn.prediction.config import PRESETS, PredictionConfig
 from stremn.prediction.files import predict_video
 from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.model import build_model
-from stremn.prediction.motion import carry_forward, dis_motion, move
+from stremn.prediction.motion import carry_forward, dis_motion, move, redraw
 from stremn.prediction.outputs import flow_output
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import save_predictor
@@ -66,6 +66,24 @@ def test_move_fetches_each_pixel_from_where_its_flow_points():
             torch.testing.assert_close(moved[0, :, y, x], (corner * weights).sum((1, 2)))
 
 
+def test_redrawing_keeps_what_moving_blurs():
+    """Half a pixel to and fro: bicubic sampling loses less; whole pixels lose nothing."""
+    picture = as_clip([texture(24, 32)])[:, 0]
+    half = torch.full((1, 2, 24, 32), 0.5)
+    inner = (..., slice(4, -4), slice(4, -4))
+
+    def loss(sample):
+        return float((sample(sample(picture, half), -half) - picture)[inner].abs().mean())
+
+    assert loss(redraw) < 0.5 * loss(move)
+    whole = torch.zeros(1, 2, 24, 32)
+    whole[:, 0] = 3
+    torch.testing.assert_close(redraw(picture, whole)[..., :-3], picture[..., 3:])
+    steps = redraw((picture > 0.5).float(), half)
+    assert float(steps.min()) >= 0
+    assert float(steps.max()) <= 1
+
+
 def test_a_steady_flow_is_carried_forward_unchanged():
     flow = torch.full((1, 2, 8, 8), 1.5)
     torch.testing.assert_close(carry_forward(flow), flow)
@@ -100,7 +118,7 @@ def test_the_flow_output_moves_stays_or_draws_as_its_shares_say():
         logits[:, 2:5] = torch.tensor([moved, stayed, drawn]).view(1, 3, 1, 1)
         return flow_output(logits, last, motion)
 
-    torch.testing.assert_close(shares(99.0, 0, 0), move(last, motion))
+    torch.testing.assert_close(shares(99.0, 0, 0), redraw(last, motion))
     torch.testing.assert_close(shares(0, 99.0, 0), last)
     logits[:, 5:] = 99.0
     torch.testing.assert_close(shares(0, 0, 99.0), torch.ones_like(last))

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from stremn.core.config import Config
 from stremn.prediction.model import Rollout, check_frames
-from stremn.prediction.motion import carry_forward, dis_motion, move
+from stremn.prediction.motion import carry_forward, dis_motion, redraw
 from stremn.prediction.outputs import BuiltOutput, OutputName, build_output
 from stremn.prediction.recurrence import ConvLSTMStack, OddKernel, PredRNNStack
 
@@ -54,7 +54,7 @@ def predict_flow(
     flow, frame = dis_motion(observed[:, -2:]), observed[:, -1]
     predicted = []
     for _ in range(frames):
-        frame, flow = move(frame, flow), carry_forward(flow)
+        frame, flow = redraw(frame, flow), carry_forward(flow)
         predicted.append(frame)
     return torch.stack(predicted, dim=1)
 

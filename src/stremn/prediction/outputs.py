@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from stremn.prediction.motion import move
+from stremn.prediction.motion import redraw
 
 OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis", "flow"]
 
@@ -151,7 +151,7 @@ def flow_output(
         motion: the flow from the coming frame back to the last.
     """
     correction, shares, drawn = logits.float().split([2, 3, last.shape[1]], dim=1)
-    moved = move(last, motion + correction)
+    moved = redraw(last, motion + correction)
     trust = shares.new_tensor([MOVED_BIAS, 0.0, 0.0]).view(1, 3, 1, 1)
     shares = (shares + trust).softmax(1)
     anew = torch.sigmoid(drawn + torch.logit(moved, eps=0.01))
