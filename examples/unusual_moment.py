@@ -1,6 +1,4 @@
-"""Find the moments of a video at which something happens that could not be expected.
-
-    python examples/unusual_moment.py clip.mp4
+"""Find the moments of a video that could not be expected: python examples/unusual_moment.py clip.mp4
 
 Every frame is predicted before it is seen; the error is compared with that of the frames before.
 """
@@ -13,13 +11,10 @@ from stremn.media.video import open_frames
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_memory_predictor
 
-RECENT = 50
-"""Frames that an error is compared with."""
-
 
 def unusual(source: str, session: PredictionSession, count: int = 3) -> list[tuple[float, int]]:
     """Return the `count` most unusual frames: (times the usual error, frame index)."""
-    recent: deque[float] = deque(maxlen=RECENT)
+    recent: deque[float] = deque(maxlen=50)
     found: list[tuple[float, int]] = []
     with open_frames(source) as frames:
         for frame in frames:

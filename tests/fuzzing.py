@@ -42,8 +42,8 @@ from stremn.networks.pretrained import load_model
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_predictor, save_predictor
 from stremn.segmentation.sessions import SegmentationSession
-from stremn.training.prediction.recipe_format import read_recipe as read_prediction_recipe
-from stremn.training.segmentation.recipe_format import read_recipe
+from stremn.training.prediction.task import TASK as PREDICTION
+from stremn.training.segmentation.task import TASK as SEGMENTATION
 from tiny_model import tiny_model
 from tiny_predictor import tiny
 from tiny_vos import davis, names_of, square_labels
@@ -114,9 +114,8 @@ def subjects(folder: Path) -> list[Subject]:
 def _states(folder: Path) -> list[Subject]:
     model, predictor = tiny_model(), tiny(carried=8)
     rng = np.random.default_rng(0)
-    session = SegmentationSession(
-        model, device="cpu", precision="float32", size=64, memory_slots=2, reach=0.5
-    )
+    options = {"precision": "float32", "size": 64, "memory_slots": 2, "reach": 0.5}
+    session = SegmentationSession(model, device="cpu", policy="learned", **options)
     mask = np.zeros((64, 64), np.uint8)
     mask[4:30, 4:30], mask[34:60, 34:60] = 3, 5
     session.step(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), mask)
@@ -190,8 +189,8 @@ def _texts(folder: Path) -> list[Subject]:
     recipes = [p.read_bytes() for p in sorted(RECIPES.glob("*.toml"))]
     own = [r for r in recipes if b"[stages" in r or b"[[stages" in r][:4]
     return [
-        Subject("recipes", "toml", own or recipes[:4], read_recipe),
-        Subject("prediction recipes", "toml", recipes[:4], read_prediction_recipe),
+        Subject("recipes", "toml", own or recipes[:4], SEGMENTATION.read),
+        Subject("prediction recipes", "toml", recipes[:4], PREDICTION.read),
         Subject("COCO files", "json", [json.dumps(coco).encode()], coco_of),
         Subject("progress files", "json", [content], progress_of),
         Subject("records of runs", "json", [rows * 1], read_rows),

@@ -13,7 +13,7 @@ from stremn.web.project import Tools
 from tiny_model import tiny_config, tiny_model
 
 HEIGHT, WIDTH = 96, 128
-FRAMES = 25
+FRAMES = 14
 
 BOX = {"kind": "box", "x": 25, "y": 24, "width": 50, "height": 49}
 """Round the disc in the first frame."""

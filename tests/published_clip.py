@@ -1,6 +1,6 @@
 """A clip of two moving squares, and what STM's and STCN's official code makes of it.
 
-`official.npz` was made once, with weights drawn by `conversion.drawn_checkpoint` (see its README).
+`official.npz` was made once, with weights drawn by `drawn_checkpoint` (see its README).
 """
 
 from pathlib import Path

@@ -12,8 +12,10 @@ from stremn.memory.fusion import FusionConfig
 from stremn.memory.policies import POLICIES, RandomDrop, Spread
 from stremn.prediction.sessions import PredictionSession
 from stremn.segmentation.sessions import SegmentationSession
-from stremn.training.prediction.recipe_format import read_recipe
-from stremn.training.prediction.rollout import FrameBatch, HorizonConfig, LossConfig, clip_loss
+from stremn.training.prediction.data import FrameBatch
+from stremn.training.prediction.recipe import HorizonConfig, LossConfig
+from stremn.training.prediction.rollout import clip_loss
+from stremn.training.prediction.task import TASK
 from stremn.training.prediction.validation import Validation
 from stremn.training.segmentation.agreement import Watched
 from stremn.training.segmentation.imitation import Imitation
@@ -205,7 +207,7 @@ def test_scores_of_prediction(tmp_path):
     with accelerator() as device:
         there = torch.device(device)
         found = score("tiny", as_predict(model.to(there), there), clips, 6, 2)
-        recipe = read_recipe(RECIPES / "prediction-digits-32.toml", SHORT)
+        recipe = TASK.read(RECIPES / "prediction-digits-32.toml", SHORT)
         scores = Validation(recipe, clips, tmp_path).scores(model)
         assert scores.values["mse"].shape == (3, 2)
     for name, values in plain.values.items():

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from stremn.evaluation.segmentation.evaluation import evaluate
+from stremn.evaluation.segmentation.runs import RunDescription
+from stremn.networks.presets import SegmentationConfig, build_model
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_memory_predictor
+from stremn.segmentation.sessions import SegmentationSession
+from tiny_model import square_clips, tiny_model
+from tiny_vos import names_of, square_labels, write_frame, write_labels
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "memory_in_your_network.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLE = EXAMPLES / "memory_in_your_network.py"
 
 
 @pytest.mark.parametrize(("rule", "frames"), [("spread", 3), ("oldest", 3), ("learned", 8)])
@@ -33,8 +40,64 @@ def test_it_runs_as_a_script(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch.Size([20, 2, 5])" in capsys.readouterr().out
 
 
-def test_it_is_short() -> None:
-    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 40
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_it_is_short(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) < 40
+
+
+def test_a_rule_of_ones_own_replaces_the_slot_with_least_of_the_object() -> None:
+    rule = runpy.run_path(str(EXAMPLES / "own_rule.py"))["least_object"]
+    seen = []
+
+    def watched(state, new, evictable):  # type: ignore[no-untyped-def]
+        choice = rule(state, new, evictable)
+        if not bool(state.vacant.any()):
+            mass = state.evidence[..., 0].masked_fill(~evictable, torch.inf)
+            seen.append(bool((choice.replace.argmax(1) == mass.argmin(1)).all()))
+        return choice
+
+    clip = square_clips([[0]], frames=7)
+    session = SegmentationSession(
+        tiny_model(), policy=watched, device="cpu", precision="float32", memory_slots=3, size=64
+    )
+    for t, frame in enumerate(clip.frames[0].permute(0, 2, 3, 1).numpy()):
+        session.step(frame, clip.labels[0, 0].numpy() if t == 0 else None)
+    assert seen == [True] * 4
+
+
+def test_a_backbone_of_ones_own_makes_a_model() -> None:
+    backbone = runpy.run_path(str(EXAMPLES / "own_backbone.py"))["mobilenet_backbone"]()
+    pyramid = backbone(torch.rand(1, 3, 64, 96))
+    maps = (pyramid.stride4, pyramid.stride8, pyramid.stride16)
+    assert [tuple(x.shape[1:]) for x in maps] == [(16, 16, 24), (24, 8, 12), (48, 4, 6)]
+    config = SegmentationConfig(
+        memory_encoder="shared-stem", key=4, value=6, update_key=4, decoder=(4, 4, 4)
+    )
+    session = SegmentationSession(build_model(config, backbone), device="cpu", size=64)
+    mask = np.zeros((64, 96), np.uint8)
+    mask[10:30, 10:30] = 3
+    result = session.step(np.full((64, 96, 3), 99, np.uint8), mask)
+    assert np.array_equal(result.labels, mask)
+
+
+def test_a_data_set_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
+    for index, name in enumerate(names_of(4)):
+        write_frame(tmp_path / "cat.frames" / f"{name}.jpg", index)
+        if index != 2:
+            write_labels(tmp_path / "cat.masks" / f"{name}.png", square_labels(index, [1, 2]))
+    data = runpy.run_path(str(EXAMPLES / "own_data.py"))["read_pairs"](tmp_path)
+    (cat,) = data
+    assert (cat.name, len(cat), dict(cat.objects)) == ("cat", 4, {1: 0, 2: 0})
+    assert [cat.annotated(index) for index in range(4)] == [True, True, False, True]
+    model = tiny_model()
+    report = evaluate(
+        data,
+        lambda: SegmentationSession(model, device="cpu", precision="float32", size=64),
+        tmp_path / "scores",
+        RunDescription("tiny", "evidence", slots=6, resolution=64, reach=0.5),
+    )
+    assert not report.failures
+    assert report.plain is not None
 
 
 def test_the_unusual_moment_is_the_cut() -> None:

@@ -42,7 +42,7 @@ def test_a_name_that_has_moved_is_found_in_its_old_module(module: str, name: str
     home, _, attribute = moved.MOVED_NAMES[module][name].partition(":")
     with pytest.warns(DeprecationWarning, match=f"it is {home}.{attribute} now"):
         found = getattr(importlib.import_module(module), name)
-    assert found is attrgetter(attribute)(importlib.import_module(home))
+    assert found == attrgetter(attribute)(importlib.import_module(home))
 
 
 def test_a_name_that_is_not_exported_is_an_attribute_error() -> None:

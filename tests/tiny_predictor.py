@@ -4,7 +4,7 @@ import torch
 
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.model import build_model
+from stremn.prediction.model import build_predictor
 
 TINY = PredictionConfig(
     size=16, widths=(8,) * 6, strides=(2, 1, 2, 1, 1, 1), key=6, value=8, update_key=6
@@ -13,7 +13,7 @@ TINY = PredictionConfig(
 
 def tiny(seed=0, **changes):
     torch.manual_seed(seed)
-    return build_model(TINY.model_copy(update=changes)).eval()
+    return build_predictor(TINY.model_copy(update=changes)).eval()
 
 
 def tiny_of(kind):

@@ -31,9 +31,39 @@ MOVED = {
     "stremn.study.evaluation": "stremn.evaluation.segmentation.evaluation",
     "stremn.study.metrics": "stremn.evaluation.segmentation.metrics",
     "stremn.training.adaptation": "stremn.training.segmentation.adaptation",
+    "stremn.training.prediction.recipe_format": "stremn.training.prediction.recipe",
+    "stremn.training.prediction.recipes": "stremn.training.prediction.task",
+    "stremn.training.prompting.loss": "stremn.training.prompting.losses",
+    "stremn.training.prompting.recipes": "stremn.training.prompting.task",
+    "stremn.training.prompting.samples": "stremn.training.prompting.data",
+    "stremn.training.segmentation.recipe_data": "stremn.training.segmentation.data",
+    "stremn.training.segmentation.recipe_format": "stremn.training.segmentation.recipe",
+    "stremn.training.segmentation.recipe_model": "stremn.training.segmentation.model",
+    "stremn.training.segmentation.recipes": "stremn.training.segmentation.task",
 }
 
 MOVED_NAMES = {
+    "stremn.prediction.model": {
+        "build_model": "stremn.prediction.model:build_predictor",
+    },
+    "stremn.prediction.config": {
+        "PRESETS": "stremn.prediction.config:PREDICTOR_PRESETS",
+    },
+    "stremn.data.readers.problems": {
+        "Problem": "stremn.data.readers.problems:DataProblem",
+    },
+    "stremn.training.segmentation.cost": {
+        "Cost": "stremn.training.segmentation.cost:TrainingCost",
+    },
+    "stremn.training.segmentation.rollout": {
+        "Rollout": "stremn.training.segmentation.rollout:ClipRollout",
+    },
+    "stremn.evaluation.prediction.evaluation": {
+        "Scores": "stremn.evaluation.prediction.evaluation:PredictionScores",
+    },
+    "stremn.segmentation.pipeline": {
+        "Summary": "stremn.segmentation.pipeline:RunSummary",
+    },
     "stremn.memory.operations": {
         "CheckedPolicy": "stremn.memory.choices:CheckedPolicy",
         "Choice": "stremn.memory.choices:Choice",
@@ -95,6 +125,31 @@ MOVED_NAMES = {
     "stremn.segmentation.sessions": {
         "SHIPPED_POLICY": "stremn.networks.defaults:SHIPPED.policy",
         "check_options": "stremn.segmentation.session_options:check_options",
+    },
+    "stremn.training.prediction.recipe": {
+        "clips_of": "stremn.training.prediction.data:clips_of",
+        "first_model": "stremn.training.prediction.model:first_model",
+        "read_recipe": "stremn.training.prediction.task:TASK.read",
+    },
+    "stremn.training.prediction.rollout": {
+        "collate": "stremn.training.prediction.data:collate",
+    },
+    "stremn.training.prediction.task": {
+        "read_recipe": "stremn.training.prediction.task:TASK.read",
+        "run_recipe": "stremn.training.prediction.task:TASK.run",
+        "train": "stremn.training.tasks:train",
+    },
+    "stremn.training.prompting.task": {
+        "run_recipe": "stremn.training.prompting.task:TASK.run",
+        "train": "stremn.training.tasks:train",
+    },
+    "stremn.training.segmentation.recipe": {
+        "read_recipe": "stremn.training.segmentation.task:TASK.read",
+    },
+    "stremn.training.segmentation.task": {
+        "read_recipe": "stremn.training.segmentation.task:TASK.read",
+        "run_recipe": "stremn.training.segmentation.task:TASK.run",
+        "train": "stremn.training.tasks:train",
     },
 }
 """Old module and name -> new place, as "module:attribute"."""

@@ -87,7 +87,8 @@ def test_a_stream_does_not_grow() -> None:
 
 
 def test_a_step_leaves_no_tensor_behind() -> None:
-    session = SegmentationSession(tiny_model(), device="cpu", precision="float32", size=64)
+    options = {"precision": "float32", "size": 64, "policy": "learned", "reach": None}
+    session = SegmentationSession(tiny_model(), device="cpu", **options)
     session.step(made_frame(64, 64), made_labels(64, 64, 2))
     alive = []
     for t in range(1, 40):

@@ -11,7 +11,7 @@ from stremn.data.clips.clip import Clip
 from stremn.data.clips.colors import ColorRange
 from stremn.data.clips.composed import ComposedClipParameters, ComposedClips
 from stremn.data.clips.cut_outs import CutOut
-from stremn.data.clips.foreground import Actor, carrying
+from stremn.data.clips.foreground import ForegroundObject, carrying
 from stremn.data.clips.still_layers import StillClipParameters
 from stremn.data.clips.video_clips import VideoClipParameters
 from stremn.data.readers.labelled_videos import VideoReader
@@ -283,16 +283,16 @@ def test_an_actor_that_carries_keeps_its_picture_elsewhere() -> None:
     image = np.full((40, 30, 3), 200, np.uint8)
     alpha = np.full((40, 30), 255, np.uint8)
     cut = CutOut(np.full((20, 20, 3), 50, np.uint8), np.full((20, 20), 255, np.uint8), None)
-    plain = Actor([image], [alpha], False, 0)
-    actor = carrying(rng, plain, cut)
-    assert actor.carried is not None
-    inside = actor.carried > 0
+    plain = ForegroundObject([image], [alpha], False, 0)
+    foreground = carrying(rng, plain, cut)
+    assert foreground.carried is not None
+    inside = foreground.carried > 0
     side = int(inside.sum() ** 0.5)
     assert inside.sum() == side**2  # a square of a fourth to a half of the carrier's length
     assert 10 <= side <= 20
-    assert (actor.pictures[0][inside] == 50).all()
-    body = (actor.alphas[0] == 255) & ~inside
-    assert (actor.pictures[0][body] == 200).all()
-    assert (actor.alphas[0] > 0).sum() == (inside | (actor.alphas[0] > 0)).sum()
+    assert (foreground.pictures[0][inside] == 50).all()
+    body = (foreground.alphas[0] == 255) & ~inside
+    assert (foreground.pictures[0][body] == 200).all()
+    assert (foreground.alphas[0] > 0).sum() == (inside | (foreground.alphas[0] > 0)).sum()
     filmed = replace(plain, filmed=True)
     assert carrying(rng, filmed, cut) is filmed

@@ -12,7 +12,7 @@ from scipy.io import savemat
 from stremn.data.clips.cut_outs import require_whole
 from stremn.data.readers.instance_sets import CocoStills, SbdStills, coco_mask
 from stremn.data.readers.lru_cache import Recent
-from stremn.data.readers.problems import Problem, refuse
+from stremn.data.readers.problems import DataProblem, refuse
 from stremn.data.readers.still_sets import (
     LAYOUTS,
     check_pairing,
@@ -187,12 +187,12 @@ def test_what_is_broken_can_be_skipped(tmp_path: Path) -> None:
     assert np.array_equal(usable.load(0).ids, MASK)
     refuse([])
     with pytest.raises(StremnError, match="none is left"):
-        without(usable, [Problem(usable.name(0), "bad")])
+        without(usable, [DataProblem(usable.name(0), "bad")])
 
 
 def test_a_long_list_is_cut() -> None:
     with pytest.raises(StremnError, match="and 5 more"):
-        refuse([Problem(f"{i}.jpg", "bad") for i in range(35)])
+        refuse([DataProblem(f"{i}.jpg", "bad") for i in range(35)])
 
 
 def test_large_pictures_are_reduced(tmp_path: Path) -> None:

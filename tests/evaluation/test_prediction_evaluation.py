@@ -26,12 +26,13 @@ from stremn.evaluation.prediction.evaluation import (
 from stremn.evaluation.prediction.metrics import METRICS
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.model import build_model
+from stremn.prediction.model import build_predictor
 from stremn.prediction.weights import load_predictor, save_predictor
 from stremn.training.prediction.cost import _StepTime
-from stremn.training.prediction.recipe_format import first_model, is_prediction_recipe, read_recipe
-from stremn.training.prediction.recipes import run_recipe, train
-from stremn.training.prediction.rollout import HorizonConfig
+from stremn.training.prediction.model import first_model
+from stremn.training.prediction.recipe import HorizonConfig
+from stremn.training.prediction.task import TASK
+from stremn.training.tasks import task_of, train
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = {
@@ -191,7 +192,7 @@ def write_digits(folder):
 
 def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
     torch.manual_seed(0)
-    ours = build_model(PredictionConfig(**TINY, slots=2))
+    ours = build_predictor(PredictionConfig(**TINY, slots=2))
     save_predictor(ours, tmp_path / "ours.safetensors")
     save_predictor(
         build_baseline(RecurrentConfig(kind="convlstm", hidden=4)), tmp_path / "lstm.safetensors"
@@ -233,7 +234,7 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
 
 
 def test_what_cannot_be_scored_is_said_before_anything_is(tmp_path, monkeypatch):
-    save_predictor(build_model(PredictionConfig(**TINY)), tmp_path / "ours.safetensors")
+    save_predictor(build_predictor(PredictionConfig(**TINY)), tmp_path / "ours.safetensors")
     data = ClipsSection(
         kind="moving-digits", path=str(write_digits(tmp_path / "d")), size=16, side=8
     )
@@ -278,7 +279,7 @@ def test_weights_of_one_name_in_two_folders_have_two_rows(tmp_path):
     paths = [tmp_path / run / "averaging" / "uniform.safetensors" for run in ("a", "b")]
     for path in paths:
         path.parent.mkdir(parents=True)
-        save_predictor(build_model(PredictionConfig(**TINY)), path)
+        save_predictor(build_predictor(PredictionConfig(**TINY)), path)
     text = evaluate_prediction(
         data, [*map(str, paths), str(paths[0])], observed=6, future=2, clips=2
     )
@@ -291,8 +292,8 @@ def test_weights_of_one_name_in_two_folders_have_two_rows(tmp_path):
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("prediction-*.toml")), ids=lambda p: p.stem)
 def test_recipes_of_the_repository_are_valid(path):
-    assert is_prediction_recipe(path)
-    recipe = read_recipe(path)
+    assert task_of(path) is TASK
+    recipe = TASK.read(path)
     assert recipe.train.monitor == "ssim"
     assert path.name in path.read_text()  # the header names its own command
 
@@ -340,7 +341,7 @@ def recipe(tmp_path):
 
 
 def test_a_recipe_trains_validates_averages_and_resumes(tmp_path, recipe):
-    result = run_recipe(recipe, [], tmp_path / "whole")
+    result = TASK.run(recipe, [], tmp_path / "whole")
     assert (result.stopped, result.step) == ("finished", 6)
     report = json.loads((tmp_path / "whole" / "averaging.json").read_text())
     scores = {name: entry["ssim"] for name, entry in report["validation"].items()}
@@ -352,7 +353,7 @@ def test_a_recipe_trains_validates_averages_and_resumes(tmp_path, recipe):
     kept = sorted(p.name for p in (tmp_path / "whole" / "averaging").glob("*_*.safetensors"))
     assert len(kept) == 2
     for _ in range(2):  # nothing is left to train: the same weights are no new candidates
-        run_recipe(recipe, [], tmp_path / "whole", resume=True)
+        TASK.run(recipe, [], tmp_path / "whole", resume=True)
     again = sorted(p.name for p in (tmp_path / "whole" / "averaging").glob("*_*.safetensors"))
     assert again == kept
     assert json.loads((tmp_path / "whole" / "averaging.json").read_text()) == report
@@ -362,44 +363,44 @@ def test_a_recipe_trains_validates_averages_and_resumes(tmp_path, recipe):
 
 
 def test_a_checkpoint_older_than_a_key_of_the_recipe_resumes(tmp_path, recipe):
-    run_recipe(recipe, ["train.steps=3"], tmp_path)
+    TASK.run(recipe, ["train.steps=3"], tmp_path)
     saved = read_checkpoint(tmp_path / "checkpoint.safetensors")
     facts = json.loads(json.dumps(saved.facts))
     del facts["recipe"]["loss"]["future_weight"]
     write_checkpoint(tmp_path / "checkpoint.safetensors", Checkpoint(saved.tensors, facts))
-    result = run_recipe(recipe, ["train.steps=4"], tmp_path, resume=True)
+    result = TASK.run(recipe, ["train.steps=4"], tmp_path, resume=True)
     assert (result.stopped, result.step) == ("finished", 4)
     recipe.write_text(recipe.read_text() + "\n[loss]\nfuture_weight = 2.0\n")
     with pytest.raises(StremnError, match=r"loss\.future_weight"):
-        run_recipe(recipe, ["train.steps=5"], tmp_path, resume=True)
+        TASK.run(recipe, ["train.steps=5"], tmp_path, resume=True)
 
 
 def test_a_baseline_trains_from_the_same_recipe(tmp_path, recipe):
     sets = ["model.kind=convlstm", "model.fields={ hidden = 4 }", "train.steps=2"]
-    assert run_recipe(recipe, sets, tmp_path / "lstm").step == 2
+    assert TASK.run(recipe, sets, tmp_path / "lstm").step == 2
     assert load_predictor(tmp_path / "lstm" / "last.safetensors").config.kind == "convlstm"
 
 
 def test_a_training_starts_from_weights_under_another_rule(tmp_path, recipe):
-    run_recipe(recipe, ["train.steps=2"], tmp_path / "first")
+    TASK.run(recipe, ["train.steps=2"], tmp_path / "first")
     weights = tmp_path / "first" / "last.safetensors"
     sets = [f'model.start="{weights.as_posix()}"', 'model.fields={ policy = "oldest" }']
-    model = first_model(read_recipe(recipe, sets))
+    model = first_model(TASK.read(recipe, sets))
     before = load_predictor(weights)
     assert (before.config.policy, model.config.policy) == ("learned", "oldest")
     for name, tensor in before.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
     with pytest.raises(StremnError, match="does not fit"):
-        first_model(read_recipe(recipe, [sets[0], "model.fields={ key = 5 }"]))
+        first_model(TASK.read(recipe, [sets[0], "model.fields={ key = 5 }"]))
 
 
 def test_a_training_starts_from_a_baseline_as_it_is(tmp_path, recipe):
     weights = tmp_path / "lstm.safetensors"
     save_predictor(build_baseline(RecurrentConfig(kind="convlstm", hidden=4)), weights)
     start = f'model.start="{weights.as_posix()}"'
-    assert first_model(read_recipe(recipe, [start, "model.fields={}"])).config.hidden == 4
+    assert first_model(TASK.read(recipe, [start, "model.fields={}"])).config.hidden == 4
     with pytest.raises(StremnError, match=r"model\.fields cannot change it"):
-        first_model(read_recipe(recipe, [start, "model.fields={ hidden = 5 }"]))
+        first_model(TASK.read(recipe, [start, "model.fields={ hidden = 5 }"]))
 
 
 def test_the_cost_of_a_recipe_is_told_without_training(tmp_path, recipe):
@@ -425,7 +426,7 @@ def test_the_mean_step_is_that_of_the_horizons_of_a_training():
 )
 def test_recipes_that_do_not_fit_are_refused(tmp_path, recipe, change, message):
     with pytest.raises(StremnError, match=message):
-        run_recipe(recipe, [change], tmp_path / "out")
+        TASK.run(recipe, [change], tmp_path / "out")
 
 
 def test_the_hidden_digit_needs_more_frames_than_it_is_away(tmp_path):

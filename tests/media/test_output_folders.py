@@ -37,6 +37,7 @@ def segment(model: STReMN, out: Path, count: int, existing: str = "refuse") -> R
         writer.close()
         return writer
     options = {"device": "cpu", "precision": "float32", "size": 64, "memory_slots": 3}
+    options |= {"policy": "learned", "reach": None}
     if writer.state_path is not None:
         session = SegmentationSession.load(writer.state_path, model, device="cpu")
     else:

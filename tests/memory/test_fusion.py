@@ -32,8 +32,9 @@ from stremn.study.suites import short_suite
 from stremn.study.table_report import to_markdown
 from stremn.study.tables import run_table
 from stremn.training.optimization import parameter_groups
-from stremn.training.segmentation.recipes import first_model, model_config, read_recipe
+from stremn.training.segmentation.model import first_model, model_config
 from stremn.training.segmentation.rollout import ClipLoss, rollout
+from stremn.training.segmentation.task import TASK
 from tiny_model import square_clips, tiny_model
 from tiny_vos import davis
 
@@ -340,7 +341,7 @@ def test_table_6_wants_a_model_with_fusion():
 
 
 def test_the_recipe_adds_the_module_to_a_model_without_and_trains_it_alone():
-    recipe = read_recipe(Path(__file__).parents[2] / "recipes" / "small-fusion.toml")
+    recipe = TASK.read(Path(__file__).parents[2] / "recipes" / "small-fusion.toml")
     config = model_config(recipe.model)
     assert config.fusion == FusionConfig()
     start = recipe.model_copy(update={"model": recipe.model.model_copy(update={"start": "small"})})

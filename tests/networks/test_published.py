@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from drawn_checkpoint import drawn_checkpoint
 from published_clip import FOLDER, STEP, clip
 from stremn.cli.app import app
 from stremn.errors import StremnError
@@ -17,7 +18,6 @@ from stremn.networks.conversion import (
     STM,
     Official,
     convert,
-    drawn_checkpoint,
     from_official,
     layout,
 )

@@ -11,9 +11,9 @@ from stremn.prediction.baselines import (
     RecurrentConfig,
     build_baseline,
 )
-from stremn.prediction.config import PRESETS, PredictionConfig
+from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
-from stremn.prediction.model import build_model, check_frames
+from stremn.prediction.model import build_predictor, check_frames
 from stremn.prediction.outputs import (
     moved_by_axis_output,
     moved_output,
@@ -193,17 +193,18 @@ def test_a_predictor_with_moved_output_stays_in_range(channels, output):
 
 
 def test_presets_take_frames_of_their_size():
-    for name, config in PRESETS.items():
+    for name, config in PREDICTOR_PRESETS.items():
         if name.endswith(("small", "carried")):
             shape = (1, 5, config.channels, config.size, config.size)
             assert (
-                build_model(config).rollout(torch.zeros(shape), 4, 1).frames.shape[2:] == shape[2:]
+                build_predictor(config).rollout(torch.zeros(shape), 4, 1).frames.shape[2:]
+                == shape[2:]
             )
         assert config.slots == 5
         blocks = 3 if config.carried else 6  # the paper's six, or three and a carried state
         assert len(config.widths) == len(config.strides) == blocks
-    assert PRESETS["64"].size // PRESETS["64"].feature_stride == 16
-    assert PRESETS["128"].size // PRESETS["128"].feature_stride == 16
+    assert PREDICTOR_PRESETS["64"].size // PREDICTOR_PRESETS["64"].feature_stride == 16
+    assert PREDICTOR_PRESETS["128"].size // PREDICTOR_PRESETS["128"].feature_stride == 16
 
 
 def test_folded_patches_go_in_and_come_out():

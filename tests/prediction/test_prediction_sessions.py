@@ -15,7 +15,7 @@ from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.files import predict_video
-from stremn.prediction.model import build_model
+from stremn.prediction.model import build_predictor
 from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
 from stremn.prediction.weights import load_memory_predictor, load_predictor, save_predictor
 
@@ -26,7 +26,7 @@ TINY = PredictionConfig(
 
 def tiny(**changes):
     torch.manual_seed(0)
-    return build_model(TINY.model_copy(update=changes)).eval()
+    return build_predictor(TINY.model_copy(update=changes)).eval()
 
 
 def stream(count, size=16, channels=None, seed=0):

@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,7 +18,9 @@ from stremn.errors import StremnError
 from stremn.evaluation.prompting.scores import PromptScores, iou
 from stremn.media.encoding import write_video
 from stremn.media.finding import Click, grab_cut
+from stremn.media.frames import Picture
 from stremn.media.given import masks_for
+from stremn.media.masks import LabelMap
 from stremn.media.object_prompts import ObjectPrompt, parse_object
 from stremn.media.prompts import Box
 from stremn.media.video import open_frames
@@ -27,9 +30,11 @@ from stremn.prompting.network import build_prompt_network, start_from
 from stremn.prompting.planes import Prompt, next_click, prompt_planes
 from stremn.prompting.prompter import PromptedFrame
 from stremn.prompting.weights import load_prompt_network
-from stremn.training.prompting import recipes
-from stremn.training.prompting.loss import PromptLoss, first_prompt
-from stremn.training.prompting.samples import PromptSamples, collate
+from stremn.training.prompting.data import PromptSamples, collate, open_pictures
+from stremn.training.prompting.losses import PromptLoss, first_prompt
+from stremn.training.prompting.recipe import PromptRecipe
+from stremn.training.prompting.task import TASK
+from stremn.training.tasks import task_of, train
 
 HEIGHT, WIDTH = 240, 320
 
@@ -215,13 +220,15 @@ def test_an_object_in_words() -> None:
     )
     assert parse_object("id=2 box=1,2,30,40 on=5,6 off=7,8 on=9,9 at=12") == expected
     assert parse_object("on=5,6") == ObjectPrompt(1, None, (Click(5, 6, True),), 0)
+    stroke = (Click(5, 6, True), Click(7, 8, True), Click(9, 9, True))
+    assert parse_object("on=5,6;7,8;9,9").clicks == stroke
+    assert not parse_object("off=3,4").says_where
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "needs a box= or an on="),
-        ("off=3,4", "needs a box= or an on="),
         ("box=1,2,3", "A box is four numbers"),
         ("id=0 on=1,1", "id is a whole number from 1"),
         ("at=-1 on=1,1", "at is a whole number from 0"),
@@ -247,7 +254,13 @@ def test_objects_of_several_frames(clip: Path) -> None:
         texts = ["id=3 box=60,80,100,80", "id=5 box=170,70,100,80 at=2"]
         mask_of = masks_for(frames, objects=texts, find=grab_cut)
         masks = [mask_of(frame) for frame in frames]
-    assert [None if mask is None else mask.ids for mask in masks] == [(3,), None, (5,), None]
+    assert [mask is None for mask in masks] == [False, True, False, True]
+    assert isinstance(masks[0], LabelMap)
+    assert masks[0].ids == (3,)
+    assert callable(masks[2])
+    later = masks[2](masks[0].labels)
+    assert later is not None
+    assert later.ids == (5,)
 
 
 @pytest.mark.parametrize(
@@ -256,11 +269,102 @@ def test_objects_of_several_frames(clip: Path) -> None:
         (["on=5,5 at=2"], "No object is given in the first frame"),
         (["on=110,120", "on=110,120"], "Object 1 is given twice in frame 0"),
         (["on=110,120", "on=110,120 at=99"], "names frame 99, but the video has 4 frames"),
+        (["off=5,5"], "Object 1 is not in frame 0 yet"),
+        (["on=110,120", "id=2 off=5,5 at=2"], "Object 2 is not in frame 2 yet"),
+        (["on=110,120", "on=999,5 at=2"], "click 999,5 is outside the frame of 320x240"),
+        (["box=60,80,100,80", "id=2 on=110,120"], r"lies on object 1 already.*id=1 .*off=110,120"),
     ],
 )
 def test_objects_that_do_not_fit_the_video(clip: Path, objects: list[str], message: str) -> None:
     with open_frames(clip) as frames, pytest.raises(StremnError, match=message):
         masks_for(frames, objects=objects, find=grab_cut)
+
+
+def test_points_of_a_later_frame_correct_what_was_segmented(
+    clip: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def find(frame: Picture, **given: Any) -> np.ndarray:
+        seen.append(given)
+        if len(seen) == 3:
+            raise StremnError("No object was found.")
+        return np.ones(frame.shape[:2], bool) & ~given["others"]
+
+    texts = ["id=3 on=110,120", "id=3 off=9,9 at=2", "id=3 on=20,20 at=3"]
+    with open_frames(clip) as frames:
+        mask_of = masks_for(frames, objects=texts, find=find)
+        given = [mask_of(frame) for frame in frames]
+    assert isinstance(given[0], LabelMap)
+    assert given[1] is None
+    segmented = np.zeros((HEIGHT, WIDTH), np.uint8)
+    segmented[:20], segmented[-20:] = 3, 7
+    assert callable(given[2])
+    corrected = given[2](segmented)
+    np.testing.assert_array_equal(seen[1]["previous"], segmented == 3)
+    np.testing.assert_array_equal(seen[1]["others"], segmented == 7)
+    assert corrected is not None
+    assert corrected.ids == (3,)
+    assert callable(given[3])
+    assert given[3](segmented) is None
+    assert "Object 3 stays as it was in frame 3: No object was found." in caplog.text
+
+
+def test_a_rough_mask_is_drawn_along_the_outline(find: LearnedFinder) -> None:
+    frame, orange, green = scene()
+    kernel = np.ones((15, 15), np.uint8)
+    for change, truth in ((cv2.dilate, orange), (cv2.erode, green)):
+        rough = change(truth.astype(np.uint8), kernel) > 0
+        assert iou(find(frame, previous=rough), truth) > iou(rough, truth) + 0.1
+
+
+def test_a_mask_from_a_box_is_corrected_and_refined_on_the_command_line(
+    clip: Path, tmp_path: Path
+) -> None:
+    _, orange, green = scene()
+
+    def run(*arguments: object) -> np.ndarray:
+        texts = ["check-mask", *map(str, arguments), "--frame", str(clip), "--device", "cpu"]
+        result = CliRunner().invoke(app, [*texts, "-o", str(tmp_path / "m.png")])
+        assert result.exit_code == 0, result.output
+        assert "1 object" in result.stdout
+        with Image.open(tmp_path / "m.png") as mask:
+            return np.asarray(mask)
+
+    assert iou(run("--box", "60,80,100,80") == 1, orange) > 0.85
+    Image.fromarray((3 * (orange | green)).astype(np.uint8)).save(tmp_path / "both.png")
+    less = run(tmp_path / "both.png", "--object", "id=3 off=110,120")
+    assert less[120, 110] == 0
+    assert ((less == 3) & green).sum() > 0.5 * green.sum()
+    wide = cv2.dilate(orange.astype(np.uint8), np.ones((15, 15), np.uint8))
+    Image.fromarray(4 * wide).save(tmp_path / "wide.png")
+    assert iou(run(tmp_path / "wide.png", "--refine") == 4, orange) > 0.85
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Give a mask image, or say what to find"),
+        (["--click", "5,5"], "need the picture: give --frame"),
+        (["--refine", "--box", "60,80,100,80", "--frame", "CLIP"], "--refine needs a mask"),
+        (["--exclude", "5,5", "--frame", "CLIP"], "--exclude goes with"),
+        (["--click", "5,5", "--object", "id=2 on=9,9 at=2", "--frame", "CLIP"], "same at="),
+        (["--box", "400,5,20,20", "--frame", "CLIP"], "no part inside the frame"),
+        (["--box", "4,5,2,2", "--frame", "CLIP"], "too small: 2x2 pixels"),
+        (["--click", "400,5", "--frame", "CLIP"], "outside the frame of 320x240"),
+        (["--click", "9,5", "--exclude", "9,5", "--frame", "CLIP"], "on the object and off it"),
+    ],
+)
+def test_a_refused_prompt_leaves_the_mask_that_is_there(
+    clip: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    out = tmp_path / "mask.png"
+    out.write_bytes(b"earlier")
+    texts = [str(clip) if text == "CLIP" else text for text in arguments]
+    result = CliRunner().invoke(app, ["check-mask", *texts, "-o", str(out)])
+    assert isinstance(result.exception, StremnError)
+    assert message in str(result.exception)
+    assert out.read_bytes() == b"earlier"
 
 
 def test_a_preview_from_the_command_line(clip: Path, tmp_path: Path) -> None:
@@ -278,6 +382,27 @@ def test_a_preview_from_the_command_line(clip: Path, tmp_path: Path) -> None:
     _, orange, green = scene()
     assert iou(saved == 7, orange) > 0.85
     assert ((saved == 9) & green).sum() > 0.8 * green.sum()
+
+
+def test_a_click_in_the_middle_of_a_video_corrects_the_mask_there(
+    clip: Path, tmp_path: Path
+) -> None:
+    _, orange, green = scene()
+    Image.fromarray(7 * (orange | green).astype(np.uint8)).save(tmp_path / "both.png")
+    arguments = [
+        "segment", str(clip), "--mask", str(tmp_path / "both.png"), "--size", "128",
+        "--object", "id=7 off=114,120 at=2", "--prompt-model", "grabcut", "--device", "cpu",
+        "-o", str(tmp_path / "out"),
+    ]  # fmt: skip
+    CliRunner().invoke(app, arguments, catch_exceptions=False)
+    shares = []
+    for index in (1, 2):
+        with Image.open(tmp_path / "out" / "masks" / f"{index:05d}.png") as mask:
+            found = np.asarray(mask) == 7
+        shares.append([found[np.roll(part, 2 * index, axis=1)].mean() for part in (orange, green)])
+    assert min(shares[0]) > 0.8
+    assert shares[1][0] < 0.5 * shares[0][0]
+    assert shares[1][1] > 0.8
 
 
 # ---------------------------------------------------------------- scores and training
@@ -319,8 +444,8 @@ def test_scores_from_the_command_line(tmp_path: Path) -> None:
 
 def test_samples_and_prompts_are_those_of_their_number(tmp_path: Path) -> None:
     make_stills(tmp_path)
-    sets = recipes._open(
-        recipes.PromptRecipe.model_validate(
+    sets = open_pictures(
+        PromptRecipe.model_validate(
             {
                 "prompts": {},
                 "stills": {"made": {"path": str(tmp_path), "kind": "instances"}},
@@ -361,9 +486,9 @@ steps = 2
 lr = 1e-4
 """
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
-    said = recipes.train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
+    said = train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
     assert said == "2 steps of 2 pictures from made 2."
-    recipes.train(
+    train(
         tmp_path / "recipe.toml",
         ["train.device=cpu"],
         tmp_path / "out",
@@ -374,13 +499,13 @@ lr = 1e-4
     assert next(trained.parameters()).device.type == "cpu"
     (tmp_path / "held.txt").unlink()
     with pytest.raises(StremnError, match=r"held_out.* cannot be read"):
-        recipes.train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
+        train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
 
 
 def test_the_recipe_of_the_shipped_weights_is_read() -> None:
     path = Path(__file__).parents[2] / "recipes" / "prompt-small.toml"
-    recipe = recipes._read(path, [])
-    assert recipes.is_prompt_recipe(path)
+    recipe = TASK.read(path)
+    assert task_of(path) is TASK
     assert recipe.prompts.held_out == "prompt-held-out.txt"
     names = (path.parent / recipe.prompts.held_out).read_text(encoding="utf-8").split()
     assert len(set(names)) == 200

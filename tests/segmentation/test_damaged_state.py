@@ -21,9 +21,8 @@ from tiny_predictor import tiny
 
 def segmented(model: STReMN) -> SegmentationSession:
     rng = np.random.default_rng(0)
-    session = SegmentationSession(
-        model, device="cpu", precision="float32", size=64, memory_slots=3, reach=0.5
-    )
+    options = {"precision": "float32", "size": 64, "memory_slots": 3, "reach": 0.5}
+    session = SegmentationSession(model, device="cpu", policy="learned", **options)
     mask = np.zeros((64, 64), np.uint8)
     mask[4:30, 4:30], mask[34:60, 34:60] = 3, 5
     session.step(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), mask)

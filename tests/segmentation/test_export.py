@@ -7,9 +7,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from exported_step import largest_difference
 from stremn.benchmarks.workload import made_frame, made_labels
 from stremn.errors import StremnError
-from stremn.segmentation.export import EXPORTABLE, OnnxSession, export_step, largest_difference
+from stremn.segmentation.export import EXPORTABLE, OnnxSession, export_step
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import tiny_model
 

@@ -119,6 +119,7 @@ def test_removing_an_object_reaches_the_views():
 
 def test_one_upright_view_is_the_session_itself(model):
     options = {"device": "cpu", "precision": "float32", "memory_slots": 3}
+    options |= {"policy": "learned", "reach": None}
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (4, 64, 80, 3), np.uint8)
     mask = np.zeros((64, 80), np.uint8)

@@ -10,16 +10,18 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from exported_step import largest_difference
 from stremn.cli.app import app
 from stremn.memory.fusion import FusionConfig
 from stremn.memory.policies import POLICIES, Oldest, PlainEvidence
 from stremn.memory.similarity import similarity
 from stremn.memory.state import Template
+from stremn.networks.defaults import SessionDefaults
 from stremn.networks.model import STReMN
-from stremn.networks.presets import PRESETS, SegmentationConfig, Usual, build_model
+from stremn.networks.presets import PRESETS, SegmentationConfig, build_model
 from stremn.networks.pretrained import Pretrained
 from stremn.networks.windows import Window
-from stremn.segmentation.export import export_step, largest_difference
+from stremn.segmentation.export import export_step
 from stremn.segmentation.multiscale import MultiScaleSession
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.training.segmentation.adaptation import adapt
@@ -69,7 +71,7 @@ def held(session: SegmentationSession) -> list[list[int]]:
 
 
 def test_sessions_open_as_the_authors_run_their_models(published: Pretrained) -> None:
-    assert published.config.usual == Usual(size=480, reach=None, every=5)
+    assert published.config.usual == SessionDefaults(size=480, reach=None, every=5)
     session = SegmentationSession.from_pretrained(published, device="cpu")
     assert (session.size, session.reach, session.every) == (480, None, 5)
     assert isinstance(session.policy, PlainEvidence)

@@ -82,7 +82,13 @@ def test_many_small_objects_are_memorized_in_windows(monkeypatch: pytest.MonkeyP
     model, found = ready_model("small"), {}
     for windows in (True, False):
         session = SegmentationSession(
-            model, precision="float32", device="cpu", size=240, memory_slots=2, reach=0.5
+            model,
+            precision="float32",
+            device="cpu",
+            size=240,
+            memory_slots=2,
+            policy="learned",
+            reach=0.5,
         )
         session.step(made_frame(240, 426), made_labels(240, 426, 5))
         found[windows] = [session.step(made_frame(240, 426, 4 * i)).labels for i in range(1, 5)]

@@ -143,9 +143,8 @@ def start() -> Pretrained:
 
 
 def j_of_the_red_one(model: Pretrained) -> float:
-    session = SegmentationSession(
-        model.model, device="cpu", precision="float32", memory_slots=3, policy="oldest", size=96
-    )
+    options = {"precision": "float32", "memory_slots": 3, "policy": "oldest", "size": 96}
+    session = SegmentationSession(model.model, device="cpu", reach=None, **options)
     frame, labels = scene()
     session.step(frame, np.where(labels == 7, 7, 0))
     scores = []
@@ -261,9 +260,8 @@ def test_a_session_adapts_once_to_the_first_masks(
 
     def open_session(model):
         seen.append(model)
-        return SegmentationSession(
-            model, device="cpu", precision="float32", memory_slots=2, policy="oldest", size=96
-        )
+        options = {"precision": "float32", "memory_slots": 2, "policy": "oldest", "size": 96}
+        return SegmentationSession(model, device="cpu", reach=None, **options)
 
     session = AdaptedSession(start, open_session, steps=1, device="cpu")
     frame, labels = scene()

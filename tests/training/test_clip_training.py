@@ -15,7 +15,7 @@ from stremn.segmentation.tracks import Track
 from stremn.training.segmentation.losses import cross_entropy
 from stremn.training.segmentation.rollout import (
     ClipLoss,
-    Rollout,
+    ClipRollout,
     last_frame_j,
     memory_scalars,
     probe,
@@ -186,7 +186,7 @@ def test_evictions_and_entropy_are_those_of_contested_writes(model: STReMN) -> N
         choice([0, 0, 1], [nan, 0.0, 50.0]),  # sure: entropy 0
         choice([0, 0, 0], [nan, 0.0, 1.0]),  # nothing stored
     ]
-    scalars = memory_scalars(Rollout([], [], choices, track))
+    scalars = memory_scalars(ClipRollout([], [], choices, track))
     assert scalars["evictions"] == 2
     assert scalars["policy_entropy"] == pytest.approx(0.5, abs=1e-6)
 
@@ -213,10 +213,10 @@ def test_j_of_the_last_frame_is_intersection_over_union(model: STReMN) -> None:
     with torch.no_grad():
         track = rollout(model, batch, slots=2, policy=Oldest()).track
     # Object 1: 4 / 8. Object 2 is neither there nor seen: 1.
-    assert last_frame_j(Rollout([logp], [target], [], track), batch) == pytest.approx(0.75)
+    assert last_frame_j(ClipRollout([logp], [target], [], track), batch) == pytest.approx(0.75)
     # One that is given in the last frame is not segmented there, so it has no score.
     late = type(batch)(batch.frames, batch.labels, torch.tensor([[0, 1]]))
-    assert last_frame_j(Rollout([logp], [target], [], track), late) == pytest.approx(0.5)
+    assert last_frame_j(ClipRollout([logp], [target], [], track), late) == pytest.approx(0.5)
 
 
 def test_the_probe_tells_a_memory_that_is_read_from_one_that_is_not(model: STReMN) -> None:

@@ -4,12 +4,10 @@ import pytest
 import torch
 
 from stremn.prediction.baselines import TRIVIAL
+from stremn.training.prediction.data import FrameBatch, collate
+from stremn.training.prediction.recipe import HorizonConfig, LossConfig
 from stremn.training.prediction.rollout import (
-    FrameBatch,
-    HorizonConfig,
-    LossConfig,
     clip_loss,
-    collate,
     frame_loss,
 )
 from tiny_predictor import clip, tiny, tiny_of

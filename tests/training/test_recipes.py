@@ -24,25 +24,21 @@ from stremn.training.segmentation.cost import (
     most_objects,
     moving_square,
 )
-from stremn.training.segmentation.recipe_data import (
+from stremn.training.segmentation.data import (
     clip_dataset,
     open_data,
     open_videos,
     used_sources,
 )
-from stremn.training.segmentation.recipe_format import (
-    ModelSection,
-    StageSection,
-    VideosSection,
-    read_recipe,
-)
-from stremn.training.segmentation.recipe_model import (
+from stremn.training.segmentation.model import (
     StageLoss,
     first_model,
     model_config,
     training_policy,
 )
-from stremn.training.segmentation.recipes import probe_clips, run_recipe, train
+from stremn.training.segmentation.recipe import ModelSection, StageSection, VideosSection
+from stremn.training.segmentation.task import TASK, probe_clips
+from stremn.training.tasks import task_of, train
 from tiny_vos import davis
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -144,7 +140,8 @@ VOS_RECIPES = sorted(
 
 @pytest.mark.parametrize("name", VOS_RECIPES)
 def test_every_recipe_is_read_and_its_clips_have_what_it_sets(name: str) -> None:
-    recipe = read_recipe(RECIPES / f"{name}.toml")
+    recipe = TASK.read(RECIPES / f"{name}.toml")
+    assert task_of(RECIPES / f"{name}.toml") is TASK
     model_config(recipe.model)
     for source, section in recipe.data.sources.items():
         assert most_objects(section, source) >= 1
@@ -153,7 +150,7 @@ def test_every_recipe_is_read_and_its_clips_have_what_it_sets(name: str) -> None
 
 @pytest.mark.parametrize("name", [name for name in VOS_RECIPES if name.startswith("small-")])
 def test_recipes_of_the_small_model(name: str) -> None:
-    recipe = read_recipe(RECIPES / f"{name}.toml")
+    recipe = TASK.read(RECIPES / f"{name}.toml")
     assert recipe.model.preset == "small"
     assert (RECIPES / f"{name}.toml").read_text().startswith("# ")
     if recipe.model.start is not None:
@@ -161,8 +158,8 @@ def test_recipes_of_the_small_model(name: str) -> None:
 
 
 def test_recipes_of_the_paper_to_the_letter() -> None:
-    still = read_recipe(RECIPES / "resnet50-still.toml")
-    video = read_recipe(RECIPES / "resnet50-video.toml")
+    still = TASK.read(RECIPES / "resnet50-still.toml")
+    video = TASK.read(RECIPES / "resnet50-video.toml")
     for recipe, frames in ((still, 5), (video, 10)):
         assert [s.frames for s in recipe.stages] == [frames]
         assert [s.size for s in recipe.stages] == [384]
@@ -178,7 +175,7 @@ def test_recipes_of_the_paper_to_the_letter() -> None:
 
 
 def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: Path) -> None:
-    result = run_recipe(recipe, [], tmp_path / "whole")
+    result = TASK.run(recipe, [], tmp_path / "whole")
     assert (result.step, result.stopped) == (4, "finished")
     assert result.best is not None
     assert 0 <= result.best <= 1
@@ -198,36 +195,36 @@ def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: 
 
     budget = "train.time_budget_minutes=1e-9"  # stops after every step
     for step in (1, 2):
-        cut = run_recipe(recipe, [budget], tmp_path / "cut", resume=step > 1)
+        cut = TASK.run(recipe, [budget], tmp_path / "cut", resume=step > 1)
         assert (cut.step, cut.stopped) == (step, "time budget")
-    run_recipe(recipe, [], tmp_path / "cut", resume=True)
+    TASK.run(recipe, [], tmp_path / "cut", resume=True)
     expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
 
 
 def test_resuming_with_changes(recipe: Path, tmp_path: Path) -> None:
-    run_recipe(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "out")
+    TASK.run(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "out")
     recipe.write_text(
         TINY.replace("dice = 0.5", "dice = 0.1").replace("size = 64", "size = 48"), encoding="utf-8"
     )
     message = r"loss\.dice: 0\.5 -> 0\.1; stages\.0\.size: 64 -> 48"
     with pytest.raises(StremnError, match=message):
-        run_recipe(recipe, [], tmp_path / "out", resume=True)
+        TASK.run(recipe, [], tmp_path / "out", resume=True)
     recipe.write_text(TINY, encoding="utf-8")
     changed = ["loss.dice=0.1", "train.time_budget_minutes=1e-9"]
-    assert run_recipe(recipe, changed, tmp_path / "out", resume=True).step == 2
+    assert TASK.run(recipe, changed, tmp_path / "out", resume=True).step == 2
 
 
 def test_a_key_newer_than_the_checkpoint_has_its_default(recipe: Path, tmp_path: Path) -> None:
     stop = ["train.time_budget_minutes=1e-9"]
-    run_recipe(recipe, stop, tmp_path / "out")
+    TASK.run(recipe, stop, tmp_path / "out")
     path = tmp_path / "out" / "checkpoint.safetensors"
     saved = read_checkpoint(path)
     del saved.facts["recipe"]["loss"]["imitate"]
     del saved.facts["train"]["threads"]
     write_checkpoint(path, saved)
-    assert run_recipe(recipe, stop, tmp_path / "out", resume=True).step == 2
+    assert TASK.run(recipe, stop, tmp_path / "out", resume=True).step == 2
 
 
 @pytest.mark.parametrize(
@@ -245,7 +242,7 @@ def test_imitation_trains_the_rule_alone(
         "stages.1.slots=3",
         f'train.lr_multipliers={{"" = 0.0, "{weights}" = 1.0}}',
     ]
-    run_recipe(recipe, overrides, tmp_path / "out")
+    TASK.run(recipe, overrides, tmp_path / "out")
     header = (tmp_path / "out" / "log.csv").read_text().splitlines()[0]
     assert "agreement" in header
     saved = load_file(tmp_path / "out" / "checkpoint.safetensors")
@@ -265,25 +262,25 @@ def test_a_rule_that_cannot_learn_is_not_taught(recipe: Path, tmp_path: Path) ->
         'train.lr_multipliers={"" = 0.0, "policies.evidence" = 1.0}',
     ]
     with pytest.raises(StremnError, match=r"none of its weights is trained: .*leave update_key"):
-        run_recipe(recipe, frozen, tmp_path / "out")
+        TASK.run(recipe, frozen, tmp_path / "out")
 
 
 def test_a_later_stage_starts_from_the_weights_of_an_earlier(recipe: Path, tmp_path: Path) -> None:
-    run_recipe(recipe, ["train.steps=2"], tmp_path / "a")
+    TASK.run(recipe, ["train.steps=2"], tmp_path / "a")
     weights = tmp_path / "a" / "last.safetensors"
     start = f'model.start="{weights}"'
     stop = ["train.steps=2", "train.lr=1e-30", "train.ema=0.5"]
-    run_recipe(recipe, [start, *stop], tmp_path / "b")
+    TASK.run(recipe, [start, *stop], tmp_path / "b")
     before, after = load_file(weights), load_file(tmp_path / "b" / "last.safetensors")
     for name, tensor in before.items():
         torch.testing.assert_close(after[name], tensor, rtol=1e-5, atol=1e-6)
     with pytest.raises(StremnError, match=r"another model than the recipe describes: key: 8 -> 9"):
-        run_recipe(recipe, [start, "model.fields.key=9"], tmp_path / "c")
+        TASK.run(recipe, [start, "model.fields.key=9"], tmp_path / "c")
 
 
 def test_a_part_of_the_start_is_drawn_again_from_the_seed() -> None:
     def model(*overrides: str) -> dict[str, torch.Tensor]:
-        recipe = read_recipe(RECIPES / "small-evidence.toml", ["model.start=small", *overrides])
+        recipe = TASK.read(RECIPES / "small-evidence.toml", ["model.start=small", *overrides])
         torch.manual_seed(recipe.train.seed)
         return first_model(recipe, model_config(recipe.model), None).state_dict()
 
@@ -296,17 +293,17 @@ def test_a_part_of_the_start_is_drawn_again_from_the_seed() -> None:
 
 
 def test_only_parts_of_a_start_are_drawn_again() -> None:
-    recipe = read_recipe(
+    recipe = TASK.read(
         RECIPES / "small-evidence.toml", ["model.start=small", 'model.anew=["evidence"]']
     )
     with pytest.raises(StremnError, match=r"model.anew names 'evidence'.*policies.evidence"):
         first_model(recipe, model_config(recipe.model), None)
     with pytest.raises(StremnError, match=r"anew names decoder.*there is no start"):
-        read_recipe(RECIPES / "small-still.toml", ['model.anew=["decoder"]'])
+        TASK.read(RECIPES / "small-still.toml", ['model.anew=["decoder"]'])
 
 
 def test_tau_is_the_recipes_whatever_the_start_was_trained_with() -> None:
-    recipe = read_recipe(RECIPES / "small-policy.toml", ["model.fields.tau=0.25"])
+    recipe = TASK.read(RECIPES / "small-policy.toml", ["model.fields.tau=0.25"])
     model = first_model(recipe, model_config(recipe.model), None)
     assert [policy.tau for policy in model.policies.values()] == [0.25, 0.25]
 
@@ -354,22 +351,22 @@ def test_cost_counts_what_the_recipe_trains_and_needs_no_weights(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     small = ["stages.0.size=64", "stages.0.batch=1", 'model.start="not/there.safetensors"']
-    cost = estimate_cost(RECIPES / f"{name}.toml", small)
+    cost = estimate_cost(TASK.read(RECIPES / f"{name}.toml", small))
     assert 0 < cost.trainable < 0.3 * cost.parameters
 
 
 def test_costs_are_those_of_clips_with_several_objects(recipe: Path) -> None:
     def flops(objects: int) -> float:
         sets = [f"data.sources.stills.parameters={{objects = {objects}}}", "stages.0.batch=4"]
-        return estimate_cost(recipe, sets).stages[0].flops
+        return estimate_cost(TASK.read(recipe, sets)).stages[0].flops
 
     assert flops(4) > 1.3 * flops(1)
-    labels = moving_square(read_recipe(recipe).stages[0], 0, 4).labels
+    labels = moving_square(TASK.read(recipe).stages[0], 0, 4).labels
     assert np.unique(labels).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:
-    cost = estimate_cost(recipe, ["model.freeze=stem-and-depthwise"])
+    cost = estimate_cost(TASK.read(recipe, ["model.freeze=stem-and-depthwise"]))
     assert "ms on one core" in cost.data
     assert 0 < cost.trainable < cost.parameters
     assert cost.peak_bytes > 2**20
@@ -411,7 +408,7 @@ def test_cost_measures_clips_where_the_data_is(recipe: Path) -> None:
 )
 def test_mistakes_are_explained(recipe: Path, tmp_path: Path, change: str, message: str) -> None:
     with pytest.raises(StremnError, match=message):
-        run_recipe(recipe, [change], tmp_path / "out")
+        TASK.run(recipe, [change], tmp_path / "out")
 
 
 def test_broken_data_is_listed_together_or_left_out(
@@ -421,9 +418,9 @@ def test_broken_data_is_listed_together_or_left_out(
     (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(data / "stills" / "masks" / "lone.png")
     with pytest.raises(StremnError, match=r"(?s)3 problem.*0\.jpg: .*empty.*1\.jpg.*lone\.png"):
-        run_recipe(recipe, [], tmp_path / "a")
+        TASK.run(recipe, [], tmp_path / "a")
     caplog.set_level(logging.WARNING)
-    run_recipe(recipe, ["data.check=skip", "train.time_budget_minutes=1e-9"], tmp_path / "b")
+    TASK.run(recipe, ["data.check=skip", "train.time_budget_minutes=1e-9"], tmp_path / "b")
     assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
 
 
@@ -442,30 +439,30 @@ def test_broken_videos_are_listed_with_the_rest_or_left_out(
     more = "data.videos.davis.split=more"
     listed = r"(?s)3 problem.*bare: .*6 frames have no mask.*1\.jpg.*torn: .*00002\.jpg"
     with pytest.raises(StremnError, match=listed):
-        run_recipe(recipe, [more], tmp_path / "a")
+        TASK.run(recipe, [more], tmp_path / "a")
     with pytest.raises(StremnError, match="6 frames have no mask"):
-        run_recipe(recipe, [more, "data.check=off"], tmp_path / "a")
+        TASK.run(recipe, [more, "data.check=off"], tmp_path / "a")
     caplog.set_level(logging.WARNING)
     skip = [more, "data.check=skip", "train.time_budget_minutes=1e-9"]
-    run_recipe(recipe, skip, tmp_path / "b")
+    TASK.run(recipe, skip, tmp_path / "b")
     assert len([r for r in caplog.messages if r.startswith("left out")]) == 3
     with pytest.raises(StremnError, match=r"Every video of data\.videos\.davis has a problem"):
-        run_recipe(recipe, [*skip, 'data.videos.davis.names=["bare", "torn"]'], tmp_path / "c")
+        TASK.run(recipe, [*skip, 'data.videos.davis.names=["bare", "torn"]'], tmp_path / "c")
 
 
 def test_the_check_of_the_data_says_how_far_it_is(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("stremn.training.segmentation.recipe_data.TOLD_EVERY", -1.0)
+    monkeypatch.setattr("stremn.training.segmentation.data.TOLD_EVERY", -1.0)
     caplog.set_level(logging.INFO)
-    found = read_recipe(recipe, [])
+    found = TASK.read(recipe, [])
     open_data(found.data, used_sources(found), check=True)
     assert "checking some: 3 of 3 files read" in caplog.messages
     assert "checking davis: 12 of 12 files read" in caplog.messages
 
 
 def test_workers_that_share_nothing_make_the_same_clips(recipe: Path) -> None:
-    found = read_recipe(recipe, [])
+    found = TASK.read(recipe, [])
     opened = open_data(found.data, used_sources(found), check=False)
     dataset = clip_dataset(found, opened)
     ours = [dataset[index].frames for index in range(len(dataset))]  # caches are filled, too
@@ -477,13 +474,13 @@ def test_workers_that_share_nothing_make_the_same_clips(recipe: Path) -> None:
 
 
 def test_a_training_goes_on_without_what_it_started_from(recipe: Path, tmp_path: Path) -> None:
-    run_recipe(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "first")
+    TASK.run(recipe, ["train.time_budget_minutes=1e-9"], tmp_path / "first")
     weights = tmp_path / "first" / "last.safetensors"
     start = f'model.start="{weights}"'
-    run_recipe(recipe, [start], tmp_path / "whole")
-    run_recipe(recipe, [start, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
+    TASK.run(recipe, [start], tmp_path / "whole")
+    TASK.run(recipe, [start, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
     weights.unlink()
-    run_recipe(recipe, [start], tmp_path / "cut", resume=True)
+    TASK.run(recipe, [start], tmp_path / "cut", resume=True)
     expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
@@ -495,7 +492,7 @@ def test_composed_clips_ask_for_objects_to_cut_out_before_training(
     for path in (data / "stills" / "masks").iterdir():
         Image.fromarray(np.ones((48, 48), np.uint8)).save(path)
     with pytest.raises(StremnError, match=r"No object lies whole .* in data\.stills\."):
-        run_recipe(recipe, [], tmp_path / "out")
+        TASK.run(recipe, [], tmp_path / "out")
     assert not (tmp_path / "out" / "log.csv").exists()
 
 
@@ -504,16 +501,16 @@ def test_what_is_left_out_is_left_out_again_when_resumed(
 ) -> None:
     (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
     skip = ["data.check=skip", "stages.1.sources={composed = 1.0}"]
-    run_recipe(recipe, skip, tmp_path / "whole")
-    run_recipe(recipe, [*skip, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
-    run_recipe(recipe, skip, tmp_path / "cut", resume=True)
+    TASK.run(recipe, skip, tmp_path / "whole")
+    TASK.run(recipe, [*skip, "train.time_budget_minutes=1e-9"], tmp_path / "cut")
+    TASK.run(recipe, skip, tmp_path / "cut", resume=True)
     expected, found = (load_file(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
     for name, tensor in expected.items():
         assert torch.equal(found[name], tensor), name
 
 
 def test_the_probe_has_clips_that_training_never_draws(recipe: Path) -> None:
-    still = read_recipe(recipe, ["stages.0.until=0.001", "stages.1.sources={stills = 1.0}"])
+    still = TASK.read(recipe, ["stages.0.until=0.001", "stages.1.sources={stills = 1.0}"])
     opened = open_data(still.data, used_sources(still), check=False)
     dataset = clip_dataset(still, opened)
     drawn = {dataset[index].frames.tobytes() for index in range(len(dataset))}
@@ -534,7 +531,7 @@ def test_policy_and_slots_are_drawn_from_the_recipe() -> None:
         sources={"x": 1.0},
     )
     model = build_model(model_config(read_tiny_model()))
-    loss = StageLoss(stage, read_recipe(RECIPES / "small-still.toml").loss)
+    loss = StageLoss(stage, TASK.read(RECIPES / "small-still.toml").loss)
     batch = collate([moving_square(stage, seed) for seed in range(2)])
     drawn = [loss(model, batch, step / 12).scalars["evictions"] for step in range(12)]
     # Slot 0 is pinned: of 3 writes after it, 2 slots leave no choice, 3 slots choose once.
@@ -556,7 +553,7 @@ def test_a_learned_rule_is_compared_with_hand_made_ones() -> None:
         until=1.0, frames=5, size=64, batch=1, slots=3, policy="learned", sources={"x": 1.0}
     )
     model = build_model(model_config(read_tiny_model()))
-    loss = StageLoss(stage, read_recipe(RECIPES / "small-still.toml").loss)
+    loss = StageLoss(stage, TASK.read(RECIPES / "small-still.toml").loss)
     scalars = loss(model, collate([moving_square(stage, 0)]), 0.0).scalars
     agreements = {name: value for name, value in scalars.items() if name.startswith("agrees_")}
     assert {"agrees_oldest", "agrees_most-similar", "agrees_spread"} <= agreements.keys()
@@ -578,7 +575,7 @@ def test_training_policies() -> None:
 def test_model_is_trained_where_it_is_not_frozen(recipe: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     overrides = ["model.freeze=stem-and-depthwise", "train.time_budget_minutes=1e-9"]
-    result = run_recipe(recipe, overrides, tmp_path / "out")
+    result = TASK.run(recipe, overrides, tmp_path / "out")
     assert isinstance(result.model, nn.Module)
     saved = load_file(tmp_path / "out" / "checkpoint.safetensors")
     moments = {name for name in saved if name.startswith("optimizer.exp_avg.")}
@@ -589,7 +586,7 @@ def test_model_is_trained_where_it_is_not_frozen(recipe: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_the_papers_model_learns() -> None:
     """Adam 1e-4 and cross entropy, as its recipe says, on one small clip."""
-    recipe = read_recipe(RECIPES / "resnet50-still.toml")
+    recipe = TASK.read(RECIPES / "resnet50-still.toml")
     model = build_model(model_config(recipe.model)).train()
     stage = recipe.stages[0].model_copy(update={"frames": 2, "size": 64, "batch": 1})
     batch = collate([moving_square(stage, 0)])

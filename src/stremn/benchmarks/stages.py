@@ -32,7 +32,7 @@ from stremn.segmentation.sessions import SegmentationSession
 
 
 @dataclass(frozen=True)
-class Stage:
+class StepStage:
     """One stage of a step: median and best time in ms, cost, floor in ms, and median by floor.
 
     Where there is no floor to compare with, `floor` is 0 and `ratio` None.
@@ -50,7 +50,7 @@ class Stage:
 @torch.inference_mode()
 def measure_stages(
     model: STReMN, machine: Machine, plan: Plan, *, precision: str, frame_size: tuple[int, int]
-) -> list[Stage]:
+) -> list[StepStage]:
     """Measure each stage of a step of one object with a full memory of six slots."""
     height, width = frame_size
     frame = made_frame(height, width)
@@ -59,7 +59,7 @@ def measure_stages(
     _measure_model(found, session, frame)
     whole = _whole_step(found.stages, session, frame, plan)
     rest = max(0.0, whole.median - sum(stage.median for stage in found.stages))
-    found.stages.append(Stage("labels, report, checks", rest, 0.0, Cost(), 0.0, None))
+    found.stages.append(StepStage("labels, report, checks", rest, 0.0, Cost(), 0.0, None))
     found.stages.append(whole)
     _measure_files(found, frame, session)
     return found.stages
@@ -70,14 +70,14 @@ class _Measured:
 
     def __init__(self, machine: Machine, plan: Plan, precision: str) -> None:
         self.machine, self.plan, self.precision = machine, plan, precision
-        self.stages: list[Stage] = []
+        self.stages: list[StepStage] = []
 
     def add(self, name: str, run: Callable[[], Any], cost: Cost, note: str = "") -> None:
         taken = [seconds * 1e3 for seconds in times(run, self.plan.seconds / 2)]
         floor = self.machine.floor(cost, self.precision) * 1e3
         middle = statistics.median(taken)
         ratio = middle / floor if floor else None
-        self.stages.append(Stage(name, middle, min(taken), cost, floor, ratio, note))
+        self.stages.append(StepStage(name, middle, min(taken), cost, floor, ratio, note))
 
 
 def _measure_model(found: _Measured, session: SegmentationSession, frame: Picture) -> None:
@@ -131,13 +131,13 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
 
 
 def _whole_step(
-    stages: Sequence[Stage], session: SegmentationSession, frame: Picture, plan: Plan
-) -> Stage:
+    stages: Sequence[StepStage], session: SegmentationSession, frame: Picture, plan: Plan
+) -> StepStage:
     taken = [seconds * 1e3 for seconds in times(lambda: session.step(frame), plan.seconds)]
     cost = Cost(sum(s.cost.flops for s in stages), sum(s.cost.bytes for s in stages))
     floor = sum(stage.floor for stage in stages)
     middle = statistics.median(taken)
-    return Stage("whole step", middle, min(taken), cost, floor, middle / floor)
+    return StepStage("whole step", middle, min(taken), cost, floor, middle / floor)
 
 
 def _measure_files(found: _Measured, frame: Picture, session: SegmentationSession) -> None:
@@ -157,7 +157,7 @@ def _measure_files(found: _Measured, frame: Picture, session: SegmentationSessio
         with open_frames(path) as source:
             count = sum(1 for _ in source)
         decode = (time.perf_counter() - began) * 1e3 / count
-        found.stages.append(Stage("decode H.264", decode, decode, Cost(), 0.0, None))
+        found.stages.append(StepStage("decode H.264", decode, decode, Cost(), 0.0, None))
         with ResultWriter(Path(folder) / "out", fps=25) as writer:
             numbers = iter(range(10**6))
 

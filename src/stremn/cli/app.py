@@ -14,6 +14,7 @@ import typer
 
 from stremn.cli import (
     analyze,
+    batch,
     check_mask,
     convert,
     demo,
@@ -69,6 +70,7 @@ def _options(
 
 for verbs in (
     segment,
+    batch,
     reformat,
     demo,
     check_mask,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stremn.media.given import MaskOf
     from stremn.media.results import ResultWriter
     from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
-    from stremn.segmentation.pipeline import Summary
+    from stremn.segmentation.pipeline import RunSummary
     from stremn.segmentation.reports import StepResult
 
 PREVIEW = "preview.png"
@@ -97,7 +97,7 @@ def run(
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
-) -> Summary:
+) -> RunSummary:
     """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
@@ -131,10 +131,10 @@ def run(
 def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
     """Raise StremnError if a format cannot hold the objects that are given first."""
     from stremn.media.formats.open_formats import check_formats
+    from stremn.media.given import first_mask
 
     first = frames.peek()
-    mask = mask_of(first)
-    ids = frozenset(() if mask is None else mask.ids)
+    ids = frozenset(first_mask(mask_of, first).ids)
     check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
 
 
@@ -147,13 +147,13 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
     from PIL import Image
 
     from stremn.core.atomic_files import replacing
+    from stremn.media.given import first_mask
     from stremn.media.masks import overlay
 
     first = frames.peek()
-    mask = mask_of(first)
-    assert mask is not None  # `masks_for` requires one
+    shown = overlay(first.image, first_mask(mask_of, first).labels)
     with replacing(out / PREVIEW) as temporary:
-        Image.fromarray(overlay(first.image, mask.labels)).save(temporary)
+        Image.fromarray(shown).save(temporary)
     say(f"Preview of the given objects: {out / PREVIEW}")
 
 
@@ -180,12 +180,12 @@ def _adapted(
             f"--adapt does not work on a live source ({frames.label}), because training takes "
             f"minutes. Record a short video, adapt to it, and give its {ADAPTED} as --model."
         )
+    from stremn.media.given import first_mask
     from stremn.training.segmentation.adaptation import adapt
 
     model.open(asked)
     first = frames.peek()
-    mask = mask_of(first)
-    assert mask is not None  # `masks_for` requires one
+    mask = first_mask(mask_of, first)
     with step_progress("adapting") as watch:
         adapted = adapt(
             model.pretrained(),

@@ -51,22 +51,13 @@ def train(
 
     Example: stremn train small-video --set train.steps=2000 --out runs/mine
     """
-    from stremn.training.prediction import recipes as prediction_recipes
     from stremn.training.processes import leave_processes, require_accelerate
-    from stremn.training.prompting import recipes as prompt_recipes
-    from stremn.training.segmentation import recipes
     from stremn.training.shipped_recipes import find_recipe
+    from stremn.training.tasks import train as run
 
     require_accelerate()
     logging.getLogger("stremn").setLevel(logging.INFO)
-    path = find_recipe(recipe)
-    run = recipes.train
-    if prompt_recipes.is_prompt_recipe(path):
-        run = prompt_recipes.train
-    elif prediction_recipes.is_prediction_recipe(path):
-        run = prediction_recipes.train
-    text = run(path, changes or [], out, resume=resume, dry_run=dry_run)
-    show(text)
+    show(run(find_recipe(recipe), changes or [], out, resume=resume, dry_run=dry_run))
     leave_processes()
 
 

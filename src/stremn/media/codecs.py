@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+_BLOCK = 16  # pixels a side that encoders look at together
+
 Pixels = UInt8[np.ndarray, "height width channels"]
 """RGB, or RGBA with straight (not premultiplied) transparency."""
 
@@ -113,10 +115,11 @@ class Transparent:
 
     def frame(self, picture: Pixels) -> av.VideoFrame:
         """Return a picture as the encoder takes it."""
-        frame = av.VideoFrame.from_ndarray(picture, format="rgba")
-        return _clean(
-            frame.reformat(format=self.pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
-        )
+        height, width = picture.shape[:2]
+        margins = ((0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
+        frame = av.VideoFrame.from_ndarray(np.pad(picture, margins, mode="edge"), format="rgba")
+        frame = frame.reformat(format=self.pixels, dst_colorspace="ITU709", dst_color_range="MPEG")
+        return _without_margins(_clean(frame), width, height)
 
 
 def vp9_alpha() -> Transparent:
@@ -137,6 +140,24 @@ def prores_4444() -> Transparent:
     """Return ProRes 4444 in MOV: large, for Premiere, Final Cut, Resolve and After Effects."""
     options = (("profile", "4444"), ("vendor", "apl0"), ("alpha_bits", "16"))
     return Transparent("prores_ks", "yuva444p10le", ".mov", "mov", even=False, options=options)
+
+
+def _without_margins(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
+    """Return the frame without what is right and below, which stays in memory beside it.
+
+    The encoder of ProRes looks at whole blocks; without margins it would see other memory.
+    """
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1)
+    )
+    crop = graph.add("crop", f"{width}:{height}:0:0")
+    sink = graph.add("buffersink")
+    source.link_to(crop)
+    crop.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    return cast(av.VideoFrame, graph.pull())
 
 
 def _clean(frame: av.VideoFrame) -> av.VideoFrame:

@@ -90,6 +90,16 @@ def check_prompt(
             f"The mask to refine is {previous.shape[1]}x{previous.shape[0]} pixels, the frame "
             f"{width}x{height}; they must be equal."
         )
+    check_place((height, width), box, clicks)
+
+
+def check_place(size: tuple[int, int], box: Box | None, clicks: Sequence[Click]) -> None:
+    """Refuse a box or clicks outside a frame of (height, width), or that contradict themselves.
+
+    Raises:
+        StremnError: one of these.
+    """
+    height, width = size
     for x, y, _ in clicks:
         if not (0 <= x < width and 0 <= y < height):
             raise StremnError(f"The click {x:g},{y:g} is outside the frame of {width}x{height}.")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Integer
 
 from stremn.errors import StremnError
-from stremn.media.finding import Click, MaskFinder
+from stremn.media.finding import Click, MaskFinder, check_place
 from stremn.media.frames import Picture
 from stremn.media.masks import LabelMap, label_map
 from stremn.media.prompts import Box, parse_box, parse_points
@@ -33,9 +34,16 @@ class ObjectPrompt:
     clicks: tuple[Click, ...]
     at: int
 
+    @property
+    def says_where(self) -> bool:
+        """Whether it leads to the object by itself, not only to a correction of its mask."""
+        return self.box is not None or any(click.on for click in self.clicks)
+
 
 def parse_object(text: str) -> ObjectPrompt:
-    """Read "id=2 box=x,y,w,h on=x,y off=x,y at=120"; `on` and `off` may be repeated.
+    """Read "id=2 box=x,y,w,h on=x,y off=x,y at=120".
+
+    `on` and `off` may be repeated; "on=x,y;x,y;x,y" is a stroke.
 
     Raises:
         StremnError: an unknown key, a value that is none, or neither box nor points.
@@ -58,8 +66,11 @@ def parse_object(text: str) -> ObjectPrompt:
             box = parse_box(value)
         else:
             clicks += [Click(x, y, key == "on") for x, y in parse_points(value)]
-    if box is None and not any(click.on for click in clicks):
-        raise StremnError(f"--object {text!r} needs a box= or an on= that says where it is.")
+    if box is None and not clicks:
+        raise StremnError(
+            f"--object {text!r} needs a box= or an on= that says where it is, or an off= that "
+            "corrects it."
+        )
     return ObjectPrompt(number, box, tuple(clicks), at)
 
 
@@ -76,7 +87,8 @@ def find_objects(
 ) -> LabelMap:
     """Return the label map of a frame's prompts, found one after the other.
 
-    A pixel that belongs to an object already is not given to the next.
+    Points correct an object that is known already; a box gives it anew. A pixel that belongs to an
+    object is not given to the next.
 
     Args:
         frame: RGB.
@@ -85,13 +97,51 @@ def find_objects(
         find: what finds an object.
 
     Raises:
-        StremnError: a prompt does not fit the frame, or finds nothing.
+        StremnError: a prompt does not fit the frame, corrects what is not there, lies on another
+            object, or finds nothing.
     """
     shape = frame.shape[:2]
     labels = np.zeros(shape, np.int64) if begun is None else begun.labels.astype(np.int64)
     for prompt in prompts:
-        others = (labels > 0) & (labels != prompt.id)
-        found = find(frame, box=prompt.box, clicks=prompt.clicks, others=others)
-        labels[labels == prompt.id] = 0
+        known, others = labels == prompt.id, (labels > 0) & (labels != prompt.id)
+        previous = known if known.any() and prompt.box is None else None
+        if previous is None and not prompt.says_where:
+            raise nothing_to_correct(prompt)
+        check_place((shape[0], shape[1]), prompt.box, prompt.clicks)
+        _check_free(prompt, labels)
+        found = find(frame, box=prompt.box, clicks=prompt.clicks, previous=previous, others=others)
+        labels[known] = 0
         labels[found] = prompt.id
     return label_map(labels)
+
+
+def refine_objects(frame: Picture, begun: LabelMap, find: MaskFinder) -> LabelMap:
+    """Return a rough label map with every object drawn along its outline in the frame.
+
+    An object that is lost in this stays as it was.
+    """
+    labels = begun.labels.astype(np.int64)
+    for number in begun.ids:
+        known, others = labels == number, (labels > 0) & (labels != number)
+        labels[known] = 0
+        labels[find(frame, previous=known, others=others)] = number
+    return label_map(labels)
+
+
+def nothing_to_correct(prompt: ObjectPrompt) -> StremnError:
+    """Return the error of a prompt that takes away from an object that is not there."""
+    return StremnError(
+        f"Object {prompt.id} is not in frame {prompt.at} yet, so that off= has nothing to correct: "
+        "say where it is with box= or on=."
+    )
+
+
+def _check_free(prompt: ObjectPrompt, labels: Integer[np.ndarray, "height width"]) -> None:
+    """Refuse a point on an object that lies on another one."""
+    for x, y, on in prompt.clicks:
+        other = int(labels[int(y), int(x)])
+        if on and other not in (0, prompt.id):
+            raise StremnError(
+                f"The point {x:g},{y:g} of object {prompt.id} lies on object {other} already. Take "
+                f'it away there first: --object "id={other} ... off={x:g},{y:g}".'
+            )

@@ -8,8 +8,8 @@ State goes in and comes out; the model remembers nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -45,37 +45,24 @@ class Query:
     def take(self, videos: Int[Tensor, " n"]) -> Query:
         """Return the query of each entry, given the video it belongs to."""
         if self.key.shape[0] == 1:  # one video: every object sees the same tensors, uncopied
-            return Query(
-                self.key.expand(len(videos), -1, -1, -1),
-                self.value.expand(len(videos), -1, -1, -1),
-                self.skips,
-                self.frames.expand(len(videos), -1, -1, -1),
-                self.stem.expand(len(videos), -1, -1, -1),
-                self.features.expand(len(videos), -1, -1, -1),
-            )
-        skip8, skip4 = self.skips
-        return Query(
-            self.key[videos],
-            self.value[videos],
-            (
-                None if skip8 is None else skip8[videos],
-                None if skip4 is None else skip4[videos],
-            ),
-            self.frames[videos],
-            self.stem[videos],
-            self.features[videos],
-        )
+            every = self._map(lambda x: x.expand(len(videos), -1, -1, -1))
+            return replace(every, skips=self.skips)
+        return self._map(lambda x: x[videos])
 
     def first(self) -> Query:
         """Return the query of the first entry: views, not copies."""
+        return self._map(lambda x: x[:1])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Query:
+        """Change every tensor."""
         skip8, skip4 = self.skips
         return Query(
-            self.key[:1],
-            self.value[:1],
-            (None if skip8 is None else skip8[:1], None if skip4 is None else skip4[:1]),
-            self.frames[:1],
-            self.stem[:1],
-            self.features[:1],
+            change(self.key),
+            change(self.value),
+            (None if skip8 is None else change(skip8), None if skip4 is None else change(skip4)),
+            change(self.frames),
+            change(self.stem),
+            change(self.features),
         )
 
     def within(self, window: Window) -> Query:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from stremn.core.config import Config
 from stremn.memory.matching import Scale
+from stremn.moved import moved_names
 from stremn.prediction.motion import MotionName
 from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel
@@ -16,7 +17,7 @@ Channels = Annotated[int, Field(ge=1, le=16_384)]
 
 
 class PredictionConfig(Config):
-    """Everything that fixes a `FramePredictor` but its weights; numbers as in `PRESETS`."""
+    """All that fixes a `FramePredictor` but its weights; numbers as in `PREDICTOR_PRESETS`."""
 
     kind: Literal["stremn"] = "stremn"
     channels: Literal[1, 3] = 1
@@ -94,7 +95,7 @@ class PredictionConfig(Config):
         return product
 
 
-PRESETS: dict[str, PredictionConfig] = {
+PREDICTOR_PRESETS: dict[str, PredictionConfig] = {
     "64": PredictionConfig(),
     "128": PredictionConfig(size=128, strides=(2, 1, 2, 1, 2, 1)),
     "128-rgb": PredictionConfig(size=128, strides=(2, 1, 2, 1, 2, 1), channels=3),
@@ -141,3 +142,7 @@ PRESETS: dict[str, PredictionConfig] = {
 }
 """64x64 and 128x128 as the paper needs them, on a 16x16 grid; small ones for a CPU.
 "64-carried" is the one with all that the paper has not, at the cost of "64-small"."""
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -9,7 +9,7 @@ is never read empty. A model that carries a state (not the paper's) carries it o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ from stremn.memory.policies import Append, RandomDrop, RandomSelect, build_polic
 from stremn.memory.reading import read
 from stremn.memory.state import EVIDENCE, MemoryState, Template
 from stremn.memory.writing import write
+from stremn.moved import moved_names
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.motion import Motion, build_motion, move
@@ -354,7 +355,7 @@ def memory_rule(name: str, *, training: bool = False) -> UpdatePolicy:
     return build_policy(name)
 
 
-def build_model(config: PredictionConfig, *, training: bool = False) -> FramePredictor:
+def build_predictor(config: PredictionConfig, *, training: bool = False) -> FramePredictor:
     """Build a predictor with fresh weights; `training` as in `memory_rule`."""
     widths, strides = config.widths, config.strides
     features, area = widths[-1], config.patch**2
@@ -407,3 +408,7 @@ def build_recurrence(config: PredictionConfig) -> ConvLSTMCell | None:
     if not config.carried:
         return None
     return ConvLSTMCell(config.widths[-1], config.carried, config.carried_kernel, groups=4)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

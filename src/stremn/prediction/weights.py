@@ -13,7 +13,7 @@ from stremn.core.weights import check_shapes, fill, read_weights, save_weights
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, RecurrentPredictor, build_baseline
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.model import FramePredictor, build_model
+from stremn.prediction.model import FramePredictor, build_predictor
 
 TASK = "prediction"
 SHIPPED: dict[str, str] = {
@@ -83,7 +83,7 @@ def _memory_predictor(
     config: dict[str, Any], tensors: dict[str, Tensor], path: Path
 ) -> FramePredictor:
     checked = build(PredictionConfig, config, str(path))
-    check_shapes(lambda: build_model(checked), tensors, path)
-    model = build_model(checked)
+    check_shapes(lambda: build_predictor(checked), tensors, path)
+    model = build_predictor(checked)
     fill(model, tensors, path)
     return model.eval()

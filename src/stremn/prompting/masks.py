@@ -37,9 +37,10 @@ def mask_finder(model: str | Path = SHIPPED, *, device: str = "auto") -> MaskFin
 class LearnedFinder:
     """A `MaskFinder` with the prompt network.
 
-    Clicks are answered one after the other, each with the mask found before it. What was computed
-    for the latest frame is kept, so that one more click costs one more step. Several threads may
-    share a finder: they are answered one at a time.
+    Clicks are answered one after the other, each with the mask found before it: it changes that
+    mask on its own side, and every click keeps its pixel. What was computed for the latest frame is
+    kept, so that one more click costs one more step. Several threads may share a finder: they are
+    answered one at a time.
     """
 
     def __init__(self, prompter: Prompter) -> None:
@@ -60,20 +61,21 @@ class LearnedFinder:
     ) -> ObjectMask:
         """Return the mask of one object; see `MaskFinder`."""
         check_prompt(frame, box, clicks, previous)
-        if previous is not None and not clicks and box is None:
-            return without_others(previous, others)
         corners = None if box is None else (box.x, box.y, box.x + box.width, box.y + box.height)
         known = None if others is None else others.tobytes()
         begun = None if previous is None else previous.tobytes()
         found = None if previous is None else previous.astype(np.float32)
-        steps = range(0 if found is None and corners is not None else 1, len(clicks) + 1)
+        first = 0 if corners is not None or not clicks else 1
+        settled = previous is not None
         with self._lock:
             marked = self._open(frame)
-            for count in steps:
+            for count in range(first, len(clicks) + 1):
                 given = tuple(clicks[:count])
                 key = (corners, given, known, begun)
                 if key not in self._answers:
-                    self._answers[key] = marked.find(Prompt(given, corners, found, others))
+                    self._answers[key] = marked.find(
+                        Prompt(given, corners, found, others, settled=settled)
+                    )
                 found = self._answers[key]
         assert found is not None  # there is a box, a click or a mask
         return without_others(found > 0.5, others)
@@ -101,12 +103,15 @@ def mask_from(
 ) -> ObjectMask:
     """Return the mask of an object from a box, points, or a mask that is nearly right.
 
+    Points correct a mask that is given (`previous`) round them; without points and box, the whole
+    of it is drawn anew along the object's outline. A stroke is its points.
+
     Args:
         frame: "height width 3" RGB, uint8.
         box: (x, y, width, height) in pixels, round the object.
-        on: points (x, y) on the object.
-        off: points that are not on it.
-        previous: a mask to refine.
+        on: points (x, y) on the object, in the order in which they were given.
+        off: points that are not on it; they come after those.
+        previous: a mask to correct or to refine.
         others: pixels of other objects, which this one does not get.
         model: "small" (shipped), a weights file, or "grabcut"; it is kept for the next call.
         device: "auto", "cpu", "cuda", ...

@@ -29,12 +29,15 @@ class Prompt:
         box: left, top, right, bottom in pixels, or None.
         previous: probability of the object so far, in [0, 1], or None.
         others: pixels that belong to other objects, or None.
+        settled: whether the previous mask is known to be good, so that it stays as it is wherever
+            a click's change does not touch the click.
     """
 
     clicks: Sequence[Click] = field(default_factory=tuple)
     box: tuple[float, float, float, float] | None = None
     previous: Float[np.ndarray, "height width"] | None = None
     others: Plane | None = None
+    settled: bool = False
 
 
 def prompt_planes(

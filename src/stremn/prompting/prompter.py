@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 
 from stremn.core.hardware import pick_device, pick_precision
 from stremn.media.finding import Click
 from stremn.networks.inference import for_inference, placed
 from stremn.networks.model import Query
+from stremn.prompting.corrections import corrected, follows, refined, taken_at_its_word
 from stremn.prompting.network import PromptNetwork
 from stremn.prompting.planes import Prompt, prompt_planes
 
@@ -21,17 +23,23 @@ Box = tuple[float, float, float, float]
 SIDES = (384, 512)
 """Longer sides in pixels of what the network sees; what it finds in them is averaged."""
 
-DISC = 0.01
-"""Radius of a click's disc where the network does not follow it, as a share of the frame."""
-
 FOCUS = 0.5
 """Side of the view round a correcting click, as a multiple of the object's."""
 
-LARGEST_CUT = 0.5
-"""Share of an object that one click off it may take away."""
+EARLY = 3
+"""Clicks whose answers may change a mask far from them too: so few say little of its extent."""
 
 ROOM = 1.4
 """Side of the close view, as a multiple of the object's."""
+
+SMALLEST_VIEW = 32.0
+"""Side of the smallest close view, in pixels of the frame."""
+
+STEP = 2**0.25
+"""From one size of the close view to the next."""
+
+PLACES = 8
+"""Places of the close view on its own length."""
 
 WORTH_ZOOM = 0.7
 """The close view is taken where it is less than this share of the frame's longer side."""
@@ -138,41 +146,46 @@ class PromptedFrame:
         """Return the probability of the object at every pixel of the frame.
 
         A box is looked at closely at once. Clicks are first looked at in the whole frame, then
-        round what was found.
+        round what was found. With a previous mask the latest click corrects it; one that it follows
+        already changes nothing. A previous mask alone is refined.
         """
         if prompt.box is not None and prompt.previous is None:
             return self._look(self._closer(prompt.box), prompt)
         if prompt.previous is None:
             found = self._look(self._whole(), prompt)
             near = self._near(found, prompt)
-            if near is None:
-                return found
-            return self._look(near, replace(prompt, previous=found))
+            if near is not None:
+                found = self._look(near, replace(prompt, previous=found))
+            if prompt.clicks and not follows(found, prompt.clicks[-1]):
+                return taken_at_its_word(found, found, prompt.clicks)
+            return found
+        if prompt.clicks and follows(prompt.previous, prompt.clicks[-1]):
+            return prompt.previous
         found = self._look(self._near(prompt.previous, prompt) or self._whole(), prompt)
-        return self._followed(found, prompt) if prompt.clicks else found
+        if not prompt.clicks:
+            return refined(found, prompt.previous) if prompt.box is None else found
+        return self._followed(found, prompt)
 
     def _followed(
         self, found: Float[np.ndarray, "height width"], prompt: Prompt
     ) -> Float[np.ndarray, "height width"]:
-        """Return a mask that follows the latest click, and keeps most of what was there.
+        """Return the mask before the latest click with what that click changes in it.
 
-        Where the network does not follow the click, it looks closely round it; if that does not
-        help either, the click's disc is taken at its word.
+        Where the network does not follow the click, or changes too much, it looks closely round it;
+        if that does not help either, the click is taken at its word in its neighbourhood.
         """
         assert prompt.previous is not None
-        click, previous = prompt.clicks[-1], prompt.previous
-        if not click.on and (found > 0.5).sum() < LARGEST_CUT * (previous > 0.5).sum():
-            found = previous  # it would take away the object
-        if _says(found, click):
-            return found
-        close = self._look(self._focus(previous, click), prompt)
-        part = _part_at(close > 0.5, found > 0.5, click)
-        if part is None or (not click.on and part.sum() > LARGEST_CUT * (found > 0.5).sum()):
-            disc = np.zeros(self._size, np.uint8)
-            radius = max(2, round(DISC * max(self._size)))
-            cv2.circle(disc, (round(click.x), round(click.y)), radius, 1, cv2.FILLED)
-            part, close = disc > 0, np.full(self._size, float(click.on), np.float32)
-        return np.where(part, close, found)
+        clicks, previous = prompt.clicks, prompt.previous
+        local = prompt.settled or len(clicks) > EARLY
+        wide = corrected(found, previous, clicks, local=local)
+        if wide is not None:
+            return wide
+        view = self._focus(previous, clicks[-1])
+        part = view.rows_columns()
+        close = previous.copy()  # what the close view does not show stays
+        close[part] = self._look(view, prompt)[part]
+        near = corrected(close, previous, clicks, local=True)
+        return taken_at_its_word(found, previous, clicks) if near is None else near
 
     def _focus(self, found: Float[np.ndarray, "height width"], click: Click) -> View:
         _, _, width, height = cv2.boundingRect((found > 0.5).astype(np.uint8))
@@ -198,13 +211,19 @@ class PromptedFrame:
         return view if max(view.width, view.height) < WORTH_ZOOM * max(self._size) else None
 
     def _closer(self, box: Box) -> View:
-        """Return a square view round a box, moved into the frame."""
-        side = max(ROOM * max(box[2] - box[0], box[3] - box[1]), 32.0)
+        """Return a square view round a box, moved into the frame.
+
+        Its side and its place are rounded, so that the boxes of one click and of the next mostly
+        get the same view: what was encoded for the one then serves the other.
+        """
+        least = max(ROOM * max(box[2] - box[0], box[3] - box[1]), SMALLEST_VIEW)
+        side = SMALLEST_VIEW * STEP ** math.ceil(math.log(least / SMALLEST_VIEW, STEP))
         height, width = self._size
         w, h = min(round(side), width), min(round(side), height)
-        left = round(min(max((box[0] + box[2] - w) / 2, 0), width - w))
-        top = round(min(max((box[1] + box[3] - h) / 2, 0), height - h))
-        return View(left, top, w, h)
+        left, top = ((box[0] + box[2] - w) / 2, (box[1] + box[3] - h) / 2)
+        grid = side / PLACES
+        left, top = (round(round(corner / grid) * grid) for corner in (left, top))
+        return View(min(max(left, 0), width - w), min(max(top, 0), height - h), w, h)
 
     def _look(self, view: View, prompt: Prompt) -> Float[np.ndarray, "height width"]:
         result = np.zeros(self._size, np.float32)
@@ -232,23 +251,3 @@ class PromptedFrame:
             planar = pixels.permute(2, 0, 1)[None].contiguous().to(self._prompter.dtype) / 255
             self._queries[view] = self._prompter.network.encode(planar)
         return self._queries[view]
-
-
-def _says(found: Float[np.ndarray, "height width"], click: Click) -> bool:
-    """Return whether a mask agrees with a click at its pixel."""
-    row = min(max(round(click.y), 0), found.shape[0] - 1)
-    column = min(max(round(click.x), 0), found.shape[1] - 1)
-    return bool(found[row, column] > 0.5) == click.on
-
-
-def _part_at(
-    after: Bool[np.ndarray, "height width"],
-    before: Bool[np.ndarray, "height width"],
-    click: Click,
-) -> Bool[np.ndarray, "height width"] | None:
-    """Return the connected change of a mask that a click lies on; None if there is none."""
-    _, parts = cv2.connectedComponents((before != after).astype(np.uint8), connectivity=8)
-    row = min(max(round(click.y), 0), parts.shape[0] - 1)
-    column = min(max(round(click.x), 0), parts.shape[1] - 1)
-    part = parts[row, column]
-    return None if part == 0 else parts == part

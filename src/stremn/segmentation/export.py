@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,7 +30,6 @@ from stremn.networks.backbones import STRIDE
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
 from stremn.segmentation.aggregation import aggregate_fast, object_masks, upsampled
-from stremn.segmentation.sessions import SegmentationSession
 
 MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
 """The memory's tensors, as inputs under these names and as outputs under `new_<name>`."""
@@ -43,7 +42,7 @@ EXPORTABLE = ("learned", "evidence", "oldest", "newest", "most-similar", "spread
 META = "stremn"
 
 
-class Step(nn.Module):
+class ExportedStep(nn.Module):
     """One step of a session: `recall` and `memorize` of all objects, as a pure function.
 
     Where `is_given`, the frame is not segmented but taken as `given` says, and pinned: so the
@@ -141,7 +140,7 @@ def export_step(
     plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
     plain = plain.to(memory_format=torch.contiguous_format)
     rule = plain.policies[policy] if policy in plain.policies else build_policy(policy)
-    step = Step(plain, cast(UpdatePolicy, rule), objects).eval()
+    step = ExportedStep(plain, cast(UpdatePolicy, rule), objects).eval()
     example = (
         torch.rand(1, 3, height, width),
         torch.rand(1, objects + 1, height, width),
@@ -181,7 +180,7 @@ def _check(path: Path, height: int, width: int, objects: int, slots: int, policy
 
 
 def _write_onnx(
-    step: Step, example: tuple[Tensor, ...], path: Path, facts: Mapping[str, Any]
+    step: ExportedStep, example: tuple[Tensor, ...], path: Path, facts: Mapping[str, Any]
 ) -> None:
     try:
         import onnx
@@ -203,33 +202,6 @@ def _write_onnx(
     entry.key, entry.value = META, json.dumps(facts)
     with replacing(path) as temporary:
         onnx.save(proto, temporary)
-
-
-def largest_difference(
-    model: STReMN, path: Path, clip: Sequence[tuple[np.ndarray, np.ndarray | None]]
-) -> float:
-    """Run an exported ONNX step and PyTorch beside each other over (frame, mask or None) pairs.
-
-    Returns the largest difference of any probability at any frame, each going on from its own
-    memory.
-    """
-    exported = OnnxSession(path)
-    facts = exported.facts
-    session = SegmentationSession(
-        model,
-        device="cpu",
-        precision="float32",
-        memory_slots=facts["slots"],
-        policy=facts["policy"],
-        size=min(facts["height"], facts["width"]),
-        reach=None,
-    )
-    worst = 0.0
-    for frame, mask in clip:
-        exported.step(frame, mask)
-        expected = session.step(frame, mask).shares
-        worst = max(worst, float(np.abs(exported.shares - expected).max()))
-    return worst
 
 
 class OnnxSession:

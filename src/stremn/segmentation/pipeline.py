@@ -6,14 +6,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import TYPE_CHECKING
 
 from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
 from stremn.media.frames import Frame, FrameSource
-from stremn.media.given import MaskOf
-from stremn.media.masks import Labels
+from stremn.media.given import Correction, MaskOf
+from stremn.media.masks import LabelMap
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
+from stremn.moved import moved_names
 from stremn.segmentation.opening import Session
 from stremn.segmentation.reports import StepResult
 from stremn.segmentation.strip import MemoryStrip
@@ -29,7 +31,7 @@ def nobody(done: int, result: StepResult) -> None:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """How a run went. `frames` counts those of this run; `memory_bytes` is the session's memory."""
 
     frames: int
@@ -51,7 +53,7 @@ def segment_video(
     limit: int | None = None,
     watch: Watcher = nobody,
     depth: int = 4,
-) -> Summary:
+) -> RunSummary:
     """Segment `frames` from where `writer` stands, writing as it goes.
 
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
@@ -68,7 +70,7 @@ def segment_video(
     """
     began, first = time.perf_counter(), writer.next_frame
     if limit is not None and limit <= first:
-        return Summary(0, 0.0, session.memory_bytes)
+        return RunSummary(0, 0.0, session.memory_bytes)
     strip = MemoryStrip.restored(writer.out, session.memory)
     done = first
     with writer:
@@ -82,8 +84,7 @@ def segment_video(
                     if frame.index < first:
                         writer.redraw(frame)
                         continue
-                    mask = mask_of(frame)
-                    result = _step(session, frame, None if mask is None else mask.labels)
+                    result = _step(session, frame, mask_of(frame))
                     strip.add(frame.image, result)
                     behind.put(_for_writing(frame, result, writer.keeps_probabilities))
                     done += 1
@@ -103,12 +104,17 @@ def segment_video(
             _checkpoint(writer, session, strip)
         else:
             writer.finish()
-    return Summary(done - first, time.perf_counter() - began, session.memory_bytes)
+    return RunSummary(done - first, time.perf_counter() - began, session.memory_bytes)
 
 
-def _step(session: Session, frame: Frame, labels: Labels | None) -> StepResult:
+def _step(session: Session, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
+    """Segment a frame under the mask given with it, or correct what was segmented in it."""
     try:
-        return session.step(frame.image, labels)
+        if given is None or isinstance(given, LabelMap):
+            return session.step(frame.image, None if given is None else given.labels)
+        result = session.step(frame.image)
+        mask = given(result.labels)
+        return result if mask is None else session.add_object(mask.labels)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -131,3 +137,7 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
 def _checkpoint(writer: ResultWriter, session: Session, strip: MemoryStrip) -> None:
     strip.keep(writer.out)
     writer.checkpoint(session.save)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

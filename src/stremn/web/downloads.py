@@ -8,11 +8,13 @@ import threading
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stremn.errors import StremnError
-from stremn.media.formats.coco import Coco
+from stremn.media.formats.categories import Categories
+from stremn.media.formats.choosing import choose_formats
 from stremn.media.frames import Frame
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.media.video import open_frames
@@ -22,11 +24,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_ALWAYS = ("masks", "overlay", "memory")
+"""What every run's folder has; the others are formats that are asked for."""
+
 FORMATS = {
     "masks": "Masks (PNG, a number for each object)",
     "overlay": "Video with the objects drawn in",
     "memory": "What the memory held (JSON)",
-    "coco": "COCO (JSON)",
+    "coco": "COCO with run lengths (JSON)",
+    "coco-polygons": "COCO with polygons (JSON)",
+    "yolo": "YOLO segmentation (text)",
+    "youtube-vis": "YouTube-VIS (JSON)",
+    "mots": "MOTS (text)",
+    "cvat": "CVAT for video (XML)",
+    "mask-folders": "Each object's masks, black and white (PNG)",
+    "mask-videos": "Each object's masks, black and white (video)",
+    "cut-out": "Cut out on nothing (PNG)",
+    "cut-out-webm": "Cut out on nothing (WebM)",
+    "cut-out-prores": "Cut out on nothing (ProRes 4444)",
+    "green-screen": "On a green screen (video)",
+    "black-background": "On black (video)",
+    "blurred-background": "On the blurred background (video)",
+    "exr": "Mattes (OpenEXR)",
 }
 """What can be had, and how it is called."""
 
@@ -71,7 +90,8 @@ class Export:
             kinds: names in `FORMATS`.
 
         Raises:
-            StremnError: no such format, none, or nothing has been followed yet.
+            StremnError: no such format, none, a package for one is missing, or nothing has been
+                followed yet.
         """
         unknown = [kind for kind in kinds if kind not in FORMATS]
         if unknown or not kinds:
@@ -79,11 +99,14 @@ class Export:
         followed = work.followed()
         if not followed:
             raise StremnError("Nothing has been followed yet; press Follow first.")
+        names = Categories(dict(work.objects))
+        formats = choose_formats([kind for kind in kinds if kind not in _ALWAYS], names)
         self.folder = folder
         self.status = ExportStatus(running=True, total=followed[-1][1])
         self._video = video
         self._work = work
         self._kinds = tuple(kinds)
+        self._formats = formats
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="stremn-export", daemon=True)
         self._thread.start()
@@ -105,8 +128,7 @@ class Export:
     def _run(self) -> None:
         try:
             results = self.folder / "results"
-            self._write(results)
-            files = tuple(self._pack(results))
+            files = tuple(self._pack(self._write(results)))
             shutil.rmtree(results, ignore_errors=True)
             self.status = replace(self.status, running=False, files=files)
         except _CancelledError:
@@ -118,30 +140,29 @@ class Export:
             words = f"The files could not be written: {error}."
             self.status = replace(self.status, running=False, words=words)
 
-    def _write(self, results: Path) -> None:
+    def _write(self, results: Path) -> dict[str, Path]:
+        """Write all frames, and return what was written by its kind."""
         with open_frames(self._video) as frames:
-            formats = [Coco()] if "coco" in self._kinds else []
-            writer = ResultWriter(results, fps=frames.fps, existing="replace", formats=formats)
+            writer = ResultWriter(
+                results, fps=frames.fps, existing="replace", formats=self._formats
+            )
             with writer:
-                for frame in frames:
-                    if frame.index >= self.status.total:
-                        break
+                for frame in islice(frames, self.status.total):
                     if self._stop.is_set():
                         raise _CancelledError
                     writer.write(self._result(frame))
                     self.status = replace(self.status, done=frame.index + 1)
+        return writer.files()
 
     def _result(self, frame: Frame) -> FrameResult:
         height, width = frame.image.shape[:2]
         labels = self._work.labels(frame.index, (height, width))
         return FrameResult(frame, labels, _memory(self._work.row(frame.index)))
 
-    def _pack(self, results: Path) -> Iterator[tuple[str, int]]:
+    def _pack(self, written: dict[str, Path]) -> Iterator[tuple[str, int]]:
         """Put what was chosen beside the results: files as they are, folders as one archive."""
-        found = {"masks": "masks", "overlay": "overlay.mp4", "memory": "memory.json"}
-        found["coco"] = "objects.json"
         for kind in self._kinds:
-            source = results / found[kind]
+            source = written[kind]
             if source.is_dir():
                 target = self.folder / f"{source.name}.zip"
                 _zip(source, target)

@@ -198,6 +198,8 @@ class Run:
                     self._states.save(take, take.reached - 1, session.save)
                 if not at_end:
                     self._check()
+        if take.way.step > 0 and take.reached < leg.end:
+            self._shelf.count = take.way.index(take.reached)  # the video ends before it says
         if not take.rows:
             raise StremnError(f"The video has no frame {take.way.index(take.start)}.")
 

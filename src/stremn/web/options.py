@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stremn.networks.pretrained import Pretrained
     from stremn.segmentation.sessions import SegmentationSession
 
-POLICIES = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
+OFFERED = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
 """Rules that the page offers."""
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stremn.errors import MissingExtraError, StremnError
 from stremn.web.downloads import FORMATS
-from stremn.web.options import POLICIES
+from stremn.web.options import OFFERED
 from stremn.web.predict_tab import PredictTab
 from stremn.web.project import Tools
 from stremn.web.projects import LIMITS, Limits, Projects
@@ -129,20 +129,18 @@ class Page:
 
         size = config_of(self._source).usual.size
         formats = [{"name": name, "words": words} for name, words in FORMATS.items()]
-        return {"policies": list(POLICIES), "size": size, "formats": formats}
+        return {"policies": list(OFFERED), "size": size, "formats": formats}
 
     # ------------------------------------------------------------ what they do
 
     def _connect(self, video: Any, demo: Any, bench: Any) -> None:
         import gradio as gr  # by name: gradio looks for the type of `request`
 
-        def opened(path: str | None, request: gr.Request) -> str:
-            visitor = str(request.session_hash)
-            if path is None:
-                self.projects.leave(visitor)
-                return ""
+        def opened(path: str | None, request: gr.Request) -> Any:
+            if path is None:  # what was made stays until another video is opened
+                return gr.skip()
             with self._told():
-                return self.projects.open(visitor, Path(path))
+                return self.projects.open(str(request.session_hash), Path(path))
 
         def leave(request: gr.Request) -> None:
             self.projects.leave_later(str(request.session_hash))

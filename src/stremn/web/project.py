@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,7 @@ class Project:
         self._work = Work()
         self._past: list[Work] = []
         self._future: list[Work] = []
+        self._takes: set[Take] = set()  # whose masks are on the disk
         self._lock = threading.RLock()
         self._states = SavedStates(folder / "states")
         self._numbers = itertools.count()
@@ -252,6 +254,14 @@ class Project:
         self._future.clear()
         self._work = work
         self.version += 1
+        self._remove_unreachable()
+
+    def _remove_unreachable(self) -> None:
+        """Remove the masks of runs that neither undo nor redo comes to any more."""
+        reachable = {take for work in (*self._past, self._work) for take in work.takes}
+        for take in self._takes - reachable:
+            shutil.rmtree(take.folder, ignore_errors=True)
+        self._takes = reachable
 
     def _check_object(self, item: int) -> None:
         if item not in self._work.objects:

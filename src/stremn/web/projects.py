@@ -62,7 +62,7 @@ class Projects:
         try:
             suffix = video.suffix if _SUFFIX.fullmatch(video.suffix) else ""
             own = folder / f"video{suffix}"  # uploads are removed after a day
-            shutil.copyfile(video, own)
+            _keep(video, own)
             project = Project(own, folder, self._tools, self._limits.frames)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -115,3 +115,11 @@ class Projects:
         if project is not None:
             project.close()
             shutil.rmtree(project.folder, ignore_errors=True)
+
+
+def _keep(video: Path, own: Path) -> None:
+    """Keep a video under a name of one's own, without a copy where that is possible."""
+    try:
+        own.hardlink_to(video)
+    except OSError:  # on another disk
+        shutil.copyfile(video, own)

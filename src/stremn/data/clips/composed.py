@@ -1,8 +1,8 @@
 """Clips composed of moving cut-outs over moving backgrounds, of any length, with exact masks.
 
 Real video with masks is scarce, and in short easy stretches of it any memory will do. Here
-objects leave and return, hide behind others, meet their likes, and frames of another video cut
-in: what a memory of a few well-chosen templates is for.
+objects leave and return, hide behind others, meet others of their class, and frames of another
+video cut in: what a memory of a few well-chosen templates is for.
 """
 
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ from jaxtyping import Bool, UInt8
 from stremn.data.clips.absences import beginning, run_of_frames
 from stremn.data.clips.clip import ATTEMPTS, Clip, introduce
 from stremn.data.clips.colors import flickering
-from stremn.data.clips.compositing import Canvas, Staged
+from stremn.data.clips.compositing import Canvas, Placed
 from stremn.data.clips.cut_outs import StillDraw, occluder
-from stremn.data.clips.foreground import Actor, carrying, filmed
+from stremn.data.clips.foreground import ForegroundObject, carrying, filmed
 from stremn.data.clips.layers import Layer, channels_first, render
 from stremn.data.clips.still_layers import (
     StillClipParameters,
@@ -163,7 +163,7 @@ class _Take:
 
     @property
     def canvas(self) -> Canvas:
-        """Where actors are staged."""
+        """Where foreground objects are composited."""
         p = self.p
         return Canvas(self.rng, self.frames, self.size, p.motion, p.share, p.wobble)
 
@@ -173,7 +173,7 @@ class _Take:
         self.layers.append(back)
         count = self._add_targets(count)
         if self.rng.random() < self.p.rival:
-            self._add_rival()
+            self._add_distractor()
         eventless = len(self.layers) == 1 and not self.front
         if self.rng.random() < self.p.occluder or eventless:
             self.front.append(self._passing())
@@ -220,33 +220,33 @@ class _Take:
         origin: int | None = None
         for target in range(own + 1, wanted + 1):
             leads, number = target == own + 1, count + 1
-            kin = origin is not None and self._happens(p.kin)
-            actor = self._still_actor(origin) if kin else self._actor()
-            if not actor.filmed and self._happens(p.carried):
-                actor = carrying(self.rng, actor, self.draw.whole_cut_out(self.rng))
-            twin = leads and bool(self.rng.random() < p.twin)
-            staged = self.canvas.stage(actor, number, self._absence(number > 1, twin))
+            same_class = origin is not None and self._happens(p.kin)
+            foreground = self._still_foreground(origin) if same_class else self._foreground()
+            if not foreground.filmed and self._happens(p.carried):
+                foreground = carrying(self.rng, foreground, self.draw.whole_cut_out(self.rng))
+            has_twin = leads and bool(self.rng.random() < p.twin)
+            placed = self.canvas.composite(foreground, number, self._absence(number > 1, has_twin))
             if leads:
-                origin = actor.origin
+                origin = foreground.origin
                 if origin is not None and self._happens(p.crowd):
                     self.layers += self._crowd(origin)
                 if self._happens(p.emerging):
-                    self.layers.append(self._emerging(actor, staged))
-            self.layers.append(staged.layer)
-            count = number if actor.carried is None else number + 1
-            if twin:
-                self.layers.insert(1, self.canvas.stage(actor, 0, self._never()).layer)
+                    self.layers.append(self._emerging(foreground, placed))
+            self.layers.append(placed.layer)
+            count = number if foreground.carried is None else number + 1
+            if has_twin:
+                self.layers.insert(1, self.canvas.composite(foreground, 0, self._never()).layer)
             if self.rng.random() < p.hidden:
-                self.front.append(self._cover(staged))
+                self.front.append(self._cover(placed))
         return count
 
-    def _add_rival(self) -> None:
+    def _add_distractor(self) -> None:
         """Stage a moving object that is background, behind or in front of the others."""
         absent = self._absence(True, False)
-        rival = self.canvas.stage(self._actor(), 0, absent)
-        self.layers.insert(int(self.rng.integers(1, len(self.layers) + 1)), rival.layer)
+        distractor = self.canvas.composite(self._foreground(), 0, absent)
+        self.layers.insert(int(self.rng.integers(1, len(self.layers) + 1)), distractor.layer)
 
-    def _actor(self) -> Actor:
+    def _foreground(self) -> ForegroundObject:
         """Return an object to move: filmed if the videos have one that stays whole, else a
         still."""
         if self.reader is not None and self.rng.random() < self.p.filmed:
@@ -259,26 +259,30 @@ class _Take:
                 if found is not None:
                     self.used.add(video)
                     return found
-        return self._still_actor(None)
+        return self._still_foreground(None)
 
-    def _still_actor(self, origin: int | None) -> Actor:
+    def _still_foreground(self, origin: int | None) -> ForegroundObject:
         """Return an object of a still of one set, of any if `origin` is None."""
         number = self.draw.any_set(self.rng) if origin is None else origin
         cut = self.draw.whole_cut_out(self.rng, number)
-        return Actor([cut.image], [cut.alpha], False, number)
+        return ForegroundObject([cut.image], [cut.alpha], False, number)
 
     def _crowd(self, origin: int) -> list[Layer]:
         """Return bystanders: background of the same set as the target, always in the picture."""
         fewest, most = self.p.crowd_size
         return [
-            self.canvas.stage(self._still_actor(origin), 0, self._never()).layer
+            self.canvas.composite(self._still_foreground(origin), 0, self._never()).layer
             for _ in range(int(self.rng.integers(fewest, most + 1)))
         ]
 
-    def _emerging(self, actor: Actor, target: Staged) -> Layer:
+    def _emerging(self, foreground: ForegroundObject, target: Placed) -> Layer:
         """Return a distractor of the target's class that comes out from behind it."""
-        likeness = actor if self.rng.random() < 0.5 else self._still_actor(actor.origin)
-        return self.canvas.stage(replace(likeness, carried=None), 0, self._never(), target).layer
+        likeness = (
+            foreground if self.rng.random() < 0.5 else self._still_foreground(foreground.origin)
+        )
+        return self.canvas.composite(
+            replace(likeness, carried=None), 0, self._never(), target
+        ).layer
 
     def _happens(self, chance: float) -> bool:
         """Draw whether an optional event happens.
@@ -308,11 +312,11 @@ class _Take:
         """Return something that crosses the canvas in front."""
         return passing(self.rng, self.draw, self.frames, self.size, self.p.motion)
 
-    def _cover(self, staged: Staged) -> Layer:
+    def _cover(self, placed: Placed) -> Layer:
         """Return something that covers an object for a run of frames, or passes in a clip too
         short."""
         covered = run_of_frames(self.rng, self.frames, self.p.away_run)
-        cover = self.canvas.cover(staged, occluder(self.rng, self.draw), covered)
+        cover = self.canvas.cover(placed, occluder(self.rng, self.draw), covered)
         return self._passing() if cover is None else cover
 
     def _cut_in(

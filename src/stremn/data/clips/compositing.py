@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float64
 from stremn.data.clips.absences import coming_out, moved_away
 from stremn.data.clips.colors import color_matrix
 from stremn.data.clips.cut_outs import CutOut
-from stremn.data.clips.foreground import Actor
+from stremn.data.clips.foreground import ForegroundObject
 from stremn.data.clips.layers import Layer
 from stremn.data.clips.still_layers import StillClipParameters, random_motion, reduced
 from stremn.data.clips.warps import Motion, bends, motion_matrices
@@ -19,8 +19,8 @@ HIDDEN_SHARE = 0.8
 
 
 @dataclass(frozen=True)
-class Staged:
-    """An actor on the canvas: its layer, and where its middle is and how large it is, in pixels."""
+class Placed:
+    """A foreground object on the canvas: its layer, its middle and its size, in pixels."""
 
     layer: Layer
     position: Float64[np.ndarray, "t 2"]
@@ -29,9 +29,9 @@ class Staged:
 
 @dataclass(frozen=True)
 class Canvas:
-    """`frames` frames of `size` x `size` pixels, and how what is staged moves.
+    """`frames` frames of `size` x `size` pixels, and how what is placed moves.
 
-    motion: ranges of motion and color. share: square root of an actor's area / the canvas's,
+    motion: ranges of motion and color. share: square root of an object's area / the canvas's,
     smallest and largest. wobble: chance that a cut-out of a still bends as it moves.
     """
 
@@ -42,28 +42,28 @@ class Canvas:
     share: tuple[float, float]
     wobble: float
 
-    def stage(
+    def composite(
         self,
-        actor: Actor,
+        foreground: ForegroundObject,
         number: int,
         absent: Bool[np.ndarray, " t"],
-        behind: Staged | None = None,
-    ) -> Staged:
-        """Give an actor a path over the canvas that leaves it in the frames `absent`.
+        behind: Placed | None = None,
+    ) -> Placed:
+        """Give a foreground object a path over the canvas that leaves it in the frames `absent`.
 
         `number` is its label, 0 for background; what it carries has the next one. One that starts
         `behind` another is no larger, and comes out.
         """
         rng, frames, size = self.rng, self.frames, self.size
-        height, width = actor.alphas[0].shape
-        area = max(1, int(np.count_nonzero(actor.alphas[0] > 127)))
+        height, width = foreground.alphas[0].shape
+        area = max(1, int(np.count_nonzero(foreground.alphas[0] > 127)))
         share = float(np.exp(rng.uniform(*np.log(self.share))))
         scale = min(share * size / area**0.5, 0.9 * size / max(height, width), 2.0)
         if behind is not None:
             scale = min(scale, HIDDEN_SHARE * behind.extent / max(height, width))
         parts = [
-            reduced(picture, alpha, actor.carried, scale)
-            for picture, alpha in zip(actor.pictures, actor.alphas, strict=True)
+            reduced(picture, alpha, foreground.carried, scale)
+            for picture, alpha in zip(foreground.pictures, foreground.alphas, strict=True)
         ]
         _, alpha, carried, left = parts[0]
         rows, columns = alpha.shape
@@ -74,7 +74,7 @@ class Canvas:
         if behind is not None:
             motion = replace(motion, position=coming_out(rng, behind.position, behind.extent))
         box = (0.0, 0.0, float(columns), float(rows))
-        wobble = not actor.filmed and rng.random() < self.wobble
+        wobble = not foreground.filmed and rng.random() < self.wobble
         layer = Layer(
             pictures=[part[0] for part in parts],
             alphas=[part[1] for part in parts],
@@ -84,25 +84,25 @@ class Canvas:
             bends=bends(rng, frames, box, rng.uniform(0.02, 0.10)) if wobble else None,
             drawn=np.ones(frames, dtype=bool),
         )
-        return Staged(layer, motion.position, extent * left)
+        return Placed(layer, motion.position, extent * left)
 
-    def cover(self, staged: Staged, cut: CutOut, covered: Bool[np.ndarray, " t"]) -> Layer | None:
-        """Let a cut-out slide over an actor, stay in the frames `covered`, and go on.
+    def cover(self, placed: Placed, cut: CutOut, covered: Bool[np.ndarray, " t"]) -> Layer | None:
+        """Let a cut-out slide over a foreground object, stay in the frames `covered`, and go on.
 
         None if there is no such frame.
         """
         rng, frames, when = self.rng, self.frames, np.flatnonzero(covered)
-        scale = staged.extent * rng.uniform(1.0, 1.6) / max(cut.alpha.shape)
+        scale = placed.extent * rng.uniform(1.0, 1.6) / max(cut.alpha.shape)
         image, alpha, _, left = reduced(cut.image, cut.alpha, None, scale)
         heading = rng.uniform(0, 2 * np.pi)
         if when.size == 0:
             return None
         time = np.arange(frames)
         distance = np.maximum(when[0] - time, 0) * -1.0 + np.maximum(time - when[-1], 0)
-        step = staged.extent * rng.uniform(0.6, 1.5)
+        step = placed.extent * rng.uniform(0.6, 1.5)
         offset = (distance * step)[:, None] * np.array([np.cos(heading), np.sin(heading)])
         motion = Motion(
-            position=staged.position + offset,
+            position=placed.position + offset,
             scale=np.full(frames, left),
             angle=np.full(frames, rng.uniform(-0.5, 0.5)),
             shear=np.zeros(frames),

@@ -12,7 +12,7 @@ from stremn.media.frames import Picture
 
 
 @dataclass(frozen=True)
-class Actor:
+class ForegroundObject:
     """An object to be moved over a background: one picture and opacity, or one a frame."""
 
     pictures: Sequence[Picture]
@@ -24,16 +24,18 @@ class Actor:
     """1 where the picture shows something that the object carries, 0 elsewhere."""
 
 
-def carrying(rng: np.random.Generator, actor: Actor, cut: CutOut) -> Actor:
+def carrying(
+    rng: np.random.Generator, foreground: ForegroundObject, cut: CutOut
+) -> ForegroundObject:
     """Put another object on a still's object, moving with it.
 
     What is carried lies over the edge or the inside of the carrier and is a fourth to a half as
     large: a bag, a child, a box. The canvas grows where it sticks out.
     """
-    picture, alpha = actor.pictures[0], actor.alphas[0]
+    picture, alpha = foreground.pictures[0], foreground.alphas[0]
     inside = np.argwhere(alpha > 127)
-    if actor.filmed or len(inside) == 0:
-        return actor
+    if foreground.filmed or len(inside) == 0:
+        return foreground
     scale = float(rng.uniform(0.25, 0.5)) * max(alpha.shape) / max(cut.alpha.shape)
     size = [max(1, round(side * scale)) for side in cut.alpha.shape[::-1]]
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
@@ -53,10 +55,12 @@ def carrying(rng: np.random.Generator, actor: Actor, cut: CutOut) -> Actor:
     cover[here] = np.maximum(cover[here], opacity)
     mask = np.zeros_like(cover)
     mask[here] = opacity > 127
-    return replace(actor, pictures=[wide], alphas=[cover], carried=mask)
+    return replace(foreground, pictures=[wide], alphas=[cover], carried=mask)
 
 
-def filmed(items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generator) -> Actor | None:
+def filmed(
+    items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generator
+) -> ForegroundObject | None:
     """Cut an object out of a stretch of video; None unless it is whole in every frame."""
     first = items[0][1]
     if first is None:
@@ -77,7 +81,7 @@ def filmed(items: Sequence[tuple[Picture, Mask | None]], rng: np.random.Generato
     if box is None:
         return None
     here = around(box, MARGIN)
-    return Actor(
+    return ForegroundObject(
         [np.ascontiguousarray(picture[here]) for picture, _ in items],
         [feathered(np.ascontiguousarray(mask[here])) for mask in masks],
         True,

@@ -9,7 +9,7 @@ from jaxtyping import Integer, UInt8
 
 from stremn.data.readers.checking import Told, look_at_each
 from stremn.data.readers.lru_cache import Recent
-from stremn.data.readers.problems import Problem
+from stremn.data.readers.problems import DataProblem
 from stremn.data.shapes import Mask, id_counts
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
@@ -102,7 +102,7 @@ def _bytes(item: tuple[Picture, Mask | None]) -> int:
     return item[0].nbytes + (0 if item[1] is None else item[1].nbytes)
 
 
-def check_videos(videos: Sequence[LabelledVideo], told: Told | None = None) -> list[Problem]:
+def check_videos(videos: Sequence[LabelledVideo], told: Told | None = None) -> list[DataProblem]:
     """Read every frame of the videos and list what cannot be used.
 
     Found are unreadable files, unequal sizes, ids that are too large, and videos in which no
@@ -113,22 +113,22 @@ def check_videos(videos: Sequence[LabelledVideo], told: Told | None = None) -> l
     reader = VideoReader(videos, limit=0)
     frames = [(video, index) for video in range(len(videos)) for index in range(len(videos[video]))]
 
-    def look(place: int) -> bool | Problem:
+    def look(place: int) -> bool | DataProblem:
         """Return whether a frame shows an object, or what is wrong with it."""
         video, index = frames[place]
         try:
             _, ids = reader.read(video, index)
         except StremnError as error:
-            return Problem(videos[video].name, str(error))
+            return DataProblem(videos[video].name, str(error))
         return ids is not None and bool(id_counts(ids).any())
 
     found = list(look_at_each(look, len(frames), told))
     shown = {video for (video, _), each in zip(frames, found, strict=True) if each is True}
-    problems: dict[int, list[Problem]] = {video: [] for video in range(len(videos))}
+    problems: dict[int, list[DataProblem]] = {video: [] for video in range(len(videos))}
     for (video, _), each in zip(frames, found, strict=True):
-        if isinstance(each, Problem):
+        if isinstance(each, DataProblem):
             problems[video].append(each)
     for video in problems.keys() - shown:
         reason = "No frame has a label map with an object."
-        problems[video].append(Problem(videos[video].name, reason))
+        problems[video].append(DataProblem(videos[video].name, reason))
     return [problem for listed in problems.values() for problem in listed]

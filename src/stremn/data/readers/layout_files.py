@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stremn.data.readers.folders import images_in
-from stremn.data.readers.problems import MOST_LISTED, LeaveOut, Problem
+from stremn.data.readers.problems import MOST_LISTED, DataProblem, LeaveOut
 from stremn.data.readers.sequences import (
     LabelReader,
     StoredSequence,
@@ -57,7 +57,7 @@ def every_sequence(
             sequences.append(read(name))
         except StremnError as error:
             if left_out is not None:
-                left_out(Problem(name, str(error)))
+                left_out(DataProblem(name, str(error)))
                 continue
             problems.append(str(error))
     if len(problems) == 1:

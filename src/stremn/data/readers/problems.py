@@ -2,26 +2,28 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from stremn.errors import StremnError
+from stremn.moved import moved_names
 
 MOST_LISTED = 30
 """Problems named one by one in an error; the rest is counted."""
 
 
 @dataclass(frozen=True)
-class Problem:
+class DataProblem:
     """Something in a data set that cannot be trained on: where, and what is wrong with it."""
 
     where: str
     reason: str
 
 
-LeaveOut = Callable[[Problem], None]
+LeaveOut = Callable[[DataProblem], None]
 """Is told of something that cannot be used, and was left out."""
 
 
-def refuse(problems: Sequence[Problem]) -> None:
+def refuse(problems: Sequence[DataProblem]) -> None:
     """Raise one StremnError that lists all problems; do nothing if there are none."""
     if not problems:
         return
@@ -33,3 +35,7 @@ def refuse(problems: Sequence[Problem]) -> None:
         + "\n".join(lines)
         + '\nMend them, or leave out what is named here (in a recipe: data.check = "skip").'
     )
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

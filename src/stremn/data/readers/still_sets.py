@@ -11,7 +11,7 @@ from pathlib import Path
 from stremn.data.readers.checking import Told, look_at_each
 from stremn.data.readers.folders import images_in
 from stremn.data.readers.instance_sets import SbdStills, open_coco
-from stremn.data.readers.problems import Problem
+from stremn.data.readers.problems import DataProblem
 from stremn.data.readers.stills import Kind, Pair, PairedStills, SelectedStills, StillImages
 from stremn.data.shapes import id_counts
 from stremn.errors import StremnError
@@ -83,23 +83,23 @@ def _layout(name: str) -> StillLayout:
     return LAYOUTS[name]
 
 
-def check_stills(stills: StillImages, told: Told | None = None) -> list[Problem]:
+def check_stills(stills: StillImages, told: Told | None = None) -> list[DataProblem]:
     """Read every still of a set and list those that cannot be used.
 
     Found are unreadable files, unequal sizes, and masks without any object.
     """
 
-    def look(index: int) -> Problem | None:
+    def look(index: int) -> DataProblem | None:
         try:
             empty = not id_counts(stills.load(index).ids).any()
         except StremnError as error:
-            return Problem(stills.name(index), str(error))
-        return Problem(stills.name(index), "The mask is empty.") if empty else None
+            return DataProblem(stills.name(index), str(error))
+        return DataProblem(stills.name(index), "The mask is empty.") if empty else None
 
     return [found for found in look_at_each(look, len(stills), told) if found is not None]
 
 
-def check_pairing(root: Path, layout: str = "folder") -> list[Problem]:
+def check_pairing(root: Path, layout: str = "folder") -> list[DataProblem]:
     """List images without mask and masks without image.
 
     Layouts that list their images (COCO, SBD) have none; `check_stills` finds missing files.
@@ -108,12 +108,12 @@ def check_pairing(root: Path, layout: str = "folder") -> list[Problem]:
         return []
     _, images, masks = find_pairs(root, _layout(layout))
     return [
-        *(Problem(str(path), "This image has no mask of the same name.") for path in images),
-        *(Problem(str(path), "This mask has no image of the same name.") for path in masks),
+        *(DataProblem(str(path), "This image has no mask of the same name.") for path in images),
+        *(DataProblem(str(path), "This mask has no image of the same name.") for path in masks),
     ]
 
 
-def without(stills: StillImages, problems: Sequence[Problem]) -> SelectedStills:
+def without(stills: StillImages, problems: Sequence[DataProblem]) -> SelectedStills:
     """Return the stills that no problem names. Raises StremnError if none is left."""
     bad = {problem.where for problem in problems}
     keep = [index for index in range(len(stills)) if stills.name(index) not in bad]

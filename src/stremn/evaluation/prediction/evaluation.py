@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from stremn.errors import MissingExtraError, StremnError
 from stremn.evaluation.intervals import Interval, mean_interval
 from stremn.evaluation.prediction.metrics import METRICS, Metric, lpips_metrics
 from stremn.media.files import make_folder, write_whole
+from stremn.moved import moved_names
 from stremn.prediction.baselines import TRIVIAL, Predict
 from stremn.prediction.model import Forecaster
 from stremn.prediction.weights import SHIPPED, load_memory_predictor, load_predictor
@@ -35,7 +37,7 @@ DRAWS = 2000
 
 
 @dataclass(frozen=True)
-class Scores:
+class PredictionScores:
     """One predictor's scores: for each metric, a number per clip and predicted frame.
 
     `origins` names what each clip is a sample of, `total` is how many clips there were to choose
@@ -66,7 +68,7 @@ def over_origins(values: Float[np.ndarray, " clips"], origins: Sequence[str]) ->
     return mean_interval(np.bincount(place, values) / counts, counts, draws=DRAWS)
 
 
-def difference(first: Scores, second: Scores, metric: str) -> Interval:
+def difference(first: PredictionScores, second: PredictionScores, metric: str) -> Interval:
     """Compute the paired difference first - second over the same clips.
 
     Raises:
@@ -111,7 +113,7 @@ def score(
     batch: int = 32,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Scores:
+) -> PredictionScores:
     """Score a predictor on clips of at least `observed + future` frames.
 
     Args:
@@ -149,7 +151,7 @@ def score(
         if progress is not None:
             progress(start + len(indices), count)
     values = {n: torch.cat(x).double().cpu().numpy() for n, x in parts.items()}
-    return Scores(name, parameters, values, tuple(map(clips.origin, chosen)), len(clips))
+    return PredictionScores(name, parameters, values, tuple(map(clips.origin, chosen)), len(clips))
 
 
 # ---------------------------------------------------------------------------------------- the verb
@@ -257,7 +259,7 @@ def _rows(
 # ----------------------------------------------------------------------------------------- tables
 
 
-def paired_table(rows: Sequence[Scores], against: str, metrics: Sequence[Metric]) -> str:
+def paired_table(rows: Sequence[PredictionScores], against: str, metrics: Sequence[Metric]) -> str:
     """Markdown tables, one a metric: each predictor minus `against`, frame by frame, paired.
 
     Raises:
@@ -281,7 +283,9 @@ def paired_table(rows: Sequence[Scores], against: str, metrics: Sequence[Metric]
     return "\n\n".join(parts)
 
 
-def table(rows: Sequence[Scores], metrics: Sequence[Metric] = tuple(METRICS.values())) -> str:
+def table(
+    rows: Sequence[PredictionScores], metrics: Sequence[Metric] = tuple(METRICS.values())
+) -> str:
     """Format a Markdown table: mean and 95 % interval over clips, conventions below it."""
     names = [metric.name for metric in metrics]
     arrows = {
@@ -316,7 +320,7 @@ def _cell(interval: Interval) -> str:
 
 
 def write_report(
-    rows: Sequence[Scores],
+    rows: Sequence[PredictionScores],
     out: Path,
     metrics: Sequence[Metric] = tuple(METRICS.values()),
     *,
@@ -347,7 +351,7 @@ def write_report(
 
 
 def plot_curves(
-    rows: Sequence[Scores], metric: Metric, path: Path, *, observed: int, title: str = ""
+    rows: Sequence[PredictionScores], metric: Metric, path: Path, *, observed: int, title: str = ""
 ) -> None:
     """Draw a metric against the predicted frame, one line a predictor, 95 % bands as in the table.
 
@@ -379,3 +383,7 @@ def plot_curves(
     make_folder(path.parent)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

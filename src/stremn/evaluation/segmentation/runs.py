@@ -14,7 +14,7 @@ from stremn.segmentation.multiscale import MultiScaleSession
 from stremn.segmentation.sessions import SegmentationSession
 
 
-class Step(Protocol):
+class Labelled(Protocol):
     """What a session answers for a frame."""
 
     @property
@@ -26,7 +26,7 @@ class Step(Protocol):
 class Session(Protocol):
     """Something that segments a video frame by frame, given masks of some frames."""
 
-    def step(self, frame: Picture, mask: Labels | None = None) -> Step:
+    def step(self, frame: Picture, mask: Labels | None = None) -> Labelled:
         """Segment the next frame. ``mask`` gives objects (pixels of new ids only)."""
         ...
 

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
 
-from stremn.core.hardware import keep_freed_memory, pick_device, precision_name
 from stremn.errors import StremnError
 from stremn.prediction.weights import Predictor
-from stremn.training.prediction.recipe_format import (
-    PredictionRecipe,
-    clips_of,
-    count_parameters,
-    first_model,
-    read_recipe,
-)
-from stremn.training.prediction.rollout import FrameBatch, HorizonConfig, clip_loss
+from stremn.training.prediction.data import FrameBatch, clips_of
+from stremn.training.prediction.model import count_parameters, first_model
+from stremn.training.prediction.recipe import HorizonConfig, PredictionRecipe
+from stremn.training.prediction.rollout import clip_loss
+from stremn.training.step_time import StepTimer
 
 logger = logging.getLogger(__name__)
 
@@ -40,16 +34,11 @@ class _StepTime:
         return float(self.first + (self.last - self.first) * share.mean())
 
 
-def estimate_cost(path: Path, overrides: Sequence[str]) -> str:
+def estimate_cost(recipe: PredictionRecipe) -> str:
     """Look for the data, time steps on random clips, and return what a full run takes."""
-    recipe = read_recipe(path, overrides)
     missing = _missing_data(recipe)
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    keep_freed_memory()
-    device = pick_device(recipe.train.device)
-    model = first_model(recipe).to(device).train()
-    seconds = _step_time(recipe, model, device)
+    model = first_model(recipe)
+    seconds = _step_time(recipe, model)
     hours = seconds.mean(recipe.horizon) * recipe.train.steps / 3600
     return (
         f"{count_parameters(model):,} parameters; a step takes {seconds.first:.2f} s at the start "
@@ -69,23 +58,14 @@ def _missing_data(recipe: PredictionRecipe) -> str:
     return ""
 
 
-def _step_time(recipe: PredictionRecipe, model: Predictor, device: torch.device) -> _StepTime:
-    reduced = precision_name(recipe.train.precision, device) == "bfloat16"
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.0)
-    data, horizon = recipe.data, recipe.horizon
+def _step_time(recipe: PredictionRecipe, model: Predictor) -> _StepTime:
+    timer, data, horizon = StepTimer(model, recipe.train), recipe.data, recipe.horizon
     shape = (recipe.batch, horizon.observed + horizon.future, data.channels, data.size, data.size)
-    batch = FrameBatch(torch.randint(0, 256, shape, dtype=torch.uint8)).to(device)
+    batch = FrameBatch(torch.randint(0, 256, shape, dtype=torch.uint8)).to(timer.device)
 
     def seconds(progress: float) -> float:
-        begin = time.monotonic()
-        with torch.autocast(device.type, torch.bfloat16, enabled=reduced):
-            loss = clip_loss(model, batch, progress, horizon=horizon, loss=recipe.loss).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        return time.monotonic() - begin
+        loss = partial(clip_loss, horizon=horizon, loss=recipe.loss)
+        return timer.seconds(lambda: loss(model, batch, progress).loss)
 
     seconds(0.0)
     return _StepTime(seconds(0.0), seconds(1.0))

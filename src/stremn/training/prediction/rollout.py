@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Self, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from jaxtyping import Float, UInt8
-from pydantic import Field, model_validator
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from stremn.core.config import Config
+from stremn.moved import moved_names
 from stremn.prediction.model import Forecaster
 from stremn.training.loss_report import LossReport
+from stremn.training.prediction.data import FrameBatch
 from stremn.training.prediction.losses import (
     l1,
     l2,
@@ -21,69 +20,7 @@ from stremn.training.prediction.losses import (
     shrinkage_l1,
     shrinkage_l2,
 )
-
-
-@dataclass(frozen=True)
-class FrameBatch:
-    """Clips for training: uint8 frames, grey or RGB."""
-
-    frames: UInt8[Tensor, "b t c height width"]
-
-    def to(self, device: torch.device) -> FrameBatch:
-        """Copy to a device."""
-        return FrameBatch(self.frames.to(device))
-
-
-def collate(clips: Sequence[UInt8[Tensor, "t c height width"]]) -> FrameBatch:
-    """Join clips of equal shape into a batch."""
-    return FrameBatch(torch.stack(list(clips)))
-
-
-class LossConfig(Config):
-    """Weights of the loss: pixel loss + gradient_weight x scale-invariant gradient (Sec 4.2).
-
-    `pixel` is the paper's "shrinkage" on L1 and L2, or as controls "plain" L1 + L2, or "squared",
-    L2 alone, which does not pull uncertain pixels to black early in training. The gradient's
-    weight rises from 0 over the first `gradient_ramp` of training.
-
-    `future_weight`, not in the paper, is how much more one of the clip's last `future` frames
-    counts than one of the observed frames, which are predicted one step ahead.
-    """
-
-    pixel: Literal["shrinkage", "plain", "squared"] = "shrinkage"
-    gradient_weight: float = Field(default=0.1, ge=0)
-    gradient_ramp: float = Field(default=0.3, ge=0, le=1)
-    future_weight: float = Field(default=1.0, gt=0)
-
-
-class HorizonConfig(Config):
-    """What a training clip is: `observed` frames, then `future` frames.
-
-    Roll-out in training: the last frames of the clip are predicted freely, from own predictions;
-    the frames before are predicted one step ahead from true ones. The free part is one frame up
-    to `free_from` of training and grows to `future` frames at `full_at`. So every frame is
-    supervised always, and the share of true input falls as in scheduled sampling.
-    """
-
-    observed: int = Field(default=10, gt=0)
-    future: int = Field(default=10, gt=0)
-    free_from: float = Field(default=0.0, ge=0, le=1)
-    full_at: float = Field(default=0.5, ge=0, le=1)
-
-    @model_validator(mode="after")
-    def _grows_forward(self) -> Self:
-        if self.free_from > self.full_at:
-            raise ValueError(f"free_from {self.free_from} must not be above full_at {self.full_at}")
-        return self
-
-    def free(self, progress: float) -> int:
-        """Return frames predicted freely at a progress in [0, 1]."""
-        if progress >= self.full_at:
-            return self.future
-        span = self.full_at - self.free_from
-        share = max(progress - self.free_from, 0.0) / span if span else 0.0
-        return 1 + round((self.future - 1) * share)
-
+from stremn.training.prediction.recipe import HorizonConfig, LossConfig
 
 PIXEL_LOSSES = {
     "shrinkage": (shrinkage_l1, shrinkage_l2),
@@ -148,3 +85,7 @@ def weighted_mean(reports: Sequence[LossReport], weights: Sequence[float]) -> Lo
         total,
         {n: sum(s * r.scalars[n] for s, r in zip(shares, reports, strict=True)) for n in names},
     )
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

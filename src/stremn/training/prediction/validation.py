@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from stremn.core.weights import fingerprint
 from stremn.data.readers.frame_clips import FrameClips
-from stremn.evaluation.prediction.evaluation import Scores, as_predict, score
+from stremn.evaluation.prediction.evaluation import PredictionScores, as_predict, score
 from stremn.evaluation.prediction.metrics import METRICS
 from stremn.media.files import make_folder, write_whole
 from stremn.prediction.weights import Predictor, load_predictor, save_predictor
 from stremn.training.averaging import Candidate, Soup, greedy_soup, uniform_soup
-from stremn.training.prediction.recipe_format import PredictionRecipe
+from stremn.training.prediction.recipe import PredictionRecipe
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -30,7 +30,7 @@ class Validation:
     def __init__(self, recipe: PredictionRecipe, clips: FrameClips, out: Path) -> None:
         self.recipe, self.clips, self.folder = recipe, clips, out / "averaging"
 
-    def scores(self, model: Predictor) -> Scores:
+    def scores(self, model: Predictor) -> PredictionScores:
         """Score the model on the held-out clips."""
         horizon = self.recipe.horizon
         return score(

@@ -21,7 +21,7 @@ from stremn.core.hardware import is_out_of_memory, pick_device
 from stremn.data.clips.clip import Clip, ClipBatch, ClipDataset, Stage, collate
 from stremn.data.clips.given_frame import GivenFrameClips
 from stremn.errors import StremnError
-from stremn.evaluation.segmentation.runs import Session, Step
+from stremn.evaluation.segmentation.runs import Labelled, Session
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
 from stremn.networks.model import STReMN
@@ -162,7 +162,7 @@ class AdaptedSession:
         self._device = device
         self._session: Session | None = None
 
-    def step(self, frame: Picture, mask: Labels | None = None) -> Step:
+    def step(self, frame: Picture, mask: Labels | None = None) -> Labelled:
         """Segment the next frame; the first one needs a mask. Raises StremnError without."""
         if self._session is None:
             if mask is None:

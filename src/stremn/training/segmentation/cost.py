@@ -8,35 +8,35 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from stremn.core.hardware import keep_freed_memory, pick_device, precision_name
 from stremn.core.machine import measure_machine
 from stremn.data.clips.clip import Clip, collate
 from stremn.errors import StremnError
-from stremn.networks.model import STReMN
+from stremn.moved import moved_names
 from stremn.training.optimization import parameter_groups
-from stremn.training.segmentation.recipe_data import (
+from stremn.training.segmentation.data import (
     clip_dataset,
     clip_parameters,
     open_data,
     used_sources,
 )
-from stremn.training.segmentation.recipe_format import (
+from stremn.training.segmentation.model import StageLoss, blank_model, model_config
+from stremn.training.segmentation.recipe import (
     Recipe,
     SourceSection,
     StageSection,
-    read_recipe,
 )
-from stremn.training.segmentation.recipe_model import StageLoss, blank_model, model_config
+from stremn.training.step_time import StepTimer
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Cost", "StageCost", "estimate_cost", "most_objects", "moving_square"]
+__all__ = ["StageCost", "TrainingCost", "estimate_cost", "most_objects", "moving_square"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class StageCost:
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """Cost of a full run on this machine."""
 
     parameters: int
@@ -89,29 +89,25 @@ class Cost:
         return "\n".join(lines)
 
 
-def estimate_cost(path: Path, overrides: Sequence[str]) -> Cost:
+def estimate_cost(recipe: Recipe) -> TrainingCost:
     """Look for the data, then time the second of two steps of each stage on synthetic clips.
 
     Missing data is logged first and does not stop the estimate: a step costs the same with any
     clips of as many objects. The synthetic clips hold from one object up to the most that a source
     may have, in turn. If the data is there, the time to make clips is measured too.
     """
-    recipe = read_recipe(path, overrides)
     data = _time_of_clips(recipe)
     logger.info("%s", data)
-    if recipe.train.threads is not None:
-        torch.set_num_threads(recipe.train.threads)
-    keep_freed_memory()
-    device = pick_device(recipe.train.device)
-    precision = precision_name(recipe.train.precision, device)
-    model = blank_model(recipe, model_config(recipe.model)).to(device).train()
+    model = blank_model(recipe, model_config(recipe.model))
+    timer = StepTimer(model, recipe.train)
+    device, precision = timer.device, timer.precision
     parameter_groups(model, recipe.train)  # freezes what the recipe does not train
     stages = []
     for index, (stage, (first, last)) in enumerate(recipe.spans()):
         name = f"stage {index + 1} ({stage.frames} frames of {stage.size} px, batch {stage.batch})"
-        seconds, flops = _cost_of_a_step(recipe, stage, model, device, precision)
+        seconds, flops = _cost_of_a_step(recipe, stage, timer)
         stages.append(StageCost(name, last - first, seconds, stage.batch, flops))
-    return Cost(
+    return TrainingCost(
         parameters=sum(p.numel() for p in model.parameters()),
         trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
         stages=tuple(stages),
@@ -145,9 +141,7 @@ def gradient_flops(
     return forward * sum(wanted[:2])
 
 
-def _cost_of_a_step(
-    recipe: Recipe, stage: StageSection, model: STReMN, device: torch.device, precision: str
-) -> tuple[float, float]:
+def _cost_of_a_step(recipe: Recipe, stage: StageSection, timer: StepTimer) -> tuple[float, float]:
     """Count the first and time the second of two steps on synthetic clips: seconds, FLOPs.
 
     One micro-batch of each step is made; both figures are scaled to the batch.
@@ -155,26 +149,16 @@ def _cost_of_a_step(
     micro = min(recipe.train.micro_batch or stage.batch, stage.batch)
     most = max(most_objects(recipe.data.sources[name], name) for name in stage.sources)
     clips = [moving_square(stage, seed, 1 + seed % most) for seed in range(micro)]
-    batch = collate(clips).to(device)
-    loss = StageLoss(stage, recipe.loss)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.0)
+    batch, stage_loss = collate(clips).to(timer.device), StageLoss(stage, recipe.loss)
 
-    def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            report = loss(model, batch, 0.0)
-        report.loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+    def loss() -> Tensor:
+        return stage_loss(timer.model, batch, 0.0).loss
 
     formulas = {torch.ops.aten.convolution_backward: gradient_flops}
     with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-        step()
-    begin = time.monotonic()
-    step()
+        timer.seconds(loss)
     scale = stage.batch / micro
-    return (time.monotonic() - begin) * scale, counter.get_total_flops() * scale
+    return timer.seconds(loss) * scale, counter.get_total_flops() * scale
 
 
 def most_objects(source: SourceSection, name: str) -> int:
@@ -221,3 +205,7 @@ def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
     except StremnError as error:
         return f"The data cannot be read, so training cannot start yet: {error}"
     return f"making a clip takes {each * 1000:.0f} ms on one core"
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +14,7 @@ from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
 from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Learned
+from stremn.moved import moved_names
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
 from stremn.segmentation.aggregation import one_hot, with_given
@@ -27,7 +29,7 @@ from stremn.training.segmentation.losses import (
 
 
 @dataclass(frozen=True)
-class Rollout:
+class ClipRollout:
     """A clip as the model saw it: one entry per frame from the second on.
 
     `log_probabilities[i]` is of frame i + 1; `targets` are label maps in which objects not yet
@@ -42,7 +44,7 @@ class Rollout:
 
 def rollout(
     model: STReMN, batch: ClipBatch, *, slots: int, policy: UpdatePolicy, growth: int = 0
-) -> Rollout:
+) -> ClipRollout:
     """Segment clips frame by frame with the same steps as a session (Section 4.1.1).
 
     An object's true mask is read at the frame where it is given, and pinned; from there on the
@@ -79,7 +81,7 @@ def rollout(
             new, _ = new.memorize(model, query, current, frame=t, policy=policy, pin=True)
             track = new if track is None else track.join(new)
     assert track is not None  # some object is given at frame 0
-    return Rollout(log_probabilities, targets, choices, track)
+    return ClipRollout(log_probabilities, targets, choices, track)
 
 
 def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
@@ -156,7 +158,7 @@ class ClipLoss:
 
 
 @torch.no_grad()
-def memory_scalars(clip: Rollout) -> dict[str, float]:
+def memory_scalars(clip: ClipRollout) -> dict[str, float]:
     """Return numbers that tell whether the policy could learn from a batch of clips.
 
     Evictions per entry (a write with more than one slot to choose from), and the entropy of the
@@ -176,13 +178,13 @@ def memory_scalars(clip: Rollout) -> dict[str, float]:
     return {"evictions": evictions / len(clip.track.video), "policy_entropy": mean}
 
 
-def last_frame_j(clip: Rollout, batch: ClipBatch) -> float:
+def last_frame_j(clip: ClipRollout, batch: ClipBatch) -> float:
     """Return the mean J (intersection over union) of all objects in the clips' last frame."""
     return float(last_frame_scores(clip, batch).nanmean())
 
 
 @torch.no_grad()
-def last_frame_scores(clip: Rollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
+def last_frame_scores(clip: ClipRollout, batch: ClipBatch) -> Float[Tensor, "b n"]:
     """Return J of every object in each clip's last frame; NaN where a clip gives none before
     that."""
     predicted, truth = clip.log_probabilities[-1].max(1).indices, clip.targets[-1]
@@ -227,6 +229,10 @@ def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -
             model, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
         )
         logp = track.recall(model, queries[1], videos, 1)
-        view = Rollout([logp], [single.labels[:, 1].long()], [], track)
+        view = ClipRollout([logp], [single.labels[:, 1].long()], [], track)
         scores[f"probe_{name}"] = last_frame_j(view, single)
     return scores
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

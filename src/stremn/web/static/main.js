@@ -170,7 +170,8 @@ class Workbench {
     const memory = await api.get(`memory/${index}`).catch(() => null);
     if (turn !== this.shown || !memory) return;
     const names = new Map(this.state.objects.map(({ id, name }) => [id, name]));
-    const small = (at, id) => api.url(`thumbnail/${at}/${id}.jpg?${this.state.version}`);
+    const made = `${this.state.version}-${this.state.status.stage}`; // what it may be kept for
+    const small = (at, id) => api.url(`thumbnail/${at}/${id}.jpg?${made}`);
     showMemory(this.id("slots"), memory, names, small, (at) => this.go(at));
     const size = memory.bytes ? `(${(memory.bytes / 1e6).toFixed(1)} MB)` : "";
     this.id("bytes").textContent = size;

@@ -29,7 +29,7 @@ from stremn.networks.pretrained import load_model
 from stremn.training.loss_report import LossReport
 from stremn.training.segmentation.agreement import Watched
 from stremn.training.segmentation.imitation import Imitation
-from stremn.training.segmentation.recipe_format import (
+from stremn.training.segmentation.recipe import (
     LossSection,
     ModelSection,
     Recipe,

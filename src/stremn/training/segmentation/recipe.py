@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
-from stremn.core.config import Config, build, override, read_toml
+from stremn.core.config import Config
 from stremn.memory.policies import POLICIES
+from stremn.moved import moved_names
 from stremn.networks.defaults import PAPER
 from stremn.training.config import TrainingRecipe
 
@@ -23,7 +23,6 @@ __all__ = [
     "StillsSection",
     "ValidationSection",
     "VideosSection",
-    "read_recipe",
 ]
 
 
@@ -206,6 +205,5 @@ def _known(kind: str, name: str, entries: Mapping[str, Any]) -> None:
         raise ValueError(f"there are no {kind} {name!r} under data; known: {', '.join(entries)}")
 
 
-def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and carry out `overrides` ("train.lr=1e-4"); raise `StremnError`."""
-    return build(Recipe, override(read_toml(path), overrides), str(path))
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

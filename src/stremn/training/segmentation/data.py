@@ -20,12 +20,12 @@ from stremn.data.readers.checking import Told
 from stremn.data.readers.labelled_videos import VideoReader, check_videos, joined
 from stremn.data.readers.layouts import read_davis, read_folders, read_youtube_vos
 from stremn.data.readers.paths import place
-from stremn.data.readers.problems import LeaveOut, Problem, refuse
+from stremn.data.readers.problems import DataProblem, LeaveOut, refuse
 from stremn.data.readers.sequences import SequenceSet
 from stremn.data.readers.still_sets import check_pairing, check_stills, open_stills, without
 from stremn.data.readers.stills import StillImages
 from stremn.errors import StremnError
-from stremn.training.segmentation.recipe_format import (
+from stremn.training.segmentation.recipe import (
     DataSection,
     Recipe,
     SourceSection,
@@ -64,7 +64,7 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
     Raises `StremnError` that lists every problem of every set together.
     """
     checked = check and data.check != "off"
-    problems: list[Problem] = []
+    problems: list[DataProblem] = []
     used = [data.sources[name] for name in sources]
     stills: dict[str, StillImages] = {
         name: open_stills(place(section.path), section.kind, section.layout)
@@ -172,7 +172,7 @@ def open_videos(section: VideosSection, left_out: LeaveOut | None = None) -> Seq
     name that the set does not have.
     """
     root = place(section.path)
-    broken: list[Problem] = []
+    broken: list[DataProblem] = []
     leave = broken.append if left_out else None
     readers: dict[str, Callable[[], SequenceSet]] = {
         "davis": lambda: read_davis(root, section.split, section.year, left_out=leave),

@@ -16,7 +16,7 @@ from stremn.media.finding import Click
 from stremn.prompting.network import PromptNetwork
 from stremn.prompting.planes import Plane, Prompt, next_click, prompt_planes
 from stremn.training.loss_report import LossReport
-from stremn.training.prompting.samples import PromptBatch
+from stremn.training.prompting.data import PromptBatch
 
 
 @dataclass(frozen=True)

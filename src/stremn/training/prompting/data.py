@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,8 +13,12 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stremn.data.readers.stills import Still, StillImages
+from stremn.data.readers.paths import place
+from stremn.data.readers.still_sets import open_stills
+from stremn.data.readers.stills import SelectedStills, Still, StillImages
+from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
+from stremn.training.prompting.recipe import PromptRecipe
 
 
 @dataclass(frozen=True)
@@ -169,3 +174,20 @@ def _recolored(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     gain = rng.uniform(0.75, 1.25) * rng.uniform(0.92, 1.08, 3)
     shift = rng.uniform(-20, 20)
     return np.clip(image * gain + shift, 0, 255).astype(np.uint8)
+
+
+def open_pictures(recipe: PromptRecipe, path: Path) -> dict[str, StillImages]:
+    """Open the sets, without the pictures that are held out."""
+    held: set[str] = set()
+    if recipe.prompts.held_out is not None:
+        names = path.parent / recipe.prompts.held_out
+        try:
+            held = set(names.read_text(encoding="utf-8").split())
+        except OSError as error:
+            raise StremnError(f"{names} (prompts.held_out) cannot be read: {error}.") from error
+    opened: dict[str, StillImages] = {}
+    for name, section in recipe.stills.items():
+        stills = open_stills(place(section.path), section.kind, section.layout)
+        kept = [i for i in range(len(stills)) if Path(stills.name(i)).stem not in held]
+        opened[name] = SelectedStills(stills, kept)
+    return opened

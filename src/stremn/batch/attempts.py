@@ -1,0 +1,101 @@
+"""One attempt at a job: do it, log what it says, and keep its report, whatever happens."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from stremn.batch.reports import LOG, Report, frames_done, read_report
+from stremn.errors import StremnError
+from stremn.media.files import make_folder
+
+Segment = Callable[[list[str]], None]
+"""Runs `stremn segment` with these arguments; raises StremnError if that is not possible."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job as a worker gets it: it can be sent to another process or machine.
+
+    Attributes:
+        name: of the job.
+        arguments: of `stremn segment`, without the output folder.
+        folder: for the results.
+        segment: what runs them.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    folder: Path
+    segment: Segment
+
+    def attempt(self) -> None:
+        """Do the job or go on with it.
+
+        Raises:
+            StremnError: it failed; the report says so too.
+            KeyboardInterrupt: it was stopped and can go on.
+        """
+        make_folder(self.folder)
+        began = time.monotonic()
+        report = self._begun()
+        report.save(self.folder)
+        status, error = "failed", ""
+        try:
+            with _logged(self.folder / LOG):
+                self.segment([*self.arguments, "-o", str(self.folder), "--resume"])
+            status = "done"
+        except KeyboardInterrupt:
+            status = "stopped"
+            raise
+        except StremnError as refused:
+            error = str(refused)
+            raise
+        except Exception as broken:
+            error = f"{type(broken).__name__}: {broken}"
+            with (self.folder / LOG).open("a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+            raise StremnError(f"The job {self.name} failed: {error}.") from broken
+        finally:
+            ended = {"status": status, "error": error, "frames": frames_done(self.folder)}
+            ended |= {"seconds": round(time.monotonic() - began, 1)}
+            report.model_copy(update=ended).save(self.folder)
+
+    def _begun(self) -> Report:
+        before = read_report(self.folder)
+        return Report(
+            name=self.name,
+            arguments=list(self.arguments),
+            status="running",
+            attempts=1 if before is None else before.attempts + 1,
+            frames=0 if before is None else before.frames,
+            host=platform.node(),
+        )
+
+    def give_up(self, error: str) -> None:
+        """Keep in the report that whoever did the job is gone."""
+        report = read_report(self.folder) or self._begun()
+        update = {"status": "failed", "error": error, "frames": frames_done(self.folder)}
+        report.model_copy(update=update).save(self.folder)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Add what is printed and logged to a file."""
+    with (
+        path.open("a", encoding="utf-8") as log,
+        redirect_stdout(log),
+        redirect_stderr(log),
+    ):
+        handler = logging.StreamHandler(log)
+        logging.getLogger("stremn").addHandler(handler)
+        try:
+            yield
+        finally:
+            logging.getLogger("stremn").removeHandler(handler)

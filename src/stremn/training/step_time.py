@@ -1,0 +1,42 @@
+"""How long a training step takes on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from stremn.core.hardware import keep_freed_memory, pick_device, precision_name
+from stremn.training.config import TrainConfig
+
+__all__ = ["StepTimer"]
+
+
+class StepTimer:
+    """Takes steps as a training does, but for the update: the weights stay as they are."""
+
+    def __init__(self, model: nn.Module, train: TrainConfig) -> None:
+        """Bring `model` to the device of the training, in training mode."""
+        if train.threads is not None:
+            torch.set_num_threads(train.threads)
+        keep_freed_memory()
+        self.device = pick_device(train.device)
+        self.precision = precision_name(train.precision, self.device)
+        self.model = model.to(self.device).train()
+
+    def seconds(self, loss: Callable[[], Tensor]) -> float:
+        """Time one step: the loss, its gradients, and an update by nothing."""
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(weights, lr=0.0)
+        begin = time.monotonic()
+        reduced = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+            value = loss()
+        value.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.monotonic() - begin
