@@ -1,4 +1,4 @@
-"""Find the moments of a video that could not be expected: python examples/unusual_moment.py clip.mp4
+"""Find the moments of a video that could not be expected: unusual_moment.py clip.mp4
 
 Every frame is predicted before it is seen; the error is compared with that of the frames before.
 """

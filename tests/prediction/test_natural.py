@@ -11,10 +11,10 @@ from stremn.data.readers.frame_clips import check_disjoint
 from stremn.data.readers.natural_clips import DrawnClips, WholeClips, natural
 from stremn.errors import StremnError
 from stremn.prediction.baselines import TRIVIAL
-from stremn.prediction.config import PRESETS, PredictionConfig
+from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.files import predict_video
 from stremn.prediction.frame_fit import fit_of
-from stremn.prediction.model import build_model
+from stremn.prediction.model import build_predictor
 from stremn.prediction.motion import carry_forward, dis_motion, move, redraw
 from stremn.prediction.outputs import flow_output
 from stremn.prediction.sessions import PredictionSession
@@ -24,11 +24,11 @@ from stremn.prediction.weights import save_predictor
 def small(**fields):
     """The natural preset, made small."""
     torch.manual_seed(0)
-    values = PRESETS["natural"].model_dump() | {
+    values = PREDICTOR_PRESETS["natural"].model_dump() | {
         "widths": (8, 8, 16), "strides": (1, 2, 2), "key": 8, "value": 8, "update_key": 8,
         "detail": 8, "patch": 2, "slots": 3,
     }  # fmt: skip
-    return build_model(PredictionConfig(**(values | fields))).eval()
+    return build_predictor(PredictionConfig(**(values | fields))).eval()
 
 
 def texture(height, width, seed=0):
@@ -167,16 +167,16 @@ def test_a_session_takes_frames_of_any_size_and_returns_that_size(shape):
 
 
 def test_larger_frames_are_brought_to_a_size_with_their_proportions():
-    config = PRESETS["natural"]
+    config = PREDICTOR_PRESETS["natural"]
     fit = fit_of(config, (270, 480), 135)
     assert (fit.shown, fit.padded) == ((135, 240), (144, 240))
     assert fit_of(config, (100, 90), 135).shown == (100, 90)
-    assert fit_of(PRESETS["64"], (270, 480), None).shown == (64, 64)
+    assert fit_of(PREDICTOR_PRESETS["64"], (270, 480), None).shown == (64, 64)
 
 
 def test_a_size_is_refused_where_the_model_has_its_own():
     with pytest.raises(StremnError, match="works at 64x64 pixels and takes no size; got size=480"):
-        PredictionSession(build_model(PRESETS["64"]).eval(), size=480)
+        PredictionSession(build_predictor(PREDICTOR_PRESETS["64"]).eval(), size=480)
     with pytest.raises(StremnError, match="size must be at least 16, got 2"):
         PredictionSession(small(), size=2)
 

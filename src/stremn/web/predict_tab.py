@@ -107,7 +107,7 @@ class PredictTab:
             return str(kept), strip, "\n\n".join([files.note, *_measured(files)])
 
 
-def _measured(files: PredictionFiles) -> list[str]:
+def _measured(files: "PredictionFiles") -> list[str]:
     """Return what is known of how good a prediction is, a paragraph each."""
     known = [
         ("Tried on the last frames observed", files.tried),
