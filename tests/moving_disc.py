@@ -9,6 +9,7 @@ import numpy as np
 from stremn.media.encoding import write_video
 from stremn.media.finding import grab_cut
 from stremn.networks.pretrained import Pretrained
+from stremn.segmentation.opening import OwnModel
 from stremn.web.project import Tools
 from tiny_model import tiny_config, tiny_model
 
@@ -43,7 +44,5 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def tools() -> Tools:
     """A tiny network, and objects found by their colors."""
-    pretrained = Pretrained(tiny_model(), tiny_config())
-    return Tools(
-        find=lambda: grab_cut, model=lambda: pretrained, turn=threading.Lock(), device="cpu"
-    )
+    model = OwnModel(Pretrained(tiny_model(), tiny_config()))
+    return Tools(find=lambda: grab_cut, model=lambda: model, turn=threading.Lock(), device="cpu")

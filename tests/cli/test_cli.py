@@ -176,7 +176,7 @@ def test_a_limit_that_is_reached_already_changes_nothing(clip, mask, tmp_path):
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     for limit in (2, 3):
         text = run("segment", clip, "--mask", mask, "-o", out, "--resume", "--limit", limit)
-        assert "holds 3 frames already, and --limit counts from the video's first" in text
+        assert "already holds 3 frames. --limit counts from the first frame of the run" in text
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     run("segment", clip, "--mask", mask, "-o", out, "--resume")
     assert len(labels_in(out)) == FRAMES
@@ -192,6 +192,15 @@ def test_a_run_with_nothing_left_to_do_keeps_its_strip(clip, mask, tmp_path):
     assert "already holds the finished run" in run(
         "segment", clip, "--mask", mask, "-o", out, "--resume"
     )
+
+
+@pytest.mark.parametrize("verb", ["train", "segment"])
+def test_a_missing_extra_is_told_before_anything(verb, tmp_path, monkeypatch):
+    monkeypatch.setattr("stremn.training.processes.find_spec", lambda name: None)
+    options = {"train": (), "segment": ("--adapt", 2)}[verb]
+    with pytest.raises(StremnError, match=r'pip install "stremn\[train\]"'):
+        run(verb, tmp_path / "not-there", *options, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_adapted_weights_are_kept_and_taken_again(clip, mask, tmp_path, monkeypatch):
@@ -386,7 +395,7 @@ def test_every_verb_and_the_page_use_the_shipped_settings():
     )
     assert asked("small", None, None, None) == SHIPPED
     assert asked("small", 240, math.inf, 3) == replace(SHIPPED, size=240, reach=None, every=3)
-    assert (Options().policy, Options().size) == (SHIPPED.policy, SHIPPED.size)
+    assert OwnModel("small").settled(Options().asked("auto")) == told
     opened = SegmentationSession.from_pretrained("small", device="cpu")
     for session in (opened, SegmentationSession(opened.model, device="cpu")):
         settings = {name: getattr(session, name) for name in ("memory_slots", "size", "reach")}

@@ -13,6 +13,8 @@ from stremn.cli.app import app
 from stremn.errors import StremnError
 from stremn.networks.presets import PRESETS, build_model
 from stremn.networks.pretrained import Pretrained
+from stremn.segmentation.opening import OwnModel
+from stremn.web.options import offered
 from tiny_vos import davis
 
 Run = Callable[..., Result]
@@ -78,9 +80,5 @@ def test_export(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_page_starts_with_the_models_size(weights: Path) -> None:
-    pytest.importorskip("gradio")
-    from stremn.web.page import build_page
-
-    page = build_page(str(weights), "cpu")
-    sizes = [b.value for b in page.blocks.values() if "size" in str(getattr(b, "label", ""))]
-    assert 480 in sizes
+    told = offered(OwnModel(str(weights)), "cpu")
+    assert (told["size"], told["slots"], told["adapts"]) == (480, 6, True)

@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from made_data import some_digits, write_digits
 from stremn.cli.app import app
 from stremn.core.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from stremn.data.readers.digits import moving_digits
@@ -43,13 +44,6 @@ TINY = {
     "value": 8,
     "update_key": 6,
 }
-
-
-def some_digits(count, seed=0):
-    rng = np.random.default_rng(seed)
-    digits = np.zeros((count, 28, 28), np.uint8)
-    digits[:, 6:22, 6:22] = rng.integers(60, 256, (count, 16, 16))
-    return digits
 
 
 def clips(length=5, frames=8):
@@ -179,15 +173,6 @@ def test_table_names_every_convention_and_curves_are_drawn(tmp_path):
     assert "5 clips and 3 predicted frames" in text
     plot_curves(rows, METRICS["mse"], tmp_path / "curves.png", observed=5)
     assert (tmp_path / "curves.png").stat().st_size > 5000
-
-
-def write_digits(folder):
-    folder.mkdir()
-    np.savez(folder / "digits_train_10k.npz", images=some_digits(40))
-    test = some_digits(6, seed=1)
-    header = np.array([2051, *test.shape], ">u4").tobytes()
-    (folder / "t10k-images-idx3-ubyte").write_bytes(header + test.tobytes())
-    return folder
 
 
 def test_evaluation_scores_weights_baselines_and_rules(tmp_path):

@@ -92,7 +92,7 @@ def test_everything_is_written(tmp_path: Path) -> None:
     assert [row["frame"] for row in rows] == list(range(10))
     assert rows[3] == {"frame": 3, "name": "00003", "slots": [[0, 3]], "replaced": None}
     assert sorted(path.name for path in out.iterdir()) == [
-        ".resume", "masks", "memory.json", "overlay.mp4",
+        ".resume", "masks", "memory.json", "objects.csv", "overlay.mp4",
     ]  # fmt: skip
     assert [path.name for path in (out / ".resume").iterdir()] == ["progress.json"]
 
@@ -500,7 +500,9 @@ def test_joined_parts_equal_the_frames_of_the_parts(tmp_path: Path) -> None:
         frames = [picture(7 * part + i) for i in range(3 + part)]
         write_video(tmp_path / f"{part}.mp4", frames, 30)
     parts = [tmp_path / f"{part}.mp4" for part in range(3)]
-    join_videos(parts, tmp_path / "joined.mp4")
+    times = [0, 0.5, 0.6, *range(1, 10)]
+    join_videos(parts, tmp_path / "joined.mp4", times=times)
+    assert [frame.time for frame in open_frames(tmp_path / "joined.mp4")] == times
     joined = [frame.image for frame in open_frames(tmp_path / "joined.mp4")]
     single = [frame.image for part in parts for frame in open_frames(part)]
     assert len(joined) == 12

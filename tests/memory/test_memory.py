@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import oracles
 from memories import GRID, KEY, UPDATE, VALUE, empty, entry_of, remember, templates
+from stremn.memory import reading
 from stremn.memory.choices import Choice, open_slots
 from stremn.memory.matching import REFERENCE, Matching, Scale, Similarity
 from stremn.memory.policies import POLICIES, Append, FirstAndLast, Learned, Oldest, build_policy
@@ -221,6 +222,24 @@ def test_read_compares_and_chooses_as_its_matching_says(
     )
     dense = (weights @ state.values.flatten(1, 3)).unflatten(1, GRID)
     np.testing.assert_allclose(dense[0].numpy(), expected, atol=1e-14)
+
+
+def test_entries_that_hold_the_same_keys_share_their_matches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, how = full(2), Matching("squared-l2", "sqrt", 5)
+    tensors = {name: torch.cat([x, x, x]) for name, x in one.tensors().items()}
+    tensors["values"][1] *= -2  # STCN: the same frames, other objects
+    tensors["keys"][2, 0] += 0.5
+    state = MemoryState(**tensors, filled=one.filled)
+    query = templates(4, dtype=torch.float64)[3].key.expand(3, -1, -1, -1)
+    calls, best = [], reading._best_matches
+    monkeypatch.setattr(reading, "_best_matches", lambda *a: calls.append(1) or best(*a))
+    found = read(state, query, matching=how)
+    assert len(calls) == 2
+    torch.testing.assert_close(found[1], -2 * found[0])
+    alone = replace(one, keys=state.keys[2:])
+    torch.testing.assert_close(found[2:], read(alone, query[2:], matching=how))
 
 
 @pytest.mark.parametrize("top", [None, 5])

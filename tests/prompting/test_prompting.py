@@ -266,7 +266,7 @@ def test_objects_of_several_frames(clip: Path) -> None:
 @pytest.mark.parametrize(
     ("objects", "message"),
     [
-        (["on=5,5 at=2"], "No object is given in the first frame"),
+        (["on=5,5 at=9s"], "at 9s is after the end of .* its 4 frames are 0 to 3, 0.16 seconds"),
         (["on=110,120", "on=110,120"], "Object 1 is given twice in frame 0"),
         (["on=110,120", "on=110,120 at=99"], "names frame 99, but the video has 4 frames"),
         (["off=5,5"], "Object 1 is not in frame 0 yet"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stremn.cli.backward import check_backward, follow_backward_first
+from stremn.cli.segment_options import Given, Output, Span, reopened
 from stremn.cli.terminal import (
     console,
     frame_progress,
@@ -16,11 +18,11 @@ from stremn.cli.terminal import (
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from stremn.cli.segment_options import Given, Output
-    from stremn.media.frames import FrameSource
-    from stremn.media.given import MaskOf
+    from stremn.media.frames import Frame, FrameSource
+    from stremn.media.given import GivenMasks, MaskOf
     from stremn.media.results import ResultWriter
     from stremn.segmentation.opening import Asked, OwnModel, Session, VideoModel
+    from stremn.segmentation.passes import Pass
     from stremn.segmentation.pipeline import RunSummary
     from stremn.segmentation.reports import StepResult
 
@@ -34,6 +36,7 @@ def follow(
     model: VideoModel,
     asked: Asked,
     *,
+    span: Span,
     adapt: int,
     limit: int | None,
 ) -> None:
@@ -45,23 +48,37 @@ def follow(
         output: what to write, and how to treat an earlier run.
         model: what opens the session.
         asked: options of the session, settled.
+        span: which part of the video; frames before the first given object are left out.
         adapt: training steps on the first frame's objects; 0 leaves the model as it is.
-        limit: stop before this frame; None runs to the end.
+        limit: stop after so many frames of the span; None runs to its end.
 
     Raises:
         StremnError: an input is missing or wrong, or an earlier run is in the way. Finished
                 frames are kept.
     """
     from stremn.media.results import ResultWriter
-    from stremn.media.video import open_frames
+    from stremn.segmentation.both_ways import BothWays
 
+    if adapt:
+        from stremn.training.processes import require_accelerate
+
+        require_accelerate()  # before anything is opened or written
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model.source}
-    settings |= asked.settings() | ({"adapt": adapt} if adapt else {})
+    settings |= asked.settings() | span.settings() | ({"adapt": adapt} if adapt else {})
     settings |= {"names": output.names} if output.names else {}
     out = output.out
-    with open_frames(source) as frames:
-        mask_of = given.masks_for(frames)
-        _check_formats(output, frames, mask_of)
+    if span.both_ways and limit is not None:
+        raise StremnError("--limit and --both-ways do not go together; --end shortens a run too.")
+    frames = span.opened(source)
+    try:
+        masks = given.masks_for(frames)
+        first = frames.start if span.both_ways else masks.frames[0]
+        backward = span.both_ways and masks.frames[-1] > first
+        if backward:
+            check_backward(frames, masks.frames[-1])
+        _tell_left_out(frames.start, first)
+        frames = reopened(frames, source, first)
+        _check_formats(output, frames, masks)
         with ResultWriter(
             out,
             fps=frames.fps,
@@ -70,30 +87,42 @@ def follow(
             probabilities=output.probabilities,
             formats=output.formats,
             style=output.style,
+            first=first,
+            overlay_fps=output.fps,
+            pixel_aspect=frames.pixel_aspect,
+            sound=frames.sound,
         ) as writer:
             if writer.finished:
                 say(f"{out} already holds the finished run. Use --overwrite to replace it.")
                 return
-            if limit is not None and limit <= writer.next_frame:
+            if limit is not None and limit <= writer.written:
                 say(
-                    f"{out} already holds {_frames(writer.next_frame)}. --limit counts from the "
-                    "first frame of the video: give a higher one to continue."
+                    f"{out} already holds {_frames(writer.written)}. --limit counts from the "
+                    "first frame of the run: give a higher one to continue."
                 )
                 return
             if adapt:
-                model = _adapted(model, frames, mask_of, adapt, writer, asked)
-            session = _session(writer.state_path, model, asked)
+                model = _adapted(model, frames, source, masks, adapt, writer, asked)
             if limit == 1:
-                _write_preview(frames, mask_of, out)
-            if writer.read_from:
-                frames.close()
-                frames = open_frames(source, start=writer.read_from)
-            run(frames, session, mask_of, writer, limit)
+                _write_preview(frames.peek(), masks, out)
+            passing: Session | Pass
+            if backward:
+                store = follow_backward_first(
+                    frames, masks, writer, settings, lambda state: _session(state, model, asked)
+                )
+                session = _session(writer.state_path, model, asked)
+                passing = BothWays(session, masks, store, first=first, done=writer.written)
+            else:
+                passing = _session(writer.state_path, model, asked)
+            frames = reopened(frames, source, writer.read_from)
+            run(frames, passing, masks, writer, limit)
+    finally:
+        frames.close()
 
 
 def run(
     frames: FrameSource,
-    session: Session,
+    session: Session | Pass,
     mask_of: MaskOf,
     writer: ResultWriter,
     limit: int | None = None,
@@ -101,8 +130,10 @@ def run(
     """Segment with a progress bar and list the results."""
     from stremn.segmentation.pipeline import segment_video
 
-    start, out = writer.next_frame, writer.out
-    total = frames.count if limit is None else min(limit, frames.count or limit)
+    start, out = writer.written, writer.out
+    stop = None if limit is None else writer.first + limit
+    ends = [end for end in (stop, frames.stop, frames.count) if end is not None]
+    total = min(ends) - writer.first if ends else None
     try:
         with (
             frames,
@@ -114,7 +145,7 @@ def run(
                 show_progress(done, result)
                 stop_if_asked()
 
-            summary = segment_video(frames, session, mask_of, writer, limit=limit, watch=watch)
+            summary = segment_video(frames, session, mask_of, writer, limit=stop, watch=watch)
     except (StremnError, KeyboardInterrupt):
         if writer.written > start:
             say(f"{_frames(writer.written)} are in {out}. Use --resume to continue.")
@@ -128,13 +159,22 @@ def run(
     return summary
 
 
+def _tell_left_out(start: int, first: int) -> None:
+    if first > start:
+        say(
+            f"The first object is given in frame {first}; frames {start} to {first - 1} are left "
+            "out."
+        )
+
+
 def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
     """Raise StremnError if a format cannot hold the objects that are given first."""
     from stremn.media.formats.open_formats import check_formats
-    from stremn.media.given import first_mask
+    from stremn.media.masks import LabelMap
 
     first = frames.peek()
-    ids = frozenset(first_mask(mask_of, first).ids)
+    mask = mask_of(first)
+    ids = frozenset(mask.ids if isinstance(mask, LabelMap) else ())
     check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
 
 
@@ -142,16 +182,25 @@ def _frames(count: int) -> str:
     return "1 frame" if count == 1 else f"{count} frames"
 
 
-def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
-    """Write the first frame with the given objects drawn on it."""
+def _first_given(frames: FrameSource, source: str, masks: GivenMasks) -> Frame:
+    """Return the first frame with given objects."""
+    from stremn.media.video import open_frames
+
+    if masks.frames[0] == frames.start:
+        return frames.peek()
+    with open_frames(source, start=masks.frames[0]) as there:
+        return there.peek()
+
+
+def _write_preview(frame: Frame, mask_of: MaskOf, out: Path) -> None:
+    """Write a frame with the given objects drawn on it."""
     from PIL import Image
 
     from stremn.core.atomic_files import replacing
     from stremn.media.given import first_mask
     from stremn.media.masks import overlay
 
-    first = frames.peek()
-    shown = overlay(first.image, first_mask(mask_of, first).labels)
+    shown = overlay(frame.image, first_mask(mask_of, frame).labels)
     with replacing(out / PREVIEW) as temporary:
         Image.fromarray(shown).save(temporary)
     say(f"Preview of the given objects: {out / PREVIEW}")
@@ -160,12 +209,13 @@ def _write_preview(frames: FrameSource, mask_of: MaskOf, out: Path) -> None:
 def _adapted(
     model: VideoModel,
     frames: FrameSource,
-    mask_of: MaskOf,
+    source: str,
+    masks: GivenMasks,
     steps: int,
     writer: ResultWriter,
     asked: Asked,
 ) -> OwnModel:
-    """Adapt the model to the first frame's objects; a resumed run uses its earlier weights.
+    """Adapt the model to the objects given first; a resumed run uses its earlier weights.
 
     A session is opened first, so that a wrong option is found before training.
     """
@@ -173,7 +223,7 @@ def _adapted(
     from stremn.segmentation.opening import OwnModel
 
     path = writer.out / ADAPTED
-    if writer.next_frame and path.is_file():
+    if writer.written and path.is_file():
         return OwnModel(str(path))
     if frames.live:
         raise StremnError(
@@ -184,8 +234,8 @@ def _adapted(
     from stremn.training.segmentation.adaptation import adapt
 
     model.open(asked)
-    first = frames.peek()
-    mask = first_mask(mask_of, first)
+    first = _first_given(frames, source, masks)
+    mask = first_mask(masks, first)
     with step_progress("adapting") as watch:
         adapted = adapt(
             model.pretrained(),

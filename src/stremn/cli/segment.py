@@ -22,12 +22,16 @@ from stremn.cli.options import (
 )
 from stremn.cli.panels import FOLLOW
 from stremn.cli.segment_options import (
+    At,
+    BothWays,
     BoxText,
     CategoryNames,
     ClickText,
     Coco,
+    End,
     Exclude,
     FormatNames,
+    Fps,
     Given,
     Labels,
     Limit,
@@ -39,7 +43,10 @@ from stremn.cli.segment_options import (
     Overwrite,
     Probabilities,
     Resume,
+    Scale,
     Source,
+    Span,
+    Start,
     chosen_formats,
     existing_run,
     finding,
@@ -59,6 +66,10 @@ def segment(
     click: ClickText = None,
     exclude: Exclude = None,
     objects: Objects = None,
+    at: At = None,
+    start: Start = None,
+    end: End = None,
+    both_ways: BothWays = False,
     prompt_model: PromptModelOrOwn = None,
     model: AnyModel = "small",
     slots: SlotsOrUsual = None,
@@ -78,13 +89,16 @@ def segment(
     opacity: Opacity = 0.3,
     outline: Outline = True,
     labels: Labels = True,
+    fps: Fps = None,
+    scale: Scale = 1.0,
     limit: Limit = None,
 ) -> None:
     """Segment objects through a video of any length, from a mask, box or click.
 
     Writes OUT/masks/*.png (palette PNGs with your ids, at the size of the video), OUT/overlay.mp4,
-    OUT/memory.json (the frames in the memory at each step) and OUT/memory.png. With --adapt also
-    OUT/adapted.safetensors; use it as --model for other videos of the same objects.
+    OUT/objects.csv (where each object is in each frame), OUT/memory.json (the frames in the memory
+    at each step) and OUT/memory.png. With --adapt also OUT/adapted.safetensors; use it as --model
+    for other videos of the same objects.
 
     Example: stremn segment clip.mp4 --mask first.png -o out
     """
@@ -99,9 +113,10 @@ def segment(
     asked = chosen.settled(Asked(slots, policy, size, reach, every, precision, device))
     if adapt:
         chosen.check_adaptable()
-    style = OverlayStyle(opacity, outline, labels)
+    style = OverlayStyle(opacity, outline, labels, scale)
     find = finding(chosen, asked, prompt_model)
-    given = Given(mask, box, click, exclude, tuple(objects or ()), find)
+    given = Given(mask, box, click, exclude, tuple(objects or ()), at, find)
     written = chosen_formats(formats, coco, names)
-    output = Output(out, existing_run(resume, overwrite), probabilities, style, written, names)
-    follow(source, given, output, chosen, asked, adapt=adapt, limit=limit)
+    output = Output(out, existing_run(resume, overwrite), probabilities, style, written, names, fps)
+    span = Span(start, end, both_ways)
+    follow(source, given, output, chosen, asked, span=span, adapt=adapt, limit=limit)

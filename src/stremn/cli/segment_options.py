@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stremn.media.finding import MaskFinder
     from stremn.media.formats.base import Format
     from stremn.media.frames import FrameSource
-    from stremn.media.given import MaskOf
+    from stremn.media.given import GivenMasks
     from stremn.media.run_folder import Existing
     from stremn.segmentation.opening import Asked, VideoModel
 
@@ -28,8 +28,8 @@ Source = Annotated[
 Mask = Annotated[
     Path | None,
     typer.Option(
-        help="Mask of the first frame, or a folder of masks: one per frame, named like the frames "
-        "(objects may enter later), or one per object."
+        help="Mask of the first frame (or of `--at`), or a folder of masks: one per frame, named "
+        "like the frames (objects may enter later), or one per object."
     ),
 ]
 BoxText = Annotated[
@@ -50,6 +50,26 @@ Objects = Annotated[
         "--object",
         help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: mark an object by a box and points '
         "in any frame. Repeat it for more objects.",
+    ),
+]
+At = Annotated[
+    str | None,
+    typer.Option(
+        help="Moment that `--mask`, `--box` or `--click` is for: frame number (300), seconds "
+        "(12.5s) or timecode (00:01:02.5). Default: the first frame."
+    ),
+]
+Start = Annotated[str | None, typer.Option(help="First moment to follow, written as for `--at`.")]
+End = Annotated[
+    str | None,
+    typer.Option(help="Moment to stop before: that frame itself is no longer followed."),
+]
+BothWays = Annotated[
+    bool,
+    typer.Option(
+        "--both-ways",
+        help="Follow the given objects backward too, to the first frame (or --start); between two "
+        "given frames both directions are joined. Takes up to twice the time.",
     ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
@@ -79,6 +99,14 @@ CategoryNames = Annotated[
 Opacity = Annotated[float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")]
 Outline = Annotated[bool, typer.Option(help="Draw an outline around each object in the overlay.")]
 Labels = Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")]
+Fps = Annotated[
+    float | None,
+    typer.Option(
+        help="Frames per second of the overlay. A video's overlay then leaves frames out; images "
+        "are shown at this rate. Default: the video's; images 25."
+    ),
+]
+Scale = Annotated[float, typer.Option(help="Size of the overlay, 1 is the video's.")]
 Limit = Annotated[
     int | None,
     typer.Option(
@@ -91,7 +119,7 @@ Limit = Annotated[
 
 @dataclass(frozen=True)
 class Given:
-    """Which objects to follow: a mask, box or click, and prompts for single objects.
+    """Which objects to follow: a mask, box or click (`at` a moment), and single objects.
 
     `finder` returns what finds those of a box or clicks; it is called only if there are any.
     """
@@ -101,14 +129,15 @@ class Given:
     click: str | None
     exclude: str | None
     objects: tuple[str, ...]
+    at: str | None
     finder: Callable[[], MaskFinder]
 
-    def masks_for(self, frames: FrameSource) -> MaskOf:
-        """Return the function that gives a frame's mask; raises as `media.given.masks_for`."""
+    def masks_for(self, frames: FrameSource) -> GivenMasks:
+        """Return the given masks of a video; raises as `media.given.masks_for`."""
         from stremn.media.given import masks_for
 
         prompts = self.box, self.click, self.exclude, self.objects
-        return masks_for(frames, self.mask, *prompts, self._finder())
+        return masks_for(frames, self.mask, *prompts, self._finder(), at=self.at)
 
     def _finder(self) -> MaskFinder:
         """Return the function that finds objects; load a network only if it is needed."""
@@ -132,6 +161,51 @@ def finding(model: VideoModel, asked: Asked, prompt_model: str | None) -> Callab
 
 
 @dataclass(frozen=True)
+class Span:
+    """The part of the video to follow: moments as they were written; None is its first or last.
+
+    both_ways: follow objects backward too.
+    """
+
+    start: str | None
+    end: str | None
+    both_ways: bool
+
+    def opened(self, source: str) -> FrameSource:
+        """Open a video at `start`, to be read up to `end`.
+
+        Raises:
+            StremnError: it cannot be opened, or the span is not in it.
+        """
+        from stremn.media.ranges import frames_within
+        from stremn.media.video import open_frames
+
+        frames = open_frames(source)
+        try:
+            first, frames.stop = frames_within(frames, self.start, self.end)
+        except StremnError:
+            frames.close()
+            raise
+        return reopened(frames, source, first)
+
+    def settings(self) -> dict[str, str | float]:
+        """Return what a run that goes on must have been begun with."""
+        both_ways = self.both_ways or None
+        given = {"start": self.start, "end": self.end, "both_ways": both_ways}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+def reopened(frames: FrameSource, source: str, start: int) -> FrameSource:
+    """Return the video from frame `start` on, with the same end; the old one is closed."""
+    from stremn.media.video import open_frames
+
+    if start == frames.start:
+        return frames
+    frames.close()
+    return open_frames(source, start=start, end=frames.stop)
+
+
+@dataclass(frozen=True)
 class Output:
     """What to write, and where."""
 
@@ -141,6 +215,7 @@ class Output:
     style: OverlayStyle
     formats: tuple[Format, ...] = ()
     names: str | None = None
+    fps: float | None = None
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:

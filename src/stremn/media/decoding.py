@@ -7,33 +7,18 @@ from itertools import takewhile
 from pathlib import Path
 
 import av
-import numpy as np
 from av.stream import Stream
 
-from stremn.errors import StremnError
-from stremn.media.frames import FrameSource, Picture, frame_name
+from stremn.media.containers import opened_stream, pixel_aspect, reason_of, stopped, to_rgb
+from stremn.media.frames import FrameSource, Shot
 from stremn.media.pictures import check_pixels
+from stremn.media.stored_video import StoredVideo
 
 logger = logging.getLogger(__name__)
 
 # Containers whose header states how long the video is; elsewhere the length is a guess.
 _LENGTH_IS_DECLARED = frozenset({"mp4", "matroska", "webm", "avi"})
 _LENGTH_TOLERANCE_SECONDS = 0.5
-
-CONTAINERS = frozenset({
-    "mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg",
-    "gif", "apng", "mxf", "dv", "nut", "rm", "wtv", "ivf", "h264", "hevc", "m4v", "mjpeg", "av1",
-    "obu", "vc1", "webp", "webp_pipe", "gif_pipe", "yuv4mpegpipe",
-})  # fmt: skip
-"""FFmpeg's names of the formats that are read; those that name other files are not among them."""
-
-PROTOCOLS = {
-    "http": "http,https,tcp,tls,httpproxy",
-    "https": "http,https,tcp,tls,httpproxy",
-    "rtsp": "rtsp,rtp,udp,tcp",
-    "rtsps": "rtsps,rtsp,rtp,udp,tcp,tls",
-}
-"""Kinds of addresses that are opened, and what FFmpeg may use for each."""
 
 
 def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSource:
@@ -48,28 +33,7 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
     Raises:
         StremnError: it cannot be opened, or holds no frame.
     """
-    location, options = _location(address, live=live)
-    try:
-        container = av.open(location, options=options, timeout=(30.0, 30.0) if live else None)
-    except (av.FFmpegError, OSError, ValueError) as error:
-        what = "The stream" if live else "The file"
-        advice = (
-            "Check the address, and that it can be reached from here."
-            if live
-            else "It may be empty, cut off while it was written, or no video."
-        )
-        raise StremnError(
-            f"{what} {label} cannot be opened as a video: {_reason(error)}. {advice}"
-        ) from error
-    if not container.streams.video:
-        container.close()
-        raise StremnError(f"{label} holds no video stream (only sound or data).")
-    stream = container.streams.video[0]
-    if getattr(stream, "codec_context", None) is None:
-        container.close()
-        raise _stopped(label, 0, "its header is damaged")
-    _check_size(stream, container, label)
-    stream.thread_type = "SLICE"  # frame threads would lose the frames before a damaged one
+    container, stream = opened_stream(address, label, live=live)
     rate = stream.average_rate or stream.guessed_rate
     return FrameSource(
         _decode(container, stream, label, start, live=live),
@@ -78,39 +42,10 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         count=stream.frames or None,
         start=start,
         live=live,
+        recording=None if live else StoredVideo(Path(address), label),
+        pixel_aspect=pixel_aspect(stream),
+        sound=None if live else Path(address),
     )
-
-
-def _location(address: str, *, live: bool) -> tuple[str, dict[str, str]]:
-    """Return what FFmpeg is to open, and the options that keep it from opening anything else.
-
-    Without them a playlist, or a path that looks like a protocol ("concat:", "subfile,,"), makes it
-    read other files of this computer or fetch other addresses.
-    """
-    if not live:  # the prefix keeps it from looking for a protocol in the path
-        return f"file:{Path(address).absolute()}", _limits("file", CONTAINERS)
-    scheme = address.partition("://")[0].lower()
-    if scheme not in PROTOCOLS:
-        raise StremnError(
-            f"The address {address} is of a kind that is not opened: {scheme}://. Use "
-            f"{', '.join(f'{name}://' for name in PROTOCOLS)}, or the path of a file."
-        )
-    formats = frozenset({"rtsp"}) if scheme.startswith("rtsp") else CONTAINERS
-    return address, _limits(PROTOCOLS[scheme], formats)
-
-
-def _limits(protocols: str, formats: frozenset[str]) -> dict[str, str]:
-    return {"protocol_whitelist": protocols, "format_whitelist": ",".join(sorted(formats))}
-
-
-def _check_size(stream: av.VideoStream, container: av.container.InputContainer, label: str) -> None:
-    """Refuse pictures that are too large, before the decoder makes room for one."""
-    try:
-        if stream.width or stream.height:
-            check_pixels(stream.width, stream.height)
-    except OSError as error:
-        container.close()
-        raise _stopped(label, 0, str(error)) from error
 
 
 def _decode(
@@ -120,11 +55,12 @@ def _decode(
     start: int,
     *,
     live: bool,
-) -> Iterator[Picture]:
+) -> Iterator[Shot]:
     """Decode in presentation order; stop at damage in a file, step over it in a live stream."""
     decoded = 0
     end = 0.0
     left_out = None
+    clock = Clock()
     with closing(container):
         try:
             for packet in container.demux():
@@ -136,17 +72,18 @@ def _decode(
                 for frame in frames:
                     check_pixels(frame.width, frame.height)
                     decoded += 1
+                    time = clock.seconds(frame)
                     if decoded > start:
-                        yield _to_rgb(frame)
+                        yield Shot(to_rgb(frame), time)
                 if damage and decoded and not live:
-                    raise _stopped(label, decoded, damage)
+                    raise stopped(label, decoded, damage)
                 if damage:
                     left_out = damage
                     logger.warning("%s: a damaged part was left out (%s)", label, damage)
         except (av.FFmpegError, OSError) as error:
-            raise _stopped(label, decoded, _reason(error)) from error
+            raise stopped(label, decoded, reason_of(error)) from error
         if decoded == 0 and left_out:
-            raise _stopped(label, 0, left_out)
+            raise stopped(label, 0, left_out)
         if not live:
             _check_length(container, stream, label, decoded, end)
 
@@ -166,7 +103,7 @@ def _decode_packet(
         late = _drain(context) if flush else []
         shown = packet.pts if packet.pts is not None else -1
         before = [frame for frame in late if (frame.pts or 0) < shown]
-        return _until_corrupt(before), _reason(error)
+        return _until_corrupt(before), reason_of(error)
     sound = _until_corrupt(frames)
     return sound, None if len(sound) == len(frames) else "the picture is damaged"
 
@@ -189,11 +126,19 @@ def _end_seconds(packet: "av.Packet[Stream]") -> float:
     return float((packet.pts + (packet.duration or 0)) * packet.time_base)
 
 
-def _to_rgb(frame: av.VideoFrame) -> Picture:
-    # One thread: otherwise FFmpeg starts threads for every frame, which wait for the model's.
-    pixels = frame.to_ndarray(format="rgb24", threads=1)
-    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
+class Clock:
+    """Seconds from the first frame of a video to each of the next."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+
+    def seconds(self, frame: av.VideoFrame) -> float | None:
+        """Return the time of a frame; None if the file says nothing."""
+        if frame.pts is None or frame.time_base is None:
+            return None
+        if self._first is None:
+            self._first = frame.pts
+        return float((frame.pts - self._first) * frame.time_base)
 
 
 def _check_length(
@@ -214,17 +159,4 @@ def _check_length(
         start = container.start_time or 0
         declared = (start + (container.duration or 0)) / av.time_base
     if decoded and end < declared - _LENGTH_TOLERANCE_SECONDS:
-        raise _stopped(label, decoded, f"the file is cut off at {end:.1f} s of {declared:.1f} s")
-
-
-def _stopped(label: str, decoded: int, reason: str) -> StremnError:
-    if decoded == 0:
-        return StremnError(f"{label} holds no frame that can be decoded: {reason}.")
-    return StremnError(
-        f"{label} is damaged after frame {frame_name(decoded - 1)}: {reason}. The {decoded} frames "
-        "before it are complete. To continue past it, repair the file (for example re-encode it)."
-    )
-
-
-def _reason(error: Exception) -> str:
-    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        raise stopped(label, decoded, f"the file is cut off at {end:.1f} s of {declared:.1f} s")

@@ -24,20 +24,25 @@ class OverlayStyle:
         opacity: share of an object's color in its fill, 0..1; the object shows through the rest.
         outline: draw a line round every object.
         labels: write every object's id on it.
+        scale: size of the overlay by that of the video.
 
     Raises:
-        StremnError: an opacity outside 0..1.
+        StremnError: an opacity outside 0..1, a scale outside 0.01..4.
     """
 
     opacity: float = 0.3
     outline: bool = True
     labels: bool = True
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.opacity <= 1:
             raise StremnError(
                 f"The opacity of an overlay is 0 (nothing filled) to 1, got {self.opacity}."
             )
+
+        if not 0.01 <= self.scale <= 4:
+            raise StremnError(f"--scale of the overlay is from 0.01 to 4, got {self.scale}.")
 
     def settings(self) -> dict[str, Any]:
         """Return the options that differ from the defaults; a resumed run must have the same."""
@@ -53,7 +58,13 @@ class OverlayStyle:
         drawn = overlay(frame, labels, self.opacity, outline=self.outline)
         if self.labels:
             _write_ids(drawn, labels)
-        return drawn
+        return drawn if self.scale == 1 else _resized(drawn, self.scale)
+
+
+def _resized(picture: Picture, scale: float) -> Picture:
+    height, width = (max(2, round(side * scale)) for side in picture.shape[:2])
+    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=way), np.uint8)
 
 
 def _write_ids(drawn: Picture, labels: Integer[np.ndarray, "h w"]) -> None:

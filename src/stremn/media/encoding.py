@@ -1,8 +1,11 @@
 """Video files out, encoded through PyAV; parts of one video are joined without encoding again."""
 
-from collections.abc import Iterable, Iterator
+import heapq
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from operator import itemgetter
 from pathlib import Path
 
 import av
@@ -11,14 +14,22 @@ import numpy as np
 from stremn.core.atomic_files import check_target, replacing, writing
 from stremn.errors import StremnError
 from stremn.media.codecs import H264, Pixels, VideoCodec
-from stremn.media.frames import Picture
+from stremn.media.frames import SQUARE, Picture
+from stremn.media.sound import Sound, Timed, sound_packets
+
+_TICK = Fraction(1, 90_000)  # seconds: what MP4 counts times in
 
 
 class VideoPart:
     """A video file that is written frame by frame."""
 
     def __init__(
-        self, path: Path, rate: Fraction, size: tuple[int, int], codec: VideoCodec | None = None
+        self,
+        path: Path,
+        rate: Fraction,
+        size: tuple[int, int],
+        codec: VideoCodec | None = None,
+        pixel_aspect: Fraction = SQUARE,
     ) -> None:
         """Begin a file of (height, width) pictures; without a codec it is H.264 in MP4."""
         height, width = size
@@ -33,6 +44,8 @@ class VideoPart:
             self._container = av.open(str(path), "w", self._codec.container, options)
             self._stream = self._codec.add_stream(self._container, rate)
             self._stream.width, self._stream.height = width + odd[1], height + odd[0]
+            if pixel_aspect != SQUARE:
+                self._stream.codec_context.sample_aspect_ratio = pixel_aspect
             self._codec.mark(self._stream)
 
     def add(self, image: Pixels) -> None:
@@ -69,8 +82,29 @@ def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None
         part.close()
 
 
-def join_videos(parts: Iterable[Path], path: Path, codec: VideoCodec | None = None) -> None:
+def join_videos(
+    parts: Sequence[Path],
+    path: Path,
+    codec: VideoCodec | None = None,
+    *,
+    times: Iterable[float] | None = None,
+    sound: Sound | None = None,
+) -> None:
     """Join videos of one codec (H.264 if none is given), in order, without encoding them again.
+
+    Args:
+        parts: the videos, one or more.
+        path: the file to write.
+        codec: of the videos.
+        times: when each frame is shown, in seconds, growing; frames beyond them are left out.
+            None is one after the other, at the rate of the first part.
+        sound: what is heard; its start is heard at the first frame. None is silence.
+
+    Args:
+        parts: the videos, one or more.
+        path: the file to write.
+        times: when each frame is shown, in seconds, growing; frames beyond them are left out.
+        sound: what is heard; its start is heard at the first frame. None is silence.
 
     Raises:
         StremnError: a part is not whole, no permission, disk full.
@@ -83,15 +117,17 @@ def join_videos(parts: Iterable[Path], path: Path, codec: VideoCodec | None = No
         replacing(path) as beside,
         av.open(str(beside), "w", format=codec.container, options=options) as joined,
     ):
-        stream: av.VideoStream | None = None
-        offset = 0
-        for part in parts:
-            with av.open(str(part), format=codec.container) as container:
-                source = container.streams.video[0]
-                if stream is None:
-                    stream = joined.add_stream_from_template(source)
-                    codec.mark(stream)
-                offset += _copy(container, source, joined, stream, offset)
+        with av.open(str(parts[0]), format=codec.container) as container:
+            source = container.streams.video[0]
+            rate = source.average_rate or Fraction(25)
+            stream = joined.add_stream_from_template(source)
+            stream.time_base = _TICK
+            codec.mark(stream)
+        shown = (index / rate for index in itertools.count()) if times is None else times
+        with sound_packets(sound, joined) as heard:
+            seen = _pictures(parts, shown, stream, codec)
+            for _, packet in heapq.merge(seen, heard, key=itemgetter(0)):
+                joined.mux(packet)
 
 
 @contextmanager
@@ -105,21 +141,29 @@ def _whole_parts(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _copy(
-    container: av.container.InputContainer,
-    source: av.VideoStream,
-    joined: av.container.OutputContainer,
+def _pictures(
+    parts: Iterable[Path],
+    times: Iterable[float | Fraction],
     stream: av.VideoStream,
-    offset: int,
-) -> int:
-    """Copy all packets, `offset` ticks later; returns the length in ticks of the source."""
-    length = 0
-    for packet in container.demux(source):
-        if packet.dts is None or packet.pts is None:  # the mark of the end
-            continue
-        length = max(length, packet.pts + (packet.duration or 0))
-        packet.pts += offset
-        packet.dts += offset
-        packet.stream = stream
-        joined.mux(packet)
-    return length
+    codec: VideoCodec,
+) -> Iterator[Timed]:
+    """Yield the packets of all parts, each shown at its time, the first at 0."""
+    remaining = iter(times)
+    first: float | Fraction | None = None
+    tick = -1
+    for part in parts:
+        with av.open(str(part), format=codec.container) as container:
+            for packet in container.demux(container.streams.video[0]):
+                if packet.dts is None or packet.pts is None:  # the mark of the end
+                    continue
+                time = next(remaining, None)
+                if time is None:
+                    return
+                first = time if first is None else first
+                length = round((packet.duration or 0) * (packet.time_base or 0) / _TICK)
+                tick = max(tick + 1, round((time - first) / _TICK))
+                packet.time_base = _TICK
+                packet.pts = packet.dts = tick
+                packet.duration = length
+                packet.stream = stream
+                yield float(time - first), packet

@@ -16,8 +16,8 @@ class MaskSet:
     """The masks given for a video, looked up frame by frame and read when they are needed.
 
     Attributes:
-        kind: "first" (one file for the first frame), "frames" (files named by frame) or "objects"
-            (one file per object, all for the first frame).
+        kind: "first" (one file for one frame), "frames" (files named by frame) or "objects" (one
+            file per object, all for one frame).
         object_names: for "objects", the file stem behind each id.
     """
 
@@ -58,17 +58,20 @@ def open_masks(
     size: tuple[int, int],
     names: Sequence[str] | None = None,
     by: str = "auto",
+    *,
+    first: int = 0,
 ) -> MaskSet:
     """Find the masks for a video.
 
     Args:
-        source: a mask file for the first frame, or a folder of masks: named like the frames
+        source: a mask file for the frame `first`, or a folder of masks: named like the frames
             (several moments), or one per object ("2.png", "dog.png"; a number in the name is the
             id).
         size: (height, width) of the frames.
         names: the frames' names if they have any; videos are matched by frame number.
         by: "frame" or "object" says what a folder's names mean; "auto" decides: names that are
             frame names are frames, others objects.
+        first: index of the frame that a single file, or files by object, are for.
 
     Raises:
         StremnError: nothing there, or names that fit neither meaning.
@@ -76,7 +79,7 @@ def open_masks(
     if not source.exists():
         raise StremnError(f"There is no mask file or folder {source}.")
     if not source.is_dir():
-        return MaskSet("first", {0: (source,)}, size, {})
+        return MaskSet("first", {first: (source,)}, size, {})
     files = sorted(
         (path for path in source.iterdir() if _is_image(path)),
         key=lambda path: natural_order(path.stem),
@@ -94,7 +97,8 @@ def open_masks(
             "Name all of them by frame, or all by object."
         )
     ids = _object_ids(files)
-    return MaskSet("objects", {0: tuple(files)}, size, dict(zip(ids, _stems(files), strict=True)))
+    names_of = dict(zip(ids, _stems(files), strict=True))
+    return MaskSet("objects", {first: tuple(files)}, size, names_of)
 
 
 def _is_image(path: Path) -> bool:

@@ -10,9 +10,10 @@ from jaxtyping import Integer
 
 from stremn.errors import StremnError
 from stremn.media.finding import Click, MaskFinder, check_place
-from stremn.media.frames import Picture
+from stremn.media.frames import FrameSource, Picture
 from stremn.media.masks import LabelMap, label_map
 from stremn.media.prompts import Box, parse_box, parse_points
+from stremn.media.ranges import frame_of
 
 KEYS = ("id", "box", "on", "off", "at")
 LARGEST_ID = 65535
@@ -40,15 +41,20 @@ class ObjectPrompt:
         return self.box is not None or any(click.on for click in self.clicks)
 
 
-def parse_object(text: str) -> ObjectPrompt:
+def parse_object(text: str, frames: FrameSource | None = None) -> ObjectPrompt:
     """Read "id=2 box=x,y,w,h on=x,y off=x,y at=120".
 
     `on` and `off` may be repeated; "on=x,y;x,y;x,y" is a stroke.
 
+    Args:
+        text: what to read.
+        frames: the video: without `at` its first frame that is read is meant, and `at` may be any
+            moment (see `stremn.media.ranges`). None: frame 0, and numbers only.
+
     Raises:
         StremnError: an unknown key, a value that is none, or neither box nor points.
     """
-    number, at = 1, 0
+    number, at = 1, 0 if frames is None else frames.start
     box: Box | None = None
     clicks: list[Click] = []
     for part in text.split():
@@ -61,7 +67,7 @@ def parse_object(text: str) -> ObjectPrompt:
         if key == "id":
             number = _whole(key, value, 1, LARGEST_ID)
         elif key == "at":
-            at = _whole(key, value, 0, 2**31)
+            at = _frame(value, frames)
         elif key == "box":
             box = parse_box(value)
         else:
@@ -72,6 +78,12 @@ def parse_object(text: str) -> ObjectPrompt:
             "corrects it."
         )
     return ObjectPrompt(number, box, tuple(clicks), at)
+
+
+def _frame(value: str, frames: FrameSource | None) -> int:
+    if frames is not None and ("s" in value or ":" in value):
+        return frame_of(frames, value, "--object: at")
+    return _whole("at", value, 0, 2**31)
 
 
 def _whole(key: str, value: str, least: int, most: int) -> int:

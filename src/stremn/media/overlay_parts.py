@@ -1,10 +1,13 @@
 """A video of a run that may be interrupted: encoded in parts, joined without encoding again."""
 
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 from stremn.media.codecs import H264, Pixels, VideoCodec
 from stremn.media.encoding import VideoPart, join_videos
+from stremn.media.frames import SQUARE
+from stremn.media.sound import Sound
 
 PATTERN = "overlay-*.mp4"
 
@@ -23,6 +26,7 @@ class OverlayParts:
         *,
         stem: str = "overlay",
         codec: VideoCodec | None = None,
+        pixel_aspect: Fraction = SQUARE,
     ) -> None:
         """Go on in a folder.
 
@@ -31,11 +35,13 @@ class OverlayParts:
             rate: frames per second.
             stem: how the parts' names begin.
             codec: of the parts; None is H.264.
+            pixel_aspect: width of a pixel by its height.
         """
         self._folder = folder
         self._rate = rate
         self._stem = stem
         self._codec = codec or H264()
+        self._pixel_aspect = pixel_aspect
         self._part: VideoPart | None = None
 
     def add(self, index: int, picture: Pixels) -> None:
@@ -43,7 +49,8 @@ class OverlayParts:
         if self._part is None:
             path = self._folder / f"{self._stem}-{index:09d}{self._codec.suffix}"
             height, width = picture.shape[:2]
-            self._part = VideoPart(path, self._rate, (height, width), self._codec)
+            size = height, width
+            self._part = VideoPart(path, self._rate, size, self._codec, self._pixel_aspect)
         self._part.add(picture)
 
     def close_part(self) -> None:
@@ -58,15 +65,24 @@ class OverlayParts:
             if _first_frame(part) >= index:
                 part.unlink()
 
-    def join(self, path: Path, end: int) -> None:
+    def join(
+        self,
+        path: Path,
+        end: int,
+        *,
+        times: Iterable[float] | None = None,
+        sound: Sound | None = None,
+    ) -> None:
         """Join the parts that begin before frame `end`; without any, write nothing.
+
+        `times` and `sound` are those of `join_videos`.
 
         Raises:
             StremnError: a part is not whole, no permission, disk full.
         """
         parts = [part for part in self.paths() if _first_frame(part) < end]
         if parts:
-            join_videos(parts, path, self._codec)
+            join_videos(parts, path, self._codec, times=times, sound=sound)
 
     def paths(self) -> list[Path]:
         """Return the parts in order."""

@@ -7,6 +7,7 @@ In the output folder:
   `checkpoint_every` frames in `.resume/` and joined without encoding again, so a run that was
   continued gives the same file as one that was not interrupted.
 - `memory.json`: a JSON array, one row a line, valid after every frame.
+- `objects.csv`: where each object is in each frame (`stremn.media.presence`).
 - `probabilities/NAME.npz` and the formats of `stremn.media.formats`, if asked for.
 - `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
 - `.resume/`: what `existing="resume"` needs; the parts are removed when the run is finished.
@@ -16,7 +17,7 @@ import io
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -31,12 +32,16 @@ from stremn.media.files import JsonRows, make_folder, write_whole, writing
 from stremn.media.formats.base import Format
 from stremn.media.formats.choosing import file_patterns
 from stremn.media.formats.open_formats import OpenFormats, folders_of, output_of
-from stremn.media.frames import Frame
+from stremn.media.frames import SQUARE, Frame
 from stremn.media.masks import Labels, write_mask
-from stremn.media.overlay_parts import PATTERN, OverlayParts
+from stremn.media.overlay_parts import PATTERN
+from stremn.media.overlays import Overlay
+from stremn.media.pace import Pace
 from stremn.media.pictures import opened_picture
+from stremn.media.presence import PresenceTable
 from stremn.media.run_folder import (
     ROWS,
+    TABLE,
     Existing,
     Progress,
     as_json,
@@ -49,7 +54,6 @@ from stremn.media.run_folder import (
 
 logger = logging.getLogger(__name__)
 
-_RATE_IF_UNKNOWN = 25.0
 _FORMATS = "formats"
 ADAPTED = "adapted.safetensors"
 """Weights adapted to a run's objects, in its folder; other runs may take them as their model."""
@@ -65,6 +69,7 @@ class FrameResult:
         memory: the row for `memory.json` (JSON values); index and name are added to it.
         ids: ids of the objects behind `probabilities`, in their order.
         probabilities: "o height width", 0..1, one layer per id; None if they are not kept.
+        confidences: for each object that is there, its mean probability where it is, 0..1.
     """
 
     frame: Frame
@@ -72,6 +77,7 @@ class FrameResult:
     memory: Mapping[str, Any]
     ids: tuple[int, ...] = ()
     probabilities: Float[np.ndarray, "o height width"] | None = None
+    confidences: Mapping[int, float] = field(default_factory=dict)
 
 
 class ResultWriter:
@@ -83,13 +89,15 @@ class ResultWriter:
 
     Attributes:
         out: the output folder.
-        next_frame: index of the first frame that is still to be written (0, or where an
+        first: index of the run's first frame in its video.
+        next_frame: index of the first frame that is still to be written (`first`, or where an
             interrupted run continues).
         read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
             the overlay that the interruption cut short is drawn again, so that it comes out the
             same as without an interruption.
+        resumes: an earlier run may go on.
         finished: the folder holds a complete run already.
-        state_path: file with the session's state before `next_frame`; None at frame 0.
+        state_path: file with the session's state before `next_frame`; None at the first frame.
     """
 
     def __init__(
@@ -103,28 +111,40 @@ class ResultWriter:
         probabilities: bool = False,
         formats: Sequence[Format] = (),
         style: OverlayStyle | None = None,
+        first: int = 0,
+        overlay_fps: float | None = None,
+        pixel_aspect: Fraction = SQUARE,
+        sound: Path | None = None,
     ) -> None:
         """Open the folder.
 
         Args:
             out: output folder; created if it is not there.
-            fps: rate of the overlay; None is taken as 25.
+            fps: rate of the video; None is taken as `overlay_fps`, or 25.
             settings: JSON values that a resumed run must share with the interrupted one.
             existing: what to do with an earlier run in `out`: refuse, resume it, or replace it.
             checkpoint_every: frames between two points that a run can be resumed from.
             probabilities: write `probabilities/NAME.npz` (float16).
             formats: what else is written, for other programs.
             style: how the overlay looks; None is the usual one.
+            first: index of the run's first frame in its video.
+            overlay_fps: frames a second of the overlay, at most `fps`; None is as many as that.
+            pixel_aspect: width of the video's pixels by their height.
+            sound: the video, if its sound is to be heard in the overlay.
 
         Raises:
             StremnError: no permission; an earlier run is in the way; it had other settings.
         """
         self.out = out
+        self.first = first
         self._every = checkpoint_every
         self._style = style or OverlayStyle()
         self._formats = tuple(formats)
         kept = {"probabilities": probabilities, **self._style.settings()}
         kept |= {"formats": [chosen.name for chosen in formats]} if formats else {}
+        kept |= {"first": first} if first else {}
+        kept |= {"fps": overlay_fps} if overlay_fps is not None else {}
+        pace = Pace.of(fps, overlay_fps, first)
         self._settings = as_json({**(settings or {}), **kept})
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
@@ -137,26 +157,28 @@ class ResultWriter:
             remove_leftovers(folder)
         remove_leftovers(out)
         resumed = earlier_run(out, existing, self._settings)
-        self.next_frame = resumed.frames if resumed else 0
+        self.resumes = existing == "resume"
+        done = resumed.frames if resumed else 0
+        self.next_frame = first + done
         self.finished = bool(resumed and resumed.finished)
         self.state_path = self._resume / resumed.state if resumed and resumed.state else None
-        self.read_from = self.next_frame - self.next_frame % checkpoint_every
+        self.read_from = self.next_frame - done % checkpoint_every
         if existing == "replace":
             remove_run(out, file_patterns(formats_of(out)))
         for folder in (out / "masks", self._resume):
             make_folder(folder)
         if probabilities:
             make_folder(out / "probabilities")
-        self._memory = JsonRows(out / ROWS, keep=self.next_frame)
-        rate = Fraction(fps or _RATE_IF_UNKNOWN).limit_denominator(1001)
-        self._overlay = OverlayParts(self._resume, rate)
+        self._memory = JsonRows(out / ROWS, keep=done)
+        self._table = PresenceTable(out / TABLE, before=self.next_frame if done else 0)
+        self._overlay = Overlay(self._resume, pace, pixel_aspect, sound)
         self._overlay.remove_from(self.next_frame)
         work = self._resume / _FORMATS
         opened = () if self.finished else self._formats
-        self._others = OpenFormats(opened, out, work, self.next_frame, rate)
+        self._others = OpenFormats(opened, out, work, done, pace.video_rate)
         self._closed = False
         self._redrawn = self.read_from
-        if self.next_frame == 0:
+        if not done:
             self._save_progress(0)
         if self.finished:
             self._remove_parts()
@@ -166,12 +188,18 @@ class ResultWriter:
         """Frames whose results are complete on disk."""
         return self._memory.count
 
+    @property
+    def resume_folder(self) -> Path:
+        """Where what only resuming needs is kept."""
+        return self._resume
+
     def files(self) -> dict[str, Path]:
         """Return what the folder holds of the run, by kind, as far as it is written."""
         kinds = {
             "masks": "masks",
             "overlay": "overlay.mp4",
             "soft masks": "probabilities",
+            "table": TABLE,
             "weights": ADAPTED,
             "memory": ROWS,
             "strip": "memory.png",
@@ -194,19 +222,25 @@ class ResultWriter:
             StremnError: no permission, disk full; the frames before are complete.
         """
         frame = result.frame
-        if frame.index != self._memory.count:
+        expected = self.first + self._memory.count
+        if frame.index != expected:
             raise StremnError(
-                f"Frames must be written in order: expected {self._memory.count}, got "
-                f"{frame.index}."
+                f"Frames must be written in order: expected {expected}, got {frame.index}."
             )
         mask = self.out / "masks" / f"{frame.name}.png"
         write_mask(mask, result.labels, durable=False)
         self._unsynced.append(mask)
         if self._keep_probabilities and result.probabilities is not None:
             self._write_probabilities(result)
-        self._overlay.add(frame.index, self._style.draw(frame.image, result.labels))
+        self._draw(frame, result.labels)
+        self._table.add(frame, result.labels, result.ids, result.confidences)
         self._others.write(result)
-        self._memory.append({"frame": frame.index, "name": frame.name, **result.memory})
+        time = {} if frame.time is None else {"time": round(frame.time, 6)}
+        self._memory.append({"frame": frame.index, "name": frame.name, **time, **result.memory})
+
+    def _draw(self, frame: Frame, labels: Labels) -> None:
+        if self._overlay.shows(frame.index):
+            self._overlay.add(frame.index, self._style.draw(frame.image, labels))
 
     def _write_probabilities(self, result: FrameResult) -> None:
         content = io.BytesIO()
@@ -241,13 +275,13 @@ class ResultWriter:
                 f"The mask {path} of the interrupted run is gone or damaged ({error}). Use "
                 "--overwrite to start again."
             ) from error
-        self._overlay.add(frame.index, self._style.draw(frame.image, labels))
+        self._draw(frame, labels)
 
     # ------------------------------------------------------------ resuming
 
     def checkpoint_due(self, index: int) -> bool:
         """Return whether to save a checkpoint after frame `index`."""
-        return (index + 1) % self._every == 0
+        return (index + 1 - self.first) % self._every == 0
 
     def checkpoint(self, save_state: Callable[[Path], object]) -> None:
         """Make the run resumable after the last written frame.
@@ -295,14 +329,16 @@ class ResultWriter:
         for pattern in ("state-*", PATTERN, "strip.npz"):
             for path in self._resume.glob(pattern):
                 path.unlink(missing_ok=True)
-        shutil.rmtree(self._resume / _FORMATS, ignore_errors=True)
+        for folder in (_FORMATS, "backward"):
+            shutil.rmtree(self._resume / folder, ignore_errors=True)
 
     def _sync(self) -> None:
         """Bring to the disk what was written since the last time; a power cut then takes no part.
 
         Single frames are not waited for: that would take longer than segmenting them.
         """
-        sync([*self._unsynced, *self._overlay.paths(), self.out / ROWS])
+        kept = [self.out / ROWS, self.out / TABLE]
+        sync([*self._unsynced, *self._overlay.paths(), *kept])
         self._unsynced.clear()
 
     def close(self) -> None:
@@ -317,10 +353,12 @@ class ResultWriter:
 
     def _close_files(self) -> None:
         self._memory.close()
+        self._table.close()
         if self.finished:
             return
         self._overlay.close_part()
-        self._overlay.join(self.out / "overlay.mp4", self._memory.count)
+        end = self.first + self._memory.count
+        self._overlay.join(self.out / "overlay.mp4", self.out / ROWS, end)
         self._others.close()
 
     def __enter__(self) -> Self:

@@ -20,6 +20,9 @@ Existing = Literal["refuse", "resume", "replace"]
 ROWS = "memory.json"
 """The record of a run: a row for each of its frames that is complete."""
 
+TABLE = "objects.csv"
+"""Where each object is in each frame."""
+
 
 LATER = "later-formats.json"
 """Formats that were written when the run was over, in its `.resume`."""
@@ -157,7 +160,7 @@ def remove_run(out: Path, patterns: Collection[str] = ()) -> None:
             for pattern in patterns:
                 if "{name}" in pattern:
                     _remove_matches(out, pattern.replace("{name}", glob.escape(name)))
-        for name in (ROWS, "overlay.mp4", "objects.json"):
+        for name in (ROWS, TABLE, "overlay.mp4", "objects.json"):
             (out / name).unlink(missing_ok=True)
         for pattern in patterns:
             if "{name}" not in pattern:

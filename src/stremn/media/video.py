@@ -7,6 +7,7 @@ import glob as globbing
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from time import monotonic
 
 import cv2
 import numpy as np
@@ -14,9 +15,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from stremn.errors import StremnError
+from stremn.media.animations import open_animation
 from stremn.media.decoding import open_video
-from stremn.media.frames import FrameSource, Picture
+from stremn.media.frames import FrameSource, Picture, Shot
 from stremn.media.pictures import check_pixels, opened_picture
+from stremn.media.ranges import frames_within
+from stremn.media.stored_pictures import StoredPictures
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -24,7 +28,9 @@ IMAGE_SUFFIXES = frozenset(
 Source = str | Path | int | np.ndarray | Iterable[np.ndarray | Image.Image]
 
 
-def open_frames(source: Source, *, start: int = 0) -> FrameSource:
+def open_frames(
+    source: Source, *, start: int | str = 0, end: int | str | None = None
+) -> FrameSource:
     """Open any input as a stream of frames.
 
     Args:
@@ -33,13 +39,24 @@ def open_frames(source: Source, *, start: int = 0) -> FrameSource:
             such as "0", is the file or folder of that name where there is one, else a camera;
             an int is always a camera, a `Path` always a file or folder.
         start: frames to leave out at the front; videos are decoded up to there, so the count is
-            exact.
+            exact. As text it is a moment (see `stremn.media.ranges`), and must be in the video.
+        end: the first frame that is not read any more, as a number or as a moment.
 
     Raises:
-        StremnError: there is no such input, it holds no frame, or it cannot be read.
+        StremnError: there is no such input, it holds no frame, or it cannot be read; a moment
+            that is none, or lies outside the video.
     """
+    if isinstance(start, str) or isinstance(end, str):
+        with _open(source, 0) as frames:
+            start, end = frames_within(frames, start, end)
     if start < 0:
         raise StremnError(f"The first frame must be 0 or later, got {start}.")
+    frames = _open(source, start)
+    frames.stop = end
+    return frames
+
+
+def _open(source: Source, start: int) -> FrameSource:
     if isinstance(source, int):
         return _open_camera(source, start)
     if isinstance(source, Path):
@@ -73,6 +90,9 @@ def _open_path(path: Path, start: int) -> FrameSource:
     if path.is_dir():
         return _open_folder(path, start)
     if path.suffix.lower() in IMAGE_SUFFIXES:
+        animation = open_animation(path, start)
+        if animation is not None:
+            return animation
         return _open_images([path], str(path), start)
     return open_video(str(path), str(path), start, live=False)
 
@@ -124,10 +144,15 @@ def _open_images(paths: list[Path], label: str, start: int) -> FrameSource:
                 f"{label} holds two images with the same name: {twin} and {path}. Results are "
                 f"named by frame, so give one of them, for example '*{twin.suffix}'."
             )
-    images = (read_image(path) for path in paths[start:])
-    files = tuple(path.name for path in paths)
+    stored = StoredPictures(len(paths), lambda index: read_image(paths[index]), label)
     return FrameSource(
-        images, label=label, count=len(paths), names=tuple(by_name), files=files, start=start
+        stored.forward(start),
+        label=label,
+        count=len(paths),
+        names=tuple(by_name),
+        files=tuple(path.name for path in paths),
+        start=start,
+        recording=stored,
     )
 
 
@@ -216,12 +241,18 @@ def _open_arrays(
         )
     count = len(source) if isinstance(source, np.ndarray | list | tuple) else None
 
-    def images() -> Iterator[Picture]:
+    def images() -> Iterator[Shot]:
         for index, image in enumerate(source):
             if index >= start:
-                yield as_picture(image, f"Frame {index}")
+                yield Shot(as_picture(image, f"Frame {index}"))
 
-    return FrameSource(images(), label="The given array", count=count, start=start)
+    label, stored = "The given array", None
+    if isinstance(source, np.ndarray | list | tuple):
+        pictures = source
+        stored = StoredPictures(
+            len(pictures), lambda index: as_picture(pictures[index], f"Frame {index}"), label
+        )
+    return FrameSource(images(), label=label, count=count, start=start, recording=stored)
 
 
 def as_picture(image: np.ndarray | Image.Image, what: str = "The frame") -> Picture:
@@ -275,15 +306,17 @@ def _no_camera(index: int, hint: str) -> StremnError:
 def _from_capture(capture: cv2.VideoCapture, label: str, start: int) -> FrameSource:
     fps = capture.get(cv2.CAP_PROP_FPS)
 
-    def images() -> Iterator[Picture]:
+    def images() -> Iterator[Shot]:
         try:
             given = 0
+            began = monotonic()
             while True:
                 ok, pixels = capture.read()
                 if not ok:
                     break
                 if given >= start:
-                    yield np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+                    image = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+                    yield Shot(image, monotonic() - began)
                 given += 1
             if given:
                 raise StremnError(f"{label} stopped giving frames after {given} frames.")

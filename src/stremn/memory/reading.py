@@ -17,7 +17,7 @@ from stremn.memory.state import MemoryState
 def read(
     state: MemoryState, query_key: Float[Tensor, "b h w ck"], *, matching: Matching = EQUATION_5
 ) -> Float[Tensor, "b h w cv"]:
-    """Eq 5, left half: softmax over all positions of all slots, then the weighted sum of values.
+    """Read the memory (Eq 5, left half): softmax over all positions, weighted sum of values.
 
     The query may be of a part of the frame: every position is read by itself. `matching` says how
     queries and keys are compared. An entry without any template reads zeros; sessions and rollouts
@@ -28,16 +28,22 @@ def read(
     vacant = state.vacant[:, :used]
     query = comparable_query(state, query_key, matching)
     partly = vacant.any(1).tolist()
-    found = [  # entry by entry, so that slices of the memory are never copied
-        _read_entry(
-            query[i],
-            comparable_keys(state.keys[i, :used].flatten(0, 2), matching),  # (k h w) ck
-            state.values[i, :used].flatten(0, 2),
-            vacant[i] if partly[i] else None,
-            matching.top,
-        )
-        for i in range(state.batch)
-    ]
+    seen: list[_Seen] = []
+    found = []
+    for i in range(state.batch):  # entry by entry, so that slices of the memory are never copied
+        hidden = vacant[i] if partly[i] else None
+        values = state.values[i, :used].flatten(0, 2)
+        top = matching.top
+        if top is not None and top < len(values):
+            matches = _known(seen, state, query, i)
+            if matches is None:
+                keys = comparable_keys(state.keys[i, :used].flatten(0, 2), matching)
+                matches = _best_matches(query[i], keys, hidden, top)
+                seen.append((i, matches))
+            found.append(_weighted(matches, values))
+        else:
+            keys = comparable_keys(state.keys[i, :used].flatten(0, 2), matching)  # (k h w) ck
+            found.append(_read_all(query[i], keys, values, hidden))
     return torch.stack(found).unflatten(1, (h, w))
 
 
@@ -65,7 +71,7 @@ def comparable_keys(keys: Float[Tensor, "*b m ck"], matching: Matching) -> Float
 
 
 def sharpness(state: MemoryState, scale: Scale) -> Float[Tensor, "b 1 1 1"]:
-    """What the products of query and keys are multiplied with before the softmax of Eq 5.
+    """Return the factor of the products of query and keys before the softmax of Eq 5.
 
     "none" is 1, Eq 5 to the letter; "sqrt" is 1 / sqrt(ck), as in STM. "log" is
     log(n) / log(REFERENCE) / sqrt(ck) for an entry that holds n positions. A softmax over more
@@ -88,31 +94,56 @@ ROWS = 192
 through the softmax to the weighted sum; a whole frame's would go out to memory and back."""
 
 
-def _read_entry(
+def _read_all(
     query: Float[Tensor, "q c"],
     keys: Float[Tensor, "m c"],
     values: Float[Tensor, "m cv"],
     vacant: Bool[Tensor, " k"] | None,
-    top: int | None,
 ) -> Float[Tensor, "q cv"]:
-    if top is not None and top < len(keys):
-        return torch.cat([_read_top(block, keys, values, vacant, top) for block in blocks(query)])
     return torch.cat(
         [affinity(block, keys, vacant).to(values.dtype) @ values for block in blocks(query)]
     )
 
 
-def _read_top(
+_Matches = tuple[Tensor, Tensor]
+"""Of each query position: places of the keys that match best, and their weights."""
+
+_Seen = tuple[int, _Matches]
+
+
+def _best_matches(
     query: Float[Tensor, "q c"],
     keys: Float[Tensor, "m c"],
-    values: Float[Tensor, "m cv"],
     vacant: Bool[Tensor, " k"] | None,
     top: int,
-) -> Float[Tensor, "q cv"]:
-    """Sum the `top` values with the weights of their keys: no product with all the others."""
-    best = _products(query, keys, vacant).topk(top, sorted=False)
-    weights = best.values.softmax(-1).nan_to_num(0.0).to(values.dtype)
-    return F.embedding_bag(best.indices, values, mode="sum", per_sample_weights=weights)
+) -> _Matches:
+    best = [_products(block, keys, vacant).topk(top, sorted=False) for block in blocks(query)]
+    weights = torch.cat([part.values.softmax(-1).nan_to_num(0.0) for part in best])
+    return torch.cat([part.indices for part in best]), weights
+
+
+def _weighted(matches: _Matches, values: Float[Tensor, "m cv"]) -> Float[Tensor, "q cv"]:
+    """Sum the best matches' values: no product with all the others."""
+    places, weights = matches
+    weights = weights.to(values.dtype)
+    return F.embedding_bag(places, values, mode="sum", per_sample_weights=weights)
+
+
+def _known(
+    seen: list[_Seen], state: MemoryState, query: Float[Tensor, "b q c"], entry: int
+) -> _Matches | None:
+    """Return the matches of an earlier entry with the same keys and query, if there is one.
+
+    STCN's keys are of frames alone, so that objects which hold the same frames share their matches.
+    """
+    for other, matches in seen:
+        if (
+            torch.equal(state.written_at[entry], state.written_at[other])
+            and torch.equal(query[entry], query[other])
+            and torch.equal(state.keys[entry, : state.filled], state.keys[other, : state.filled])
+        ):
+            return matches
+    return None
 
 
 def blocks(query: Float[Tensor, "q ck"]) -> tuple[Float[Tensor, "_ ck"], ...]:
@@ -126,7 +157,7 @@ def affinity(
     vacant: Bool[Tensor, "*b k"] | None,
     top: int | None = None,
 ) -> Float[Tensor, "*b q m"]:
-    """Softmax of query-key products over the m = k h w memory positions; vacant slots get 0.
+    """Return the softmax of query-key products over the m = k h w positions; vacant slots get 0.
 
     With `top`, over the so many largest alone; all others get 0.
     """
@@ -144,7 +175,7 @@ def _products(
     keys: Float[Tensor, "*b m c"],
     vacant: Bool[Tensor, "*b k"] | None,
 ) -> Float[Tensor, "*b q m"]:
-    """Products of every query with every key; minus infinity in vacant slots."""
+    """Return products of every query with every key; minus infinity in vacant slots."""
     products = query @ keys.transpose(-1, -2)
     if vacant is None:
         return products

@@ -64,8 +64,8 @@ def find_weights(source: str | Path) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise StremnError(
             f"There is no model {str(source)!r}: not a preset with weights "
-            f"({', '.join(SHIPPED)}), not a file or folder, and not found on the hub "
-            f"({type(error).__name__})."
+            f"({', '.join(SHIPPED)}), not a file or folder, and not to be had from the "
+            f"hub ({type(error).__name__}). Check the name, and the connection."
         ) from error
 
 

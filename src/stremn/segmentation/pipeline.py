@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
 from stremn.media.frames import Frame, FrameSource
-from stremn.media.given import Correction, MaskOf
-from stremn.media.masks import LabelMap
+from stremn.media.given import MaskOf
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.results import FrameResult, ResultWriter
 from stremn.moved import moved_names
 from stremn.segmentation.opening import Session
+from stremn.segmentation.passes import Pass, SessionPass
 from stremn.segmentation.reports import StepResult
 from stremn.segmentation.strip import MemoryStrip
 
@@ -46,7 +45,7 @@ class RunSummary:
 
 def segment_video(
     frames: FrameSource,
-    session: Session,
+    session: Session | Pass,
     mask_of: MaskOf,
     writer: ResultWriter,
     *,
@@ -56,6 +55,7 @@ def segment_video(
 ) -> RunSummary:
     """Segment `frames` from where `writer` stands, writing as it goes.
 
+    A session follows the objects forward from the run's first frame on, where a mask must be given.
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
 
     Stops before frame `limit` of the video, if there is one; such a run can be resumed, and one
@@ -69,9 +69,10 @@ def segment_video(
             machine's memory is used up.
     """
     began, first = time.perf_counter(), writer.next_frame
+    passing = session if isinstance(session, Pass) else SessionPass(session, writer.first)
     if limit is not None and limit <= first:
-        return RunSummary(0, 0.0, session.memory_bytes)
-    strip = MemoryStrip.restored(writer.out, session.memory)
+        return RunSummary(0, 0.0, passing.memory_bytes)
+    strip = MemoryStrip.restored(writer.out, passing.memory)
     done = first
     with writer:
         try:
@@ -84,44 +85,27 @@ def segment_video(
                     if frame.index < first:
                         writer.redraw(frame)
                         continue
-                    result = _step(session, frame, mask_of(frame))
+                    result = passing.step(frame, mask_of(frame))
                     strip.add(frame.image, result)
                     behind.put(_for_writing(frame, result, writer.keeps_probabilities))
                     done += 1
-                    watch(done, result)
+                    watch(done - writer.first, result)
                     if writer.checkpoint_due(frame.index):
                         behind.flush()
-                        _checkpoint(writer, session, strip)
+                        _checkpoint(writer, passing, strip)
         except (StremnError, KeyboardInterrupt):
-            if first < done == session.frame + 1 == writer.written:
-                _checkpoint(writer, session, strip)
+            if first < done and done - writer.first == passing.done == writer.written:
+                _checkpoint(writer, passing, strip)
                 strip.save(writer.out / STRIP)
             raise
-        if done == first and first == 0:
+        if done == first == writer.first:
             raise StremnError(f"{frames.label} holds no frame to segment.")
         strip.save(writer.out / STRIP)
         if done == limit:
-            _checkpoint(writer, session, strip)
+            _checkpoint(writer, passing, strip)
         else:
             writer.finish()
-    return RunSummary(done - first, time.perf_counter() - began, session.memory_bytes)
-
-
-def _step(session: Session, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
-    """Segment a frame under the mask given with it, or correct what was segmented in it."""
-    try:
-        if given is None or isinstance(given, LabelMap):
-            return session.step(frame.image, None if given is None else given.labels)
-        result = session.step(frame.image)
-        mask = given(result.labels)
-        return result if mask is None else session.add_object(mask.labels)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise StremnError(
-            f"The machine's memory is used up at frame {frame.index}. Fewer memory slots, a "
-            "smaller working size or fewer objects need less."
-        ) from error
+    return RunSummary(done - first, time.perf_counter() - began, passing.memory_bytes)
 
 
 def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> FrameResult:
@@ -131,12 +115,13 @@ def _for_writing(frame: Frame, result: StepResult, probabilities: bool) -> Frame
         result.memory.to_json(),
         result.ids,
         result.probabilities if probabilities else None,
+        result.confidences,
     )
 
 
-def _checkpoint(writer: ResultWriter, session: Session, strip: MemoryStrip) -> None:
+def _checkpoint(writer: ResultWriter, passing: Pass, strip: MemoryStrip) -> None:
     strip.keep(writer.out)
-    writer.checkpoint(session.save)
+    writer.checkpoint(passing.save)
 
 
 if not TYPE_CHECKING:

@@ -28,9 +28,8 @@ from stremn.web.shelf import FrameShelf
 from stremn.web.takes import SavedStates, Take, Way
 
 if TYPE_CHECKING:
-    from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.opening import Session, VideoModel
     from stremn.segmentation.reports import StepResult
-    from stremn.segmentation.sessions import SegmentationSession
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class Order:
     legs: tuple[Leg, ...]
     objects: Set[int]
     options: Options
-    model: Callable[[Callable[[int, int], None]], Pretrained]
+    model: Callable[[Callable[[int, int], None]], VideoModel]
     device: str
 
 
@@ -165,19 +164,17 @@ class Run:
         self.status = replace(self.status, stage="adapting", done=done, total=steps)
         self._check()
 
-    def _session(self, leg: Leg, model: Pretrained) -> SegmentationSession:
-        from stremn.segmentation.sessions import SegmentationSession
-
+    def _session(self, leg: Leg, model: VideoModel) -> Session:
         order = self._order
         if leg.state is None:
             return order.options.open(model, order.device)
-        session = SegmentationSession.load(leg.state.path, model, device=order.device)
+        session = model.resume(leg.state.path, order.options.asked(order.device))
         for item in session.ids:
             if item not in order.objects:
                 session.remove_object(item)
         return session
 
-    def _go(self, leg: Leg, session: SegmentationSession) -> None:
+    def _go(self, leg: Leg, session: Session) -> None:
         """Follow the objects along a leg; a session is saved now and then, and at its end."""
         take = leg.take
         moments: deque[float] = deque([time.perf_counter()], maxlen=30)
@@ -215,7 +212,7 @@ class Run:
             index = way.index(moment)
             yield Frame(index, frame_name(index), self._shelf.picture(index))
 
-    def _step(self, take: Take, session: SegmentationSession, frame: Frame) -> None:
+    def _step(self, take: Take, session: Session, frame: Frame) -> None:
         self._shelf.put(frame)
         given = together(take.given.get(frame.index, {}), self._order.objects)
         result = session.step(frame.image, given)

@@ -10,8 +10,7 @@ from stremn.core.config import Config
 from stremn.networks.defaults import SHIPPED
 
 if TYPE_CHECKING:
-    from stremn.networks.pretrained import Pretrained
-    from stremn.segmentation.sessions import SegmentationSession
+    from stremn.segmentation.opening import Asked, Session, VideoModel
 
 OFFERED = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
 """Rules that the page offers."""
@@ -23,7 +22,7 @@ class Options(Config):
     Attributes:
         slots: K, of each object.
         policy: the rule that says which slot gives way.
-        size: working size: shorter side in pixels.
+        size: working size: shorter side in pixels; None: the model's usual one.
         end: frame to stop before; 0: the video's end.
         both: whether to follow backward too, from the first frame that is marked.
         adapt: whether to adapt the network to the objects first.
@@ -31,7 +30,7 @@ class Options(Config):
 
     slots: Annotated[int, Field(ge=1, le=64)] = SHIPPED.memory_slots
     policy: Annotated[str, Field(max_length=40)] = SHIPPED.policy
-    size: Annotated[int, Field(ge=64, le=2048)] = SHIPPED.size
+    size: Annotated[int | None, Field(ge=64, le=2048)] = None
     end: Annotated[int, Field(ge=0, le=2**31)] = 0
     both: bool = True
     adapt: bool = False
@@ -40,26 +39,35 @@ class Options(Config):
         """Return what a session shares with one that it goes on from; not where it ends."""
         return (self.slots, self.policy, self.size, self.adapt)
 
-    def check(self, device: str) -> None:
-        """Refuse what no session takes; raises StremnError."""
-        from stremn.segmentation.session_options import check_options
+    def check(self, model: VideoModel, device: str) -> None:
+        """Refuse what a session of the model does not take; raises StremnError."""
+        model.settled(self.asked(device))
+        if self.adapt:
+            model.check_adaptable()
 
-        check_options(
-            memory_slots=self.slots, size=self.size, every=1, reach=None, policy=self.policy,
-            device=device, precision="auto",
-        )  # fmt: skip
-
-    def open(self, model: Pretrained, device: str) -> SegmentationSession:
+    def open(self, model: VideoModel, device: str) -> Session:
         """Return a new session; reach and `every` are the model's usual ones."""
-        from stremn.segmentation.sessions import SegmentationSession
+        return model.open(self.asked(device))
 
-        usual = model.config.usual
-        return SegmentationSession(
-            model.model,
-            device=device,
-            memory_slots=self.slots,
-            policy=self.policy,
-            size=self.size,
-            reach=usual.reach,
-            every=usual.every,
-        )
+    def asked(self, device: str) -> Asked:
+        """Return what a session is asked for."""
+        from stremn.segmentation.opening import Asked
+
+        return Asked(self.slots, self.policy, self.size, device=device)
+
+
+def offered(model: VideoModel, device: str) -> dict[str, object]:
+    """Return what the page offers with a model: its usual rule first, K, size, and adapting.
+
+    Raises:
+        StremnError: there is no such model or device.
+    """
+    from stremn.segmentation.opening import Asked, OwnModel
+
+    usual = model.settled(Asked(device=device))
+    return {
+        "policies": [usual.policy, *(name for name in OFFERED if name != usual.policy)],
+        "slots": usual.memory_slots,
+        "size": usual.size,
+        "adapts": isinstance(model, OwnModel),
+    }

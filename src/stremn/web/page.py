@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from stremn.errors import MissingExtraError, StremnError
 from stremn.web.downloads import FORMATS
-from stremn.web.options import OFFERED
+from stremn.web.options import offered
 from stremn.web.predict_tab import PredictTab
 from stremn.web.project import Tools
 from stremn.web.projects import LIMITS, Limits, Projects
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import gradio
 
     from stremn.media.finding import MaskFinder
-    from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.opening import VideoModel
 
 _CACHE_SECONDS = (3600, 24 * 3600)  # how often, and after what age, uploads are removed
 
@@ -72,7 +72,7 @@ class Page:
         self._folder = TemporaryDirectory(prefix="stremn-web-")  # removed when the server ends
         tools = Tools(
             find=lambda: self._find,
-            model=lambda: self._pretrained,
+            model=lambda: self._model,
             turn=threading.Lock(),
             device=device,
         )
@@ -86,14 +86,16 @@ class Page:
     @cached_property
     def _find(self) -> "MaskFinder":
         from stremn.prompting.masks import mask_finder
+        from stremn.segmentation.opening import Asked
 
-        return mask_finder(device=self._device)
+        own = self._model.finder(Asked(device=self._device))
+        return own or mask_finder(device=self._device)
 
     @cached_property
-    def _pretrained(self) -> "Pretrained":
-        from stremn.networks.pretrained import load_model
+    def _model(self) -> "VideoModel":
+        from stremn.sam.opening import video_model
 
-        return load_model(self._source)
+        return video_model(self._source)
 
     # ------------------------------------------------------------ widgets
 
@@ -125,11 +127,8 @@ class Page:
         self._connect(video, demo, bench)
 
     def _settings(self) -> dict[str, Any]:
-        from stremn.networks.pretrained import config_of
-
-        size = config_of(self._source).usual.size
         formats = [{"name": name, "words": words} for name, words in FORMATS.items()]
-        return {"policies": list(OFFERED), "size": size, "formats": formats}
+        return {**offered(self._model, self._device), "formats": formats}
 
     # ------------------------------------------------------------ what they do
 

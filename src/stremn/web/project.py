@@ -26,7 +26,7 @@ from stremn.web.shelf import FrameShelf
 from stremn.web.takes import SavedStates, Take
 
 if TYPE_CHECKING:
-    from stremn.networks.pretrained import Pretrained
+    from stremn.segmentation.opening import VideoModel
 
 MOST_UNDONE = 200
 """Steps that can be taken back."""
@@ -95,13 +95,13 @@ class Tools:
 
     Attributes:
         find: finds an object from a prompt.
-        model: loads the network.
+        model: what opens sessions.
         turn: held by the run that computes.
         device: where to compute.
     """
 
     find: Callable[[], MaskFinder]
-    model: Callable[[], Pretrained]
+    model: Callable[[], VideoModel]
     turn: threading.Lock
     device: str
 
@@ -126,7 +126,7 @@ class Project:
         self._states = SavedStates(folder / "states")
         self._numbers = itertools.count()
         self._run: Run | None = None
-        self._adapted: tuple[object, Pretrained] | None = None
+        self._adapted: tuple[object, VideoModel] | None = None
         self._export: Export | None = None
 
     # ------------------------------------------------------------ looking
@@ -225,7 +225,7 @@ class Project:
                 self._change(replace(self._work, objects=objects))
 
     def remove_object(self, item: int) -> None:
-        """Have an object no more, in no frame; raises StremnError if it is not there."""
+        """Remove an object from all frames; raises StremnError if it is not there."""
         with self._lock:
             self._check_object(item)
             self._halt()
@@ -284,7 +284,7 @@ class Project:
                 raise StremnError(
                     "Mark an object first: draw a box round it, click on it, or paint it."
                 )
-            options.check(self._tools.device)
+            options.check(self._tools.model(), self._tools.device)
             legs = plan(
                 options, self.shelf.count, work.takes, given, objects, self._states,
                 lambda: self.folder / f"take-{next(self._numbers)}",
@@ -300,21 +300,24 @@ class Project:
             self._change(replace(work, takes=(*work.takes, *(leg.take for leg in legs))))
             self._run = Run(order, self.shelf, self._states, self._tools.turn)
 
-    def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> Pretrained:
-        """Return the network, adapted to a take's first objects where that is asked for."""
+    def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> VideoModel:
+        """Return the model, adapted to a take's first objects where that is asked for."""
+        model = self._tools.model()
+        if not options.adapt:
+            return model
+        from stremn.segmentation.opening import OwnModel
         from stremn.training.segmentation.adaptation import adapt
 
-        pretrained = self._tools.model()
-        if not options.adapt:
-            return pretrained
         anchor = take.way.anchor
         masks = take.given[anchor]
         if self._adapted is None or self._adapted[0] != masks:
             labels = together(masks, masks.keys())
             assert labels is not None  # a mask is given
             frame = self.shelf.picture(anchor)
-            adapted = adapt(pretrained, frame, labels, device=self._tools.device, watch=watch)
-            self._adapted = (masks, adapted)
+            adapted = adapt(
+                model.pretrained(), frame, labels, device=self._tools.device, watch=watch
+            )
+            self._adapted = (masks, OwnModel(adapted))
         return self._adapted[1]
 
     def pause(self) -> None:

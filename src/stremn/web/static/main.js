@@ -257,6 +257,7 @@ class Workbench {
   settings() {
     const told = {};
     for (const field of this.id("settings").querySelectorAll("[name]")) {
+      if (field.disabled) continue; // the model has no such setting
       if (field.type === "checkbox") told[field.name] = field.checked;
       else told[field.name] = field.type === "number" ? Number(field.value) : field.value;
     }
@@ -273,15 +274,20 @@ class Workbench {
     await this.do("follow", this.settings());
   }
 
-  #fillSettings({ policies, size, formats }) {
+  #fillSettings({ policies, slots, size, adapts, formats }) {
     showFormats(this.id("formats"), formats);
     const form = this.id("settings");
     const options = policies.map((name) => new Option(name, name));
     form.querySelector("[name=policy]").replaceChildren(...options);
-    form.querySelector("[name=slots]").value = 6;
+    form.querySelector("[name=slots]").value = slots;
     form.querySelector("[name=both]").checked = true;
     this.id("snap").checked = this.view.snap;
-    form.querySelector("[name=size]").value = size;
+    form.querySelector("[name=size]").value = size ?? "";
+    for (const [name, there] of [["size", size !== null], ["adapt", adapts]]) {
+      const field = form.querySelector(`[name=${name}]`);
+      field.disabled = !there;
+      field.closest("label").hidden = !there;
+    }
   }
 
   // ------------------------------------------------------------ telling

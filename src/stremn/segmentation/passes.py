@@ -1,0 +1,107 @@
+"""A session on its way through a video, whose frames have the video's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from stremn.core.hardware import is_out_of_memory
+from stremn.errors import StremnError
+from stremn.media.frames import Frame
+from stremn.media.given import Correction
+from stremn.media.masks import LabelMap
+from stremn.segmentation.opening import Session
+from stremn.segmentation.reports import MemoryReport, StepResult
+
+
+@runtime_checkable
+class Pass(Protocol):
+    """Goes through a video frame by frame."""
+
+    @property
+    def done(self) -> int:
+        """Frames that it has been through."""
+        ...
+
+    @property
+    def memory(self) -> MemoryReport:
+        """What its memory holds now."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of its memory."""
+        ...
+
+    def step(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
+        """Segment the next frame under the mask given with it, or correct what was segmented."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write all that it remembers."""
+        ...
+
+
+class SessionPass:
+    """A session that begins at frame `first` and goes forward, or with `step` -1 backward.
+
+    given: the objects that were given with the latest frame.
+    """
+
+    def __init__(self, session: Session, first: int = 0, step: int = 1) -> None:
+        self._session = session
+        self._first = first
+        self._step = step
+        self.given: tuple[int, ...] = ()
+
+    @property
+    def done(self) -> int:
+        """Frames that it has been through."""
+        return self._session.frame + 1
+
+    @property
+    def memory(self) -> MemoryReport:
+        """What the memory holds now, in the video's frame numbers."""
+        return self._session.memory.renumbered(self._number)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the session's memory."""
+        return self._session.memory_bytes
+
+    def step(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
+        """Segment the next frame under the mask given with it, or correct what was segmented.
+
+        Raises:
+            StremnError: as `SegmentationSession.step`, or the machine's memory is used up.
+        """
+        try:
+            return self._stepped(frame, given).renumbered(self._number)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise StremnError(
+                f"The machine's memory is used up at frame {frame.index}. Fewer memory slots, a "
+                "smaller working size or fewer objects need less."
+            ) from error
+
+    def _stepped(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
+        session = self._session
+        if given is not None and not isinstance(given, LabelMap) and session.frame < 0:
+            given = given(np.zeros(frame.image.shape[:2], np.uint8))  # nothing to correct yet
+        if given is None or isinstance(given, LabelMap):
+            self.given = () if given is None else given.ids
+            return session.step(frame.image, None if given is None else given.labels)
+        result = session.step(frame.image)
+        mask = given(result.labels)
+        self.given = () if mask is None else mask.ids
+        return result if mask is None else session.add_object(mask.labels)
+
+    def save(self, path: Path) -> None:
+        """Write all that the session remembers."""
+        self._session.save(path)
+
+    def _number(self, frame: int) -> int:
+        return self._first + self._step * frame
