@@ -201,6 +201,7 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
         "zero",
         "copy-last",
         "mean",
+        "flow",
         f"{folder}/ours (stremn)",
         f"{folder}/ours, rule oldest",
         f"{folder}/ours, rule growing",
@@ -440,3 +441,20 @@ def test_the_command_line_prints_the_table(tmp_path):
         assert name in result.output
     parts = [CliRunner().invoke(app, [*words, "--split", part]).output for part in ("test", "val")]
     assert parts[0] == result.output != parts[1]
+
+
+def test_paired_differences_are_told_frame_by_frame(tmp_path):
+    data = ClipsSection(
+        kind="moving-digits", path=str(write_digits(tmp_path / "digits")), size=16, side=8
+    )
+    text = evaluate_prediction(data, [], observed=4, future=2, clips=5, against="copy-last")
+    rows = [line for line in text.splitlines() if line.startswith("| zero |")]
+    clips = open_clips(data, "test", observed=4, future=2, length=5)
+    frames = torch.stack([clips[i] for i in range(5)]).float() / 255
+    gap = frames[:, 4:].square() - (frames[:, 4:] - frames[:, 3:4]).square()
+    expected = gap.sum((2, 3, 4)).mean(0)
+    cells = [float(cell.split("[")[0]) for cell in rows[1].split("|")[2:4]]
+    assert cells == pytest.approx(expected.tolist(), rel=1e-3)
+    assert "| mse, minus copy-last | 1 | 2 |" in text
+    with pytest.raises(StremnError, match="Compare with one of zero, copy-last"):
+        evaluate_prediction(data, [], observed=4, future=2, clips=5, against="flew")
