@@ -112,3 +112,19 @@ def still_folder(root: Path, count: int = 4) -> StillImages:
         Image.fromarray(still.image).save(root / "images" / f"{index}.png")
         Image.fromarray(still.ids * np.uint8(255)).save(root / "masks" / f"{index}.png")
     return open_stills(root)
+
+
+def some_digits(count, seed=0):
+    rng = np.random.default_rng(seed)
+    digits = np.zeros((count, 28, 28), np.uint8)
+    digits[:, 6:22, 6:22] = rng.integers(60, 256, (count, 16, 16))
+    return digits
+
+
+def write_digits(folder):
+    folder.mkdir()
+    np.savez(folder / "digits_train_10k.npz", images=some_digits(40))
+    test = some_digits(6, seed=1)
+    header = np.array([2051, *test.shape], ">u4").tobytes()
+    (folder / "t10k-images-idx3-ubyte").write_bytes(header + test.tobytes())
+    return folder

@@ -3,6 +3,7 @@
 import runpy
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,8 @@ import torch
 from stremn.evaluation.segmentation.evaluation import evaluate
 from stremn.evaluation.segmentation.runs import RunDescription
 from stremn.networks.presets import SegmentationConfig, build_model
+from stremn.prediction.sessions import PredictionSession
+from stremn.prediction.weights import load_memory_predictor
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import square_clips, tiny_model
 from tiny_vos import names_of, square_labels, write_frame, write_labels
@@ -95,3 +98,20 @@ def test_a_data_set_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
     )
     assert not report.failures
     assert report.plain is not None
+
+
+def test_the_unusual_moment_is_the_cut() -> None:
+    """A camera that pans, then all of a sudden another picture, which pans too."""
+    example = runpy.run_path(str(EXAMPLE.parent / "unusual_moment.py"))
+    rng = np.random.default_rng(0)
+    one, other = (
+        cv2.GaussianBlur(rng.integers(0, 256, (48, 120, 3)).astype(np.uint8), (0, 0), 3)
+        for _ in range(2)
+    )
+    frames = [one[:, i : i + 64] for i in range(14)] + [
+        255 - other[:, i : i + 64] for i in range(6)
+    ]
+    session = PredictionSession(load_memory_predictor("natural"), score=True)
+    (times, index), *_ = example["unusual"](frames, session)
+    assert index == 14
+    assert times > 2

@@ -293,6 +293,7 @@ print([report.status for report in outcome.reports])
 """
 
 
+@pytest.mark.slow
 def test_ray_tries_again_what_fails_or_dies(tmp_path: Path) -> None:
     """In a process of its own: Ray leaves open files and threads behind."""
     pytest.importorskip("ray")
@@ -300,7 +301,7 @@ def test_ray_tries_again_what_fails_or_dies(tmp_path: Path) -> None:
     path = os.pathsep.join([here, *sys.path])
     told = subprocess.run(
         [sys.executable, "-c", RAY.format(here=here, out=str(tmp_path))],
-        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, timeout=600, env={**os.environ, "PYTHONPATH": path},
         check=False,
     )  # fmt: skip
     assert told.stdout.splitlines()[-1] == "['done', 'done', 'done', 'failed']", told.stderr

@@ -194,6 +194,15 @@ def test_a_run_with_nothing_left_to_do_keeps_its_strip(clip, mask, tmp_path):
     )
 
 
+@pytest.mark.parametrize("verb", ["train", "segment"])
+def test_a_missing_extra_is_told_before_anything(verb, tmp_path, monkeypatch):
+    monkeypatch.setattr("stremn.training.processes.find_spec", lambda name: None)
+    options = {"train": (), "segment": ("--adapt", 2)}[verb]
+    with pytest.raises(StremnError, match=r'pip install "stremn\[train\]"'):
+        run(verb, tmp_path / "not-there", *options, "-o", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_adapted_weights_are_kept_and_taken_again(clip, mask, tmp_path, monkeypatch):
     monkeypatch.setattr("stremn.training.segmentation.adaptation.SIDE", 64)
     out, again = tmp_path / "out", tmp_path / "again"
@@ -262,8 +271,8 @@ def test_earlier_run_is_not_overwritten_unasked(clip, mask, tmp_path):
         (["--mask", "nowhere.png"], "no mask file"),
         ([], "Say which object to follow: --mask FILE"),
         (["--box", "1,2,30,40", "--click", "4,5"], "got --box and --click together"),
-        (["--reach", "-1"], "0 or more, or inf; got -1"),
-        (["--reach", "nan"], "0 or more, or inf; got nan"),
+        (["--reach", "-1"], "0 or more, in object sizes, or inf; got -1"),
+        (["--reach", "nan"], "0 or more, in object sizes, or inf; got nan"),
         (["--exclude", "4,5"], "--exclude goes with --box or --click"),
         (["--box", "1,2,3"], "four numbers"),
         (["--slots", "0"], "at least 1, got 0"),

@@ -9,6 +9,7 @@ import torch
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
+from made_data import some_digits, write_digits
 from stremn.cli.app import app
 from stremn.core.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from stremn.data.readers.digits import moving_digits
@@ -43,13 +44,6 @@ TINY = {
     "value": 8,
     "update_key": 6,
 }
-
-
-def some_digits(count, seed=0):
-    rng = np.random.default_rng(seed)
-    digits = np.zeros((count, 28, 28), np.uint8)
-    digits[:, 6:22, 6:22] = rng.integers(60, 256, (count, 16, 16))
-    return digits
 
 
 def clips(length=5, frames=8):
@@ -181,15 +175,6 @@ def test_table_names_every_convention_and_curves_are_drawn(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
-def write_digits(folder):
-    folder.mkdir()
-    np.savez(folder / "digits_train_10k.npz", images=some_digits(40))
-    test = some_digits(6, seed=1)
-    header = np.array([2051, *test.shape], ">u4").tobytes()
-    (folder / "t10k-images-idx3-ubyte").write_bytes(header + test.tobytes())
-    return folder
-
-
 def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
     torch.manual_seed(0)
     ours = build_predictor(PredictionConfig(**TINY, slots=2))
@@ -216,6 +201,7 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
         "zero",
         "copy-last",
         "mean",
+        "flow",
         f"{folder}/ours (stremn)",
         f"{folder}/ours, rule oldest",
         f"{folder}/ours, rule growing",
@@ -455,3 +441,20 @@ def test_the_command_line_prints_the_table(tmp_path):
         assert name in result.output
     parts = [CliRunner().invoke(app, [*words, "--split", part]).output for part in ("test", "val")]
     assert parts[0] == result.output != parts[1]
+
+
+def test_paired_differences_are_told_frame_by_frame(tmp_path):
+    data = ClipsSection(
+        kind="moving-digits", path=str(write_digits(tmp_path / "digits")), size=16, side=8
+    )
+    text = evaluate_prediction(data, [], observed=4, future=2, clips=5, against="copy-last")
+    rows = [line for line in text.splitlines() if line.startswith("| zero |")]
+    clips = open_clips(data, "test", observed=4, future=2, length=5)
+    frames = torch.stack([clips[i] for i in range(5)]).float() / 255
+    gap = frames[:, 4:].square() - (frames[:, 4:] - frames[:, 3:4]).square()
+    expected = gap.sum((2, 3, 4)).mean(0)
+    cells = [float(cell.split("[")[0]) for cell in rows[1].split("|")[2:4]]
+    assert cells == pytest.approx(expected.tolist(), rel=1e-3)
+    assert "| mse, minus copy-last | 1 | 2 |" in text
+    with pytest.raises(StremnError, match="Compare with one of zero, copy-last"):
+        evaluate_prediction(data, [], observed=4, future=2, clips=5, against="flew")

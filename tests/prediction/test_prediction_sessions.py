@@ -198,7 +198,7 @@ def test_weights_carry_their_configuration(tmp_path):
 
 
 def test_files_that_are_no_weights_are_named(tmp_path):
-    with pytest.raises(StremnError, match=r"There are no weights at .* or one of: digits"):
+    with pytest.raises(StremnError, match=r"There are no weights at .* or one of: natural, digits"):
         load_predictor(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
     with pytest.raises(StremnError, match="is damaged or no weights file"):

@@ -93,8 +93,8 @@ def test_boxes_and_clicks_go_to_the_model_itself(folder: Path, run: Run) -> None
     expected = find(noisy_square(0), box=Box(4, 12, 20, 20), clicks=clicks)
     boxed = run("box", "--box", "4,12,20,20", "--exclude", "70,5")
     np.testing.assert_array_equal(mask(boxed, 0) == 1, expected)
-    later = run("object", "--box", "4,12,20,20", "--object", "id=2 on=15,20 at=3")
-    assert 2 in mask(later, 3)
+    both = run("object", "--object", "id=5 box=4,12,20,20 off=70,5")
+    np.testing.assert_array_equal(mask(both, 0) == 5, expected)
     colors = run("colors", "--box", "4,12,20,20", "--prompt-model", "grabcut")
     assert (mask(colors, 0) != mask(boxed, 0)).any()
 

@@ -5,12 +5,20 @@ from pathlib import Path
 
 import jaxtyping
 import numpy as np
+import onnxruntime
 import pytest
 
 from exported_step import largest_difference
 from stremn.benchmarks.workload import made_frame, made_labels
 from stremn.errors import StremnError
-from stremn.segmentation.export import EXPORTABLE, OnnxSession, export_step
+from stremn.segmentation.export import (
+    EXPORTABLE,
+    INPUTS,
+    OUTPUTS,
+    OnnxSession,
+    export_step,
+    step_shapes,
+)
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import tiny_model
 
@@ -36,6 +44,17 @@ def clip(frames: int):  # type: ignore[no-untyped-def]
 
 def test_onnx_follows_pytorch_over_a_clip(exported: Path) -> None:
     assert largest_difference(tiny_model(), exported, clip(9)) < 1e-4
+
+
+def test_the_shapes_told_are_those_of_the_graph(exported: Path) -> None:
+    graph = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    inputs, outputs = step_shapes(tiny_model(), **SIZE, objects=2, slots=3)
+    assert (tuple(inputs), tuple(outputs)) == (INPUTS, OUTPUTS)
+    names = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
+    for told, found in ((inputs, graph.get_inputs()), (outputs, graph.get_outputs())):
+        for tensor in found:
+            kind, *shape = told[tensor.name].split()
+            assert (names[kind], [int(side) for side in shape]) == (tensor.type, tensor.shape)
 
 
 def test_the_memory_stays_one_size_and_pins_the_given_frame(exported: Path) -> None:
@@ -118,5 +137,5 @@ def test_a_file_that_is_no_exported_step_is_refused(tmp_path: Path) -> None:
         OnnxSession(tmp_path / "none.onnx")
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"no graph")
-    with pytest.raises(StremnError, match="no ONNX graph that can be run"):
+    with pytest.raises(StremnError, match="cannot be run as an ONNX graph"):
         OnnxSession(bad)

@@ -100,23 +100,31 @@ def main() -> None:
         app()
     except StremnError as error:
         _fail(str(error))
+    except MemoryError:  # by itself: there may be too little left to import anything
+        _fail(_NO_MEMORY)
     except OSError as error:
+        if error.errno == errno.ENOMEM:
+            _fail(_NO_MEMORY)
         if error.errno not in _OUTPUT_ENDED:
-            raise
+            if error.filename is None:
+                raise
+            _fail(f"{error.filename} cannot be used: {error.strerror}.")  # a path of the user's
         _end_output()
-    except (MemoryError, RuntimeError) as error:
+    except RuntimeError as error:
         from stremn.core.hardware import is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
-        _fail(
-            "Out of memory. Use fewer memory slots or objects, a smaller size, or in training a "
-            "smaller train.micro_batch."
-        )
+        _fail(_NO_MEMORY)
     except KeyboardInterrupt:
         console.print("Interrupted. Finished results are on disk.")
         sys.exit(130)
 
+
+_NO_MEMORY = (
+    "Out of memory. Use fewer memory slots or objects, a smaller size, or in training a smaller "
+    "train.micro_batch."
+)
 
 _OUTPUT_ENDED = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})
 """Errors of printing to a closed pipe or a full disk; file errors have messages of their own."""
@@ -127,6 +135,8 @@ def _fail(message: str) -> NoReturn:
         console.print(f"[bold red]Error:[/bold red] {_plain(message)}", soft_wrap=True)
     except OSError:
         _end_output()
+    except MemoryError:  # too little is left for colors
+        os.write(2, f"Error: {message}\n".encode())
     sys.exit(2)
 
 

@@ -59,6 +59,10 @@ def follow(
     from stremn.media.results import ResultWriter
     from stremn.segmentation.both_ways import BothWays
 
+    if adapt:
+        from stremn.training.processes import require_accelerate
+
+        require_accelerate()  # before anything is opened or written
     settings: dict[str, str | float] = {"input": Path(source).name, "model": model.source}
     settings |= asked.settings() | span.settings() | ({"adapt": adapt} if adapt else {})
     settings |= {"names": output.names} if output.names else {}

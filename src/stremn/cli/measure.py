@@ -96,15 +96,27 @@ def export(
     Example: stremn export step.onnx --height 480 --width 864
     """
     from stremn.networks.pretrained import load_model
-    from stremn.segmentation.export import export_step
+    from stremn.segmentation.export import export_step, step_shapes
 
+    network = load_model(model).model
     export_step(
-        load_model(model).model,
-        path,
-        height=height,
-        width=width,
-        objects=objects,
-        slots=slots,
-        policy=policy,
+        network, path, height=height, width=width, objects=objects, slots=slots, policy=policy
     )
+    inputs, outputs = step_shapes(network, height=height, width=width, objects=objects, slots=slots)
     show(str(path))
+    for title, shapes in (("inputs", inputs), ("outputs", outputs)):
+        show(f"{title}:")
+        for name, shape in shapes.items():
+            show(f"  {name:<16} {shape}")
+    show("run it:")
+    show(_RUN_ONNX.format(path) if path.suffix == ".onnx" else _RUN_PROGRAM.format(path))
+
+
+_RUN_ONNX = """\
+  from pathlib import Path; from stremn.segmentation.export import OnnxSession
+  session = OnnxSession(Path("{}"))
+  labels = session.step(frame, mask)  # uint8 RGB, ids; later frames: session.step(frame)"""
+_RUN_PROGRAM = """\
+  import torch
+  step = torch.export.load("{}").module()
+  shares, *memory = step(frame, given, is_given, time, *memory)"""

@@ -29,6 +29,7 @@ class Clips(StrEnum):
     KTH = "kth"
     HUMAN_WALKING = "human-walking"
     FOLDER = "folder"
+    NATURAL = "natural"
 
 
 def register(app: typer.Typer) -> None:
@@ -52,17 +53,25 @@ def prediction(
     future: Annotated[int, typer.Option(help="Number of predicted frames.")] = 10,
     size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64,
     side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28,
-    channels: Annotated[int, typer.Option(help="1 for gray, 3 for RGB; folders only.")] = 1,
-    clips: Annotated[int, typer.Option(help="Maximum number of clips.")] = 1000,
+    channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; folders only.")] = 1,
+    own_size: Annotated[
+        bool, typer.Option("--own-size", help="Whole frames at their own size; natural only.")
+    ] = False,
+    clips: Annotated[int, typer.Option(help="At most so many clips.")] = 1000,
     lpips: Annotated[
         bool, typer.Option("--lpips", help="Add LPIPS; needs AlexNet's weights.")
     ] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="Add the paired difference to flow, copy-last, mean or zero by frame."),
+    ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a report.")] = None,
 ) -> None:
     """Score frame predictors: MSE, MAE, PSNR, SSIM, LPIPS.
 
-    The table always has three baselines: black, the last frame and the mean frame.
+    Black, the last frame, the mean frame and the last frame moved by optical flow are always in
+    the table.
 
     Example: stremn evaluate prediction moving-digits --root mnist --weights digits
     """
@@ -70,8 +79,9 @@ def prediction(
     from stremn.data.readers.prediction_sets import ClipsSection
     from stremn.evaluation.prediction.evaluation import evaluate_prediction
 
-    rgb = 3 if data is Clips.HUMAN_WALKING else channels
+    rgb = 3 if data in (Clips.HUMAN_WALKING, Clips.NATURAL) else channels
     values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}
+    values |= {"own_size": own_size} if own_size else {}
     with console.status("scoring") as status:
         text = evaluate_prediction(
             build(ClipsSection, values, "the options"),
@@ -82,6 +92,7 @@ def prediction(
             rules=rule or [],
             clips=clips,
             lpips=lpips,
+            against=against,
             device=device,
             out=out,
             progress=lambda name, done, total: status.update(f"{name}: {done} of {total} clips"),

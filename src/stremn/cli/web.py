@@ -40,8 +40,8 @@ def web(
 
     if not is_loopback(host):
         say(
-            "Warning: other computers can reach this page. Whoever has the address with its token "
-            "can use this computer's time and disk, and what is sent is not encrypted."
+            "Warning: other computers can reach this page. Anyone with the address and its token "
+            "can use this computer's time and disk. Traffic is not encrypted."
         )
 
     def announce(address: str) -> None:

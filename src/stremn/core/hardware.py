@@ -103,5 +103,10 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed; PyTorch says so only in the message."""
-    said = ("can't allocate memory", "out of memory")
+    said = (
+        "can't allocate memory",
+        "out of memory",
+        "could not create a primitive",  # oneDNN's convolutions
+        "can't start new thread",
+    )
     return isinstance(error, MemoryError) or any(words in str(error) for words in said)

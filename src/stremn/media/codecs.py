@@ -157,7 +157,9 @@ def _without_margins(frame: av.VideoFrame, width: int, height: int) -> av.VideoF
     crop.link_to(sink)
     graph.configure()
     graph.push(frame)
-    return cast(av.VideoFrame, graph.pull())
+    cropped = cast(av.VideoFrame, graph.pull())
+    cropped.time_base = Fraction(0)  # none of its own: the stream gives it its time
+    return cropped
 
 
 def _clean(frame: av.VideoFrame) -> av.VideoFrame:

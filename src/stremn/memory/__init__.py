@@ -1,4 +1,4 @@
-"""Section 3: the memory, its rules of replacement, and writing by fusion."""
+"""The memory, its replacement rules, and writing by fusion (Section 3)."""
 
 from stremn.memory.choices import Choice, UpdatePolicy, highest
 from stremn.memory.matching import Matching

@@ -37,7 +37,7 @@ class UpdatePolicy(Protocol):
     """
 
     def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
-        """Return which slot of each entry gives way to `new`."""
+        """Return the slot of each entry that `new` replaces."""
         ...
 
 

@@ -1,8 +1,8 @@
-"""Appendix B (Eq 6-12): hand what a template knew to another one before it is overwritten.
+"""Fuse an evicted template into another one (Appendix B, Eq 6-12).
 
-The paper reports this as a negative result and leaves it out; so do the models here. It is built
-to be measured: a model whose configuration has `fusion` writes through `Fusion`, which calls the
-one `memory.write` and then updates the target template.
+The paper reports a negative result; no model here uses fusion by default. A model whose
+configuration has `fusion` writes through `Fusion`, which calls `memory.write` and then updates the
+target template.
 
 The paper fuses feature maps X^M. A slot here holds their projections, so X is the slot's key,
 value and update key side by side. Unlike Eq 4, Eq 6-12 on projections are not Eq 6-12 on features.
@@ -27,7 +27,7 @@ from stremn.memory.state import MemoryState, Template
 from stremn.memory.writing import write
 
 Target = Callable[[MemoryState, Bool[Tensor, "b k"]], Bool[Tensor, "b k"]]
-"""Chooses the slots that learn from the evicted ones: (state, evicted) -> targets."""
+"""Chooses the slots that receive the evicted templates: (state, evicted) -> targets."""
 
 
 class FusionConfig(BaseModel):
@@ -41,7 +41,7 @@ class FusionConfig(BaseModel):
 
 
 class Fusion(nn.Module):
-    """A `memory.Write`: writes as `memory.write` does, and fuses what gave way into `target`.
+    """Writes as `memory.write` does, and fuses the evicted template into `target`.
 
     `channels` is the width of key, value and update key together; `scale` is that of the products
     in Eq 7, as in `memory.read`: "none" is the equation to the letter.
@@ -68,8 +68,8 @@ class Fusion(nn.Module):
     ) -> tuple[MemoryState, Choice]:
         """Return the state after Eq 4 and Eq 6-12, and the choice made.
 
-        `reuse` is not made use of: the template that gives way is needed after the write. Nothing
-        is fused where no template gave way, or where no other one may change.
+        `reuse` is ignored, because the evicted template is needed after the write. Nothing is
+        fused where nothing was evicted, or where no other template may change.
         """
         after, choice = write(state, new, policy, pin=pin)
         evicted = (choice.replace.detach()[:, : state.slots] > 0.5) & ~state.vacant
@@ -92,7 +92,7 @@ class Fusion(nn.Module):
     def fuse(
         self, deleted: Float[Tensor, "n h w c"], target: Float[Tensor, "n h w c"]
     ) -> Float[Tensor, "n h w c"]:
-        """Eq 6-12: return what becomes of `target` X_j when `deleted` X_i gives way."""
+        """Return `target` X_j after fusing the evicted `deleted` X_i into it (Eq 6-12)."""
         r = self.reset(deleted, align(deleted, target, self.scale)).sigmoid()  # Eq 6-8
         passed = r * deleted  # Eq 9
         aligned = align(target, passed, self.scale)  # Eq 10
@@ -120,7 +120,7 @@ def align(
     source: Float[Tensor, "n h w c"],
     scale: Literal["sqrt", "none"] = "none",
 ) -> Float[Tensor, "n h w c"]:
-    """Eq 7, FAM(to, source) = Softmax(to source^T) source: `source` moved to where `to` has it."""
+    """Align `source` to `to` (Eq 7): FAM(to, source) = Softmax(to source^T) source."""
     n, h, w, c = to.shape
     factor = c**-0.5 if scale == "sqrt" else 1.0
     pixels = source.reshape(n, h * w, c)
@@ -133,21 +133,21 @@ def stored(state: MemoryState) -> Float[Tensor, "b k h w c"]:
     return torch.cat([state.keys, state.values, state.update_keys], dim=-1)
 
 
-# Which template learns from the one that gives way ----------------------------------------------
+# Which template receives the evicted one ----------------------------------------------
 
 
 def least_similar(state: MemoryState, evicted: Bool[Tensor, "b k"]) -> Bool[Tensor, "b k"]:
-    """The template least like the evicted one by Eq 1: the one of the paper's Table 6."""
+    """Return the template least similar to the evicted one by Eq 1, as in Table 6."""
     return _best(-_likeness(state, evicted), every_other(state, evicted))
 
 
 def most_similar(state: MemoryState, evicted: Bool[Tensor, "b k"]) -> Bool[Tensor, "b k"]:
-    """The template most like the evicted one by Eq 1."""
+    """Return the template most similar to the evicted one by Eq 1."""
     return _best(_likeness(state, evicted), every_other(state, evicted))
 
 
 def every_other(state: MemoryState, evicted: Bool[Tensor, "b k"]) -> Bool[Tensor, "b k"]:
-    """All that remain, but for pinned ones: a true mask is not to be changed."""
+    """Return all remaining templates that are not pinned: true masks must not change."""
     return evicted.any(1, keepdim=True) & ~evicted & ~state.pinned & ~state.vacant
 
 

@@ -33,7 +33,7 @@ class Learned(nn.Module):
 def gumbel_choice(
     scores: Float[Tensor, "b k"], evictable: Bool[Tensor, "b k"], tau: float, *, noisy: bool
 ) -> Choice:
-    """Eq 2-3: a_hard forward, a_soft backward."""
+    """Choose a slot by straight-through Gumbel-softmax (Eq 2-3): hard forward, soft backward."""
     noise = -torch.empty_like(scores).exponential_().log() if noisy else torch.zeros_like(scores)
     soft = ((scores + noise) / tau).masked_fill(~evictable, -torch.inf).softmax(1)
     soft = soft.masked_fill(~evictable.any(1, keepdim=True), 0.0)  # nothing open: nothing chosen
@@ -44,10 +44,10 @@ def gumbel_choice(
 
 
 class Evidence(nn.Module):
-    """An extension of the paper's rule: scores that see what a slot holds, not only likeness.
+    """Extends the paper's rule: scores slots by their content, not by similarity alone.
 
     To the similarity of Eq 1 it adds, through a small network, the slot's object mass and
-    confidence, its age, and how closely its neighbours in time stand (see `slot_features`).
+    confidence, its age, and how closely its neighbors in time stand (see `slot_features`).
     """
 
     def __init__(self, hidden: int = 16, tau: float = 1.0, noisy: bool = False) -> None:
@@ -70,8 +70,8 @@ class Evidence(nn.Module):
 class PlainEvidence(nn.Module):
     """`Evidence` for networks that were not trained with it: the same numbers, weighed by hand.
 
-    A template gives way that is like the new one, shows little of the object, was made of an
-    unsure mask, or stands close to others in time. Each weight is about one by the spread of its
+    Evicts a template that is similar to the new one, shows little of the object, comes from an
+    uncertain mask, or is close to others in time. Each weight is about one by the spread of its
     number, but for the object's mass: a template that shows next to none of it goes first.
     """
 

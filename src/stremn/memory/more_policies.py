@@ -13,10 +13,10 @@ from stremn.memory.state import MemoryState, Template
 
 
 class Spread:
-    """Replace the template whose neighbours in time are closest: what is kept stays even."""
+    """Replace the template whose neighbors in time are closest, which keeps spacing even."""
 
     def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
-        """Return the evictable slot with the smallest gap between its neighbours."""
+        """Return the evictable slot with the smallest gap between its neighbors."""
         return highest(-time_gap(state, new.frame), evictable)
 
 
@@ -36,9 +36,9 @@ class EmptyFirst:
 
 
 class SpreadOccupied:
-    """Spread and empty-first together: a template with almost no object goes first, else spread.
+    """Spread and empty-first together: evict a template with almost no object first, else spread.
 
-    Bare frames keep no gap open: only after they are gone is what is left kept even in time.
+    Frames without the object do not count as neighbors: the spacing of the others stays even.
     """
 
     def __init__(self, share: float = 0.02) -> None:

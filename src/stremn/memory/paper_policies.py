@@ -28,10 +28,10 @@ class Newest:
 
 
 def draw(like: Float[Tensor, "b n"], seed: int | None, frame: int) -> Float[Tensor, "b n"]:
-    """Uniform numbers in [0, 1): fixed by (seed, frame) and equal for every entry, or fresh.
+    """Draw uniform numbers in [0, 1): fixed by (seed, frame) and equal for every entry, or new.
 
-    Equal for every entry, so that an object's memory does not depend on its company. With `seed`
-    None they come from PyTorch's generator, anew for each entry, as training wants.
+    Equal for every entry, so that an object's memory does not depend on other objects. With `seed`
+    None they come from PyTorch's generator, new for each entry, as training needs.
     """
     if seed is None:
         return torch.rand_like(like)
@@ -93,10 +93,10 @@ class MostSimilar:
 
 
 class Append:
-    """STM's memory: the latest template and every n-th before it, for ever.
+    """STM's memory: keeps the latest template and every n-th before it.
 
     For a memory with `growth`, or with more slots than the video needs. When it can neither grow
-    nor find an empty slot, it goes on replacing the latest.
+    nor find an empty slot, it replaces the latest.
     """
 
     def __init__(self, every: int = 5) -> None:

@@ -17,7 +17,7 @@ from stremn.memory.state import MemoryState
 def read(
     state: MemoryState, query_key: Float[Tensor, "b h w ck"], *, matching: Matching = EQUATION_5
 ) -> Float[Tensor, "b h w cv"]:
-    """Eq 5, left half: softmax over all positions of all slots, then the weighted sum of values.
+    """Read the memory (Eq 5, left half): softmax over all positions, weighted sum of values.
 
     The query may be of a part of the frame: every position is read by itself. `matching` says how
     queries and keys are compared. An entry without any template reads zeros; sessions and rollouts
@@ -71,7 +71,7 @@ def comparable_keys(keys: Float[Tensor, "*b m ck"], matching: Matching) -> Float
 
 
 def sharpness(state: MemoryState, scale: Scale) -> Float[Tensor, "b 1 1 1"]:
-    """What the products of query and keys are multiplied with before the softmax of Eq 5.
+    """Return the factor of the products of query and keys before the softmax of Eq 5.
 
     "none" is 1, Eq 5 to the letter; "sqrt" is 1 / sqrt(ck), as in STM. "log" is
     log(n) / log(REFERENCE) / sqrt(ck) for an entry that holds n positions. A softmax over more
@@ -157,7 +157,7 @@ def affinity(
     vacant: Bool[Tensor, "*b k"] | None,
     top: int | None = None,
 ) -> Float[Tensor, "*b q m"]:
-    """Softmax of query-key products over the m = k h w memory positions; vacant slots get 0.
+    """Return the softmax of query-key products over the m = k h w positions; vacant slots get 0.
 
     With `top`, over the so many largest alone; all others get 0.
     """
@@ -175,7 +175,7 @@ def _products(
     keys: Float[Tensor, "*b m c"],
     vacant: Bool[Tensor, "*b k"] | None,
 ) -> Float[Tensor, "*b q m"]:
-    """Products of every query with every key; minus infinity in vacant slots."""
+    """Return products of every query with every key; minus infinity in vacant slots."""
     products = query @ keys.transpose(-1, -2)
     if vacant is None:
         return products

@@ -13,7 +13,7 @@ from stremn.memory.choices import precise
 def similarity(
     new: Float[Tensor, "b h w cu"], stored: Float[Tensor, "b k h w cu"]
 ) -> Float[Tensor, "b k"]:
-    """Eq 1: mean over the new frame's positions p of the best cosine over a slot's positions q.
+    """Return Eq 1: mean over the new frame's positions p of the best cosine over positions q.
 
     One slot of one entry at a time, so that no more than one (h w) x (h w) block exists at once.
     """

@@ -1,4 +1,4 @@
-"""What update policies see of a slot: its neighbours in time, its object, its attention."""
+"""What update policies see of a slot: its neighbors in time, its object, its attention."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def slot_features(state: MemoryState, new: Template) -> Float[Tensor, "b k f"]:
 
     Similarity to the new template (Eq 1), and that less the mean over the taken slots; object
     mass (log) and its difference from the largest held; confidence; age and time between the
-    neighbours, as shares of the time the memory spans; and whether it is the newest.
+    neighbors, as shares of the time the memory spans; and whether it is the newest.
     """
     taken = ~state.vacant
     alike = similarity(new.compared, state.compared)
@@ -44,7 +44,7 @@ def slot_features(state: MemoryState, new: Template) -> Float[Tensor, "b k f"]:
 
 
 def time_gap(state: MemoryState, frame: int) -> Float[Tensor, "b k"]:
-    """Frames between the two neighbours in time of each slot's template.
+    """Return the frames between the two neighbors in time of each slot's template.
 
     The template before the first is the first itself; after the newest comes the new `frame`.
     """
@@ -59,13 +59,13 @@ def time_gap(state: MemoryState, frame: int) -> Float[Tensor, "b k"]:
 
 
 def bare(state: MemoryState, share: float) -> Bool[Tensor, "b k"]:
-    """Which slots show less than `share` of the most object that any slot shows."""
+    """Return which slots show less than `share` of the largest object mass in any slot."""
     mass = state.evidence[..., 0]
     return mass < share * mass.amax(1, keepdim=True)
 
 
 def attention_mass(state: MemoryState, new: Template) -> Float[Tensor, "b k"]:
-    """Share of the new frame's attention (Eq 5) that each slot receives; rows sum to one.
+    """Return the share of the new frame's attention (Eq 5) on each slot; rows sum to one.
 
     The same softmax as the read's, of the same sharpness, a block of positions at a time.
     """
@@ -82,7 +82,7 @@ def attention_mass(state: MemoryState, new: Template) -> Float[Tensor, "b k"]:
 def slot_shares(
     query: Float[Tensor, "q c"], state: MemoryState, entry: int, matching: Matching
 ) -> Float[Tensor, "q k"]:
-    """Share of each query position's attention that each slot of a batch entry receives."""
+    """Return the share of each query position's attention on each slot of a batch entry."""
     keys = comparable_keys(state.keys[entry].flatten(0, 2), matching)
     found = affinity(query, keys, state.vacant[entry], matching.top)
     return precise(found).unflatten(-1, (state.slots, -1)).sum(-1)

@@ -62,7 +62,7 @@ class Template:
 
 @dataclass(frozen=True)
 class MemoryState:
-    """All that the memory remembers: tensors of a size fixed at creation.
+    """The memory: tensors of a size fixed at creation.
 
     K lives here, not in the weights: weights trained with one K run with any other.
     `growth` is the number of slots added when all are taken: 0, the paper's memory, never grows.
@@ -154,7 +154,7 @@ class MemoryState:
         return replace(self, **own)
 
     def holds(self, frame: int, entries: Sequence[int]) -> bool:
-        """Whether some slot of the batch `entries` holds a frame."""
+        """Return whether some slot of the batch `entries` holds a frame."""
         return bool((self.written_at[list(entries)] == frame).any())
 
     def with_pinned(self, frame: int, entries: Sequence[int], pinned: bool) -> MemoryState:

@@ -38,7 +38,7 @@ def write(
     pin: bool | Bool[Tensor, " b"] = False,
     reuse: bool = False,
 ) -> tuple[MemoryState, Choice]:
-    """Eq 4: X_i = (1 - a_i) X_i + a_i X_t, with the one-hot vector a that `policy` gives.
+    """Write a template (Eq 4): X_i = (1 - a_i) X_i + a_i X_t, with the one-hot a of `policy`.
 
     A template written with `pin` (for all entries or some) is stored whatever the policy says, and
     never replaced. A frame that the memory already holds is replaced by itself: the same frame
@@ -78,7 +78,7 @@ def _insist(
 ) -> Float[Tensor, "b k"]:
     """Return `a`, but for what is not the policy's to decide (see `write`).
 
-    Where it declines to store what is to be pinned, the latest template open to it gives way.
+    If it declines to store a template to be pinned, the latest evictable template is evicted.
     """
     same = state.written_at == frame
     open_ = open_slots(state)
@@ -91,7 +91,7 @@ def _insist(
 
 
 def _overwrite(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
-    """Eq 4 on one stored tensor; `slots` "b k ...", `new` "b ..."."""
+    """Apply Eq 4 to one stored tensor; `slots` "b k ...", `new` "b ..."."""
     a = a.reshape(*a.shape, *[1] * (slots.dim() - 2))
     new = new.unsqueeze(1).to(slots.dtype)
     if not a.requires_grad:  # the same result, in one pass, with nothing kept for backward
@@ -101,7 +101,7 @@ def _overwrite(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
 
 
 def _store(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
-    """`_overwrite` in place: only what changes is touched."""
+    """Apply Eq 4 in place: write only the slot that changes."""
     for entry, slot in (a > 0.5).nonzero().tolist():
         slots[entry, slot].copy_(new[entry])
     return slots

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from stremn.core.config import Config
 from stremn.prediction.model import Rollout, check_frames
+from stremn.prediction.motion import carry_forward, dis_motion, redraw
 from stremn.prediction.outputs import BuiltOutput, OutputName, build_output
 from stremn.prediction.recurrence import ConvLSTMStack, OddKernel, PredRNNStack
 
@@ -44,10 +45,25 @@ def predict_mean(
     return observed.mean(1, keepdim=True).expand(-1, frames, -1, -1, -1)
 
 
+def predict_flow(
+    observed: Float[Tensor, "b t c height width"], frames: int
+) -> Float[Tensor, "b n c height width"]:
+    """The last frame, moved on and on by the motion of the last two (see `dis_motion`)."""
+    if observed.shape[1] < 2:
+        return predict_last(observed, frames)
+    flow, frame = dis_motion(observed[:, -2:]), observed[:, -1]
+    predicted = []
+    for _ in range(frames):
+        frame, flow = redraw(frame, flow), carry_forward(flow)
+        predicted.append(frame)
+    return torch.stack(predicted, dim=1)
+
+
 TRIVIAL: dict[str, Predict] = {
     "zero": predict_zero,
     "copy-last": predict_last,
     "mean": predict_mean,
+    "flow": predict_flow,
 }
 """The baselines without weights, by name."""
 
@@ -116,7 +132,7 @@ class RecurrentPredictor(nn.Module):
             last = frames[:, time] if time < observed else predictions[-1]
             features, states = self.stack(F.pixel_unshuffle(last, patch), states)
             logits = F.pixel_shuffle(self.output(features), patch)
-            predictions.append(self.to_frame(logits, last))
+            predictions.append(self.to_frame(logits, last, last[:, :0]))
         return Rollout(torch.stack(predictions, dim=1), 1)
 
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from stremn.core.config import Config
 from stremn.memory.matching import Scale
 from stremn.moved import moved_names
+from stremn.prediction.motion import MotionName
 from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel
 
@@ -41,6 +42,16 @@ class PredictionConfig(Config):
     output: OutputName = "sigmoid"
     reach: int = Field(default=2, gt=0, le=64)
     """Of the outputs "moved" only: pixels that a thing may go from one frame to the next."""
+    motion: MotionName = "none"
+    """What estimates the motion of a stack; "dis" feeds the flow, the frame it leads to and how
+    well it explained the last one to the encoder, and moves pixels with it in the output "flow".
+    None of it is in the paper."""
+    detail: int = Field(default=0, ge=0, le=16_384)
+    """Channels that go past the encoder at the resolution of the patches, to the decoder's head:
+    edges that the feature maps are too coarse for. 0, none, is the paper's."""
+    any_size: bool = False
+    """Frames keep their size and shape, padded to multiples of the feature stride; else they are
+    resized to `size` x `size`."""
     groups: int = Field(default=8, gt=0, le=16_384)
     slope: float = Field(default=0.2, ge=0, le=1e6)
     carried: int = Field(default=0, ge=0, le=16_384)
@@ -56,6 +67,14 @@ class PredictionConfig(Config):
                 f"size {self.size} must be a multiple of {self.feature_stride}, the product of the "
                 "patch and the strides"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _flow_has_a_motion(self) -> PredictionConfig:
+        if self.output == "flow" and self.motion == "none":
+            raise ValueError('the output "flow" moves pixels by a motion: set motion = "dis" too')
+        if self.motion != "none" and self.stack < 2:
+            raise ValueError("a motion is that of two frames: set stack to 2 or more")
         return self
 
     @model_validator(mode="after")
@@ -91,6 +110,21 @@ PREDICTOR_PRESETS: dict[str, PredictionConfig] = {
         key=32,
         value=48,
         update_key=32,
+    ),
+    "natural": PredictionConfig(
+        channels=3,
+        size=128,
+        patch=4,
+        widths=(48, 64, 64, 96, 96, 96),
+        strides=(1, 2, 1, 2, 1, 1),
+        key=48,
+        value=96,
+        update_key=48,
+        shortcuts=True,
+        motion="dis",
+        output="flow",
+        detail=48,
+        any_size=True,
     ),
     "64-carried": PredictionConfig(
         size=64,

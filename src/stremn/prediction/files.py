@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import UInt8
 
 from stremn.core.atomic_files import output_folder
@@ -16,100 +20,200 @@ from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
 from stremn.media.frames import FrameSource
 from stremn.media.video import Source, open_frames
+from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.model import FramePredictor
 from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
 from stremn.prediction.weights import load_memory_predictor
 
 SHOWN = 10
 """Observed frames shown before the predicted ones."""
+TRIED = 8
+"""Frames, at most, for which a prediction is tried on what was observed already."""
 TILE = 128
-"""Side of a picture in the video, at least, in pixels."""
+"""Shorter side of a picture in the video, at least, in pixels."""
 TILE_SMALL = 64
-"""Side of a picture in the strip in pixels."""
+"""Shorter side of a picture in the strip, at least, in pixels; at most twice that."""
 RATE = 10.0
 """Frames per second of the video where the input has no rate."""
+PERFECT = 99.0
+"""PSNR in dB that is written for a prediction without any error."""
 
-Picture = UInt8[np.ndarray, "size size 3"]
+Picture = UInt8[np.ndarray, "height width 3"]
+Shown = UInt8[np.ndarray, "shown_height shown_width 3"]
+"""A picture of another size than the one it is made of."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """PSNR in dB of each predicted frame, and of the last observed frame in its place."""
+
+    predicted: tuple[float, ...]
+    copied: tuple[float, ...]
+
+    def __str__(self) -> str:
+        shown = "; ".join(
+            f"{name} {' '.join(f'{value:.1f}' for value in values)}"
+            for name, values in (("predicted", self.predicted), ("last frame", self.copied))
+        )
+        return f"PSNR in dB, frame by frame: {shown}"
 
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """What `predict_video` wrote, and a line that says what was done."""
+    """What `predict_video` wrote, and what is known of how good it is.
+
+    Attributes:
+        tried: errors of the same prediction made earlier, on frames that were observed since; None
+            where the video was too short to try.
+        errors: errors of this prediction where the truth was held out.
+    """
 
     frames: tuple[Path, ...]
     video: Path
     strip: Path
     note: str
+    tried: Errors | None = None
+    errors: Errors | None = None
 
 
 def predict_video(
     source: Source,
     out: Path,
     *,
-    frames: int = 20,
+    frames: int = 8,
     observe: int | None = None,
-    weights: str | Path = "digits",
+    holdout: int = 0,
+    weights: str | Path = "natural",
+    size: int | None = 480,
     device: str = "auto",
 ) -> PredictionFiles:
     """Observe a video, predict what follows, and write both. Body of `stremn predict`.
 
     Args:
         source: anything `open_frames` takes.
-        out: folder for `frames/*.png` (named by frame index), `side_by_side.mp4`, `strip.png`.
+        out: folder for `frames/*.png` (named by frame index), `side_by_side.mp4`, `strip.png`, and
+            `errors.csv` where the truth is known.
         frames: frames to predict.
         observe: frames to observe; the input's frames after them are shown beside the predicted
-            ones as the truth. None observes all, and there is no truth.
+            ones as the truth. None observes all that `holdout` leaves.
+        holdout: the input's last frames, which are not observed: they are the truth.
         weights: file, or name of shipped weights.
+        size: shorter side in pixels, at most, of a predictor of any size; None: the frames' own.
         device: where to compute.
 
     Raises:
         StremnError: input that cannot be used, another run in `out`. Nothing has been written then.
     """
+    if observe is not None and holdout:
+        raise StremnError("Give --observe or --holdout, not both: each says where truth begins.")
     model = load_memory_predictor(weights)
+    view = _View(model, device, size if model.config.any_size else None, frames)
     with open_frames(source) as stream, output_folder(out):
-        return _predict(stream, model, out, frames, observe, device)
+        shape, rate = stream.size, stream.fps or RATE
+        truth = _observed(stream, view, frames, observe, holdout)
+        session = view.session
+        if observe is not None and session.frames_seen < observe:
+            raise StremnError(
+                f"The input has only {session.frames_seen} frames, fewer than the {observe} to "
+                "observe. Ask for fewer."
+            )
+        predicted = [_rgb(picture) for picture in session.predict(frames)]
+        true = [view.shown(image) for image in truth[:frames]]
+        note = _note(shape, predicted[0].shape[:2], model, session, frames)
+        tried, errors = view.tried, _errors(predicted, view.before[-1], true)
+        return _write(out, predicted, list(view.before), true, session, rate, note, tried, errors)
 
 
-def _predict(
-    stream: FrameSource,
-    model: FramePredictor,
-    out: Path,
-    frames: int,
-    observe: int | None,
-    device: str,
-) -> PredictionFiles:
-    session = PredictionSession(model, device=device)
-    config = model.config
-    before: deque[Picture] = deque(maxlen=SHOWN)
-    truth: list[Picture] = []
-    size, rate = stream.size, stream.fps or RATE
+def _observed(
+    stream: FrameSource, view: _View, frames: int, observe: int | None, holdout: int
+) -> list[np.ndarray]:
+    """Show the view all frames but those held out, and return these, `frames` at least."""
+    truth: deque[np.ndarray] = deque()
     for frame in stream:
         if observe is not None and frame.index >= observe:
             if len(truth) == frames:
                 break
-            truth.append(_fit(frame.image, config.size, config.channels))
+            truth.append(frame.image)
             continue
-        session.observe(frame.image)
-        before.append(_fit(frame.image, config.size, config.channels))
-    if observe is not None and session.frames_seen < observe:
-        raise StremnError(
-            f"The input has only {session.frames_seen} frames, fewer than the {observe} to "
-            "observe. Ask for fewer."
-        )
-    first = session.frames_seen
-    predicted = [_rgb(picture) for picture in session.predict(frames)]
-    note = _note(size, config.size, config.channels, first, frames, session.remembered)
-    return _write(out, predicted, list(before), truth, first, rate, note)
+        if holdout:
+            truth.append(frame.image)
+            if len(truth) > holdout:
+                view.observe(truth.popleft())
+            continue
+        view.observe(frame.image)
+    return list(truth)
+
+
+@dataclass
+class _View:
+    """A session over a video, with what is shown and tried of it. Memory does not grow."""
+
+    model: FramePredictor
+    device: str
+    size: int | None
+    frames: int
+    before: deque[Picture] = field(default_factory=lambda: deque(maxlen=SHOWN))
+
+    def __post_init__(self) -> None:
+        self.session = PredictionSession(self.model, device=self.device, size=self.size)
+        self._late = PredictionSession(self.model, device=self.device, size=self.size)
+        self._ahead: deque[np.ndarray] = deque()  # observed, but not yet by the late session
+
+    def observe(self, image: np.ndarray) -> None:
+        """Observe a frame; the late session observes the one `frames` earlier."""
+        self.session.observe(image)
+        self.before.append(self.shown(image))
+        self._ahead.append(image)
+        if len(self._ahead) > min(self.frames, TRIED):
+            late = self._ahead.popleft()
+            self._late.observe(late)
+            self._late_last = self.shown(late)
+
+    @property
+    def tried(self) -> Errors | None:
+        """How well the frames observed last would have been predicted before they came."""
+        if self._late.frames_seen <= self.model.config.stack:
+            return None
+        true = [self.shown(image) for image in self._ahead]
+        predicted = [_rgb(picture) for picture in self._late.predict(len(true))]
+        return _errors(predicted, self._late_last, true)
+
+    def shown(self, image: np.ndarray) -> Picture:
+        """Bring a frame to the size and colors that predictions have, for showing beside them."""
+        config = self.model.config
+        fit = fit_of(config, (image.shape[0], image.shape[1]), self.size)
+        picture = to_channels(as_unit_range(image), config.channels)
+        frame = fit.crop(fit.fit(picture)[None])[0].permute(1, 2, 0)
+        return _rgb((frame * 255).round().to(torch.uint8).numpy())
+
+
+def _errors(predicted: list[Picture], last: Picture, true: list[Picture]) -> Errors | None:
+    if not true:
+        return None
+    return Errors(
+        tuple(_psnr(a, b) for a, b in zip(predicted, true, strict=False)),
+        tuple(_psnr(last, b) for b in true[: len(predicted)]),
+    )
+
+
+def _psnr(first: Picture, second: Picture) -> float:
+    squared = float(np.square(first.astype(np.float32) - second).mean())
+    return PERFECT if squared == 0 else min(PERFECT, 10 * math.log10(255**2 / squared))
 
 
 def _note(
-    size: tuple[int, int], side: int, channels: int, seen: int, frames: int, kept: tuple[int, ...]
+    shape: tuple[int, int],
+    worked: tuple[int, ...],
+    model: FramePredictor,
+    session: PredictionSession,
+    frames: int,
 ) -> str:
-    kind = "grey" if channels == 1 else "RGB"
-    changed = "" if size == (side, side) else f" (input {size[1]}x{size[0]}, resized)"
+    kind = "grey" if model.config.channels == 1 else "RGB"
+    changed = "" if shape == worked else f" (input {shape[1]}x{shape[0]}, resized)"
+    kept = ", ".join(map(str, session.remembered)) or "none"
     return (
-        f"Observed {seen} frames, predicted {frames} at {side}x{side} {kind}{changed}; "
-        f"the memory holds the stacks that end at frames {', '.join(map(str, kept)) or 'none'}."
+        f"Observed {session.frames_seen} frames, predicted {frames} at {worked[1]}x{worked[0]} "
+        f"{kind}{changed}; the memory holds the stacks that end at frames {kept}."
     )
 
 
@@ -118,10 +222,13 @@ def _write(
     predicted: list[Picture],
     before: list[Picture],
     truth: list[Picture],
-    first: int,
+    session: PredictionSession,
     rate: float,
     note: str,
+    tried: Errors | None,
+    errors: Errors | None,
 ) -> PredictionFiles:
+    first = session.frames_seen
     folder = make_folder(out / "frames")
     paths = tuple(folder / f"{first + i:05d}.png" for i in range(len(predicted)))
     for path, picture in zip(paths, predicted, strict=True):
@@ -133,53 +240,59 @@ def _write(
     right = before + predicted
     pairs = (_beside(_large(a), _large(b)) for a, b in zip(left, right, strict=True))
     write_video(video, pairs, rate)
-    return PredictionFiles(paths, video, strip, note)
+    if errors is not None:
+        write_whole(out / "errors.csv", _table(errors, first).encode())
+    return PredictionFiles(paths, video, strip, note, tried, errors)
 
 
-def _fit(image: UInt8[np.ndarray, "height width 3"], size: int, channels: int) -> Picture:
-    """Resize as the session does, for showing."""
-    shrinking = image.shape[0] > size
-    how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    resized = cv2.resize(image, (size, size), interpolation=how)
-    if channels == 3:
-        return resized
-    return _rgb((to_channels(as_unit_range(resized), 1) * 255).round().astype(np.uint8))
+def _table(errors: Errors, first: int) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["frame", "psnr_predicted", "psnr_last_frame"])
+    for i, (ours, copied) in enumerate(zip(errors.predicted, errors.copied, strict=True)):
+        writer.writerow([first + i, f"{ours:.3f}", f"{copied:.3f}"])
+    return text.getvalue()
 
 
-def _rgb(picture: UInt8[np.ndarray, "size size c"]) -> Picture:
+def _rgb(picture: UInt8[np.ndarray, "height width c"]) -> Picture:
     return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
 
 
-def _large(picture: Picture) -> UInt8[np.ndarray, "height width 3"]:
-    factor = max(1, -(-TILE // picture.shape[0]))
+def _large(picture: Picture) -> Shown:
+    factor = max(1, -(-TILE // min(picture.shape[:2])))
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _beside(left: Picture, right: Picture) -> UInt8[np.ndarray, "height width 3"]:
+def _small(picture: Picture) -> Shown:
+    side = min(picture.shape[:2])
+    if side <= 2 * TILE_SMALL:
+        factor = max(1, -(-TILE_SMALL // side))
+        return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    scale = 2 * TILE_SMALL / side
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def _beside(left: Picture, right: Picture) -> Shown:
     bar = np.full((left.shape[0], 4, 3), 128, np.uint8)
     return np.concatenate([left, bar, right], axis=1)
 
 
-def _strip(
-    before: list[Picture], truth: list[Picture], predicted: list[Picture]
-) -> UInt8[np.ndarray, "height width 3"]:
-    """Return rows of pictures: what was observed, the truth where there is one, what was
-    predicted."""
+def _strip(before: list[Picture], truth: list[Picture], predicted: list[Picture]) -> Shown:
+    """Rows of pictures: what was observed, the truth where there is one, what was predicted."""
     rows = [row for row in (before, truth, predicted) if row]
     columns = max(map(len, rows))
     blank = np.full_like(predicted[0], 40)
-    bar = np.full((4, columns * (TILE_SMALL + 2), 3), 128, np.uint8)
     drawn: list[np.ndarray] = []
     for row in rows:
         tiles = [_tile(picture) for picture in row + [blank] * (columns - len(row))]
-        drawn += [np.concatenate(tiles, axis=1), bar]
+        line = np.concatenate(tiles, axis=1)
+        drawn += [line, np.full((4, line.shape[1], 3), 128, np.uint8)]
     return np.concatenate(drawn[:-1])
 
 
-def _tile(picture: Picture) -> UInt8[np.ndarray, "height width 3"]:
-    small = cv2.resize(picture, (TILE_SMALL, TILE_SMALL), interpolation=cv2.INTER_NEAREST)
-    return np.pad(small, ((0, 0), (0, 2), (0, 0)), constant_values=128)
+def _tile(picture: Picture) -> Shown:
+    return np.pad(_small(picture), ((0, 0), (0, 2), (0, 0)), constant_values=128)
 
 
-def _png(picture: UInt8[np.ndarray, "height width 3"]) -> bytes:
+def _png(picture: Picture) -> bytes:
     return bytes(cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1])

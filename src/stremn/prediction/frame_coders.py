@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from stremn.errors import StremnError
 
@@ -77,6 +79,7 @@ class FrameDecoder(nn.Module):
         head: kernel of the last convolution. What makes whole patches of pixels from one position
             needs none wider than 1.
         shortcuts: of each `Block`.
+        detail: channels that come past the encoder, at the resolution of the last block.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class FrameDecoder(nn.Module):
         *,
         head: int = 3,
         shortcuts: bool = False,
+        detail: int = 0,
     ) -> None:
         super().__init__()
         _check(widths, strides, groups)
@@ -109,13 +113,20 @@ class FrameDecoder(nn.Module):
                 )
             )
         )
-        self.output = nn.Conv2d(outputs[-1], channels, head, 1, head // 2)
+        width = outputs[-1]
+        self.join = nn.Conv2d(width + detail, width, 3, 1, 1) if detail else None
+        self.output = nn.Conv2d(width, channels, head, 1, head // 2)
 
     def forward(
-        self, features: Float[Tensor, "b c h w"]
+        self,
+        features: Float[Tensor, "b c h w"],
+        detail: Float[Tensor, "b d h2 w2"] | None = None,
     ) -> Float[Tensor, "b channels height width"]:
-        """Decode feature maps to logits, of which an output makes frames."""
-        return self.output(self.blocks(features))
+        """Decode feature maps, and detail where there is some, to logits of an output."""
+        decoded = self.blocks(features)
+        if self.join is not None and detail is not None:
+            decoded = F.leaky_relu(self.join(torch.cat([decoded, detail], dim=1)), 0.2)
+        return self.output(decoded)
 
 
 def _check(widths: Sequence[int], strides: Sequence[int], groups: int) -> None:

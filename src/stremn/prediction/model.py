@@ -26,8 +26,12 @@ from stremn.memory.writing import write
 from stremn.moved import moved_names
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
+from stremn.prediction.motion import Motion, build_motion, move
 from stremn.prediction.outputs import build_output
 from stremn.prediction.recurrence import ConvLSTMCell
+
+FLOW_UNIT = 8.0
+"""Pixels of a flow that count as 1 where a network is shown it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,10 @@ class Encoded:
     value: Float[Tensor, "b h w cv"]
     update_key: Float[Tensor, "b h w cu"]
     last: Float[Tensor, "b c height width"]
+    motion: Float[Tensor, "b m height width"]
+    """The flow that leads to the coming frame; m = 0 without one."""
+    detail: Float[Tensor, "b d h2 w2"]
+    """What goes past the encoder; d = 0 where nothing does."""
 
     def chunk(self, parts: int) -> list[Encoded]:
         """Cut the batch into equal parts."""
@@ -50,7 +58,15 @@ class Encoded:
         return Encoded(*(tensor[entries:] for tensor in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, ...]:
-        return self.features, self.key, self.value, self.update_key, self.last
+        return (
+            self.features,
+            self.key,
+            self.value,
+            self.update_key,
+            self.last,
+            self.motion,
+            self.detail,
+        )
 
 
 @dataclass(frozen=True)
@@ -105,6 +121,8 @@ class FramePredictor(nn.Module):
         to_update_key: features to update keys (Eq 1).
         decoder: [what was read, the query's own value] to frame logits (Eq 5).
         recurrence: None, the paper's, or what carries a state on by one stack.
+        motion: None, the paper's, or what estimates the flow to the coming frame.
+        detail: None, the paper's, or a stack's folded input to what the decoder's head sees of it.
         policy: the replacement rule.
         config: the numbers; saved with the weights.
     """
@@ -117,12 +135,15 @@ class FramePredictor(nn.Module):
         to_update_key: nn.Module,
         decoder: nn.Module,
         recurrence: ConvLSTMCell | None,
+        motion: Motion | None,
+        detail: nn.Module | None,
         policy: UpdatePolicy,
         config: PredictionConfig,
     ) -> None:
         super().__init__()
         self.encoder, self.decoder, self.recurrence = encoder, decoder, recurrence
         self.to_key, self.to_value, self.to_update_key = to_key, to_value, to_update_key
+        self.motion, self.detail = motion, detail
         self.policy = policy
         self.config = config
         self.output = build_output(config.output, config.channels, config.reach).apply
@@ -159,6 +180,8 @@ class FramePredictor(nn.Module):
             self.to_update_key,
             self.decoder,
             self.recurrence,
+            self.motion,
+            self.detail,
             policy,
             config,
         )
@@ -185,7 +208,9 @@ class FramePredictor(nn.Module):
 
     def encode_query(self, stack: Float[Tensor, "b s c height width"]) -> Encoded:
         """Encode and project stacks of consecutive frames in [0, 1]."""
-        folded = F.pixel_unshuffle(stack.flatten(1, 2), self.config.patch)
+        motion = stack[:, 0, :0] if self.motion is None else self.motion(stack)
+        shown = torch.cat([stack.flatten(1, 2), _explained(stack, motion)], dim=1)
+        folded = F.pixel_unshuffle(shown, self.config.patch)
         features = self.encoder(folded)  # b c h w
         return Encoded(
             features,
@@ -193,6 +218,8 @@ class FramePredictor(nn.Module):
             self.to_value(features).permute(0, 2, 3, 1),
             self.to_update_key(features).permute(0, 2, 3, 1),
             stack[:, -1],
+            motion,
+            features[:, :0] if self.detail is None else self.detail(folded),
         )
 
     def carry(self, past: Past, encoded: Encoded) -> Past:
@@ -232,8 +259,8 @@ class FramePredictor(nn.Module):
     ) -> Float[Tensor, "b c height width"]:
         """Decode what was read and the query's own value (Eq 5, right side) into a frame."""
         joined = torch.cat([retrieved, encoded.value], dim=-1).permute(0, 3, 1, 2)
-        logits = F.pixel_shuffle(self.decoder(joined), self.config.patch)
-        return self.output(logits, encoded.last)
+        logits = F.pixel_shuffle(self.decoder(joined, encoded.detail), self.config.patch)
+        return self.output(logits, encoded.last, encoded.motion)
 
     def rollout(
         self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
@@ -272,6 +299,20 @@ class FramePredictor(nn.Module):
             past = self.memorize(past, stack, observed + step)
             window = torch.cat([window[:, 1:], predictions[-1][:, None]], dim=1)
         return Rollout(torch.stack(predictions, dim=1), observed + 1 - (count - 1))
+
+
+def _explained(
+    stack: Float[Tensor, "b s c height width"], motion: Float[Tensor, "b m height width"]
+) -> Float[Tensor, "b n height width"]:
+    """What the encoder is shown of a motion: the flow, the frame it leads to, and its error.
+
+    The error is that of the last frame, drawn from the one before; m = 0 shows nothing.
+    """
+    if motion.shape[1] == 0:
+        return motion
+    last, before = stack[:, -1], stack[:, -2]
+    error = (move(before, motion) - last).abs().mean(1, keepdim=True)
+    return torch.cat([motion / FLOW_UNIT, move(last, motion), error], dim=1)
 
 
 def check_frames(frames: Float[Tensor, "b t c height width"], stack: int, channels: int) -> None:
@@ -319,10 +360,12 @@ def build_predictor(config: PredictionConfig, *, training: bool = False) -> Fram
     widths, strides = config.widths, config.strides
     features, area = widths[-1], config.patch**2
     inputs = config.stack * config.channels
+    inputs += 0 if config.motion == "none" else 3 + config.channels
+    folded = inputs * area
     outputs = build_output(config.output, config.channels, config.reach).logits
     return FramePredictor(
         FrameEncoder(
-            inputs * area,
+            folded,
             widths,
             strides,
             config.groups,
@@ -341,11 +384,20 @@ def build_predictor(config: PredictionConfig, *, training: bool = False) -> Fram
             config.slope,
             head=3 if config.patch == 1 else 1,
             shortcuts=config.shortcuts,
+            detail=config.detail,
         ),
         build_recurrence(config),
+        build_motion(config.motion),
+        _detail(folded, config),
         memory_rule(config.policy, training=training),
         config,
     )
+
+
+def _detail(inputs: int, config: PredictionConfig) -> nn.Module | None:
+    if not config.detail:
+        return None
+    return nn.Sequential(nn.Conv2d(inputs, config.detail, 3, 1, 1), nn.LeakyReLU(config.slope))
 
 
 def build_recurrence(config: PredictionConfig) -> ConvLSTMCell | None:

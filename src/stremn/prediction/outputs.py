@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol
@@ -11,7 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis"]
+from stremn.prediction.motion import redraw
+
+OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis", "flow"]
+
+MOVED_BIAS = 2.0
+"""Head start of the moved pixel over the other two of `flow_output`, in logits."""
 
 
 class Output(Protocol):
@@ -21,20 +27,29 @@ class Output(Protocol):
         self,
         logits: Float[Tensor, "b n height width"],
         last: Float[Tensor, "b c height width"],
+        motion: Float[Tensor, "b m height width"],
     ) -> Float[Tensor, "b c height width"]:
-        """Return frames in [0, 1]; `last` is the stack's last frame."""
+        """Return frames in [0, 1].
+
+        Args:
+            logits: of the decoder.
+            last: the stack's last frame.
+            motion: the flow that leads to the coming frame, m = 2, or nothing, m = 0.
+        """
         ...
 
 
 def sigmoid_output(
-    logits: Float[Tensor, "b c height width"], last: Float[Tensor, "b c height width"]
+    logits: Float[Tensor, "b c height width"],
+    last: Float[Tensor, "b c height width"],
 ) -> Float[Tensor, "b c height width"]:
     """Return a new frame: the sigmoid of the logits."""
     return torch.sigmoid(logits)
 
 
 def residual_output(
-    logits: Float[Tensor, "b c height width"], last: Float[Tensor, "b c height width"]
+    logits: Float[Tensor, "b c height width"],
+    last: Float[Tensor, "b c height width"],
 ) -> Float[Tensor, "b c height width"]:
     """Change the last frame, in logits; zero logits copy it (to within 0.01).
 
@@ -106,6 +121,43 @@ def weighted_shifts(
     return torch.stack(terms).sum(0)
 
 
+def without_motion(draw: Callable[[Tensor, Tensor], Tensor]) -> Output:
+    """Return an output that draws from logits and last frame alone, whatever the motion."""
+
+    def apply(
+        logits: Float[Tensor, "b n height width"],
+        last: Float[Tensor, "b c height width"],
+        motion: Float[Tensor, "b m height width"],
+    ) -> Float[Tensor, "b c height width"]:
+        return draw(logits, last)
+
+    return apply
+
+
+def flow_output(
+    logits: Float[Tensor, "b n height width"],
+    last: Float[Tensor, "b c height width"],
+    motion: Float[Tensor, "b 2 height width"],
+) -> Float[Tensor, "b c height width"]:
+    """Each pixel is a mean of one that moved, one that stayed and one that is drawn anew.
+
+    Not in the paper: an extension for real video. The network corrects the motion that was
+    estimated and decides where to trust it; untrained, it is nearly the moved frame.
+
+    Args:
+        logits: 2 for the correction of the flow in pixels, 3 for the softmax of the shares, then
+            one per drawn channel, which is a change of the moved pixel (see `residual_output`).
+        last: the stack's last frame.
+        motion: the flow from the coming frame back to the last.
+    """
+    correction, shares, drawn = logits.float().split([2, 3, last.shape[1]], dim=1)
+    moved = redraw(last, motion + correction)
+    trust = shares.new_tensor([MOVED_BIAS, 0.0, 0.0]).view(1, 3, 1, 1)
+    shares = (shares + trust).softmax(1)
+    anew = torch.sigmoid(drawn + torch.logit(moved, eps=0.01))
+    return shares[:, :1] * moved + shares[:, 1:2] * last + shares[:, 2:] * anew
+
+
 def moved_taps(reach: int) -> int:
     """Return the number of weights per pixel of `moved_output`: one per neighbor, one for
     drawing."""
@@ -123,12 +175,13 @@ class BuiltOutput:
 def build_output(name: OutputName, channels: int, reach: int) -> BuiltOutput:
     """Return the output of a name for frames of `channels`; `reach` is that of the moved ones."""
     taps = 2 * reach + 1
+    moved = partial(moved_output, reach=reach)
+    by_axis = partial(moved_by_axis_output, reach=reach)
     built: dict[OutputName, BuiltOutput] = {
-        "sigmoid": BuiltOutput(sigmoid_output, channels),
-        "residual": BuiltOutput(residual_output, channels),
-        "moved": BuiltOutput(partial(moved_output, reach=reach), moved_taps(reach) + channels),
-        "moved-by-axis": BuiltOutput(
-            partial(moved_by_axis_output, reach=reach), 2 * taps + 1 + channels
-        ),
+        "sigmoid": BuiltOutput(without_motion(sigmoid_output), channels),
+        "residual": BuiltOutput(without_motion(residual_output), channels),
+        "moved": BuiltOutput(without_motion(moved), moved_taps(reach) + channels),
+        "moved-by-axis": BuiltOutput(without_motion(by_axis), 2 * taps + 1 + channels),
+        "flow": BuiltOutput(flow_output, 5 + channels),
     }
     return built[name]

@@ -15,7 +15,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -31,6 +30,7 @@ from stremn.errors import StremnError
 from stremn.memory.damage import check_memory
 from stremn.networks.inference import placed
 from stremn.prediction.config import PredictionConfig
+from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.model import Encoded, FramePredictor, Past
 
 Side = Annotated[int, Field(ge=1, le=2**20)]
@@ -39,6 +39,8 @@ Side = Annotated[int, Field(ge=1, le=2**20)]
 _KEY = "stremn_prediction_session"
 _FORMAT = 1
 
+SMALLEST, MOST_PIXELS = 16, 2**14
+"""Pixels that a session may be asked to work at: of the shorter side."""
 MOST_FRAMES = 1_000_000
 """Frames that one call predicts, at most: they are all held in memory."""
 
@@ -49,20 +51,46 @@ class PredictionSession:
     Args:
         model: a predictor with weights; copied if it is in training or elsewhere.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
+        size: of a predictor of any size, the shorter side in pixels that larger frames are brought
+            to; None keeps them as they are. Others have one size, and take none.
+        score: predict every frame before it is observed, and keep the error in `surprise`. Takes a
+            decoding more a frame.
 
     Raises:
-        StremnError: an unknown device.
+        StremnError: an unknown device, or a size where the model has one of its own.
     """
 
-    def __init__(self, model: FramePredictor, *, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: FramePredictor,
+        *,
+        device: str = "auto",
+        size: int | None = None,
+        score: bool = False,
+    ) -> None:
         self._device = pick_device(device)
+        self._side = None if size is None else whole_number(size, "size", SMALLEST, MOST_PIXELS)
+        if size is not None and not model.config.any_size:
+            side = model.config.size
+            raise StremnError(
+                f"This predictor works at {side}x{side} pixels and takes no size; got size={size}. "
+                "Leave it out, or choose a predictor of any size, such as natural."
+            )
         self.model = placed(model, self._device, torch.float32)
+        self.score = score
         self.frames_seen = 0
+        self.surprise: float | None = None
+        """With `score`: how far the latest frame was from what was predicted, as the root of the
+        mean squared error of values in [0, 1]. None before a frame could be predicted."""
+        square = (model.config.size, model.config.size)
+        self._fit = fit_of(model.config, square, self._side)
         self._past = self._empty()
-        self._window: list[Float[Tensor, "c size size"]] = []
+        self._window: list[Float[Tensor, "c height width"]] = []
         self._last: Encoded | None = None  # the latest stack: read with it before it is written
         self._shape: tuple[int, int] | None = None
-        self._calls = GuardedCalls(("frames_seen", "_past", "_window", "_last", "_shape"))
+        self._calls = GuardedCalls(
+            ("frames_seen", "surprise", "_fit", "_past", "_window", "_last", "_shape")
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -80,12 +108,13 @@ class PredictionSession:
 
         Args:
             frame: uint8, or floating point in [0, 1]; "height width", or channels last with 1 or 3
-                of them. It is converted to grey or RGB and resized to the model's size.
+                of them. It is converted to grey or RGB and brought to the size the model works at.
 
         Raises:
             StremnError: a frame that cannot be used; the session is then as before.
         """
         picture = self._prepare(frame)
+        self.surprise = self._error_at(picture) if self.score else None
         window = [*self._window, picture][-self.model.config.stack :]
         if self._last is not None:
             self._past = self.model.memorize(self._past, self._last, self.frames_seen - 1)
@@ -97,9 +126,16 @@ class PredictionSession:
             self._past = self.model.carry(self._past, self._last)
         self.frames_seen += 1
 
+    def _error_at(self, picture: Float[Tensor, "c height width"]) -> float | None:
+        """How far a frame is from what the session predicts for it; None if it cannot yet."""
+        if self._last is None or not self.remembered:
+            return None
+        predicted = self._fit.crop(self.model.recall(self._past, self._last))[0]
+        return float((predicted - self._fit.crop(picture[None])[0]).square().mean().sqrt())
+
     @guarded
-    def predict(self, frames: int) -> UInt8[np.ndarray, "frames size size c"]:
-        """Predict the next `frames` frames, at the model's size; the session does not change.
+    def predict(self, frames: int) -> UInt8[np.ndarray, "frames height width c"]:
+        """Predict the next `frames` frames, at the size worked at; the session does not change.
 
         Raises:
             StremnError: fewer frames were observed than a stack has, or no frame is asked for.
@@ -123,11 +159,11 @@ class PredictionSession:
                 window = [*window[1:], picture]
                 stack = self.model.encode_query(torch.stack(window)[None])
                 past = self.model.carry(past, stack)
-        pictures = torch.stack(predicted).permute(0, 2, 3, 1)
+        pictures = self._fit.crop(torch.stack(predicted)).permute(0, 2, 3, 1)
         return (pictures * 255).round().to(torch.uint8).cpu().numpy()
 
     def _after_repeated_frame(
-        self, window: list[Float[Tensor, "c size size"]], stack: Encoded
+        self, window: list[Float[Tensor, "c height width"]], stack: Encoded
     ) -> Past:
         """Return the past of the first stack, as if the video's first frame had come twice."""
         first = self.model.encode_query(torch.stack([window[0], *window[:-1]])[None])
@@ -143,6 +179,9 @@ class PredictionSession:
             "frames_seen": self.frames_seen,
             "filled": self._past.memory.filled,
             "shape": self._shape,
+            "side": self._side,
+            "score": self.score,
+            "surprise": self.surprise,
         }
         tensors = {f"memory.{name}": x for name, x in self._past.memory.tensors().items()}
         tensors |= {f"carried.{i}": x for i, x in enumerate(self._past.carried)}
@@ -175,9 +214,13 @@ class PredictionSession:
                 f"The session {path} belongs to a model with another configuration. Load the "
                 "weights it was saved with."
             )
-        session = cls(model, device=device)
+        session = cls(model, device=device, size=facts.side, score=facts.score)
+        session.surprise = facts.surprise
+        if facts.shape is not None:
+            session._fit = fit_of(model.config, facts.shape, facts.side)
+            session._past = session._empty()
         try:
-            parts = _parts(facts, found, session._past)
+            parts = _parts(facts, found, session._past, session._fit.padded)
         except ValueError as error:
             raise StremnError(f"{path} is damaged: {error}. Observe the frames again.") from error
         memory, carried, window = ({n: x.to(where) for n, x in part.items()} for part in parts)
@@ -196,10 +239,9 @@ class PredictionSession:
         return session
 
     def _empty(self) -> Past:
-        size = self.model.config.size
-        return self.model.empty(1, size, size, self._device)
+        return self.model.empty(1, *self._fit.padded, self._device)
 
-    def _prepare(self, frame: np.ndarray) -> Float[Tensor, "c size size"]:
+    def _prepare(self, frame: np.ndarray) -> Float[Tensor, "c height width"]:
         if not isinstance(frame, np.ndarray) or frame.ndim < 2 or 0 in frame.shape:
             found = getattr(frame, "shape", type(frame).__name__)
             raise StremnError(f"A frame is an array (height, width) or with channels; got {found}.")
@@ -209,14 +251,12 @@ class PredictionSession:
                 f"{self.frames_seen} is {frame.shape[1]}x{frame.shape[0]}. A session takes one "
                 "size; resize the frames, or start another session."
             )
-        config = self.model.config
-        picture = to_channels(as_unit_range(frame), config.channels)
-        size = (config.size, config.size)
-        if picture.shape[:2] != size:
-            shrinking = picture.shape[0] > config.size
-            how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-            picture = cv2.resize(picture, size, interpolation=how).reshape(*size, config.channels)
-        return torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1))).to(self._device)
+        picture = to_channels(as_unit_range(frame), self.model.config.channels)
+        if self._shape is None:
+            shape = (frame.shape[0], frame.shape[1])
+            self._fit = fit_of(self.model.config, shape, self._side)
+            self._past = self._empty()
+        return self._fit.fit(picture).to(self._device)
 
 
 class SessionFacts(Config):
@@ -227,6 +267,9 @@ class SessionFacts(Config):
     frames_seen: int = Field(ge=0, le=2**62)
     filled: int = Field(ge=0)
     shape: tuple[Side, Side] | None
+    side: Side | None = None
+    score: bool = False
+    surprise: float | None = Field(default=None, ge=0, le=1)
 
     @model_validator(mode="after")
     def _belongs_together(self) -> SessionFacts:
@@ -236,7 +279,7 @@ class SessionFacts(Config):
 
 
 def _parts(
-    facts: SessionFacts, tensors: dict[str, Tensor], empty: Past
+    facts: SessionFacts, tensors: dict[str, Tensor], empty: Past, size: tuple[int, int]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Return memory, carried state and window of a saved session, in their order.
 
@@ -257,7 +300,7 @@ def _parts(
         held, 1, (own["keys"].shape[2], own["keys"].shape[3]),
         latest=facts.frames_seen - 1, filled=facts.filled,
     )  # fmt: skip
-    picture = (config.channels, config.size, config.size)
+    picture = (config.channels, *size)
     expected = {name: (x.shape[-1:], x.dtype) for name, x in own.items()}
     found = {name: (x.shape[-1:], x.dtype) for name, x in held.items()}
     wide = ("keys", "values", "update_keys")

@@ -16,7 +16,10 @@ from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import FramePredictor, build_predictor
 
 TASK = "prediction"
-SHIPPED: dict[str, str] = {"digits": "prediction-digits-64.safetensors"}
+SHIPPED: dict[str, str] = {
+    "natural": "prediction-natural.safetensors",
+    "digits": "prediction-digits-64.safetensors",
+}
 """Weights that come with the package: name -> file."""
 
 Predictor = FramePredictor | RecurrentPredictor

@@ -147,7 +147,7 @@ def sam_config(source: str | Path) -> Any:
         config: Any = AutoConfig.from_pretrained(str(source)) if kind in READ else None
     except (OSError, ValueError, TypeError) as error:
         raise StremnError(
-            f"There is no model {str(source)!r}: not a folder of transformers, and not to be had "
+            f"There is no model {str(source)!r}: it is not a folder of transformers, and not found "
             f"from the hub ({_first_line(error)})."
         ) from error
     if config is None:

@@ -118,7 +118,7 @@ class SamSession:
     ) -> StepResult:
         """Segment the next frame; a mask or a prompt says where objects are in it.
 
-        A new id is a new object, from this frame on; a known one is corrected. Others go on.
+        A new id is a new object from this frame on; a known one is corrected. Others stay.
 
         Args:
             frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
@@ -135,7 +135,7 @@ class SamSession:
             where = self._prompts(mask, prompts, size)
             if self.frame < 0 and not where:
                 raise StremnError(
-                    "There is nothing to follow yet: give a mask or a prompt with the first frame, "
+                    "No object is given yet: give a mask or a prompt with the first frame, "
                     "as in step(frame, mask)."
                 )
             self._check_size(size)
@@ -185,7 +185,7 @@ class SamSession:
                 self._truth = np.where(self._truth == name, 0, self._truth)
 
     def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
-        """Keep what the memory holds of a frame for ever (or, with pinned=False, no longer).
+        """Pin the templates of a frame so that no rule evicts them, or unpin them.
 
         Raises:
             StremnError: no such object, or no slot holds that frame.
@@ -212,7 +212,7 @@ class SamSession:
 
     @property
     def memory(self) -> MemoryReport:
-        """What the memory holds now, and what the latest call replaced."""
+        """Content of the memory now, and what the latest call replaced."""
         reports = [memory_report((i,), x.state, self._decisions) for i, x in self._memories.items()]
         return MemoryReport(tuple(r.objects[0] for r in reports), self.memory_bytes)
 
@@ -319,7 +319,7 @@ class SamSession:
     # ------------------------------------------------------------ saving
 
     def save(self, path: str | Path) -> None:
-        """Write all that the session remembers, so that `load` continues bit for bit.
+        """Save the session's state, so that `load` continues bit for bit.
 
         Raises:
             StremnError: the file cannot be written.
@@ -353,7 +353,7 @@ class SamSession:
         device: str = "auto",
         policy: UpdatePolicy | None = None,
     ) -> Self:
-        """Go on from a saved session.
+        """Load a saved session; it continues bit for bit.
 
         Args:
             path: file that `save` wrote.

@@ -95,7 +95,7 @@ class ObjectSlots:
         Args:
             encoded: the frame.
             frame: its index.
-            policy: names the template that gives way.
+            policy: the replacement rule.
             given: whether the user said where the object is.
             pointers: of how many of the latest segmented frames pointers are kept.
         """

@@ -46,7 +46,7 @@ def scatter(
 def aggregate(
     logits: Float[Tensor, "b o height width"],
 ) -> Float[Tensor, "b c height width"]:
-    """STM's soft aggregation: merge each object's own logit into one distribution per pixel.
+    """Merge each object's logit into one distribution per pixel (STM's soft aggregation).
 
     p_0 = prod(1 - p_i), every p clamped to [1e-7, 1 - 1e-7]; then a softmax over the logits
     log(p / (1 - p)) of background and objects. Returns log-probabilities, background first.
@@ -149,7 +149,7 @@ def given_up(
     layers: Int32[np.ndarray, "height width"],
     pixels: Bool[np.ndarray, "height width"],
 ) -> Float[Tensor, "1 c height width"]:
-    """At `pixels`, give the probability of the pixel's layer to the background."""
+    """Move the probability of each pixel's layer to the background at `pixels`."""
     rows, columns = np.nonzero(pixels & (layers > 0))
     layer = layers[rows, columns]
     result = probabilities.clone()

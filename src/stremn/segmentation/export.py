@@ -1,4 +1,4 @@
-"""The step as one graph for other runtimes: the memory goes in and comes out as plain tensors.
+"""Export a step as one graph: the memory is an input and an output of plain tensors.
 
 The memory has a fixed size, so one graph with fixed shapes holds a whole step: read, decode,
 aggregate, encode, choose a slot, write. The caller feeds the memory that one step returns into the
@@ -37,7 +37,7 @@ MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
 INPUTS = ("frame", "given", "is_given", "time", *MEMORY)
 OUTPUTS = ("shares", *(f"new_{name}" for name in MEMORY))
 EXPORTABLE = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
-"""Rules without chance, growth or counts of their own: what a graph of fixed shapes can hold."""
+"""Rules without random numbers, growth or counts: those that a graph of fixed shapes can hold."""
 
 META = "stremn"
 
@@ -95,7 +95,7 @@ class ExportedStep(nn.Module):
         return shares, *(getattr(new, name) for name in MEMORY)
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
-        """`memory.read` without a look at the values, which a graph cannot take."""
+        """Read as `memory.read`, without its checks of values, which a graph cannot hold."""
         how = self.model.matching
         weights = affinity(
             comparable_query(state, query.key, how),
@@ -157,6 +157,25 @@ def export_step(
     with replacing(path) as temporary:
         torch.export.save(program, temporary, extra_files={META: json.dumps(facts)})
     return path
+
+
+def step_shapes(
+    model: STReMN, *, height: int, width: int, objects: int, slots: int
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return type and shape of an exported step's inputs and outputs, by name."""
+    channels = f"float32 1 {objects + 1} {height} {width}"
+    memory = {
+        name: " ".join([str(x.dtype).removeprefix("torch."), *map(str, x.shape)])
+        for name, x in empty_memory(model, objects, slots, (height, width)).items()
+    }
+    inputs = {
+        "frame": f"float32 1 3 {height} {width}",
+        "given": channels,
+        "is_given": "bool",
+        "time": "int64",
+        **memory,
+    }
+    return inputs, {"shares": channels, **{f"new_{name}": memory[name] for name in MEMORY}}
 
 
 def _check(path: Path, height: int, width: int, objects: int, slots: int, policy: str) -> None:
@@ -228,7 +247,7 @@ class OnnxSession:
         try:
             self._runtime = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no base class
-            raise StremnError(f"{path} is no ONNX graph that can be run: {error}") from error
+            raise StremnError(f"{path} cannot be run as an ONNX graph: {error}") from error
         facts = self._runtime.get_modelmeta().custom_metadata_map.get(META)
         if facts is None:
             raise StremnError(f"{path} was not written by stremn export.")

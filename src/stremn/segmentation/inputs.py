@@ -1,4 +1,4 @@
-"""What a session takes: frames and masks as arrays, tensors, images or files."""
+"""Read a session's inputs: frames and masks as arrays, tensors, images or files."""
 
 from collections.abc import Sequence
 from pathlib import Path

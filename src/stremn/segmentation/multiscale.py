@@ -68,17 +68,17 @@ class View:
     flipped: bool
 
     def frame(self, frame: Picture) -> Picture:
-        """The frame as the session is to see it; resizing is left to the session."""
+        """Return the frame as this view's session sees it; the session resizes it."""
         return np.ascontiguousarray(frame[:, ::-1]) if self.flipped else frame
 
     def mask(self, labels: Labels) -> Labels:
-        """The label map as the session is to see it."""
+        """Return the label map as this view's session sees it."""
         return np.ascontiguousarray(labels[:, ::-1]) if self.flipped else labels
 
     def back(
         self, probabilities: Float[np.ndarray, "o height width"]
     ) -> Float[np.ndarray, "o height width"]:
-        """Probabilities of the view as those of the frame."""
+        """Return the view's probabilities in the frame's orientation."""
         return probabilities[:, :, ::-1] if self.flipped else probabilities
 
 
@@ -178,6 +178,6 @@ class MultiScaleSession:
 
 
 def fused_labels(probabilities: Float[np.ndarray, "o height width"], ids: Sequence[int]) -> Labels:
-    """The likeliest id of each pixel; background has the probability that the objects leave."""
+    """Return the most probable id of each pixel; the rest of the probability is background."""
     background = 1 - probabilities.sum(0, keepdims=True)
     return label_map_of(np.concatenate([background, probabilities]), ids)

@@ -1,4 +1,4 @@
-"""Removal of false positives far from where the object was (Sec 4.1.1).
+"""Remove false positives far from the object's last place (Sec 4.1.1).
 
 The paper removes "some false positive predictions that are far away from the object in the
 previous frame" and leaves the details to a supplement that is not available. The rule here: split
@@ -24,7 +24,7 @@ def near_regions(
     previous: Bool[np.ndarray, "height width"],
     reach: float = REACH,
 ) -> Bool[np.ndarray, "height width"]:
-    """The regions of an object that lie near the same object of the previous frame.
+    """Return the regions of an object that lie near the same object of the previous frame.
 
     Regions are 8-connected. The distance of a region is the smallest Euclidean distance in pixels
     from any of its pixels to the previous object; it is near if that is at most ``reach`` times
@@ -56,7 +56,7 @@ def distant_regions(
     previous: Integer[np.ndarray, "height width"],
     reach: float = REACH,
 ) -> Bool[np.ndarray, "height width"]:
-    """The pixels of all regions that are far from where their object was.
+    """Return the pixels of all regions that are far from their object's last place.
 
     Args:
         labels: label map of the new frame, or the likeliest layer of each pixel; 0 is background.
@@ -78,7 +78,7 @@ def remove_distant_regions(
     previous: Integer[np.ndarray, "height width"] | None,
     reach: float = REACH,
 ) -> Integer[np.ndarray, "height width"]:
-    """A label map without the regions of any object that are far from where it was.
+    """Remove from a label map the regions that are far from their object's last place.
 
     Args:
         labels: label map of the new frame.

@@ -1,4 +1,4 @@
-"""What a session answers for a frame: labels, and what the memory holds and why."""
+"""Results of a session for one frame: labels, and the content of the memory."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Replacement:
     """Where a template was stored.
 
     slot: its number.
-    frame: of the template that gave way, None if the slot was empty.
-    scores: the rule's, one a slot; None where the slot was not open to it.
+    frame: frame of the evicted template, None if the slot was empty.
+    scores: the rule's score of each slot; None where the slot was not evictable.
     """
 
     slot: int
@@ -35,7 +35,7 @@ class Replacement:
 
 @dataclass(frozen=True)
 class ObjectMemory:
-    """What an object's memory holds after a step: the frame in each slot, None if empty."""
+    """Content of an object's memory after a step: the frame in each slot, None if empty."""
 
     id: int
     frames: tuple[int | None, ...]
@@ -53,7 +53,7 @@ class ObjectMemory:
 
 @dataclass(frozen=True)
 class MemoryReport:
-    """What the memory holds, object by object, and how many bytes it takes."""
+    """Content of the memory of each object, and its size in bytes."""
 
     objects: tuple[ObjectMemory, ...]
     nbytes: int
@@ -84,11 +84,11 @@ class MemoryReport:
 
 @dataclass(frozen=True, repr=False)
 class StepResult:
-    """What a session answers for one frame.
+    """Result of a session for one frame.
 
     labels: ids "height width" at the frame's size, uint8, or uint16 if an id is over 255.
     ids: the objects followed, in the order of `probabilities`.
-    memory: what the memory holds after this frame.
+    memory: content of the memory after this frame.
     """
 
     frame: int
@@ -123,7 +123,7 @@ class StepResult:
         return replace(self, frame=number(self.frame), memory=self.memory.renumbered(number))
 
     def __repr__(self) -> str:
-        """Say what it is of, without pages of pixels."""
+        """Return frame, size and ids, without the pixels."""
         height, width = self.labels.shape
         return f"StepResult(frame={self.frame}, labels={width}x{height}, ids={self.ids})"
 
@@ -136,7 +136,7 @@ class Decision:
     choice: Choice
 
     def replacement(self) -> Replacement | None:
-        """Return what gave way; None if nothing was written."""
+        """Return the eviction; None if nothing was written."""
         if not bool(self.choice.replace.any()):
             return None
         slot = int(self.choice.replace[0].argmax())
@@ -149,7 +149,7 @@ class Decision:
 def memory_report(
     ids: Sequence[int], state: MemoryState | None, decisions: Mapping[int, Decision]
 ) -> MemoryReport:
-    """Return what the memory holds of the objects `ids`; `state` None: there are none."""
+    """Return the content of the memory of the objects `ids`; `state` is None without objects."""
     if state is None:
         return MemoryReport((), 0)
     frames, pinned = state.written_at.tolist(), state.pinned.tolist()

@@ -1,4 +1,4 @@
-"""A session on disk: everything it remembers, in one safetensors file."""
+"""Save and load a session's state in one safetensors file."""
 
 from __future__ import annotations
 

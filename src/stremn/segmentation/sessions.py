@@ -1,6 +1,6 @@
-"""Streaming segmentation: frames in, label maps out, one at a time, for as long as there are any.
+"""Streaming segmentation: frames in, label maps out, one at a time.
 
-Sessions are the only objects that remember. Everything they do to the memory goes through the
+Sessions are the only objects with state. Everything they do to the memory goes through the
 same `memorize` and `recall` that training uses.
 """
 
@@ -82,14 +82,14 @@ class SegmentationSession:
             precision: "auto" (bfloat16 where the hardware has it), "float32" or "bfloat16".
             memory_slots: K, templates kept of each object; the first is the given mask's.
             policy: name of a replacement rule, or the rule itself.
-            size: shorter side in pixels that frames are brought to; small ones at most doubled.
+            size: working resolution: shorter side in pixels; small frames are at most doubled.
             seed: of the random rules.
             reach: how far an object may be from where it was in the previous frame, in units of
                 its size (square root of its area). False positives that are farther away are
                 removed before the frame is memorized (Sec 4.1.1), and are not read either, which
                 saves time; a lost object is searched for everywhere. None or inf: no limit.
             every: memorize frames 0, n, 2n, ... and those with a mask; 1 is all, as in the paper.
-                STM and STCN were made for every fifth.
+                STM and STCN were trained for every fifth.
 
         Raises:
             StremnError: K or `every` below 1, size below 64, a negative reach, an unknown device,
@@ -131,7 +131,7 @@ class SegmentationSession:
         """Segment the next frame; with `mask`, take that as the truth for the ids in it.
 
         A new id is a new object, from this frame on; a known one is corrected. Objects that the
-        mask does not show go on as they are. Once all objects are removed, all is background.
+        mask does not show stay as they are. Once all objects are removed, all is background.
 
         Args:
             frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
@@ -146,8 +146,7 @@ class SegmentationSession:
         given = None if mask is None else given_masks(mask, (image.shape[0], image.shape[1]))
         if self.frame < 0 and given is None:
             raise StremnError(
-                "There is nothing to follow yet: give a mask with the first frame, as in "
-                "step(frame, mask)."
+                "No object is given yet: give a mask with the first frame, as in step(frame, mask)."
             )
         self._frame_size = size_of(image, self._frame_size, self.frame + 1)
         size = WorkingSize.of(image.shape[0], image.shape[1], self.size, self.model.margins)
@@ -168,8 +167,8 @@ class SegmentationSession:
         """
         if self._latest is None:
             raise StremnError(
-                "add_object needs a frame to look at, and this session was given none since it "
-                "was opened: give the mask with the next frame, as in step(frame, mask)."
+                "add_object needs a frame, and this session has had none since it was opened: give "
+                "the mask with the next frame, as in step(frame, mask)."
             )
         query, probabilities, size = self._latest
         given = given_masks(mask, (size.height, size.width))
@@ -201,12 +200,12 @@ class SegmentationSession:
 
     @guarded
     def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
-        """Keep what the memory holds of a frame for ever (or, with pinned=False, no longer).
+        """Pin the templates of a frame so that no rule evicts them, or unpin them.
 
         Args:
             frame: index of a frame that is in the memory now.
             object_id: of this object alone; None for all.
-            pinned: False lets the template compete again.
+            pinned: False makes the templates evictable again.
 
         Raises:
             StremnError: no such object, or no slot holds that frame.
@@ -223,7 +222,7 @@ class SegmentationSession:
 
     @property
     def memory(self) -> MemoryReport:
-        """What the memory holds now, and what the latest call replaced."""
+        """Content of the memory now, and what the latest call replaced."""
         state = None if self.track is None else self.track.state
         return reports.memory_report(self.ids, state, self._decisions)
 
@@ -340,7 +339,7 @@ class SegmentationSession:
 
     @guarded
     def save(self, path: str | Path) -> None:
-        """Write all that the session remembers, so that `load` continues bit for bit.
+        """Save the session's state, so that `load` continues bit for bit.
 
         Raises:
             StremnError: the file cannot be written.
@@ -367,7 +366,7 @@ class SegmentationSession:
         device: str = "auto",
         policy: UpdatePolicy | None = None,
     ) -> Self:
-        """Go on from a saved session.
+        """Load a saved session; it continues bit for bit.
 
         Args:
             path: file that `save` wrote.

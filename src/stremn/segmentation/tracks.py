@@ -76,7 +76,7 @@ class Track:
     ) -> Float[Tensor, "n 1 h4 w4"]:
         """Read each entry's memory (Eq 5) and decode its object's logits, at stride 4.
 
-        With `windows`, for entries of one video, each object is looked for in its window alone;
+        With `windows`, for entries of one video, each object is searched for only in its window;
         the rest of the frame is not it.
         """
         if windows is None:

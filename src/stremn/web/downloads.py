@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_ALWAYS = ("masks", "overlay", "memory")
+_ALWAYS = ("masks", "overlay", "table", "memory")
 """What every run's folder has; the others are formats that are asked for."""
 
 FORMATS = {
     "masks": "Masks (PNG, a number for each object)",
     "overlay": "Video with the objects drawn in",
+    "table": "Where each object is in each frame (CSV)",
     "memory": "What the memory held (JSON)",
     "coco": "COCO with run lengths (JSON)",
     "coco-polygons": "COCO with polygons (JSON)",

@@ -38,7 +38,7 @@ _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server on `host` can be reached from this computer alone."""
+    """Return whether a server on `host` can be reached only from this computer."""
     if host in LOOPBACK:
         return True
     try:
@@ -137,7 +137,7 @@ def _hostname(host: str) -> str:
 
 
 def _is_plain_path(scope: Scope) -> bool:
-    """Whether a path stays where it is, and the sessions it names could be a browser's."""
+    """Return whether a path stays in its folder, and the sessions it names could be a browser's."""
     path = scope["path"]
     for _ in range(3):  # however often it was quoted
         path = unquote(path)

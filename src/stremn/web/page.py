@@ -112,7 +112,7 @@ class Page:
         gr.Markdown(_HELP, elem_id="help")
         with gr.Row(elem_id="open"):
             video = gr.File(
-                label="Video", file_types=["video", ".gif", ".webp", ".apng"], height=110,
+                label="Video", file_types=["video", ".gif", ".webp", ".apng"], height=140,
                 elem_id="video",
             )  # fmt: skip
             demo = gr.Button("Use the demo clip", size="sm", elem_id="demo", scale=0, min_width=170)

@@ -5,18 +5,21 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stremn.errors import StremnError
 from stremn.prediction.weights import SHIPPED
+
+if TYPE_CHECKING:
+    from stremn.prediction.files import PredictionFiles
 
 MOST_FRAMES = 200
 """Frames that a visitor may ask for."""
 
 _HELP = """
-Open a video, say how many of its frames are looked at, and see what the network thinks comes next
-beside what really came. The weights that come with the package know moving digits, 64 pixels wide;
-of other videos they draw grey mush. Train your own for those: `stremn train --help`.
+Open a video, say how many of its frames are observed, and see the predicted frames beside the true
+ones. `natural` takes any video; the first few frames are good, later ones blur. `digits` is for the
+paper's moving digits only.
 """
 
 _VIDEO = "Left: the video. Right: the same until the prediction begins, then what is predicted"
@@ -101,4 +104,13 @@ class PredictTab:
                 files.video.replace(kept)
             finally:
                 shutil.rmtree(out, ignore_errors=True)
-            return str(kept), strip, files.note
+            return str(kept), strip, "\n\n".join([files.note, *_measured(files)])
+
+
+def _measured(files: "PredictionFiles") -> list[str]:
+    """Return what is known of how good a prediction is, a paragraph each."""
+    known = [
+        ("Tried on the last frames observed", files.tried),
+        ("Against the true frames", files.errors),
+    ]
+    return [f"{what}: {errors}" for what, errors in known if errors is not None]

@@ -225,7 +225,7 @@ class Project:
                 self._change(replace(self._work, objects=objects))
 
     def remove_object(self, item: int) -> None:
-        """Have an object no more, in no frame; raises StremnError if it is not there."""
+        """Remove an object from all frames; raises StremnError if it is not there."""
         with self._lock:
             self._check_object(item)
             self._halt()

@@ -78,7 +78,7 @@ def launch(
 
 
 def page_style(gradio: Any) -> dict[str, Any]:
-    """How the page looks; fonts are the system's, so that it works without a network."""
+    """Return the page's style; fonts are the system's, so that it works without a network."""
     theme = gradio.themes.Soft(
         primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
     )

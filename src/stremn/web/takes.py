@@ -65,7 +65,7 @@ class Take:
         self.reached = start
 
     def holds(self, index: int) -> bool:
-        """Whether it has masks of a frame; those of its anchor are left to the way forward."""
+        """Return whether it has masks of a frame; the way forward has those of its anchor."""
         return index in self.rows and (self.way.step > 0 or index != self.way.anchor)
 
     def _path(self, index: int) -> Path:

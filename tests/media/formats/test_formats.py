@@ -56,7 +56,7 @@ def result_at(index: int) -> FrameResult:
     image = np.random.default_rng(3).integers(40, 200, (8, 11, 3)).astype(np.uint8)
     image = np.roll(cv2.resize(image, (WIDTH, HEIGHT)), index, axis=1)
     image[::2, ::2] += 30
-    frame = Frame(index, f"shot {index}", image, f"shot {index}.jpg")
+    frame = Frame(index, f"shot {index}", image, file_name=f"shot {index}.jpg")
     labels = labels_at(index)
     soft = [shape_at(index, soft=4.0), (labels == 5) * 1.0]
     ids = (2, 5) if index >= LATE else (2,)
@@ -287,6 +287,7 @@ def test_formats_of_a_killed_run_are_the_same_when_it_is_resumed(tmp_path: Path)
     go(broken, 0, 7)  # and no `close`: the checkpoint is at frame 4
     broken._lock.release()
     broken._memory.close()
+    broken._table.close()
     for other in broken._others._writers:
         if isinstance(other, RowsWriter):
             other._rows.close()
@@ -340,7 +341,7 @@ def test_replacing_a_run_removes_its_formats_and_nothing_else(tmp_path: Path) ->
         go(results, 0, 1)
         results.finish()
     names = [name for name in contents(tmp_path) if not name.startswith(".resume")]
-    expected = ["masks/shot 0.png", "memory.json", "objects.json", "overlay.mp4"]
+    expected = ["masks/shot 0.png", "memory.json", "objects.csv", "objects.json", "overlay.mp4"]
     assert sorted(names) == sorted([*expected, *(str(path.relative_to(tmp_path)) for path in kept)])
     assert not (tmp_path / "mask-folders").exists()
 

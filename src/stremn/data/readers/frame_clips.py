@@ -233,6 +233,27 @@ def video_folder(
         channels: 1 for grey, 3 for RGB.
         stride: video frames from one clip frame to the next.
     """
+    videos = videos_of(root, split)
+    reach = (frames - 1) * stride + 1
+    spans = [
+        Span(video, start, frames, stride)
+        for video in videos
+        for start in range(0, count_frames(video) - reach + 1, reach)
+    ]
+    if not spans:
+        raise StremnError(
+            f"No video in {root} has the {reach} frames that a clip of {frames} frames at stride "
+            f"{stride} needs. Ask for shorter clips."
+        )
+    return SpanClips(spans, size, channels)
+
+
+def videos_of(root: Path, split: Split) -> list[Path]:
+    """Return the videos of a split: see `video_folder`.
+
+    Raises:
+        StremnError: no folder, or no videos for the split.
+    """
     if not root.is_dir():
         raise StremnError(f"{root} is not a folder; a folder of videos was expected.")
     splits = [n for n in SPLITS if (root / n).is_dir() and not images_in(root / n)]
@@ -245,18 +266,7 @@ def video_folder(
             f"{root} has no videos for the split {split!r}. Put video files or folders of images "
             "there, or in a subfolder of that name: train, val or test."
         )
-    reach = (frames - 1) * stride + 1
-    spans = [
-        Span(video, start, frames, stride)
-        for video in videos
-        for start in range(0, _count_frames(video) - reach + 1, reach)
-    ]
-    if not spans:
-        raise StremnError(
-            f"No video in {root} has the {reach} frames that a clip of {frames} frames at stride "
-            f"{stride} needs. Ask for shorter clips."
-        )
-    return SpanClips(spans, size, channels)
+    return videos
 
 
 def _videos(root: Path) -> list[Path]:
@@ -272,7 +282,8 @@ def _split_of(name: str) -> Split:
     return "val" if bucket == 8 else "test" if bucket == 9 else "train"
 
 
-def _count_frames(video: Path) -> int:
+def count_frames(video: Path) -> int:
+    """Return the number of frames of a video file or folder of images; nothing is decoded."""
     if video.is_dir():
         return len(images_in(video))
     # Containers lie about their length; the packets do not, and need no decoding.

@@ -11,13 +11,14 @@ from stremn.data.readers.digits import hidden_digit, moving_digits, read_digits
 from stremn.data.readers.frame_clips import FrameClips, Split, video_folder
 from stremn.data.readers.human import HumanWalking
 from stremn.data.readers.kth import kth
+from stremn.data.readers.natural_clips import natural
 from stremn.data.readers.paths import place
 from stremn.errors import StremnError
 
 AWAY = 12
 """Frames for which the hidden digit is away."""
 
-Kind = Literal["moving-digits", "hidden-digit", "kth", "human-walking", "folder"]
+Kind = Literal["moving-digits", "hidden-digit", "kth", "human-walking", "folder", "natural"]
 
 
 class ClipsSection(Config):
@@ -31,6 +32,8 @@ class ClipsSection(Config):
     channels: Literal[1, 3] = 1
     stride: PositiveInt = 1
     """Of folders of videos: video frames from one clip frame to the next."""
+    own_size: bool = False
+    """Of natural video that is held out: whole frames at their own size, one clip at a time."""
     persons: tuple[int, ...] | None = None
     """Of KTH: other persons than the split's, for smoke tests."""
 
@@ -74,4 +77,7 @@ def open_clips(
         return kth(root, split, frames, data.size, data.persons)
     if data.kind == "human-walking":
         return HumanWalking(root, split, frames, data.size)
+    if data.kind == "natural":
+        size = None if data.own_size else data.size
+        return natural(root, split, frames, size, length=length, seed=start)
     return video_folder(root, split, frames, data.size, data.channels, data.stride)

@@ -167,6 +167,7 @@ def evaluate_prediction(
     rules: Sequence[str] = (),
     clips: int = 1000,
     lpips: bool = False,
+    against: str | None = None,
     device: str = "auto",
     out: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -185,11 +186,14 @@ def evaluate_prediction(
         rules: other memory rules to score the same weights under.
         clips: at most so many, evenly spaced over all.
         lpips: add LPIPS (see `lpips_metrics`).
+        against: name of a row; adds every other row's paired difference to it, frame by frame.
         device: where predictors compute; metrics are computed on the CPU.
         out: folder for the files of `write_report`, rewritten after every predictor, and curves
             as pictures.
         progress: is told (predictor, clips done, clips in all).
     """
+    if against is not None and against not in TRIVIAL:
+        raise StremnError(f"Compare with one of {', '.join(TRIVIAL)}; got {against!r}.")
     where = pick_device(device)
     source = open_clips(data, split, observed=observed, future=future, length=clips)
     metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
@@ -218,6 +222,7 @@ def evaluate_prediction(
                     future,
                     metrics,
                     parameters=parameters,
+                    batch=1 if data.own_size else 32,  # clips of their own size differ
                     limit=clips,
                     progress=told,
                 )
@@ -227,7 +232,8 @@ def evaluate_prediction(
         if out is not None:
             for name in ("mse", "ssim"):
                 plot_curves(rows, METRICS[name], out / f"{name}.png", observed=observed)
-    return table(rows, metrics)
+    text = table(rows, metrics)
+    return text if against is None else f"{text}\n\n{paired_table(rows, against, metrics)}"
 
 
 def _rows(
@@ -251,6 +257,30 @@ def _rows(
 
 
 # ----------------------------------------------------------------------------------------- tables
+
+
+def paired_table(rows: Sequence[PredictionScores], against: str, metrics: Sequence[Metric]) -> str:
+    """Markdown tables, one a metric: each predictor minus `against`, frame by frame, paired.
+
+    Raises:
+        StremnError: no row has that name.
+    """
+    other = next((row for row in rows if row.name == against), None)
+    if other is None:
+        names = ", ".join(row.name for row in rows)
+        raise StremnError(f"There is no predictor {against!r} to compare with; there are: {names}.")
+    parts = []
+    for metric in metrics:
+        frames = other.values[metric.name].shape[1]
+        head = [f"| {metric.name}, minus {against} | " + " | ".join(map(str, range(1, frames + 1)))]
+        lines = [head[0] + " |", "|---|" + "---:|" * frames]
+        for row in rows:
+            if row is not other:
+                gaps = (row.values[metric.name] - other.values[metric.name]).T
+                cells = [_cell(over_origins(gap, row.origins)) for gap in gaps]
+                lines.append(f"| {row.name} | " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def table(

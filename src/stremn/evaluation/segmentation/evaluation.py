@@ -188,7 +188,8 @@ def evaluate(
                 try:
                     record = _run(sequence, make_session(), data.rule, out, written, reach, watch)
                 except Exception as error:  # one bad sequence must not cost the others' results
-                    logger.exception("Sequence %s failed", sequence.name)
+                    known = isinstance(error, StremnError)  # a sentence, and no fault of ours
+                    logger.error("Sequence %s failed", sequence.name, exc_info=not known)
                     failures[sequence.name] = f"{type(error).__name__}: {error}"
                     continue
                 save_record(out, record)

@@ -43,7 +43,7 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
 
 def _started(path: Path, fields: dict[str, Any]) -> Predictor:
     """Load a trained predictor, with other settings where its weights still fit."""
-    start = load_predictor(path)
+    start = load_predictor(str(path))  # a name of shipped weights, or a file
     if not isinstance(start, FramePredictor):
         if fields:
             raise StremnError(f"{path} holds a baseline; model.fields cannot change it.")

@@ -1,0 +1,295 @@
+"""Prediction of real video: motion, the output that moves, frames of any size, surprise, files."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from stremn.data.readers.frame_clips import check_disjoint
+from stremn.data.readers.natural_clips import DrawnClips, WholeClips, natural
+from stremn.errors import StremnError
+from stremn.prediction.baselines import TRIVIAL
+from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
+from stremn.prediction.files import predict_video
+from stremn.prediction.frame_fit import fit_of
+from stremn.prediction.model import build_predictor
+from stremn.prediction.motion import carry_forward, dis_motion, move, redraw
+from stremn.prediction.outputs import flow_output
+from stremn.prediction.sessions import PredictionSession
+from stremn.prediction.weights import save_predictor
+
+
+def small(**fields):
+    """The natural preset, made small."""
+    torch.manual_seed(0)
+    values = PREDICTOR_PRESETS["natural"].model_dump() | {
+        "widths": (8, 8, 16), "strides": (1, 2, 2), "key": 8, "value": 8, "update_key": 8,
+        "detail": 8, "patch": 2, "slots": 3,
+    }  # fmt: skip
+    return build_predictor(PredictionConfig(**(values | fields))).eval()
+
+
+def texture(height, width, seed=0):
+    """A picture that a flow can hold on to, uint8 RGB."""
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 2), None, 0, 255, cv2.NORM_MINMAX)
+
+
+def panning(count, height=48, width=64, speed=2):
+    """Frames of a camera that pans to the right."""
+    wide = texture(height, width + speed * count)
+    return [wide[:, i * speed : i * speed + width].copy() for i in range(count)]
+
+
+def as_clip(frames):
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None].float() / 255
+
+
+# --- motion
+
+
+def test_move_fetches_each_pixel_from_where_its_flow_points():
+    torch.manual_seed(0)
+    frame, flow = torch.rand(1, 2, 5, 6).double(), (4 * torch.rand(1, 2, 5, 6) - 2).double()
+    moved = move(frame, flow)
+    for y in range(5):
+        for x in range(6):
+            across = min(max(x + float(flow[0, 0, y, x]), 0), 5)
+            down = min(max(y + float(flow[0, 1, y, x]), 0), 4)
+            left, top = min(int(across), 4), min(int(down), 3)
+            a, b = across - left, down - top
+            corner = frame[0, :, top : top + 2, left : left + 2]
+            weights = torch.tensor([[(1 - b) * (1 - a), (1 - b) * a], [b * (1 - a), b * a]])
+            torch.testing.assert_close(moved[0, :, y, x], (corner * weights).sum((1, 2)))
+
+
+def test_redrawing_keeps_what_moving_blurs():
+    """Half a pixel to and fro: bicubic sampling loses less; whole pixels lose nothing."""
+    picture = as_clip([texture(24, 32)])[:, 0]
+    half = torch.full((1, 2, 24, 32), 0.5)
+    inner = (..., slice(4, -4), slice(4, -4))
+
+    def loss(sample):
+        return float((sample(sample(picture, half), -half) - picture)[inner].abs().mean())
+
+    assert loss(redraw) < 0.5 * loss(move)
+    whole = torch.zeros(1, 2, 24, 32)
+    whole[:, 0] = 3
+    torch.testing.assert_close(redraw(picture, whole)[..., :-3], picture[..., 3:])
+    steps = redraw((picture > 0.5).float(), half)
+    assert float(steps.min()) >= 0
+    assert float(steps.max()) <= 1
+
+
+def test_a_steady_flow_is_carried_forward_unchanged():
+    flow = torch.full((1, 2, 8, 8), 1.5)
+    torch.testing.assert_close(carry_forward(flow), flow)
+
+
+def test_dis_finds_a_pan_and_the_flow_baseline_follows_it():
+    frames = as_clip(panning(6))
+    flow = dis_motion(frames[:, :3])
+    middle = flow[..., 12:-12, 12:-12]
+    assert float((middle[:, 0] - 2).abs().mean()) < 0.2
+    assert float(middle[:, 1].abs().mean()) < 0.2
+    inner = (..., slice(8, -8), slice(8, -16))
+    error = {
+        name: float((TRIVIAL[name](frames[:, :3], 3) - frames[:, 3:])[inner].abs().mean())
+        for name in ("flow", "copy-last")
+    }
+    assert error["flow"] < 0.3 * error["copy-last"]
+
+
+def test_frames_too_small_for_a_flow_stand_still():
+    assert float(dis_motion(torch.rand(1, 2, 3, 16, 16)).abs().max()) == 0
+    one = torch.rand(1, 1, 1, 16, 16)
+    torch.testing.assert_close(TRIVIAL["flow"](one, 2), one.expand(-1, 2, -1, -1, -1))
+
+
+def test_the_flow_output_moves_stays_or_draws_as_its_shares_say():
+    last, motion = torch.rand(1, 3, 4, 6), torch.zeros(1, 2, 4, 6)
+    motion[:, 0] = 1
+    logits = torch.zeros(1, 8, 4, 6)
+
+    def shares(moved, stayed, drawn):
+        logits[:, 2:5] = torch.tensor([moved, stayed, drawn]).view(1, 3, 1, 1)
+        return flow_output(logits, last, motion)
+
+    torch.testing.assert_close(shares(99.0, 0, 0), redraw(last, motion))
+    torch.testing.assert_close(shares(0, 99.0, 0), last)
+    logits[:, 5:] = 99.0
+    torch.testing.assert_close(shares(0, 0, 99.0), torch.ones_like(last))
+    logits[:, 0] = -1.0  # the correction takes the motion back
+    torch.testing.assert_close(shares(99.0, 0, 0), last)
+
+
+def test_flow_without_motion_is_refused():
+    with pytest.raises(ValueError, match='set motion = "dis" too'):
+        PredictionConfig(output="flow")
+    with pytest.raises(ValueError, match="set stack to 2 or more"):
+        PredictionConfig(motion="dis", stack=1)
+
+
+def test_every_part_of_the_natural_predictor_learns():
+    model = small().train()
+    frames = as_clip(panning(8))
+    (model.rollout(frames, 5, 3).frames - frames[:, 4:]).square().mean().backward()
+    still = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    ]
+    assert all(name.startswith("to_update_key") for name in still), still
+
+
+# --- frames of any size
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (37, 53)])
+def test_a_session_takes_frames_of_any_size_and_returns_that_size(shape):
+    model = small()
+    session = PredictionSession(model)
+    for frame in panning(5, *shape):
+        session.observe(frame)
+    predicted = session.predict(3)
+    assert predicted.shape == (3, *shape, 3)
+    frames = as_clip(panning(5, *shape))
+    step = model.config.feature_stride
+    pad = [-n % step for n in shape]
+    padded = torch.nn.functional.pad(frames[0], (0, pad[1], 0, pad[0]), mode="replicate")[None]
+    with torch.inference_mode():
+        expected = model.rollout(padded, 5, 3).frames[0, -3:, :, : shape[0], : shape[1]]
+    error = np.abs(predicted - (expected * 255).round().permute(0, 2, 3, 1).numpy())
+    assert error.max() <= 1
+
+
+def test_larger_frames_are_brought_to_a_size_with_their_proportions():
+    config = PREDICTOR_PRESETS["natural"]
+    fit = fit_of(config, (270, 480), 135)
+    assert (fit.shown, fit.padded) == ((135, 240), (144, 240))
+    assert fit_of(config, (100, 90), 135).shown == (100, 90)
+    assert fit_of(PREDICTOR_PRESETS["64"], (270, 480), None).shown == (64, 64)
+
+
+def test_a_size_is_refused_where_the_model_has_its_own():
+    with pytest.raises(StremnError, match="works at 64x64 pixels and takes no size; got size=480"):
+        PredictionSession(build_predictor(PREDICTOR_PRESETS["64"]).eval(), size=480)
+    with pytest.raises(StremnError, match="size must be at least 16, got 2"):
+        PredictionSession(small(), size=2)
+
+
+def test_surprise_is_the_error_of_the_last_prediction(tmp_path):
+    model, frames = small(), panning(7)
+    scored, plain = PredictionSession(model, score=True), PredictionSession(model)
+    for frame in frames[:4]:
+        scored.observe(frame)
+        plain.observe(frame)
+    before = [scored.surprise]
+    scored.observe(frames[4])
+    error = (plain.predict(1)[0].astype(float) - frames[4]) / 255
+    assert scored.surprise == pytest.approx(np.sqrt(np.square(error).mean()), abs=2e-3)
+    assert before[0] is None or before[0] >= 0
+    scored.save(tmp_path / "session")
+    again = PredictionSession.load(tmp_path / "session", model)
+    assert again.surprise == scored.surprise
+    scored.observe(frames[5])
+    again.observe(frames[5])
+    assert again.surprise == scored.surprise
+    np.testing.assert_array_equal(again.predict(2), scored.predict(2))
+    scored.observe(texture(48, 64, seed=9))  # a cut
+    assert scored.surprise > 3 * again.surprise
+
+
+# --- clips
+
+
+@pytest.fixture
+def videos(tmp_path):
+    for split, names in {"train": "ab", "val": "c", "test": "d"}.items():
+        for name in names:
+            folder = tmp_path / split / name
+            folder.mkdir(parents=True)
+            for i, frame in enumerate(panning(15, 40, 60)):
+                cv2.imwrite(str(folder / f"{i:03d}.png"), frame[..., ::-1])
+    return tmp_path
+
+
+def test_training_clips_are_drawn_and_repeat(videos):
+    clips = natural(videos, "train", 6, 32, length=20, seed=1)
+    assert isinstance(clips, DrawnClips)
+    assert len(clips) == 20
+    again = natural(videos, "train", 6, 32, length=20, seed=1)
+    assert all(torch.equal(clips[i], again[i]) for i in range(20))
+    assert clips[0].shape == (6, 3, 32, 32)
+    assert clips[0].dtype == torch.uint8
+    assert len({clips[i].numpy().tobytes() for i in range(20)}) > 15
+    other = natural(videos, "train", 6, 32, length=20, seed=2)
+    assert not torch.equal(clips[3], other[3])
+    with pytest.raises(IndexError):
+        clips[20]
+
+
+def test_held_out_clips_follow_one_another_as_they_are(videos):
+    clips = natural(videos, "val", 6, None, length=0, seed=0)
+    assert isinstance(clips, WholeClips)
+    assert len(clips) == 2
+    assert clips[1].shape == (6, 3, 32, 48)
+    expected = panning(15, 40, 60)[6][4:36, 6:54]
+    np.testing.assert_array_equal(clips[1][0].permute(1, 2, 0).numpy(), expected)
+    assert natural(videos, "test", 6, 32, length=0, seed=0)[0].shape == (6, 3, 32, 32)
+    check_disjoint({s: natural(videos, s, 6, 32, length=4, seed=0) for s in ("train", "val")})
+
+
+def test_videos_shorter_than_a_clip_are_named(videos):
+    with pytest.raises(StremnError, match="the 40 frames of a clip; the longest has 15"):
+        natural(videos, "train", 40, 32, length=4, seed=0)
+    with pytest.raises(StremnError, match="No video has the 40 frames of a clip"):
+        natural(videos, "val", 40, 32, length=4, seed=0)
+    with pytest.raises(StremnError, match=r"give data\.size in pixels"):
+        natural(videos, "train", 4, None, length=4, seed=0)
+
+
+# --- files
+
+
+@pytest.fixture
+def weights(tmp_path):
+    save_predictor(small(), tmp_path / "small.safetensors")
+    return tmp_path / "small.safetensors"
+
+
+def test_predict_holds_out_the_last_frames_and_scores_them(tmp_path, weights):
+    frames = panning(12)
+    written = predict_video(frames, tmp_path / "a", frames=3, holdout=3, weights=weights, size=None)
+    assert [path.name for path in written.frames] == [f"{i:05d}.png" for i in (9, 10, 11)]
+    other = predict_video(frames[:9], tmp_path / "b", frames=3, weights=weights, size=None)
+    for one, two in zip(written.frames, other.frames, strict=True):
+        assert one.read_bytes() == two.read_bytes()
+    with (tmp_path / "a" / "errors.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["9", "10", "11"]
+    picture = cv2.imread(str(written.frames[1]))[..., ::-1].astype(float)
+    psnr = 10 * np.log10(255**2 / np.square(picture - frames[10]).mean())
+    assert float(rows[1]["psnr_predicted"]) == pytest.approx(psnr, abs=1e-3)
+    assert other.errors is None
+    assert not (tmp_path / "b" / "errors.csv").exists()
+
+
+def test_predict_tries_itself_on_what_was_observed(tmp_path, weights):
+    frames = panning(12)
+    written = predict_video(frames, tmp_path / "a", frames=3, weights=weights, size=None)
+    earlier = predict_video(frames, tmp_path / "b", frames=3, holdout=3, weights=weights, size=None)
+    assert written.tried == earlier.errors
+    short = predict_video(frames[:4], tmp_path / "c", frames=3, weights=weights, size=None)
+    assert short.tried is None
+
+
+def test_two_ways_to_hold_out_at_once_are_refused(tmp_path, weights):
+    with pytest.raises(StremnError, match="--observe or --holdout, not both"):
+        predict_video(panning(9), tmp_path / "a", observe=5, holdout=2, weights=weights)
+    with pytest.raises(StremnError, match="only 1 were observed"):
+        predict_video(panning(4), tmp_path / "a", holdout=3, weights=weights)
+    assert not (tmp_path / "a").exists()
