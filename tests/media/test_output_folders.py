@@ -153,7 +153,8 @@ def test_overwriting_a_run_removes_what_it_wrote_and_nothing_else(tmp_path: Path
     out = written(tmp_path / "out")
     (out / "notes.txt").write_text("mine")
     ResultWriter(out, fps=10, existing="replace").close()
-    assert sorted(p.name for p in out.iterdir()) == [".resume", "masks", "memory.json", "notes.txt"]
+    names = [".resume", "masks", "memory.json", "notes.txt", "objects.csv"]
+    assert sorted(p.name for p in out.iterdir()) == names
     assert not list((out / "masks").iterdir())
 
 

@@ -12,6 +12,7 @@ from av.stream import Stream
 from stremn.media.containers import opened_stream, pixel_aspect, reason_of, stopped, to_rgb
 from stremn.media.frames import FrameSource, Shot
 from stremn.media.pictures import check_pixels
+from stremn.media.reconnecting import reconnecting
 from stremn.media.stored_video import StoredVideo
 
 logger = logging.getLogger(__name__)
@@ -28,15 +29,23 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         address: path or URL.
         label: what is read, in words for messages.
         start: frames to leave out at the front.
-        live: a stream: damage is stepped over, and waiting ends after 30 seconds.
+        live: a stream: damage is stepped over, and waiting ends after 30 seconds; RTSP streams
+            that break off are opened again.
 
     Raises:
         StremnError: it cannot be opened, or holds no frame.
     """
     container, stream = opened_stream(address, label, live=live)
     rate = stream.average_rate or stream.guessed_rate
+    shots = _decode(container, stream, label, start, live=live)
+    if address.lower().startswith(("rtsp://", "rtsps://")):
+
+        def reopen() -> Iterator[Shot]:
+            return _decode(*opened_stream(address, label, live=live), label, 0, live=live)
+
+        shots = reconnecting(shots, reopen, label)
     return FrameSource(
-        _decode(container, stream, label, start, live=live),
+        shots,
         label=label,
         fps=float(rate) if rate else None,
         count=stream.frames or None,

@@ -7,11 +7,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Integer, UInt8
 
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import overlay
+
+Drawn = UInt8[np.ndarray, "rows columns 3"]
+"""A picture in the size of the overlay."""
 
 _SEARCH = 96  # pixels of the longer side in which the place of a label is looked for
 
@@ -49,7 +52,7 @@ class OverlayStyle:
         usual = OverlayStyle()
         return {k: v for k, v in vars(self).items() if v != getattr(usual, k)}
 
-    def draw(self, frame: Picture, labels: Integer[np.ndarray, "h w"]) -> Picture:
+    def draw(self, frame: Picture, labels: Integer[np.ndarray, "h w"]) -> Drawn:
         """Return the frame with its objects drawn in; `labels` are ids of the frame's size.
 
         Raises:
@@ -61,7 +64,7 @@ class OverlayStyle:
         return drawn if self.scale == 1 else _resized(drawn, self.scale)
 
 
-def _resized(picture: Picture, scale: float) -> Picture:
+def _resized(picture: Picture, scale: float) -> Drawn:
     height, width = (max(2, round(side * scale)) for side in picture.shape[:2])
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(picture, (width, height), interpolation=way), np.uint8)

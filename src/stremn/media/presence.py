@@ -35,8 +35,6 @@ class PresenceTable:
         kept = [list(COLUMNS), *(_rows_before(path, before) if before else ())]
         with replacing(path) as temporary:
             temporary.write_bytes(_text(kept))
-        with writing(path):
-            self._file = path.open("ab", buffering=0)
 
     def add(
         self, frame: Frame, labels: Labels, ids: Sequence[int], confidences: Mapping[int, float]
@@ -54,12 +52,8 @@ class PresenceTable:
         """
         there = np.unique(labels[labels > 0]).tolist() if not ids else ()
         rows = [_row(frame, labels, item, confidences) for item in sorted({*ids, *there})]
-        with writing(self._path):
-            self._file.write(_text(rows))
-
-    def close(self) -> None:
-        """Close the file; safe to call twice."""
-        self._file.close()
+        with writing(self._path), self._path.open("ab", buffering=0) as file:
+            file.write(_text(rows))
 
 
 def _row(frame: Frame, labels: Labels, item: int, confidences: Mapping[int, float]) -> list[object]:

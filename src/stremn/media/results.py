@@ -353,7 +353,6 @@ class ResultWriter:
 
     def _close_files(self) -> None:
         self._memory.close()
-        self._table.close()
         if self.finished:
             return
         self._overlay.close_part()

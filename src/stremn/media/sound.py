@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -42,10 +42,12 @@ def sound_packets(
 
     Sound that cannot be read is left out, with a warning: the pictures are worth more.
     """
-    with suppress(StremnError):
-        opened = (
-            None if sound is None else opened_stream(str(sound.path), str(sound.path), live=False)
-        )
+    opened = None
+    if sound is not None:
+        try:
+            opened = opened_stream(str(sound.path), str(sound.path), live=False)
+        except StremnError as error:
+            logger.warning("The sound could not be kept: %s", error)
     if sound is None or opened is None:
         yield iter(())
         return

@@ -1,0 +1,61 @@
+"""Streams of cameras in a network: when one breaks off, it is opened again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from time import monotonic, sleep
+
+from stremn.errors import StremnError
+from stremn.media.frames import Shot
+
+logger = logging.getLogger(__name__)
+
+WAITS = (1.0, 2.0, 5.0, 10.0, 10.0)
+"""Seconds before each new try; after the last one a stream is given up."""
+
+
+def reconnecting(
+    shots: Iterator[Shot],
+    reopen: Callable[[], Iterator[Shot]],
+    label: str,
+    wait: Callable[[float], None] = sleep,
+) -> Iterator[Shot]:
+    """Yield the frames of a stream, and go on with those after it broke off or ended.
+
+    Args:
+        shots: of the stream, opened.
+        reopen: opens it again; raises StremnError if that is not possible.
+        label: the stream, in words for messages.
+        wait: sleeps for some seconds.
+
+    Yields:
+        Frames, with the seconds since the first; a break is a gap in them.
+
+    Raises:
+        StremnError: it could not be opened again, after as many tries as there are `WAITS`.
+    """
+    began = monotonic()
+    while True:
+        try:
+            for shot in shots:
+                yield Shot(shot.image, monotonic() - began)
+            reason = "it ended"
+        except StremnError as error:
+            reason = str(error).rstrip(".")
+        finally:
+            close = getattr(shots, "close", None)
+            if close is not None:
+                close()
+        for seconds in WAITS:
+            logger.warning("%s broke off (%s). Trying again in %g s.", label, reason, seconds)
+            wait(seconds)
+            try:
+                shots = reopen()
+                break
+            except StremnError as error:
+                reason = str(error).rstrip(".")
+        else:
+            raise StremnError(
+                f"{label} broke off and could not be opened again in {len(WAITS)} tries: {reason}."
+            )
