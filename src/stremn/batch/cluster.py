@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from stremn.batch.attempts import Task
 from stremn.errors import MissingExtraError, StremnError
 
 _TICK = 0.5  # seconds between two looks at how it goes
+_KNOCK = 5.0  # seconds in which a cluster must answer
 _GRACE = 30.0  # seconds that jobs have to stop in
 
 
@@ -70,6 +72,7 @@ class Cluster:
         import ray
 
         try:
+            _knock(self.address)  # Ray itself would wait for minutes
             ray.init(
                 self.address,
                 namespace="stremn",
@@ -82,6 +85,13 @@ class Cluster:
                 f"No Ray cluster answers at {self.address} ({reason}). Start one with "
                 "`ray start --head`, or give the address that it told."
             ) from error
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` if nothing listens at HOST:PORT or ray://HOST:PORT; other forms pass."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
 
 
 def _attempt(task: Task) -> None:
