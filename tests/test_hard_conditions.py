@@ -139,5 +139,5 @@ def test_an_input_that_vanishes(tmp_path: Path) -> None:
     code, said = run(words, tmp_path / "out", vanishing, tmp_path / "clip")
     assert code == 2, said
     assert "Traceback" not in said, said
-    assert "--resume goes on from there" in said, said
+    assert "Use --resume to continue" in said, said
     assert (tmp_path / "out" / ".resume" / "progress.json").is_file()

@@ -328,7 +328,7 @@ def test_used_up_memory_and_a_polite_kill_end_in_one_sentence(monkeypatch, capsy
         return ended.value.code, capsys.readouterr().err
 
     code, said = main_with(RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"))
-    assert (code, "memory is used up" in said) == (2, True)
+    assert (code, "Out of memory" in said) == (2, True)
     with pytest.raises(RuntimeError, match="a mistake of ours"):
         main_with(RuntimeError("a mistake of ours"))
 

@@ -52,16 +52,28 @@ class VideoPart:
         """Encode one more frame."""
         if self._odd:
             image = np.pad(image, self._padding, mode="edge")
-        with writing(self.path):
+        with writing(self.path), _encoding(self.path):
             for packet in self._stream.encode(self._codec.frame(image)):
                 self._container.mux(packet)
 
     def close(self) -> None:
         """Write what the encoder holds and the end of the file."""
-        with writing(self.path):
+        with writing(self.path), _encoding(self.path):
             for packet in self._stream.encode():
                 self._container.mux(packet)
             self._container.close()
+
+
+@contextmanager
+def _encoding(path: Path) -> Iterator[None]:
+    """Turn an encoder's failure inside the block into a sentence about `path`."""
+    try:
+        yield
+    except av.error.ExternalError as error:
+        raise StremnError(
+            f"The video encoder failed on {path}: {error.strerror}. This happens when memory runs "
+            "out; use smaller frames or close other programs."
+        ) from error
 
 
 def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None:
