@@ -73,6 +73,7 @@ def test_analyze(run: Run, tmp_path: Path) -> None:
     assert list((tmp_path / "figures").glob("*.png"))
 
 
+@pytest.mark.usefixtures("unchecked")  # the exporter traces with its own tensors
 def test_export(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "step.pt2"
     run("export", path, "--height", 64, "--width", 64, "--slots", 2, data=False)

@@ -275,7 +275,11 @@ def test_weights_of_one_name_in_two_folders_have_two_rows(tmp_path):
 # --- recipes
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("prediction-*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [*sorted(RECIPES.glob("prediction-*.toml")), RECIPES / "your-videos.toml"],
+    ids=lambda path: path.stem,
+)
 def test_recipes_of_the_repository_are_valid(path):
     assert task_of(path) is TASK
     recipe = TASK.read(path)

@@ -133,9 +133,7 @@ def recipe(tmp_path: Path, data: Path) -> Path:
     return path
 
 
-VOS_RECIPES = sorted(
-    p.stem for p in RECIPES.glob("*.toml") if not p.stem.startswith(("prediction", "prompt"))
-)
+VOS_RECIPES = sorted(p.stem for p in RECIPES.glob("*.toml") if task_of(p) is TASK)
 
 
 @pytest.mark.parametrize("name", VOS_RECIPES)

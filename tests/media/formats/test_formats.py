@@ -287,7 +287,6 @@ def test_formats_of_a_killed_run_are_the_same_when_it_is_resumed(tmp_path: Path)
     go(broken, 0, 7)  # and no `close`: the checkpoint is at frame 4
     broken._lock.release()
     broken._memory.close()
-    broken._table.close()
     for other in broken._others._writers:
         if isinstance(other, RowsWriter):
             other._rows.close()
