@@ -1,9 +1,9 @@
 """What the page's server answers to, request by request."""
 
-import asyncio
 from typing import Any
 
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from stremn.errors import StremnError
 from stremn.web.guard import Guard, is_loopback, new_token
@@ -58,7 +58,9 @@ def ask(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(guard(scope, receive, send))
+    # In a thread of its own: `asyncio.run` would drop a loop that gradio left for this thread.
+    with start_blocking_portal() as portal:
+        portal.call(guard, scope, receive, send)
     return sent
 
 
