@@ -157,7 +157,8 @@ def from_official(tensors: Mapping[str, Tensor], name: str) -> Pretrained:
     rest = {ours: tensors[theirs] for ours, theirs in _rest(model, family).items()}
     if family.logits == 2:
         rest = {k: x[1:] - x[:1] if k.startswith("decoder.logit.") else x for k, x in rest.items()}
-    model.load_state_dict(model.state_dict() | rest)  # the backbones are filled already
+    backbones = {name: x for name, x in model.state_dict().items() if _of_backbone(name)}
+    model.load_state_dict(backbones | rest)  # strict: whatever else the model has must be in `rest`
     return Pretrained(model.eval().requires_grad_(False), config)
 
 
@@ -295,11 +296,16 @@ def _resnet_shapes(net: ResNet) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def _of_backbone(name: str) -> bool:
+    """Whether `_backbone` or `_fill_wide` fills our tensor of this name."""
+    return ".backbone." in name
+
+
 def _rest(model: STReMN, family: Official) -> dict[str, str]:
     """Map names of our tensors outside the backbones to official names."""
     found = {}
     for name in model.state_dict():
-        if ".backbone." in name:
+        if _of_backbone(name):
             continue
         module, _, leaf = name.rpartition(".")
         ours = next(ours for ours in family.names if f"{module}.".startswith(f"{ours}."))
