@@ -203,6 +203,23 @@ def test_surprise_is_the_error_of_the_last_prediction(tmp_path):
     assert scored.surprise > 3 * again.surprise
 
 
+def test_a_fork_continues_by_itself_and_leaves_the_session_alone():
+    model, frames = small(), panning(8)
+    session, other = PredictionSession(model), PredictionSession(model)
+    for frame in frames[:5]:
+        session.observe(frame)
+        other.observe(frame)
+    fork = session.fork()
+    for frame in frames[5:]:
+        session.observe(frame)
+    assert (fork.frames_seen, session.frames_seen) == (5, 8)
+    np.testing.assert_array_equal(fork.predict(2), other.predict(2))
+    fork.observe(frames[5])
+    other.observe(frames[5])
+    np.testing.assert_array_equal(fork.predict(2), other.predict(2))
+    assert session.frames_seen == 8
+
+
 # --- clips
 
 

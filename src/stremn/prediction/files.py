@@ -28,7 +28,7 @@ from stremn.prediction.weights import load_memory_predictor
 SHOWN = 10
 """Observed frames shown before the predicted ones."""
 TRIED = 8
-"""Frames, at most, for which a prediction is tried on what was observed already."""
+"""Frames, at most, for which a prediction is tried on what was observed already; below `SHOWN`."""
 TILE = 128
 """Shorter side of a picture in the video, at least, in pixels."""
 TILE_SMALL = 64
@@ -156,27 +156,23 @@ class _View:
 
     def __post_init__(self) -> None:
         self.session = PredictionSession(self.model, device=self.device, size=self.size)
-        self._late = PredictionSession(self.model, device=self.device, size=self.size)
-        self._ahead: deque[np.ndarray] = deque()  # observed, but not yet by the late session
+        self._earlier: deque[PredictionSession] = deque(maxlen=min(self.frames, TRIED))
 
     def observe(self, image: np.ndarray) -> None:
-        """Observe a frame; the late session observes the one `frames` earlier."""
+        """Observe a frame; the session is kept as it was before each of the last ones."""
+        self._earlier.append(self.session.fork())
         self.session.observe(image)
         self.before.append(self.shown(image))
-        self._ahead.append(image)
-        if len(self._ahead) > min(self.frames, TRIED):
-            late = self._ahead.popleft()
-            self._late.observe(late)
-            self._late_last = self.shown(late)
 
     @property
     def tried(self) -> Errors | None:
         """How well the frames observed last would have been predicted before they came."""
-        if self._late.frames_seen <= self.model.config.stack:
+        if not self._earlier or self._earlier[0].frames_seen <= self.model.config.stack:
             return None
-        true = [self.shown(image) for image in self._ahead]
-        predicted = [_rgb(picture) for picture in self._late.predict(len(true))]
-        return _errors(predicted, self._late_last, true)
+        count = len(self._earlier)
+        last, *true = list(self.before)[-count - 1 :]
+        predicted = [_rgb(picture) for picture in self._earlier[0].predict(count)]
+        return _errors(predicted, last, true)
 
     def shown(self, image: np.ndarray) -> Picture:
         """Bring a frame to the size and colors that predictions have, for showing beside them."""

@@ -46,7 +46,8 @@ def dis_motion(
     last, before = stack[:, -1], stack[:, -2]
     with torch.no_grad():
         pairs = zip(_grey(last), _grey(before), strict=True)
-        flow = np.stack([_dis(here, there) for here, there in pairs])
+        estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        flow = np.stack([_dis(estimator, here, there) for here, there in pairs])
         motion = torch.from_numpy(flow).permute(0, 3, 1, 2).to(stack.device)
         return carry_forward(motion)
 
@@ -107,9 +108,9 @@ def _grey(frames: Float[Tensor, "b c height width"]) -> UInt8[np.ndarray, "b hei
 
 
 def _dis(
-    here: UInt8[np.ndarray, "height width"], there: UInt8[np.ndarray, "height width"]
+    estimator: cv2.DISOpticalFlow,
+    here: UInt8[np.ndarray, "height width"],
+    there: UInt8[np.ndarray, "height width"],
 ) -> Float[np.ndarray, "height width 2"]:
-    if min(here.shape) < SMALLEST:
-        return np.zeros((*here.shape, 2), np.float32)
-    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    return estimator.calc(here, there, np.zeros((*here.shape, 2), np.float32))
+    still = np.zeros((*here.shape, 2), np.float32)
+    return still if min(here.shape) < SMALLEST else estimator.calc(here, there, still)

@@ -10,6 +10,7 @@ The memory never grows, however long the stream is. `predict` leaves the session
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -38,6 +39,8 @@ Side = Annotated[int, Field(ge=1, le=2**20)]
 
 _KEY = "stremn_prediction_session"
 _FORMAT = 1
+
+_STATE = ("frames_seen", "surprise", "_fit", "_past", "_window", "_last", "_shape")
 
 SMALLEST, MOST_PIXELS = 16, 2**14
 """Pixels that a session may be asked to work at: of the shorter side."""
@@ -88,9 +91,7 @@ class PredictionSession:
         self._window: list[Float[Tensor, "c height width"]] = []
         self._last: Encoded | None = None  # the latest stack: read with it before it is written
         self._shape: tuple[int, int] | None = None
-        self._calls = GuardedCalls(
-            ("frames_seen", "surprise", "_fit", "_past", "_window", "_last", "_shape")
-        )
+        self._calls = GuardedCalls(_STATE)
 
     @property
     def memory_bytes(self) -> int:
@@ -101,6 +102,16 @@ class PredictionSession:
     def remembered(self) -> tuple[int, ...]:
         """Index of the last frame of each stack in memory, oldest first."""
         return tuple(sorted(t for t in self._past.memory.written_at[0].tolist() if t >= 0))
+
+    @guarded
+    def fork(self) -> PredictionSession:
+        """Return a session that continues from here by itself.
+
+        It costs next to nothing: tensors are shared, and no call changes one in place.
+        """
+        other = copy.copy(self)
+        other._calls = GuardedCalls(_STATE)
+        return other
 
     @guarded
     def observe(self, frame: np.ndarray) -> None:
