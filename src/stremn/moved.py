@@ -45,6 +45,7 @@ MOVED = {
 MOVED_NAMES = {
     "stremn.prediction.model": {
         "build_model": "stremn.prediction.model:build_predictor",
+        "Forecaster": "stremn.prediction.rollouts:Forecaster",
     },
     "stremn.prediction.config": {
         "PRESETS": "stremn.prediction.config:PREDICTOR_PRESETS",

@@ -13,7 +13,7 @@ from stremn.prediction.baselines import (
 )
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
-from stremn.prediction.model import build_predictor, check_frames
+from stremn.prediction.model import build_predictor
 from stremn.prediction.outputs import (
     moved_by_axis_output,
     moved_output,
@@ -22,6 +22,7 @@ from stremn.prediction.outputs import (
     sigmoid_output,
 )
 from stremn.prediction.recurrence import ConvLSTMCell, SpatioTemporalCell
+from stremn.prediction.rollouts import check_frames
 from tiny_predictor import clip, tiny, tiny_of
 
 

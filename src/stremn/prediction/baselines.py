@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.core.config import Config
-from stremn.prediction.model import Rollout, check_frames
 from stremn.prediction.motion import carry_forward, dis_motion, redraw
 from stremn.prediction.outputs import BuiltOutput, OutputName, build_output
 from stremn.prediction.recurrence import ConvLSTMStack, OddKernel, PredRNNStack
+from stremn.prediction.rollouts import Rollout, check_frames
 
 Predict = Callable[[Float[Tensor, "b t c height width"], int], Float[Tensor, "b n c height width"]]
 """Observed frames in [0, 1] and a number of frames to the predicted frames."""

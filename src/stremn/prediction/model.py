@@ -9,7 +9,7 @@ is never read empty. A model that carries a state (not the paper's) carries it o
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -29,6 +29,7 @@ from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.motion import Motion, build_motion, move
 from stremn.prediction.outputs import build_output
 from stremn.prediction.recurrence import ConvLSTMCell
+from stremn.prediction.rollouts import Rollout, check_frames
 
 FLOW_UNIT = 8.0
 """Pixels of a flow that count as 1 where a network is shown it."""
@@ -84,27 +85,6 @@ class Past:
     def nbytes(self) -> int:
         """Bytes of all tensors."""
         return self.memory.nbytes + sum(tensor.nbytes for tensor in self.carried)
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """Predicted frames: `frames[:, i]` predicts the clip's frame `first + i`."""
-
-    frames: Float[Tensor, "b n c height width"]
-    first: int
-
-
-class Forecaster(Protocol):
-    """What a trainable predictor can do: our model and the recurrent baselines alike."""
-
-    def rollout(
-        self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
-    ) -> Rollout:
-        """Predict one step ahead over the observed frames, then `future` frames freely.
-
-        Only the first `observed` frames are looked at.
-        """
-        ...
 
 
 class FramePredictor(nn.Module):
@@ -313,32 +293,6 @@ def _explained(
     last, before = stack[:, -1], stack[:, -2]
     error = (move(before, motion) - last).abs().mean(1, keepdim=True)
     return torch.cat([motion / FLOW_UNIT, move(last, motion), error], dim=1)
-
-
-def check_frames(frames: Float[Tensor, "b t c height width"], stack: int, channels: int) -> None:
-    """Refuse frames that no prediction can start from.
-
-    Raises:
-        StremnError: fewer frames than a stack, other channels than the model's, or values that are
-            no finite numbers in [0, 1].
-    """
-    if frames.shape[1] < stack:
-        raise StremnError(
-            f"Prediction starts from a stack of {stack} frames, but only {frames.shape[1]} "
-            "were given. Give a longer video."
-        )
-    if frames.shape[2] != channels:
-        raise StremnError(
-            f"This model was built for frames of {channels} channel(s), but these have "
-            f"{frames.shape[2]}. Choose a preset with channels={frames.shape[2]}, or convert the "
-            "frames."
-        )
-    low, high = (float(bound) for bound in frames.detach().aminmax())
-    if not (low >= 0 and high <= 1):
-        raise StremnError(
-            f"Frames must hold values in [0, 1], but these reach from {low:g} to {high:g}. "
-            "Divide 8-bit frames by 255."
-        )
 
 
 def memory_rule(name: str, *, training: bool = False) -> UpdatePolicy:

@@ -29,7 +29,7 @@ from stremn.evaluation.prediction.metrics import METRICS, Metric, lpips_metrics
 from stremn.media.files import make_folder, write_whole
 from stremn.moved import moved_names
 from stremn.prediction.baselines import TRIVIAL, Predict
-from stremn.prediction.model import Forecaster
+from stremn.prediction.rollouts import Forecaster
 from stremn.prediction.weights import SHIPPED, load_memory_predictor, load_predictor
 
 DRAWS = 2000

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stremn.moved import moved_names
-from stremn.prediction.model import Forecaster
+from stremn.prediction.rollouts import Forecaster
 from stremn.training.loss_report import LossReport
 from stremn.training.prediction.data import FrameBatch
 from stremn.training.prediction.losses import (
