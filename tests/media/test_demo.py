@@ -31,7 +31,7 @@ def test_masks_show_the_balloons(drawn):
     assert set(np.unique(labels)) == {0, 1, 2}
     red, _, blue = np.moveaxis(image.astype(int), -1, 0)
     assert (red - blue)[labels == 1].mean() > 80  # red and yellow
-    assert (blue - red)[labels == 2].mean() > 20  # blue and white
+    assert (blue - red)[labels == 2].mean() > 20  # blue and pink
     columns = [[np.nonzero(mask == i)[1].mean() for i in (1, 2)] for _, mask in drawn]
     assert np.diff(columns, axis=0)[:, 0].min() > 0 > np.diff(columns, axis=0)[:, 1].max()
 

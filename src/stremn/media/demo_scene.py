@@ -95,7 +95,7 @@ class _Balloon:
 
 _BALLOONS = (
     _Balloon(((0.86, 0.13, 0.10), (0.98, 0.76, 0.16)), 9, 0.0, (150, 112, 50), (470, 132, 66)),
-    _Balloon(((0.12, 0.32, 0.72), (0.93, 0.94, 0.96)), 7, 0.22, (492, 82, 40), (222, 70, 36)),
+    _Balloon(((0.12, 0.32, 0.72), (0.90, 0.42, 0.70)), 7, 0.22, (500, 92, 54), (196, 84, 56)),
 )  # the first is nearer
 
 
@@ -103,7 +103,7 @@ def draw_demo(frames: int = FRAMES) -> Iterator[tuple[Picture, Labels]]:
     """Draw the first `frames` frames of the clip, each with the ids of its two balloons.
 
     Yields:
-        `height width 3` RGB of uint8, and `height width` ids: 1 red and yellow, 2 blue and white.
+        `height width 3` RGB of uint8, and `height width` ids: 1 red and yellow, 2 blue and pink.
     """
     random = np.random.default_rng(3)
     landscape = _landscape(random)
