@@ -7,9 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
-from stremn.media.finding import Click, MaskFinder, check_prompt, grab_cut, without_others
+from stremn.media.finding import (
+    Click,
+    MaskFinder,
+    ObjectMask,
+    check_prompt,
+    grab_cut,
+    without_others,
+)
 from stremn.media.frames import Picture
 from stremn.media.prompts import Box, Point
 from stremn.prompting.planes import Prompt
@@ -19,7 +26,6 @@ from stremn.prompting.weights import SHIPPED, load_prompt_network
 GRAB_CUT = "grabcut"
 """Name of the finder that needs no network."""
 
-ObjectMask = Bool[np.ndarray, "height width"]
 Probability = Float[np.ndarray, "height width"]
 
 

@@ -5,16 +5,15 @@ Read by pycocotools, FiftyOne, Label Studio, Roboflow and most trainers of detec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.json_lists import write_json
 from stremn.media.formats.outlines import outlines
-from stremn.media.formats.rows import Row, Rows, RowsWriter
+from stremn.media.formats.rows import Row, Rows, RowsFormat
 from stremn.media.rle import decode_rle
 
 _DECIMALS = 2  # of a point; outlines lie on quarters of a pixel
@@ -56,7 +55,7 @@ class Polygons:
 
 
 @dataclass(frozen=True)
-class Coco:
+class Coco(RowsFormat):
     """COCO with categories of the user's names; `shape` says how the pixels are given."""
 
     categories: Categories = field(default_factory=Categories)
@@ -68,13 +67,6 @@ class Coco:
     def files(self) -> tuple[str, ...]:
         """One file."""
         return (self.shape.file,)
-
-    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
-        """Take everything."""
-
-    def open(self, place: Place) -> RowsWriter:
-        """Begin or go on."""
-        return RowsWriter(place, self.complete)
 
     def complete(self, rows: Rows, out: Path) -> None:
         """Write the file of all rows."""

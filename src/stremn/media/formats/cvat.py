@@ -6,37 +6,29 @@ A track has one polygon a frame: parts of an object are joined by lines of no wi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.sax.saxutils import XMLGenerator
 from xml.sax.xmlreader import AttributesImpl
 
 from stremn.core.atomic_files import replacing
-from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.outlines import one_outline
-from stremn.media.formats.rows import Rows, RowsWriter
+from stremn.media.formats.rows import Rows, RowsFormat
 from stremn.media.rle import decode_rle
 
 _FILE = "cvat.xml"
 
 
 @dataclass(frozen=True)
-class Cvat:
+class Cvat(RowsFormat):
     """CVAT's XML for videos; labels are the categories' names."""
 
     categories: Categories = field(default_factory=Categories)
     name: str = "cvat"
     soft: bool = False
     files: tuple[str, ...] = (_FILE,)
-
-    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
-        """Take everything."""
-
-    def open(self, place: Place) -> RowsWriter:
-        """Begin or go on."""
-        return RowsWriter(place, self.complete)
 
     def complete(self, rows: Rows, out: Path) -> None:
         """Write the file of all rows, track by track."""

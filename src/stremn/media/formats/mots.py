@@ -12,16 +12,15 @@ from pathlib import Path
 
 from stremn.core.atomic_files import replacing
 from stremn.errors import StremnError
-from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
-from stremn.media.formats.rows import Rows, RowsWriter
+from stremn.media.formats.rows import Rows, RowsFormat
 
 _FILE = "mots.txt"
 _INSTANCES = 1000  # ids of a class
 
 
 @dataclass(frozen=True)
-class Mots:
+class Mots(RowsFormat):
     """MOTS text; classes are the categories' numbers (KITTI: 1 car, 2 pedestrian)."""
 
     categories: Categories = field(default_factory=Categories)
@@ -37,10 +36,6 @@ class Mots:
                 f"The format mots holds object ids up to {_INSTANCES - 1}, and there is an object "
                 f"{largest}. Give the object a smaller id, or choose coco or youtube-vis."
             )
-
-    def open(self, place: Place) -> RowsWriter:
-        """Begin or go on."""
-        return RowsWriter(place, self.complete)
 
     def complete(self, rows: Rows, out: Path) -> None:
         """Write the file of all rows."""

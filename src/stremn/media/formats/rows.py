@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,3 +94,18 @@ class RowsWriter:
         self._rows.close()
         if self._rows.count:
             self._complete(Rows(self._rows.path), self._out)
+
+
+class RowsFormat(ABC):
+    """The part of a `Format` that all formats of one file for the whole video share."""
+
+    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:  # noqa: B027
+        """Take everything."""
+
+    def open(self, place: Place) -> RowsWriter:
+        """Begin or go on."""
+        return RowsWriter(place, self.complete)
+
+    @abstractmethod
+    def complete(self, rows: Rows, out: Path) -> None:
+        """Write the format's file of all rows, below a folder."""

@@ -5,33 +5,24 @@ Read by mmtracking, Mask2Former, DVIS and other trainers of video instance segme
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.json_lists import write_json
-from stremn.media.formats.rows import Row, Rows, RowsWriter
+from stremn.media.formats.rows import Row, Rows, RowsFormat
 
 _FILE = "youtube-vis.json"
 
 
 @dataclass(frozen=True)
-class YouTubeVis:
+class YouTubeVis(RowsFormat):
     """YouTube-VIS with categories of the user's names."""
 
     categories: Categories = field(default_factory=Categories)
     name: str = "youtube-vis"
     soft: bool = False
     files: tuple[str, ...] = (_FILE,)
-
-    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
-        """Take everything."""
-
-    def open(self, place: Place) -> RowsWriter:
-        """Begin or go on."""
-        return RowsWriter(place, self.complete)
 
     def complete(self, rows: Rows, out: Path) -> None:
         """Write the file of all rows, object by object."""
