@@ -14,10 +14,8 @@ from stremn.errors import StremnError
 if TYPE_CHECKING:
     from stremn.networks.defaults import SessionDefaults
 
-Model = Annotated[
-    str,
-    typer.Option(help="Preset (`small`), weights file (.safetensors), folder with one, or hub id."),
-]
+_MODEL = "Preset (`small`), weights file (.safetensors), folder with one, or hub id"
+Model = Annotated[str, typer.Option(help=f"{_MODEL}.")]
 Slots = Annotated[int, typer.Option(help="K: number of templates kept per object.")]
 Policy = Annotated[
     str,
@@ -56,25 +54,19 @@ Size = Annotated[
         "480 for STM, STCN."
     ),
 ]
-PromptModel = Annotated[
-    str,
-    typer.Option(
-        help="Model that turns a box or clicks into a mask: `small` (shipped), a weights file, or "
-        "`grabcut` (colors only, no network)."
-    ),
-]
+_PROMPT_MODEL = (
+    "Model that turns a box or clicks into a mask: `small` (shipped), a weights file, or "
+    "`grabcut` (colors only, no network)."
+)
+PromptModel = Annotated[str, typer.Option(help=_PROMPT_MODEL)]
 PromptModelOrOwn = Annotated[
     str | None,
-    typer.Option(
-        help="Model that turns a box or clicks into a mask: `small` (shipped), a weights file, or "
-        "`grabcut` (colors only, no network). Default: `small`; a SAM model does it itself."
-    ),
+    typer.Option(help=f"{_PROMPT_MODEL} Default: `small`; a SAM model does it itself."),
 ]
 AnyModel = Annotated[
     str,
     typer.Option(
-        help="Preset (small), weights file (.safetensors), folder that holds one, or hub id; or "
-        "SAM 2.1, EdgeTAM or SAM 3 of transformers, by hub id or folder."
+        help=f"{_MODEL}; or SAM 2.1, EdgeTAM or SAM 3 of transformers, by hub id or folder."
     ),
 ]
 Every = Annotated[
