@@ -2,9 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -210,6 +211,17 @@ def test_a_process_that_dies_is_reported(tmp_path: Path) -> None:
     assert (report.status, report.error) == ("failed", "Its process ended with code -9.")
 
 
+@pytest.fixture(params=["in the foreground", "in the background"])
+def interrupts(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Take or ignore SIGINT, as a shell starts a process with or without `&`."""
+    background = request.param == "in the background"
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN if background else signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupted_run_stops_its_jobs_and_can_go_on(tmp_path: Path) -> None:
     planned = tasks(tmp_path, "wait", "well")
 

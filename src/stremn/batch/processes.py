@@ -86,6 +86,8 @@ def _attempt(task: Task, threads: int) -> None:
     """Try a task in this process, and end it."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C goes to the parent alone, which passes it on
+    # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

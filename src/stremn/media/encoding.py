@@ -112,12 +112,6 @@ def join_videos(
             None is one after the other, at the rate of the first part.
         sound: what is heard; its start is heard at the first frame. None is silence.
 
-    Args:
-        parts: the videos, one or more.
-        path: the file to write.
-        times: when each frame is shown, in seconds, growing; frames beyond them are left out.
-        sound: what is heard; its start is heard at the first frame. None is silence.
-
     Raises:
         StremnError: a part is not whole, no permission, disk full.
     """
