@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -155,6 +155,14 @@ MOVED_NAMES = {
 }
 """Old module and name -> new place, as "module:attribute"."""
 
+RENAMED_KEYS = {
+    "anew": "reinit",
+    "kin": "same_class",
+    "rival": "distractor",
+    "twin": "lookalike",
+}
+"""Keys of recipes that earlier versions had under other names."""
+
 
 class MovedModules(MetaPathFinder, Loader):
     """Find a module under its old path."""
@@ -182,6 +190,20 @@ class MovedModules(MetaPathFinder, Loader):
 def install() -> None:
     """Let Python ask here for modules that it finds nowhere else."""
     sys.meta_path.append(MovedModules())
+
+
+def with_current_keys(section: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return a section of a recipe with the keys of earlier versions under their new names.
+
+    Each one warns; `where` names the section. A key that stands beside its new name stays.
+    """
+    result = dict(section)
+    for old, new in RENAMED_KEYS.items():
+        if old in result and new not in result:
+            text = f"The key {old!r} in {where} is called {new!r} now."
+            warnings.warn(text, DeprecationWarning, stacklevel=2)
+            result[new] = result.pop(old)
+    return result
 
 
 def moved_names(module: str) -> Callable[[str], Any]:

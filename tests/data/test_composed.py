@@ -21,8 +21,8 @@ from stremn.data.readers.still_sets import open_stills
 PLAIN = ColorRange(0, 0, 0, 0)
 STEADY = StillClipParameters(travel=(0.01, 0.02), bend=0, color=PLAIN, flicker=PLAIN)
 QUIET = ComposedClipParameters(
-    real_target=0, photo=0, filmed=0, second=0, rival=0, twin=0, away=0, hidden=0, occluder=0,
-    foreign=0, late=0, wobble=0, share=(0.25, 0.35), motion=STEADY,
+    real_target=0, photo=0, filmed=0, second=0, distractor=0, lookalike=0, away=0, hidden=0,
+    occluder=0, foreign=0, late=0, wobble=0, share=(0.25, 0.35), motion=STEADY,
     background=VideoClipParameters(color=PLAIN),
 )  # fmt: skip
 """One ellipse over a video of plain color, and no event."""
@@ -138,7 +138,7 @@ def test_second_objects_may_enter_late() -> None:
 
 
 def test_a_twin_is_background_and_always_there() -> None:
-    parameters = replace(QUIET, twin=1.0, away=1.0, share=(0.15, 0.2))
+    parameters = replace(QUIET, lookalike=1.0, away=1.0, share=(0.15, 0.2))
     for clip in clips_of(parameters, 20, videos(BLUE)):
         assert clip.given.size == 1
         assert seen(clip).min() > 0
@@ -147,7 +147,7 @@ def test_a_twin_is_background_and_always_there() -> None:
 
 
 def test_occluders_and_rivals_are_background() -> None:
-    for parameters in (replace(QUIET, occluder=1.0), replace(QUIET, rival=1.0)):
+    for parameters in (replace(QUIET, occluder=1.0), replace(QUIET, distractor=1.0)):
         clips = clips_of(parameters, 20, videos(BLUE))
         assert {clip.given.size for clip in clips} == {1}
         plain = clips_of(QUIET, 20, videos(BLUE))
@@ -238,10 +238,12 @@ def test_no_crowd_comes_with_a_filmed_target() -> None:
 def test_kin_are_two_targets_of_one_set() -> None:
     """Of two sets of stills, bright and dark ones, both targets come from the same."""
     two_sets = [Ellipses(6), Ellipses(6, color=(120, 0, 0))]
-    both = replace(QUIET, second=1.0, kin=1.0, share=(0.2, 0.2))
+    both = replace(QUIET, second=1.0, same_class=1.0, share=(0.2, 0.2))
     alike = 0
-    for kin in (1.0, 0.0):
-        source = ComposedClips(two_sets, videos(BLUE), parameters=replace(both, kin=kin))
+    for same_class in (1.0, 0.0):
+        source = ComposedClips(
+            two_sets, videos(BLUE), parameters=replace(both, same_class=same_class)
+        )
         for seed in range(20):
             clip = source.sample(np.random.default_rng(seed), 4, 64, 0.5)
             if clip.given.size < 2:
@@ -249,8 +251,8 @@ def test_kin_are_two_targets_of_one_set() -> None:
             frame, labels = clip.frames[0], clip.labels[0]
             first, second = (np.median(frame[1][labels == n]) > 100 for n in (1, 2))
             same = bool(first == second)
-            assert same or not kin
-            alike += same and not kin
+            assert same or not same_class
+            alike += same and not same_class
     assert alike < 18  # without kinship the sets are mixed
 
 

@@ -20,7 +20,7 @@ from stremn.media.mask_codes import VOID
 
 PLAIN = ColorRange(0, 0, 0, 0)
 CALM = StillClipParameters(
-    paste=0, rival=0, half=0, occluder=0, bend=0, color=PLAIN, flicker=PLAIN
+    paste=0, distractor=0, half=0, occluder=0, bend=0, color=PLAIN, flicker=PLAIN
 )  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def test_pasted_objects_move_apart_from_their_background() -> None:
 
 
 def test_a_rival_is_as_often_the_target() -> None:
-    source = StillImageClips([Ellipses(8)], parameters=replace(CALM, paste=1.0, rival=1.0))
+    source = StillImageClips([Ellipses(8)], parameters=replace(CALM, paste=1.0, distractor=1.0))
     objects = [clip.given.size for clip in clips_of(source, 120, frames=1, size=64)]
     # Both in half of the clips, less where one hides the other.
     assert 0.2 < np.mean(np.array(objects) == 2) < 0.6

@@ -26,6 +26,7 @@ from stremn.training.segmentation.cost import (
 )
 from stremn.training.segmentation.data import (
     clip_dataset,
+    clip_parameters,
     open_data,
     open_videos,
     used_sources,
@@ -282,7 +283,7 @@ def test_a_part_of_the_start_is_drawn_again_from_the_seed() -> None:
         torch.manual_seed(recipe.train.seed)
         return first_model(recipe, model_config(recipe.model), None).state_dict()
 
-    again = 'model.anew=["policies.evidence"]'
+    again = 'model.reinit=["policies.evidence"]'
     start, first, same, other = model(), model(again), model(again), model(again, "train.seed=1")
     changed = {name for name in start if not torch.equal(start[name], first[name])}
     assert changed == {name for name in start if name.startswith("policies.evidence.")}
@@ -292,12 +293,29 @@ def test_a_part_of_the_start_is_drawn_again_from_the_seed() -> None:
 
 def test_only_parts_of_a_start_are_drawn_again() -> None:
     recipe = TASK.read(
-        RECIPES / "small-evidence.toml", ["model.start=small", 'model.anew=["evidence"]']
+        RECIPES / "small-evidence.toml", ["model.start=small", 'model.reinit=["evidence"]']
     )
-    with pytest.raises(StremnError, match=r"model.anew names 'evidence'.*policies.evidence"):
+    with pytest.raises(StremnError, match=r"model.reinit names 'evidence'.*policies.evidence"):
         first_model(recipe, model_config(recipe.model), None)
-    with pytest.raises(StremnError, match=r"anew names decoder.*there is no start"):
-        TASK.read(RECIPES / "small-still.toml", ['model.anew=["decoder"]'])
+    with pytest.raises(StremnError, match=r"reinit names decoder.*there is no start"):
+        TASK.read(RECIPES / "small-still.toml", ['model.reinit=["decoder"]'])
+
+
+def test_keys_of_earlier_versions_still_work() -> None:
+    recipe = RECIPES / "small-zoom.toml"
+    with pytest.warns(DeprecationWarning, match="'anew' in model is called 'reinit' now"):
+        changed = TASK.read(recipe, ["model.start=small", 'model.anew=["decoder"]'])
+    assert changed.model.reinit == ("decoder",)
+    current = clip_parameters(changed.data.sources["composed"], "composed")
+    section = changed.data.sources["composed"]
+    old = section.parameters | {"kin": section.parameters["same_class"]}
+    del old["same_class"]
+    with pytest.warns(DeprecationWarning, match="'kin' in data.sources.composed.parameters"):
+        earlier = clip_parameters(section.model_copy(update={"parameters": old}), "composed")
+    assert earlier == current
+    both = section.model_copy(update={"parameters": section.parameters | {"kin": 0.1}})
+    with pytest.raises(StremnError, match="Unknown key 'kin'"):
+        clip_parameters(both, "composed")
 
 
 def test_tau_is_the_recipes_whatever_the_start_was_trained_with() -> None:

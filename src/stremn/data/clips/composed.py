@@ -59,11 +59,11 @@ class ComposedClipParameters:
     """Chance that a moving object is cut out of a video, so that its shape really changes."""
     second: float = 0.4
     """Chance of a second target."""
-    rival: float = 0.4
+    distractor: float = 0.4
     """Chance of a moving object that is background."""
-    twin: float = 0.15
+    lookalike: float = 0.15
     """Chance of a copy of the target, mirrored and in other colors, that is background."""
-    kin: float = 0.0
+    same_class: float = 0.0
     """Chance that a second target comes from the first one's set of stills: with a set of people,
     another person, to be told from the first."""
     carried: float = 0.0
@@ -172,7 +172,7 @@ class _Take:
         back, count = self._background()
         self.layers.append(back)
         count = self._add_targets(count)
-        if self.rng.random() < self.p.rival:
+        if self.rng.random() < self.p.distractor:
             self._add_distractor()
         eventless = len(self.layers) == 1 and not self.front
         if self.rng.random() < self.p.occluder or eventless:
@@ -220,12 +220,14 @@ class _Take:
         origin: int | None = None
         for target in range(own + 1, wanted + 1):
             leads, number = target == own + 1, count + 1
-            same_class = origin is not None and self._happens(p.kin)
+            same_class = origin is not None and self._happens(p.same_class)
             foreground = self._still_foreground(origin) if same_class else self._foreground()
             if not foreground.filmed and self._happens(p.carried):
                 foreground = carrying(self.rng, foreground, self.draw.whole_cut_out(self.rng))
-            has_twin = leads and bool(self.rng.random() < p.twin)
-            placed = self.canvas.composite(foreground, number, self._absence(number > 1, has_twin))
+            has_lookalike = leads and bool(self.rng.random() < p.lookalike)
+            placed = self.canvas.composite(
+                foreground, number, self._absence(number > 1, has_lookalike)
+            )
             if leads:
                 origin = foreground.origin
                 if origin is not None and self._happens(p.crowd):
@@ -234,7 +236,7 @@ class _Take:
                     self.layers.append(self._emerging(foreground, placed))
             self.layers.append(placed.layer)
             count = number if foreground.carried is None else number + 1
-            if has_twin:
+            if has_lookalike:
                 self.layers.insert(1, self.canvas.composite(foreground, 0, self._never()).layer)
             if self.rng.random() < p.hidden:
                 self.front.append(self._cover(placed))
@@ -295,12 +297,12 @@ class _Take:
         """Return no frame."""
         return np.zeros(self.frames, dtype=bool)
 
-    def _absence(self, may_enter: bool, has_twin: bool) -> Bool[np.ndarray, " t"]:
+    def _absence(self, may_enter: bool, has_lookalike: bool) -> Bool[np.ndarray, " t"]:
         """Return frames in which a moving object is out of the picture.
 
         A target with a mirrored copy is never absent: alone, the copy could not be told from it.
         """
-        if has_twin:
+        if has_lookalike:
             return self._never()
         if may_enter and self.rng.random() < self.p.late:
             return beginning(self.rng, self.frames)

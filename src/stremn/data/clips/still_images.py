@@ -51,7 +51,7 @@ class StillImageClips:
         p = self.parameters
         first = self.draw.still(rng)
         paste = rng.random() < p.paste
-        rival = rng.random() < p.rival
+        distractor = rng.random() < p.distractor
         half = rng.random() < p.half
         if paste:
             cut = self.draw.cut_out(rng, first)
@@ -64,11 +64,11 @@ class StillImageClips:
             ]
             count = 1
         else:
-            ids, count = self.draw.targets(rng, first, p.objects - int(rival), half)
+            ids, count = self.draw.targets(rng, first, p.objects - int(distractor), half)
             if count == 0:
                 return None
             layers = [backdrop(rng, first.image, ids, frames, size, p)]
-        if rival:
+        if distractor:
             other = self.draw.cut_out(rng, self.draw.still(rng))
             if other is not None:
                 count += 1
@@ -78,7 +78,7 @@ class StillImageClips:
         if rng.random() < p.occluder:
             layers.append(passing(rng, self.draw, frames, size, p))
         pictures, labels = render(layers, frames, size)
-        if rival and count > 1:
+        if distractor and count > 1:
             labels = _chosen(rng, labels, count)
         found = introduce(labels, count, round(p.visible * size * size), late=False)
         if found is None:

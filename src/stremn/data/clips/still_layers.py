@@ -25,14 +25,14 @@ FLICKER = ColorRange(0.05, 0.05, 0.05, 0.0)
 class StillClipParameters:
     """Chances and ranges of clips made of stills.
 
-    `paste`, `rival` and `half` are those that made a model use its memory in a trial run;
+    `paste`, `distractor` and `half` are those that made a model use its memory in a trial run;
     `angle`, `zoom`, `shear`, `bend` follow the affine ranges usual for this task (rotation
     +-20 degrees, scale 0.9-1.1, shear +-10 degrees, thin-plate warps in part of the clips).
     """
 
     paste: float = 0.55
     """Chance to paste the object on another photo."""
-    rival: float = 0.30
+    distractor: float = 0.30
     """Chance of a second object; then either one, or both, are to be segmented."""
     half: float = 0.12
     """Chance that half of an object is the target."""

@@ -25,6 +25,7 @@ from stremn.data.readers.sequences import SequenceSet
 from stremn.data.readers.still_sets import check_pairing, check_stills, open_stills, without
 from stremn.data.readers.stills import StillImages
 from stremn.errors import StremnError
+from stremn.moved import with_current_keys
 from stremn.training.segmentation.recipe import (
     DataSection,
     Recipe,
@@ -194,9 +195,10 @@ def _parameters(kind: type[ParametersT], values: Mapping[str, Any], where: str) 
 
     Raises StremnError for a key that it does not have or a value that does not fit.
     """
+    values = with_current_keys(values, where)
     _refuse_unknown(kind, values, where)
     try:
-        return TypeAdapter(kind).validate_python(dict(values))
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}, got {detail['input']!r}"

@@ -57,7 +57,7 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
     section = recipe.model
     if section.start is not None:
         model = _started(section.start, config)
-        _draw_again(model, section.anew, config)
+        _draw_again(model, section.reinit, config)
     else:
         backbones = {
             "none": lambda: None,
@@ -117,7 +117,7 @@ def _draw_again(model: STReMN, parts: Sequence[str], config: SegmentationConfig)
     for name in parts:
         if name not in known:
             raise StremnError(
-                f"model.anew names {name!r}, which is no part of the model. Parts: "
+                f"model.reinit names {name!r}, which is no part of the model. Parts: "
                 f"{', '.join(part for part in known if part.count('.') < 2)}."
             )
         known[name].load_state_dict(fresh.get_submodule(name).state_dict())

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from stremn.core.config import Config
 from stremn.memory.policies import POLICIES
-from stremn.moved import moved_names
+from stremn.moved import moved_names, with_current_keys
 from stremn.networks.defaults import PAPER
 from stremn.training.config import TrainingRecipe
 
@@ -36,16 +36,21 @@ class ModelSection(Config):
     """Where the backbone's first weights come from; "timm" downloads them."""
     start: str | None = None
     """Weights to start from: a file of an earlier training, a preset with weights, or a hub id."""
-    anew: tuple[str, ...] = ()
-    """Parts of `start` whose weights are drawn again from the seed, such as "policies.evidence"."""
+    reinit: tuple[str, ...] = ()
+    """Parts of `start` to initialize again from the seed, such as "policies.evidence"."""
     freeze: Literal["nothing", "stem-and-depthwise"] = "nothing"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_earlier_versions(cls, values: Any) -> Any:
+        return with_current_keys(values, "model") if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _only_what_is_loaded_is_drawn_again(self) -> Self:
-        if self.anew and self.start is None:
+        if self.reinit and self.start is None:
             raise ValueError(
-                f"anew names {', '.join(self.anew)}, parts of the weights to start from, but there "
-                "is no start: all weights are drawn from the seed"
+                f"reinit names {', '.join(self.reinit)}, parts of the weights to start from, but "
+                "there is no start: all weights are drawn from the seed"
             )
         return self
 
