@@ -78,7 +78,7 @@ def follow(
             check_backward(frames, masks.frames[-1])
         _tell_left_out(frames.start, first)
         frames = reopened(frames, source, first)
-        _check_formats(output, frames, masks)
+        check_formats(output, frames, masks)
         with ResultWriter(
             out,
             fps=frames.fps,
@@ -108,12 +108,16 @@ def follow(
             passing: Session | Pass
             if backward:
                 store = follow_backward_first(
-                    frames, masks, writer, settings, lambda state: _session(state, model, asked)
+                    frames,
+                    masks,
+                    writer,
+                    settings,
+                    lambda state: opened_session(state, model, asked),
                 )
-                session = _session(writer.state_path, model, asked)
+                session = opened_session(writer.state_path, model, asked)
                 passing = BothWays(session, masks, store, first=first, done=writer.written)
             else:
-                passing = _session(writer.state_path, model, asked)
+                passing = opened_session(writer.state_path, model, asked)
             frames = reopened(frames, source, writer.read_from)
             run(frames, passing, masks, writer, limit)
     finally:
@@ -154,9 +158,14 @@ def run(
         f"{_frames(summary.frames)} at {summary.frames_per_second:.1f} frames/s; memory "
         f"{megabytes(summary.memory_bytes)}, constant."
     )
+    tell_files(writer)
+    return summary
+
+
+def tell_files(writer: ResultWriter) -> None:
+    """List what a run has written."""
     for kind, path in writer.files().items():
         say(f"  {kind:<10} {path}")
-    return summary
 
 
 def _tell_left_out(start: int, first: int) -> None:
@@ -167,7 +176,7 @@ def _tell_left_out(start: int, first: int) -> None:
         )
 
 
-def _check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
+def check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
     """Raise StremnError if a format cannot hold the objects that are given first."""
     from stremn.media.formats.open_formats import check_formats
     from stremn.media.masks import LabelMap
@@ -249,7 +258,7 @@ def _adapted(
     return OwnModel(str(path))
 
 
-def _session(state: Path | None, model: VideoModel, asked: Asked) -> Session:
+def opened_session(state: Path | None, model: VideoModel, asked: Asked) -> Session:
     """Load the saved state, or open a new session."""
     with console.status("loading the model"):
         return model.open(asked) if state is None else model.resume(state, asked)

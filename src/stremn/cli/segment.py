@@ -35,12 +35,14 @@ from stremn.cli.segment_options import (
     Given,
     Labels,
     Limit,
+    Live,
     Mask,
     Objects,
     Opacity,
     Outline,
     Output,
     Overwrite,
+    Port,
     Probabilities,
     Resume,
     Scale,
@@ -51,6 +53,7 @@ from stremn.cli.segment_options import (
     existing_run,
     finding,
 )
+from stremn.errors import StremnError
 
 
 def register(app: typer.Typer) -> None:
@@ -92,6 +95,8 @@ def segment(
     fps: Fps = None,
     scale: Scale = 1.0,
     limit: Limit = None,
+    live: Live = False,
+    port: Port = None,
 ) -> None:
     """Segment objects through a video of any length, from a mask, box or click.
 
@@ -107,6 +112,12 @@ def segment(
     from stremn.sam.opening import video_model
     from stremn.segmentation.opening import Asked
 
+    if live:
+        _check_live(
+            start=start, end=end, at=at, both_ways=both_ways, adapt=adapt, resume=resume, fps=fps
+        )
+    elif port is not None:
+        raise StremnError("--port is of the page of --live, which is not asked for.")
     if reach is not None:
         within(reach)
     chosen = video_model(model)
@@ -118,5 +129,21 @@ def segment(
     given = Given(mask, box, click, exclude, tuple(objects or ()), at, find)
     written = chosen_formats(formats, coco, names)
     output = Output(out, existing_run(resume, overwrite), probabilities, style, written, names, fps)
+    if live:
+        from stremn.cli.live import PORT, follow_live
+
+        page = PORT if port is None else port
+        follow_live(source, given, output, chosen, asked, port=page, limit=limit)
+        return
     span = Span(start, end, both_ways)
     follow(source, given, output, chosen, asked, span=span, adapt=adapt, limit=limit)
+
+
+def _check_live(**given: object) -> None:
+    """Refuse options that need more of a video than the frame that comes next."""
+    for name, value in given.items():
+        if value:
+            raise StremnError(
+                f"--live and --{name.replace('_', '-')} do not go together: a live run takes what "
+                "comes from its beginning on, once."
+            )

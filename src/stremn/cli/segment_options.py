@@ -72,6 +72,18 @@ BothWays = Annotated[
         "given frames both directions are joined. Takes up to twice the time.",
     ),
 ]
+Live = Annotated[
+    bool,
+    typer.Option(
+        "--live",
+        help="Show what is found as it happens, in a window or on a page. Frames that come while "
+        "the model works are dropped. For cameras and streams; a file is played at its own rate.",
+    ),
+]
+Port = Annotated[
+    int | None,
+    typer.Option(help="Port of the page of `--live`; 0 takes any free one. Default: 7861."),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")]
 Probabilities = Annotated[

@@ -130,6 +130,35 @@ def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[Fr
         yield FrameProgress(progress, _short(label), total, start)
 
 
+LiveWatcher = Callable[[int, int, int], str]
+"""Called with (frames done, frames dropped, bytes of memory); returns that in words."""
+
+
+@contextmanager
+def live_progress(label: str) -> Iterator[LiveWatcher]:
+    """Show how a live source is followed; `label` is its path or address."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.fields[words]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(_short(label), total=None, words="")
+        log = _LogLines()
+
+        def watch(done: int, dropped: int, memory: int) -> str:
+            seconds = progress.tasks[0].elapsed or 0.0
+            speed = f"{done / seconds:.1f} frames/s" if seconds else ""
+            frames = "1 frame" if done == 1 else f"{done} frames"
+            words = f"{frames}, {speed}, {dropped} dropped, memory {megabytes(memory)}"
+            progress.update(task, words=words)
+            if log.due():
+                say(f"{_short(label)}: {words}")
+            return words
+
+        yield watch
+
+
 @contextmanager
 def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar; yields a function to call with (steps done, steps in all)."""

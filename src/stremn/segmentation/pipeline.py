@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -22,11 +23,19 @@ from stremn.segmentation.strip import MemoryStrip
 Watcher = Callable[[int, StepResult], None]
 """Told (frames done, result) after every frame."""
 
+Reading = Callable[[Iterator[Frame]], AbstractContextManager[Iterable[Frame]]]
+"""How the frames are read while the model works: `ReadAhead`, or `read_when_wanted`."""
+
 STRIP = "memory.png"
 
 
 def nobody(done: int, result: StepResult) -> None:
     """A watcher that does nothing."""
+
+
+def read_when_wanted(frames: Iterator[Frame]) -> AbstractContextManager[Iterable[Frame]]:
+    """Read no frame before the model is ready for it, so that none waits and grows old."""
+    return nullcontext(frames)
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ def segment_video(
     *,
     limit: int | None = None,
     watch: Watcher = nobody,
-    depth: int = 4,
+    reading: Reading = ReadAhead,
 ) -> RunSummary:
     """Segment `frames` from where `writer` stands, writing as it goes.
 
@@ -59,10 +68,10 @@ def segment_video(
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
 
     Stops before frame `limit` of the video, if there is one; such a run can be resumed, and one
-    that is that far already is left as it is. Decoding, the model and
-    the encoding of results overlap in three threads, each at most `depth` frames apart, so that
-    memory does not grow with the video. When the input breaks off or the user interrupts, what is
-    done is made resumable before the error goes on.
+    that is that far already is left as it is. Decoding (see `reading`), the model and the encoding
+    of results overlap in three threads, each a few frames apart, so that memory does not grow with
+    the video. When the input breaks off or the user interrupts, what is done is made resumable
+    before the error goes on.
 
     Raises:
         StremnError: unreadable input, no first mask, a mask that does not fit, a full disk, or the
@@ -78,8 +87,8 @@ def segment_video(
         try:
             wanted = takewhile(lambda frame: limit is None or frame.index < limit, frames)
             with (
-                ReadAhead(wanted, depth) as source,
-                WriteBehind(writer.write, depth) as behind,
+                reading(wanted) as source,
+                WriteBehind(writer.write) as behind,
             ):
                 for frame in source:
                     if frame.index < first:

@@ -97,11 +97,9 @@ class Guard:
     ) -> tuple[int, str] | None:
         """Return status and reason if a request is refused."""
         host = headers.get("host", "")
-        if self._token is None and _hostname(host) not in LOOPBACK:
-            return 421, "This server answers to localhost alone."
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "Requests of other sites are refused."
+        stranger = foreign(host, headers.get("origin"), only_here=self._token is None)
+        if stranger is not None:
+            return stranger
         if headers.get("sec-fetch-site") == "cross-site" and scope.get("method") != "GET":
             return 403, "Requests of other sites are refused."
         open_to_all = scope["path"] == _STARTED  # gradio asks itself, once, without a cookie
@@ -126,6 +124,21 @@ class Guard:
         if cookie is not None:
             given.append(cookie.value)
         return any(hmac.compare_digest(one.encode(), self._token.encode()) for one in given)
+
+
+def foreign(host: str, origin: str | None, *, only_here: bool) -> tuple[int, str] | None:
+    """Return status and reason if a request is not for this server, or not from its own pages.
+
+    Args:
+        host: the Host header, "" if there is none.
+        origin: the Origin header.
+        only_here: the server answers to the names in `LOOPBACK` alone.
+    """
+    if only_here and _hostname(host) not in LOOPBACK:
+        return 421, "This server answers to localhost alone."
+    if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        return 403, "Requests of other sites are refused."
+    return None
 
 
 def _hostname(host: str) -> str:
