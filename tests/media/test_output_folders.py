@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from stremn.errors import StremnError
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
-from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 from stremn.networks.model import STReMN
 from stremn.segmentation.pipeline import segment_video

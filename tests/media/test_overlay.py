@@ -13,9 +13,10 @@ from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.drawing import OverlayStyle
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame, FrameSource, frame_name
 from stremn.media.pace import Pace
-from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 
 COUNT = 30

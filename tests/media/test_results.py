@@ -24,10 +24,11 @@ from stremn.media.encoding import join_videos, write_video
 from stremn.media.files import JsonRows, make_folder, read_rows, write_whole, writing
 from stremn.media.formats.coco import Coco
 from stremn.media.formats.rows import RowsWriter
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import read_mask
 from stremn.media.overlap import WriteBehind
-from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.results import ResultWriter
 from stremn.media.rle import decode_rle, encode_rle
 from stremn.media.video import open_frames
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from stremn.benchmarks.workload import Plan, full_session, made_frame
 from stremn.core.machine import Cost, Machine, cost_of, times
 from stremn.media.encoding import write_video
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame, Picture, frame_name
-from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 from stremn.memory.reading import read
 from stremn.memory.writing import write

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from typer.core import TyperCommand
 
+from stremn.cli import segment
 from stremn.cli.options import Out
 from stremn.cli.panels import FOLLOW
 from stremn.cli.terminal import console, log_lines, say
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from typer.core import TyperCommand
-
     from stremn.batch.attempts import Task
     from stremn.batch.jobs import Flags, Job
     from stremn.batch.runs import Outcome, Workers
@@ -80,7 +80,7 @@ def batch(
     from stremn.batch.runs import left, run_tasks, tasks_of
 
     chosen = _jobs(jobs, masks, option or [])
-    command = _segment_command()
+    command = _segment()
     tasks = tasks_of(chosen, out.resolve(), segment_job, _flags(command))
     for task in tasks:
         _check_arguments(command, task)
@@ -94,9 +94,7 @@ def batch(
 
 def segment_job(arguments: list[str]) -> None:
     """Run `stremn segment` with these arguments in this process."""
-    from stremn.cli.app import app
-
-    app(["segment", *arguments], standalone_mode=False)
+    _segment()(arguments, standalone_mode=False)
 
 
 def _jobs(source: Path, masks: Path | None, options: Sequence[str]) -> list[Job]:
@@ -119,11 +117,13 @@ def _jobs(source: Path, masks: Path | None, options: Sequence[str]) -> list[Job]
     return with_options(found, given)
 
 
-def _segment_command() -> TyperCommand:
-    from stremn.cli.app import app
-
-    group = typer.main.get_command(app)
-    return group.commands["segment"]  # type: ignore[attr-defined]
+def _segment() -> TyperCommand:
+    """Return the command `segment` by itself."""
+    alone = typer.Typer(add_completion=False)
+    segment.register(alone)
+    command = typer.main.get_command(alone)
+    assert isinstance(command, TyperCommand)  # of one verb there is no group
+    return command
 
 
 def _flags(command: TyperCommand) -> Flags:

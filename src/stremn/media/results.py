@@ -17,13 +17,11 @@ import io
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float
 
 from stremn.core.atomic_files import FolderLock, remove_leftovers, sync
 from stremn.errors import StremnError
@@ -32,6 +30,7 @@ from stremn.media.files import JsonRows, make_folder, write_whole, writing
 from stremn.media.formats.base import Format
 from stremn.media.formats.choosing import file_patterns
 from stremn.media.formats.open_formats import OpenFormats, folders_of, output_of
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import SQUARE, Frame
 from stremn.media.masks import Labels, write_mask
 from stremn.media.overlay_parts import PATTERN
@@ -57,27 +56,6 @@ logger = logging.getLogger(__name__)
 _FORMATS = "formats"
 ADAPTED = "adapted.safetensors"
 """Weights adapted to a run's objects, in its folder; other runs may take them as their model."""
-
-
-@dataclass(frozen=True)
-class FrameResult:
-    """What is known about one frame after its step.
-
-    Attributes:
-        frame: the frame as it was read.
-        labels: ids "height width", of the frame's size; 0 is background.
-        memory: the row for `memory.json` (JSON values); index and name are added to it.
-        ids: ids of the objects behind `probabilities`, in their order.
-        probabilities: "o height width", 0..1, one layer per id; None if they are not kept.
-        confidences: for each object that is there, its mean probability where it is, 0..1.
-    """
-
-    frame: Frame
-    labels: Labels
-    memory: Mapping[str, Any]
-    ids: tuple[int, ...] = ()
-    probabilities: Float[np.ndarray, "o height width"] | None = None
-    confidences: Mapping[int, float] = field(default_factory=dict)
 
 
 class ResultWriter:

@@ -10,10 +10,11 @@ from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from stremn.errors import StremnError
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import MaskOf
 from stremn.media.overlap import ReadAhead, WriteBehind
-from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.results import ResultWriter
 from stremn.moved import moved_names
 from stremn.segmentation.opening import Session
 from stremn.segmentation.passes import Pass, SessionPass

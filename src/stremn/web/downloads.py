@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from stremn.errors import StremnError
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.choosing import choose_formats
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
-from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 
 if TYPE_CHECKING:

@@ -25,8 +25,9 @@ from stremn.media.formats.outlines import one_outline, outlines
 from stremn.media.formats.pictures import VideoFormat
 from stremn.media.formats.reformat import write_formats
 from stremn.media.formats.rows import RowsWriter
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
-from stremn.media.results import FrameResult, ResultWriter
+from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

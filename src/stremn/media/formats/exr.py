@@ -10,16 +10,14 @@ import tempfile
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from stremn.errors import MissingExtraError
 from stremn.media.formats.mattes import object_matte, objects_matte
 from stremn.media.formats.pictures import FolderFormat
-
-if TYPE_CHECKING:
-    from stremn.media.results import FrameResult
+from stremn.media.frame_results import FrameResult
 
 
 def exr() -> FolderFormat:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
 
 from stremn.media.codecs import Pixels
 from stremn.media.formats.mattes import Matte, as_bytes, edge_width, objects_matte
-
-if TYPE_CHECKING:
-    from stremn.media.frames import Picture
-    from stremn.media.results import FrameResult
+from stremn.media.frame_results import FrameResult
+from stremn.media.frames import Picture
 
 
 class Look(Protocol):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-if TYPE_CHECKING:
-    from stremn.media.results import FrameResult
+from stremn.media.frame_results import FrameResult
 
 Matte = Float[np.ndarray, "height width"]
 """0 (background) to 1 (object), float32."""

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from stremn.media.formats.base import Format, Place
-
-if TYPE_CHECKING:
-    from stremn.media.results import FrameResult
+from stremn.media.frame_results import FrameResult
 
 
 class OpenFormats:

@@ -6,7 +6,6 @@ import io
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -15,10 +14,8 @@ from stremn.media.codecs import VideoCodec
 from stremn.media.files import make_folder, write_whole
 from stremn.media.formats.base import Place
 from stremn.media.formats.looks import Look
+from stremn.media.frame_results import FrameResult
 from stremn.media.overlay_parts import OverlayParts
-
-if TYPE_CHECKING:
-    from stremn.media.results import FrameResult
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from stremn.errors import StremnError
 from stremn.media.files import iterate_rows
 from stremn.media.formats.base import Format
 from stremn.media.formats.open_formats import OpenFormats, folders_of
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame, FrameSource
 from stremn.media.masks import Labels
 from stremn.media.pictures import opened_picture
-from stremn.media.results import FrameResult
 from stremn.media.run_folder import ROWS, add_formats, is_plain_name, refuse_link
 from stremn.media.video import open_frames
 

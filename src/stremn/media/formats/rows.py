@@ -5,15 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stremn.media.files import JsonRows, iterate_rows, make_folder
 from stremn.media.formats.base import Place
+from stremn.media.frame_results import FrameResult
 from stremn.media.masks import label_map, objects_of
 from stremn.media.rle import encode_rle
-
-if TYPE_CHECKING:
-    from stremn.media.results import FrameResult
 
 Row = dict[str, Any]
 

@@ -6,7 +6,6 @@ import io
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,12 +15,10 @@ from stremn.errors import StremnError
 from stremn.media.codecs import H264
 from stremn.media.files import make_folder, write_whole
 from stremn.media.formats.base import Place
+from stremn.media.frame_results import FrameResult
+from stremn.media.frames import Picture
 from stremn.media.overlay_parts import OverlayParts
 from stremn.media.run_folder import refuse_link
-
-if TYPE_CHECKING:
-    from stremn.media.frames import Picture
-    from stremn.media.results import FrameResult
 
 _MOST = 32
 

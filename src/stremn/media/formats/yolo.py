@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,10 +18,8 @@ from stremn.media.formats.base import Place
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.outlines import Polygon, one_outline
 from stremn.media.formats.rows import Row, Rows, RowsWriter
+from stremn.media.frame_results import FrameResult
 from stremn.media.masks import label_map
-
-if TYPE_CHECKING:
-    from stremn.media.results import FrameResult
 
 _FOLDER = "yolo"
 
