@@ -102,18 +102,20 @@ class NeverEndsError(BaseException):
     """The line took too long."""
 
 
-def campaign(chosen: dict[str, list[str]], count: int, seed: int = 0) -> Outcome:
+def campaign(
+    chosen: dict[str, list[str]], count: int, seed: int = 0, seconds: int = SECONDS
+) -> Outcome:
     """Try `count` mutations of each line, in the folder that is the current one."""
     outcome = Outcome()
     options = sorted({word for words in chosen.values() for word in words if word[:1] == "-"})
     for name, words in chosen.items():
         for number in range(count):
             rng = np.random.default_rng([seed, len(name), *name.encode(), number])
-            try_line(mutated(rng, words, options), outcome)
+            try_line(mutated(rng, words, options), outcome, seconds)
     return outcome
 
 
-def try_line(line: list[str], outcome: Outcome) -> None:
+def try_line(line: list[str], outcome: Outcome, seconds: int = SECONDS) -> None:
     """Run a line in this process and count how it ended."""
     from stremn.cli import main
 
@@ -122,7 +124,7 @@ def try_line(line: list[str], outcome: Outcome) -> None:
 
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
     signal.signal(signal.SIGALRM, end)
-    signal.alarm(SECONDS)
+    signal.alarm(seconds)
     said, argv = io.StringIO(), sys.argv
     sys.argv = ["stremn", *line]
     try:
@@ -160,6 +162,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=2000, help="in all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one verb, by name")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="for a line, at most")
     asked = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (12 << 30, 12 << 30))
     with tempfile.TemporaryDirectory() as name:
@@ -168,7 +171,7 @@ def main() -> None:
         os.chdir(tempfile.mkdtemp(dir=name))
         each, lines_in_all, faults = -(-asked.lines // len(chosen)), 0, 0
         for verb, words in chosen.items():
-            outcome = campaign({verb: words}, each, asked.seed)
+            outcome = campaign({verb: words}, each, asked.seed, asked.seconds)
             print(
                 f"{verb}: {outcome.lines} lines, {outcome.results} results, "
                 f"{outcome.sentences} sentences, {len(outcome.faults)} faults",

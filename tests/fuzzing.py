@@ -25,6 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stremn.batch.jobs import read_jobs
+from stremn.batch.reports import REPORT, Report, read_report
 from stremn.core.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from stremn.data.readers.instance_sets import CocoStills
 from stremn.data.readers.layouts import read_davis
@@ -107,6 +109,7 @@ def subjects(folder: Path) -> list[Subject]:
         Subject("videos", "mp4", videos, lambda p: sum(1 for _ in open_frames(p))),
         *_states(folder),
         *_texts(folder),
+        *_batches(folder),
         _zips(folder),
     ]
 
@@ -208,6 +211,30 @@ def _rle_of(path: Path) -> object:
     return decode_rle(_text(path), (24, 24))
 
 
+def _batches(folder: Path) -> list[Subject]:
+    """Jobs and their reports; videos and masks lie beside the jobs."""
+    (folder / "a.mp4").write_bytes(b"")
+    table = (
+        "name,video,mask,box,object,slots,coco\n"
+        'one,a.mp4,a.png,,,4,yes\n\n"t w o", ./a.mp4,,"1,2,3,4",,,no\n'
+        "~three,http://x/a.mp4,,,id=2 box=1,,\n"
+    )
+    report = Report(name="one", arguments=["a", "--mask", "b"], status="failed", error="é")
+    report.save(folder / "job")
+
+    def jobs_of(path: Path) -> object:
+        return [job.arguments({"coco": ("--coco", None)}) for job in read_jobs(path)]
+
+    def report_of(path: Path) -> object:
+        (folder / "job" / REPORT).write_bytes(path.read_bytes())
+        return read_report(folder / "job")
+
+    return [
+        Subject("jobs", "csv", [table.encode()], jobs_of),
+        Subject("reports of jobs", "json", [(folder / "job" / REPORT).read_bytes()], report_of),
+    ]
+
+
 def _zips(folder: Path) -> Subject:
     davis(folder / "davis", {"a": [1]}, split="test-dev", count=2)
     data = read_davis(folder / "davis", "test-dev")
@@ -228,6 +255,7 @@ EXTREMES = [0, 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1]
 TOKENS = [
     b"null", b"NaN", b"-1", b"1e999", b"9" * 40, b"[]", b"{}", b"true", b'""', b"\xff", b"\0",
     b'"../../x"', b"[[" * 200, b"0.5", b"1, 2", b"inf", b"=", b"\n",
+    b"~", b"*", b"x" * 300, b",", b'"', b"\r",
 ]  # fmt: skip
 
 

@@ -31,10 +31,13 @@ from tiny_vos import davis, write_frame
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     ["torch", "stremn.cli.app", "stremn.segmentation.pipeline", "stremn.study.tables",
-     "stremn.training.fit", "stremn.training.prediction.recipes", "kills_of_verbs"]
+     "stremn.training.fit", "stremn.training.prediction.recipes",
+     "stremn.batch.runs", "kills_of_verbs"]
 )  # fmt: skip
-TIMES = frozenset({"seconds", "frames_per_second", "seconds_per_step", "data_wait"})
-"""What runs do not have in common: how long they took."""
+TIMES = frozenset({"seconds", "frames_per_second", "seconds_per_step", "data_wait", "attempts"})
+"""What runs do not have in common: how long they took, and how often they were begun."""
+
+LOG = "log.txt"  # of a job: what was said, and when
 
 RECIPE = """
 task = "prediction"
@@ -55,6 +58,11 @@ monitor = "ssim"
 log_every = 1
 tensorboard = false
 device = "cpu"
+"""
+
+JOBS = """name,video,mask,size,slots,device,precision,coco
+one,segment/clip,segment/mask.png,64,3,cpu,float32,yes
+two,segment/clip,segment/mask.png,64,2,cpu,float32,no
 """
 
 
@@ -82,12 +90,18 @@ def verbs(folder: Path) -> dict[str, list[str]]:
     made = {name: line.split() for name, line in lines.items()}
     (folder / "segment").mkdir()
     made["segment"] = [*make_clip(folder / "segment", 30), "--resume"]
+    (folder / "jobs.csv").write_text(JOBS, encoding="utf-8")
+    made["batch"] = ["batch", f"{folder}/jobs.csv", "--workers", "2"]
     return made
 
 
 def contents(out: Path) -> dict[str, Any]:
     """All files of a folder; of tables, all but times."""
-    return {str(p.relative_to(out)): _content(p) for p in out.rglob("*") if p.is_file()}
+    return {str(p.relative_to(out)): _content(p) for p in _files(out)}
+
+
+def _files(out: Path) -> list[Path]:
+    return [p for p in out.rglob("*") if p.is_file() and p.name != LOG]
 
 
 def _content(path: Path) -> Any:

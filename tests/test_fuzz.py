@@ -17,6 +17,7 @@ NAMES = [
     "masks", "pictures", "videos", "sessions", "prediction sessions", "predictor weights",
     "segmentation weights", "checkpoints", "recipes", "prediction recipes", "COCO files",
     "progress files", "records of runs", "run lengths", "boxes", "points", "submission zips",
+    "jobs", "reports of jobs",
 ]  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from kills_of_verbs import contents, finished, killed, verbs
 
-NAMES = ("predict", "evaluate", "evaluate prediction", "tables", "train")
+NAMES = ("predict", "evaluate", "evaluate prediction", "tables", "train", "batch")
 
 
 @pytest.fixture(scope="module")

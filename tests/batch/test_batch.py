@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import typer
 from counted_jobs import attempts, tasks
 from PIL import Image
 from typer.testing import CliRunner
@@ -23,6 +24,8 @@ from stremn.batch.processes import Processes
 from stremn.batch.reports import REPORT, Report, frames_done, read_report
 from stremn.batch.runs import left, run_tasks
 from stremn.cli.app import app
+from stremn.cli.batch import segment_job
+from stremn.core.atomic_files import FolderLock
 from stremn.errors import MissingExtraError, StremnError
 from stremn.media.masks import write_mask
 
@@ -92,6 +95,8 @@ two,videos/b,,"1,2,3,4",,,no,no,
         ("video,mask\nvideos/a,masks/a.png\nz.mp4,masks/a.png\n", "line 3: there is no video .*z"),
         ("video,mask\nvideos/a,masks/z.png\n", r"line 2: there is no mask .*z\.png"),
         ("video,mask\nvideos/a,masks/a.png\nvideos/a,masks/b.png\n", "2 jobs called a"),
+        (f"video,mask\n{'x' * 300},masks/a.png\n", "is no path of a video: .*File name too long"),
+        ("video,mask\n~nobody-here/a,masks/a.png\n", "is no path of a video: .*home directory"),
         ("name,video,mask\n../x,videos/a,masks/a.png\n", "line 2: name: .* which '../x' is not"),
     ],
 )  # fmt: skip
@@ -196,6 +201,40 @@ def test_frames_are_counted_from_the_record(tmp_path: Path) -> None:
     assert frames_done(tmp_path) == 0
 
 
+def test_a_worker_that_a_killed_batch_left_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [task] = tasks(tmp_path, "well")
+    task.folder.mkdir()
+    held, looks = FolderLock(task.folder), []
+
+    def sleep(seconds: float) -> None:
+        looks.append(list(task.folder.glob("attempts")))
+        if len(looks) == 3:
+            held.release()
+
+    monkeypatch.setattr("stremn.batch.attempts.time.sleep", sleep)
+    task.attempt()
+    assert looks == [[], [], []]
+    assert attempts(task) == 1
+
+
+def test_a_folder_that_another_run_keeps_fails_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [task] = tasks(tmp_path, "well")
+    task.folder.mkdir()
+    monkeypatch.setattr("stremn.batch.attempts._GRACE", 0.0)
+    with (
+        FolderLock(task.folder),
+        pytest.raises(StremnError, match=r"Another run is writing into .*job0"),
+    ):
+        task.attempt()
+    report = read_report(task.folder)
+    assert report is not None
+    assert (report.status, report.error[:15]) == ("failed", "Another run is ")
+
+
 # ---------------------------------------------------------------- processes
 
 
@@ -265,6 +304,34 @@ def test_a_batch_from_beginning_to_end(folder: Path) -> None:
     assert "3 of 3 jobs are done" in told
     assert "exit 0" in told
     assert (out / "a" / "overlay.mp4").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("ending", "raised", "status"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, "stopped"),
+        (typer.Abort(), KeyboardInterrupt, "stopped"),
+        (typer.Exit(3), StremnError, "failed"),
+    ],
+)
+def test_a_job_that_did_not_come_to_its_end_is_not_done(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: BaseException,
+    raised: type[BaseException],
+    status: str,
+) -> None:
+    def end(*_: object, **__: object) -> None:
+        raise ending
+
+    monkeypatch.setattr("stremn.segmentation.pipeline.segment_video", end)
+    [job] = read_jobs(table(folder, "video,mask,device\nvideos/a,masks/a.png,cpu\n"))
+    task = Task("a", tuple(job.arguments()), folder / "out" / "a", segment_job)
+    with pytest.raises(raised):
+        task.attempt()
+    report = read_report(task.folder)
+    assert report is not None
+    assert report.status == status
 
 
 def test_what_does_not_go_together(folder: Path) -> None:

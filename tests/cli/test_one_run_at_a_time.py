@@ -32,6 +32,7 @@ def weights(monkeypatch: pytest.MonkeyPatch, model: STReMN, config: Segmentation
         "analyze memory {run}",
         "bench --quick --parts flat",
         "segment {clip} --mask {mask} --size 64 --device cpu",
+        "batch {jobs}",
     ],
     ids=lambda verb: " ".join(verb.split()[:2]),
 )
@@ -48,9 +49,10 @@ def test_the_second_run_is_refused(
         write_frame(tmp_path / "clip" / f"{t}.png", t, (64, 64))
         write_frame(tmp_path / "videos" / "test" / "one" / f"{t}.png", t, (16, 16))
     write_mask(tmp_path / "mask.png", square_labels(0, [1], (64, 64)))
+    (tmp_path / "jobs").write_text("video,mask\nclip,mask.png\n", encoding="utf-8")
     out = tmp_path / "out"
     out.mkdir()
-    places = {name: tmp_path / name for name in ("clip", "data", "videos", "run")}
+    places = {name: tmp_path / name for name in ("clip", "data", "videos", "run", "jobs")}
     words = verb.format(**places, mask=tmp_path / "mask.png").split()
     with FolderLock(out):
         ended = CliRunner().invoke(app, [*words, "-o", str(out)])

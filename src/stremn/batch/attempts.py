@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stremn.batch.reports import LOG, Report, frames_done, read_report
+from stremn.core.atomic_files import FolderLock
 from stremn.errors import StremnError
 from stremn.media.files import make_folder
+
+_GRACE = 30.0  # seconds in which a worker ends whose batch was killed
+_TICK = 0.1
 
 Segment = Callable[[list[str]], None]
 """Runs `stremn segment` with these arguments; raises StremnError if that is not possible."""
@@ -48,6 +52,7 @@ class Task:
         report.save(self.folder)
         status, error = "failed", ""
         try:
+            _wait_until_free(self.folder)
             with _logged(self.folder / LOG):
                 self.segment([*self.arguments, "-o", str(self.folder), "--resume"])
             status = "done"
@@ -83,6 +88,23 @@ class Task:
         report = read_report(self.folder) or self._begun()
         update = {"status": "failed", "error": error, "frames": frames_done(self.folder)}
         report.model_copy(update=update).save(self.folder)
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Wait until the worker of a batch that was killed has ended; it stops after its frame.
+
+    Raises:
+        StremnError: a run is writing into the folder for longer than that takes.
+    """
+    deadline = time.monotonic() + _GRACE
+    while True:
+        try:
+            FolderLock(folder).release()
+            return
+        except StremnError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_TICK)
 
 
 @contextmanager

@@ -178,10 +178,13 @@ def _found(text: str, folder: Path, where: str, what: str) -> str:
     """Return a path as it is found from everywhere; addresses are left as they are."""
     if "://" in text:
         return text
-    path = folder.resolve() / Path(text).expanduser()
-    if not path.exists() and not glob.glob(str(path)):  # noqa: PTH207
-        raise StremnError(f"{where}: there is no {what} {path}.")
-    return str(path)
+    try:
+        path = folder.resolve() / Path(text).expanduser()
+        if path.exists() or glob.glob(str(path)):  # noqa: PTH207
+            return str(path)
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a null
+        raise StremnError(f"{where}: {text!r:.80} is no path of a {what}: {error}.") from error
+    raise StremnError(f"{where}: there is no {what} {path}.")
 
 
 def _checked(jobs: list[Job], where: str) -> list[Job]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stremn.batch.jobs import Flags, Job
     from stremn.batch.runs import Outcome, Workers
 
+_STOPPED = 130  # exit code after Ctrl-C
 _SHOWN = 3  # running jobs that the progress names
 
 
@@ -78,23 +79,37 @@ def batch(
     from stremn.batch.cluster import Cluster
     from stremn.batch.processes import Processes
     from stremn.batch.runs import left, run_tasks, tasks_of
+    from stremn.core.atomic_files import output_folder
 
     chosen = _jobs(jobs, masks, option or [])
     command = _segment()
     tasks = tasks_of(chosen, out.resolve(), segment_job, _flags(command))
     for task in tasks:
         _check_arguments(command, task)
-    waiting = left(tasks)
     who: Workers = Processes(workers, retries) if ray is None else Cluster(ray, retries, cpus, gpus)
-    say(f"{len(tasks)} jobs, {len(tasks) - len(waiting)} of them done before.")
-    with _progress(tasks, waiting) as watch:
-        outcome = run_tasks(tasks, who, watch)
+    with output_folder(out):
+        waiting = left(tasks)
+        say(f"{len(tasks)} jobs, {len(tasks) - len(waiting)} of them done before.")
+        with _progress(tasks, waiting) as watch:
+            outcome = run_tasks(tasks, who, watch)
     _tell(outcome, out)
 
 
 def segment_job(arguments: list[str]) -> None:
-    """Run `stremn segment` with these arguments in this process."""
-    _segment()(arguments, standalone_mode=False)
+    """Run `stremn segment` with these arguments in this process.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; typer turns that into an exit code or into its `Abort`.
+        StremnError: it ended with another exit code than 0.
+    """
+    try:
+        code = _segment()(arguments, standalone_mode=False)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    if code == _STOPPED:
+        raise KeyboardInterrupt
+    if code:
+        raise StremnError(f"stremn segment ended with exit code {code}; expected 0.")
 
 
 def _jobs(source: Path, masks: Path | None, options: Sequence[str]) -> list[Job]:
