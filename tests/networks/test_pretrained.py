@@ -12,8 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from skimage import data
 
+from hub_cache import put
 from stremn.core.weights import read_weights, save_weights
 from stremn.errors import MissingExtraError, StremnError
+from stremn.memory.fusion import FusionConfig
 from stremn.memory.policies import Oldest
 from stremn.networks.backbones import build_backbone
 from stremn.networks.imagenet import (
@@ -107,6 +109,25 @@ def test_a_name_that_leads_nowhere_is_refused(monkeypatch: pytest.MonkeyPatch) -
     for name in ("smal", "someone/nothing", "not a name at all"):
         with pytest.raises(StremnError, match=f"There is no model '{name}': not a preset with"):
             load_model(name)
+
+
+def test_a_revision_of_the_hub_is_loaded(
+    small: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = "a" * 40, "b" * 40
+    small.save_pretrained(tmp_path / "old")
+    small.with_fusion(FusionConfig()).save_pretrained(tmp_path / "new")
+    put(tmp_path / "hub", "someone/model", old, tmp_path / "old", "v1")
+    put(tmp_path / "hub", "someone/model", new, tmp_path / "new", "main")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert load_model("someone/model").config.fusion is not None
+    for revision in ("v1", old):
+        assert load_model(f"someone/model@{revision}").config.fusion is None
+    with pytest.raises(StremnError, match=r"There is no model 'someone/model@v2'.* its revision"):
+        load_model("someone/model@v2")
+    with pytest.raises(StremnError, match="is a commit, tag or branch"):
+        load_model("someone/model@../../main")
 
 
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:

@@ -4,15 +4,20 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 pytest.importorskip("transformers")
 
+from hub_cache import put
 from stremn.cli.app import app
+from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
+from stremn.sam.models import load_sam
 from stremn.sam.opening import is_sam, video_model
 from stremn.segmentation.opening import Asked, OwnModel
 from tiny_sam import noisy_square, square_mask, tiny_sam
@@ -139,6 +144,35 @@ def test_names_are_told_apart(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "sam2_video"}', encoding="utf-8")
     with pytest.raises(StremnError, match=r"The weights of .* cannot be read"):
         video_model(str(tmp_path)).finder(Asked(device="cpu"))
+
+
+def test_a_revision_of_the_hub_is_loaded(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = "a" * 40, "b" * 40
+    tiny_sam(seed=1).save_pretrained(tmp_path / "new")
+    put(tmp_path / "hub", "someone/sam", old, folder / "model", "v1")
+    put(tmp_path / "hub", "someone/sam", new, tmp_path / "new", "main")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+    def marks(source: str) -> int:
+        assert is_sam(source)
+        return fingerprint(load_sam(source).network)
+
+    first, second = (fingerprint(load_sam(p).network) for p in (folder / "model", tmp_path / "new"))
+    assert marks("someone/sam") == second != first
+    assert marks("someone/sam@v1") == marks(f"someone/sam@{old}") == first
+    assert not is_sam("someone/sam@v2")
+    with pytest.raises(StremnError, match="There is no model 'someone/sam@v2'"):
+        load_sam("someone/sam@v2")
+
+
+def test_pickled_weights_are_not_read(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes((folder / "model" / "config.json").read_bytes())
+    torch.save(tiny_sam().state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(StremnError, match=r"The weights of .* cannot be read .*safetensors"):
+        load_sam(tmp_path)
 
 
 def test_evaluate_scores_a_sam_model(folder: Path, tmp_path: Path) -> None:

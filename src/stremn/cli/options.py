@@ -14,7 +14,10 @@ from stremn.errors import StremnError
 if TYPE_CHECKING:
     from stremn.networks.defaults import SessionDefaults
 
-_MODEL = "Preset (`small`), weights file (.safetensors), folder with one, or hub id"
+_MODEL = (
+    "Preset (`small`), weights file (.safetensors), folder with one, or hub id (owner/name or "
+    "owner/name@REVISION)"
+)
 Model = Annotated[str, typer.Option(help=f"{_MODEL}.")]
 Slots = Annotated[int, typer.Option(help="K: number of templates kept per object.")]
 Policy = Annotated[

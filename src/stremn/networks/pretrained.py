@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
-from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import ModelHubMixin
 
 from stremn.core.config import build
+from stremn.core.hub import UNREACHABLE, HubModel
 from stremn.core.weights import check_shapes, fill, read_weights, save_weights
 from stremn.errors import StremnError
 from stremn.memory.fusion import FusionConfig
@@ -25,6 +25,8 @@ SHIPPED = {"small": "small.safetensors"}
 
 def load_model(source: str | Path) -> Pretrained:
     """Return a model with weights: a preset's name, a file, a folder, or a hub id.
+
+    A hub id is `owner/name`, or `owner/name@REVISION` for a commit, tag or branch.
 
     Raises StremnError if there are no such weights, or they are damaged or another task's.
     """
@@ -54,18 +56,20 @@ def find_weights(source: str | Path) -> Path:
             f"No weights come with the preset {str(source)!r}: train them with its recipes, then "
             f"give the file. Presets with weights: {', '.join(SHIPPED)}."
         )
-    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+    on_hub = HubModel.parse(str(source))
+    if on_hub is None:
         raise StremnError(
             f"There is no model {str(source)!r}: not a preset with weights "
-            f"({', '.join(SHIPPED)}), not a file or folder, and no hub id, which reads owner/name."
+            f"({', '.join(SHIPPED)}), not a file or folder, and no hub id, which reads "
+            "owner/name or owner/name@REVISION."
         )
     try:
-        return Path(hf_hub_download(str(source), FILE))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        return on_hub.download(FILE)
+    except UNREACHABLE as error:
         raise StremnError(
             f"There is no model {str(source)!r}: not a preset with weights "
             f"({', '.join(SHIPPED)}), not a file or folder, and not to be had from the "
-            f"hub ({type(error).__name__}). Check the name, and the connection."
+            f"hub ({type(error).__name__}). Check the name, its revision, and the connection."
         ) from error
 
 

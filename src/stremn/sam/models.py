@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from stremn.core.hub import HubModel
 from stremn.errors import MissingExtraError, StremnError
 
 OLDEST, BEFORE = (5, 20), (5, 25)
@@ -109,6 +110,9 @@ def check_transformers() -> None:
 def load_sam(source: str | Path) -> SamModel:
     """Load a model by hub id, or from a folder that `save_pretrained` of transformers wrote.
 
+    A hub id is `owner/name`, or `owner/name@REVISION` for a commit, tag or branch. Weights are read
+    from safetensors alone, never from pickles.
+
     Raises:
         StremnError: no such model, no connection, damaged files, or a model of another type.
         MissingExtraError: transformers is not installed.
@@ -120,7 +124,9 @@ def load_sam(source: str | Path) -> SamModel:
     shown = bars.is_progress_bar_enabled()
     bars.disable_progress_bar()  # one for a second of reading
     try:
-        network = getattr(transformers, FAMILIES[config.model_type]).from_pretrained(str(source))
+        name, pinned = _where(source)
+        kind = getattr(transformers, FAMILIES[config.model_type])
+        network = kind.from_pretrained(name, **pinned, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise StremnError(
             f"The weights of {source} cannot be read ({_first_line(error)}). Get them again."
@@ -142,9 +148,10 @@ def sam_config(source: str | Path) -> Any:
     from transformers import AutoConfig, PretrainedConfig
 
     try:
-        raw, _ = PretrainedConfig.get_config_dict(str(source))
+        name, pinned = _where(source)
+        raw, _ = PretrainedConfig.get_config_dict(name, **pinned)
         kind = str(raw.get("model_type", "unknown"))
-        config: Any = AutoConfig.from_pretrained(str(source)) if kind in READ else None
+        config: Any = AutoConfig.from_pretrained(name, **pinned) if kind in READ else None
     except (OSError, ValueError, TypeError) as error:
         raise StremnError(
             f"There is no model {str(source)!r}: it is not a folder of transformers, and not found "
@@ -156,6 +163,14 @@ def sam_config(source: str | Path) -> Any:
             f"{', '.join(FAMILIES)} can be used."
         )
     return config.tracker_config if kind == WHOLE_SAM3 else config
+
+
+def _where(source: str | Path) -> tuple[str, dict[str, str]]:
+    """Return a folder or hub id as transformers takes it, and the revision that is pinned."""
+    on_hub = None if Path(source).is_dir() else HubModel.parse(str(source))
+    if on_hub is None or on_hub.revision is None:
+        return str(source), {}
+    return on_hub.id, {"revision": on_hub.revision}
 
 
 def _first_line(error: Exception) -> str:

@@ -8,10 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from stremn.core.hardware import pick_device, pick_precision
+from stremn.core.hub import UNREACHABLE, HubModel
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.sam.rules import SAM_POLICY, checked_slots, sam_rule
@@ -47,16 +45,13 @@ def is_sam(source: str) -> bool:
     path = Path(source)
     if path.is_dir():
         return _names_a_type(path / "config.json")
-    if path.exists() or path.suffix == ".safetensors" or not _reads_as_hub_id(source):
+    if path.exists() or path.suffix == ".safetensors":
         return False
+    on_hub = HubModel.parse(source)
     try:
-        return _names_a_type(Path(hf_hub_download(source, "config.json")))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError):
+        return on_hub is not None and _names_a_type(on_hub.download("config.json"))
+    except UNREACHABLE:
         return False
-
-
-def _reads_as_hub_id(source: str) -> bool:
-    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
 
 
 def _names_a_type(path: Path) -> bool:

@@ -1,0 +1,56 @@
+"""Models on the Hugging Face hub: `owner/name`, or `owner/name@REVISION` to pin one state of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+from stremn.errors import StremnError
+
+UNREACHABLE = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
+"""What a download ends in that is not to be had."""
+
+_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*")
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A repository of the hub, and which of its states is meant.
+
+    Attributes:
+        id: `owner/name`.
+        revision: a commit, tag or branch; None is the newest state. Only a commit's 40 hex digits
+            stand for the same files for ever.
+    """
+
+    id: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """Return what `owner/name` or `owner/name@REVISION` stands for; None if it is neither.
+
+        Raises:
+            StremnError: the revision is no name of a commit, tag or branch.
+        """
+        name, at, revision = text.partition("@")
+        if name.count("/") != 1 or name.startswith((".", "/", "~")):
+            return None
+        if at and not _REVISION.fullmatch(revision):
+            raise StremnError(
+                f"The revision of {text!r} is a commit, tag or branch of letters, digits and ._/-, "
+                f"got {revision!r}. Write owner/name@REVISION."
+            )
+        return cls(name, revision or None)
+
+    def download(self, file: str) -> Path:
+        """Return where a file of the repository is in the hub's cache; fetched if it is not there.
+
+        Raises one of `UNREACHABLE` if it is not to be had.
+        """
+        return Path(hf_hub_download(self.id, file, revision=self.revision))
