@@ -242,7 +242,8 @@ def test_mark_run_pause_correct_go_on_and_download(
         visitor.drag((40 + at, 40), (60 + at, 40))
         assert page.locator(".wb-track b").count() == 2
         page.click("[data-id=run]")
-        visitor.wait_for_words(f"Done: {FRAMES - at // 10 * 10} frames")
+        # on from the saved session before the correction, and back from the correction
+        visitor.wait_for_words(f"Done: {FRAMES - at // 10 * 10 + at + 1} frames")
         assert "Ball <b>" in page.inner_text(".wb-memory")
         # any frame with its masks
         page.evaluate("document.activeElement.blur()")

@@ -1,5 +1,6 @@
 """One visitor's work: objects, runs that are paused and gone on with, undo of all of it."""
 
+import csv
 import io
 import itertools
 import json
@@ -14,12 +15,17 @@ from PIL import Image
 
 from moving_disc import BOX, FRAMES, HEIGHT, WIDTH, disc, overlap, picture, tools, write_clip
 from stremn.errors import StremnError
+from stremn.media.formats.mattes import soft_edge
 from stremn.media.frames import Frame
-from stremn.media.masks import read_mask
+from stremn.media.given import GivenMasks
+from stremn.media.masks import LabelMap, label_map, read_mask
 from stremn.media.video import open_frames
+from stremn.segmentation.both_ways import BothWays, follow_backward
+from stremn.segmentation.pass_store import PassStore
+from stremn.segmentation.reports import StepResult
 from stremn.web import following
 from stremn.web.downloads import FORMATS
-from stremn.web.following import Run
+from stremn.web.following import Run, together
 from stremn.web.options import Options
 from stremn.web.project import Project
 from stremn.web.shelf import FrameShelf
@@ -150,14 +156,18 @@ def test_a_pause_changes_nothing_in_what_comes_out(
     np.testing.assert_array_equal(all_labels(project), whole)
 
 
+CORNER = {"kind": "stroke", "points": [[5, 5], [30, 5]], "radius": 4, "on": True, "snap": False}
+"""A correction that no network would find."""
+
+
 def test_a_correction_goes_on_from_a_saved_session_not_from_the_start(project: Project) -> None:
+    forward = OPTIONS.model_copy(update={"both": False})
     project.mark(0, 1, BOX)
-    project.follow(OPTIONS)
+    project.follow(forward)
     ended(project)
     before = all_labels(project)
-    project.mark(9, 1, {"kind": "stroke", "points": [[5, 5], [30, 5]], "radius": 4, "on": True,
-                         "snap": False})  # fmt: skip
-    project.follow(OPTIONS)
+    project.mark(9, 1, CORNER)
+    project.follow(forward)
     ended(project)
     take = project.work.takes[-1]
     assert take.start == 8
@@ -202,7 +212,10 @@ def test_an_object_is_given_in_a_later_frame_and_removed(project: Project) -> No
     project.mark(11, 1, BOX | {"x": 36})
     project.follow(OPTIONS)
     ended(project)
-    assert project.work.takes[-1].start == 4, "what was removed is no reason to begin anew"
+    assert [(take.way, take.start) for take in project.work.takes[-2:]] == [
+        (Way(4, 1), 4),
+        (Way(11, -1), 0),
+    ], "what was removed is no reason to begin anew"
     assert list(project.work.row(13)["objects"]) == ["1"]
     project.undo()
     project.undo()
@@ -220,20 +233,94 @@ def test_both_ways_from_the_frame_that_is_marked(project: Project) -> None:
     held = project.work.row(1)["objects"]["1"]["slots"]
     assert min(held) == 1
     assert max(held) == 6, "frames have the video's numbers"
-    before = all_labels(project)
-    project.mark(3, 1, {"kind": "stroke", "points": [[5, 5], [30, 5]], "radius": 4, "on": True,
-                        "snap": False})  # fmt: skip
+    project.mark(1, 1, CORNER)
     project.follow(OPTIONS)
     ended(project)
-    assert [take.way for take in project.work.takes[2:]] == [Way(6, -1)]
-    after = all_labels(project)
-    np.testing.assert_array_equal(after[4:], before[4:])
-    assert (after[3][3:8, 5:30] == 1).all()
+    assert [take.way for take in project.work.takes[2:]] == [Way(1, 1), Way(6, -1)]
+    assert project.work.takes[-1].start == 4, "backward, it goes on from a saved session"
+    assert (project.labels(1)[3:8, 5:30] == 1).all()
     with pytest.raises(StremnError, match="All frames are followed"):
         project.follow(OPTIONS)
-    project.follow(Options(size=64, slots=3, both=False))
+    with pytest.raises(StremnError, match="Only frames before 1 are followed, and no object"):
+        project.follow(Options(size=64, slots=3, end=1))
+
+
+def two_marks(project: Project) -> None:
+    """Follow the disc, marked in the frames 2 and 9, and another object, marked in frame 9."""
+    project.mark(2, 1, BOX | {"x": 27})
+    project.mark(9, 1, BOX | {"x": 34})
+    assert project.add_object() == 2
+    project.mark(9, 2, CORNER | {"points": [[100, 80], [115, 80]], "radius": 8})
+    project.follow(OPTIONS)
     ended(project)
-    assert project.work.takes[-1].way == Way(3, 1)
+
+
+def as_on_the_command_line(project: Project, folder: Path) -> list[StepResult]:
+    """What `segment --both-ways` finds with the masks that are given on the page."""
+    masks = project.work.given()
+
+    def mask_of(frame: Frame) -> LabelMap | None:
+        labels = together(masks.get(frame.index, {}), {1, 2})
+        return None if labels is None else label_map(labels)
+
+    given = GivenMasks(tuple(masks), mask_of)
+    store = PassStore(folder, {}, resume=False)
+    model = project._tools.model()
+    frames = open_frames(project.video)
+    follow_backward(
+        frames, OPTIONS.open(model, "cpu"), given, store, first=0, watch=lambda *_: None
+    )
+    passing = BothWays(OPTIONS.open(model, "cpu"), given, store, first=0)
+    return [passing.step(frame, mask_of(frame)) for frame in frames]
+
+
+def test_between_two_marks_both_ways_are_joined_as_on_the_command_line(
+    project: Project, tmp_path: Path
+) -> None:
+    two_marks(project)
+    assert [take.way for take in project.work.takes] == [Way(2, 1), Way(9, -1)]
+    expected = as_on_the_command_line(project, tmp_path / "store")
+    forward, backward = project.work.takes
+    apart = 0
+    for index, labels in enumerate(all_labels(project)):
+        wanted = expected[index].labels
+        least, most = np.sort(expected[index].probabilities, axis=0)
+        sure = np.abs(most - least) > 0.02  # the page keeps steps of 1/255
+        assert ((labels > 0) == (wanted > 0)).mean() > 0.998, index
+        assert (labels == wanted)[sure | (wanted == 0)].mean() > 0.99, index
+        for take in (forward, backward):
+            if take.holds(index):
+                apart += int((labels != take.labels(index)).sum())
+    assert apart > 50, "neither way alone is the result"
+    for index in (2, 9):
+        assert overlap(project.labels(index) == 1, forward.labels(index) == 1) > 0.98
+    assert project.work.row(5) == forward.rows[5]
+    assert project.work.row(1) == backward.rows[1]
+
+
+def test_what_a_pause_leaves_is_one_way_alone_until_it_goes_on(
+    project: Project, pausing: Callable[[int], None]
+) -> None:
+    project.mark(0, 1, BOX)
+    project.follow(OPTIONS)
+    ended(project)
+    project.mark(9, 1, CORNER)
+    pausing(4)
+    project.follow(OPTIONS)  # forward from frame 8, then backward from frame 9
+    ended(project, "paused")
+    paused = all_labels(project)
+    first, forward, backward = project.work.takes
+    assert (forward.start, backward.way) == (8, Way(9, -1))
+    assert sorted(backward.rows) == list(range(4, 10))
+    for index in range(4):
+        np.testing.assert_array_equal(paused[index], first.labels(index))
+    project.follow(OPTIONS)
+    ended(project)
+    np.testing.assert_array_equal(all_labels(project)[4:], paused[4:])
+    project.follow(Options(size=80, slots=3, both=False))
+    ended(project)
+    for index, labels in enumerate(all_labels(project)):
+        np.testing.assert_array_equal(labels, project.work.takes[-1].labels(index))
 
 
 def test_a_mark_while_it_runs_pauses_the_run(project: Project) -> None:
@@ -334,6 +421,31 @@ def exported(project: Project, *kinds: str) -> dict[str, Path]:
         time.sleep(0.05)
     assert project.export_status.words == ""
     return {name: project.download(name) for name, _ in project.export_status.files}
+
+
+def test_soft_edges_and_the_table_come_from_what_both_ways_found(
+    project: Project, tmp_path: Path
+) -> None:
+    two_marks(project)
+    expected = as_on_the_command_line(project, tmp_path / "store")[5]
+    files = exported(project, "cut-out", "table")
+    with zipfile.ZipFile(files["cut-out.zip"]) as archive:
+        name = next(name for name in archive.namelist() if "00005" in name)
+        alpha = np.asarray(Image.open(io.BytesIO(archive.read(name))))[..., 3]
+    assert ((alpha > 0) & (alpha < 255)).any(), "the edge is soft"
+    sum_of_all = expected.probabilities.sum(0)
+    wanted = soft_edge(expected.labels > 0, sum_of_all)
+    assert np.abs(alpha / 255 - wanted).mean() < 0.004
+    with files["objects.csv"].open(encoding="utf-8") as table:
+        rows = [row for row in csv.DictReader(table) if row["frame"] == "5"]
+    found = {int(row["object"]): float(row["confidence"]) for row in rows}
+    assert found == pytest.approx(expected.confidences, abs=0.01)
+    second = project.labels(5) == 2
+    project.remove_object(2)
+    with zipfile.ZipFile(exported(project, "cut-out")["cut-out.zip"]) as archive:
+        alone = np.asarray(Image.open(io.BytesIO(archive.read(name))))[..., 3]
+    assert (alone[second] < 128).all()
+    assert (alone > 128).any()
 
 
 def test_files_in_every_format(project: Project) -> None:

@@ -135,7 +135,7 @@ class BothWays:
             StremnError: as `SessionPass.step`, or what the backward pass kept is gone.
         """
         if frame.index < self._given.frames[0]:
-            result = self._backward_alone(frame)
+            result = result_of(self._store.read(frame.index), frame.index)
         else:
             result = self._forward.step(frame, given)
             self._met |= dict.fromkeys(self._forward.given, frame.index)
@@ -148,11 +148,12 @@ class BothWays:
         """Write all that the forward pass remembers."""
         self._session.save(path)
 
-    def _backward_alone(self, frame: Frame) -> StepResult:
-        kept = self._store.read(frame.index)
-        shares = _with_background(kept.shares)
-        labels = label_map_of(kept.size.outward(shares), kept.ids)
-        return StepResult(frame.index, labels, kept.ids, kept.memory, shares, kept.size)
+
+def result_of(kept: Kept, frame: int) -> StepResult:
+    """Return what a pass kept of a frame, as a result."""
+    shares = _with_background(kept.shares)
+    labels = label_map_of(kept.size.outward(shares), kept.ids)
+    return StepResult(frame, labels, kept.ids, kept.memory, shares, kept.size)
 
 
 def joined(forward: StepResult, backward: Kept, met: Mapping[int, int]) -> StepResult:

@@ -53,6 +53,35 @@ class Kept:
         return cls(met, result.shares[1:], result.memory, result.size)
 
 
+def write_kept(path: Path, kept: Kept) -> None:
+    """Write what is kept of a frame; raises StremnError if that is not possible."""
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        ids=np.array(list(kept.given), np.int64),
+        given=np.array(list(kept.given.values()), np.int64),
+        shares=np.rint(kept.shares * _STEPS).astype(np.uint8),
+        memory=_bytes(asdict(kept.memory)),
+        size=_bytes(asdict(kept.size)),
+    )
+    write_whole(path, content.getvalue(), durable=False)
+
+
+def read_kept(path: Path) -> Kept:
+    """Return what `write_kept` wrote; raises OSError if it is gone or damaged."""
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
+            given = dict(zip(kept["ids"].tolist(), kept["given"].tolist(), strict=True))
+            shares = kept["shares"].astype(np.float32) / _STEPS
+            memory = _report(json.loads(kept["memory"].tobytes()))
+            size = _size(json.loads(kept["size"].tobytes()))
+        if shares.ndim != 3 or len(shares) != len(given):
+            raise ValueError(f"its probabilities have the shape {shares.shape}")
+    except Exception as error:  # a damaged zip raises many kinds
+        raise OSError(str(error)) from error
+    return Kept(given, shares, memory, size)
+
+
 class PassStore:
     """A folder with what a pass found; it goes when the run is finished."""
 
@@ -89,16 +118,7 @@ class PassStore:
 
     def add(self, frame: int, kept: Kept) -> None:
         """Keep what was found in a frame; raises StremnError if the disk is full."""
-        content = io.BytesIO()
-        np.savez_compressed(
-            content,
-            ids=np.array(list(kept.given), np.int64),
-            given=np.array(list(kept.given.values()), np.int64),
-            shares=np.rint(kept.shares * _STEPS).astype(np.uint8),
-            memory=_bytes(asdict(kept.memory)),
-            size=_bytes(asdict(kept.size)),
-        )
-        write_whole(self._frame(frame), content.getvalue(), durable=False)
+        write_kept(self._frame(frame), kept)
 
     def read(self, frame: int) -> Kept:
         """Return what was kept of a frame.
@@ -108,19 +128,12 @@ class PassStore:
         """
         path = self._frame(frame)
         try:
-            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
-                given = dict(zip(kept["ids"].tolist(), kept["given"].tolist(), strict=True))
-                shares = kept["shares"].astype(np.float32) / _STEPS
-                memory = _report(json.loads(kept["memory"].tobytes()))
-                size = _size(json.loads(kept["size"].tobytes()))
-            if shares.ndim != 3 or len(shares) != len(given):
-                raise ValueError(f"its probabilities have the shape {shares.shape}")
-        except Exception as error:  # a damaged zip raises many kinds
+            return read_kept(path)
+        except OSError as error:
             raise StremnError(
                 f"{path} of the backward pass is gone or damaged ({error}). Use --overwrite to "
                 "start again."
             ) from error
-        return Kept(given, shares, memory, size)
 
     def checkpoint(
         self, frame: int, save_state: Callable[[Path], object], *, complete: bool = False

@@ -152,14 +152,29 @@ class Export:
                 for frame in islice(frames, self.status.total):
                     if self._stop.is_set():
                         raise _CancelledError
-                    writer.write(self._result(frame))
+                    writer.write(self._result(frame, writer.keeps_probabilities))
                     self.status = replace(self.status, done=frame.index + 1)
         return writer.files()
 
-    def _result(self, frame: Frame) -> FrameResult:
+    def _result(self, frame: Frame, soft: bool) -> FrameResult:
+        """Return what is written of a frame, with probabilities if soft edges need them."""
         height, width = frame.image.shape[:2]
-        labels = self._work.labels(frame.index, (height, width))
-        return FrameResult(frame, labels, _memory(self._work.row(frame.index)))
+        work = self._work
+        labels = work.labels(frame.index, (height, width))
+        memory = _memory(work.row(frame.index))
+        found = work.found(frame.index)
+        if found is None:
+            return FrameResult(frame, labels, memory)
+        result = found.result()
+        places = [place for place, item in enumerate(result.ids) if item in work.objects]
+        return FrameResult(
+            frame,
+            labels,
+            memory,
+            tuple(result.ids[place] for place in places),
+            result.probabilities[places] if soft else None,
+            {item: sure for item, sure in result.confidences.items() if item in work.objects},
+        )
 
     def _pack(self, written: dict[str, Path]) -> Iterator[tuple[str, int]]:
         """Put what was chosen beside the results: files as they are, folders as one archive."""

@@ -21,11 +21,12 @@ from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import Labels, label_map
 from stremn.media.overlap import ReadAhead
 from stremn.media.video import open_frames
+from stremn.segmentation.pass_store import Kept
 from stremn.web.drawing import Packed
 from stremn.web.options import Options
 from stremn.web.planning import Leg
 from stremn.web.shelf import FrameShelf
-from stremn.web.takes import SavedStates, Take, Way
+from stremn.web.takes import SavedStates, Take
 
 if TYPE_CHECKING:
     from stremn.segmentation.opening import Session, VideoModel
@@ -208,15 +209,26 @@ class Run:
             with open_frames(self._order.video, start=first) as source, ReadAhead(source) as ahead:
                 yield from islice(ahead, leg.length)
             return
-        for moment in range(start, leg.end):
-            index = way.index(moment)
-            yield Frame(index, frame_name(index), self._shelf.picture(index))
+        index, last = first, way.index(leg.end - 1)
+        try:
+            with (
+                open_frames(self._order.video) as source,
+                ReadAhead(source.backward(last, first)) as ahead,
+            ):
+                for frame in ahead:
+                    yield frame
+                    index -= 1
+        except StremnError as error:  # not every video can be read so
+            logger.info("Backward from the pictures on the shelf: %s", error)
+        for remaining in range(index, last - 1, -1):
+            yield Frame(remaining, frame_name(remaining), self._shelf.picture(remaining))
 
     def _step(self, take: Take, session: Session, frame: Frame) -> None:
         self._shelf.put(frame)
         given = together(take.given.get(frame.index, {}), self._order.objects)
-        result = session.step(frame.image, given)
-        take.add(frame.index, result.labels, memory_row(result, take.way))
+        result = session.step(frame.image, given).renumbered(take.way.index)
+        kept = Kept.of(result, take.way.met(take.given, frame.index))
+        take.add(frame.index, result.labels, kept, memory_row(result))
 
 
 def together(masks: Mapping[int, Packed], objects: Set[int]) -> Labels | None:
@@ -231,16 +243,9 @@ def together(masks: Mapping[int, Packed], objects: Set[int]) -> Labels | None:
     return None if labels is None else label_map(labels).labels
 
 
-def memory_row(result: StepResult, way: Way) -> dict[str, Any]:
-    """Return what `memory.json` holds of a frame, and which templates were given by the visitor.
-
-    A session counts the frames on its way; here they have the video's numbers.
-    """
+def memory_row(result: StepResult) -> dict[str, Any]:
+    """Return what `memory.json` holds of a frame, and which templates were given by the visitor."""
     row = result.memory.to_json()
     for entry in result.memory.objects:
-        told = row["objects"][str(entry.id)]
-        told["slots"] = [None if t is None else way.index(t) for t in told["slots"]]
-        if told["replaced"] and told["replaced"]["frame"] is not None:
-            told["replaced"]["frame"] = way.index(told["replaced"]["frame"])
-        told["pinned"] = list(entry.pinned)
+        row["objects"][str(entry.id)]["pinned"] = list(entry.pinned)
     return row

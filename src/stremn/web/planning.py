@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from stremn.errors import StremnError
 from stremn.web.options import Options
 from stremn.web.takes import Given, SavedState, SavedStates, Take, Way, first_change
 
@@ -41,6 +42,9 @@ def plan(
 ) -> tuple[Leg, ...]:
     """Return the legs of a run; none if all is known.
 
+    As with `segment --both-ways`, the way forward begins at the first frame that is marked, and
+    the way backward at the last; between them both are followed.
+
     Args:
         options: how to follow.
         frames: of the video.
@@ -49,13 +53,20 @@ def plan(
         objects: ids to follow.
         states: sessions to go on from.
         folder: returns a new folder for a take.
+
+    Raises:
+        StremnError: no mask is given before the end.
     """
     settings = options.settings()
-    anchor = _anchor(options, takes, given)
     last = min(options.end or frames, frames)
-    ends = {Way(anchor, 1): last - anchor}
-    if options.both and anchor > 0:
-        ends[Way(anchor, -1)] = anchor + 1
+    marked = [index for index in given if index < last]
+    if not marked:
+        raise StremnError(
+            f"Only frames before {last} are followed, and no object is marked in them."
+        )
+    ends = {Way(min(marked), 1): last - min(marked)}
+    if options.both and max(marked) > 0:
+        ends[Way(max(marked), -1)] = max(marked) + 1
     legs = []
     for way, end in ends.items():
         on_way = way.of(given)
@@ -64,16 +75,6 @@ def plan(
         if begin < end:
             state = states.best(way, begin, settings, on_way, objects)
             start = 0 if state is None else state.after + 1
-            legs.append(Leg(Take(folder(), way, start, settings, on_way), end, state))
+            take = Take(folder(), way, start, settings, on_way, tuple(ends))
+            legs.append(Leg(take, end, state))
     return tuple(legs)
-
-
-def _anchor(options: Options, takes: Sequence[Take], given: Given) -> int:
-    """Return the frame that both ways begin at.
-
-    It is the first that is marked. With both ways it stays when earlier frames are corrected, so
-    that such a correction concerns the way backward alone.
-    """
-    if options.both and takes and takes[-1].way.anchor in given:
-        return takes[-1].way.anchor
-    return min(given)

@@ -19,6 +19,7 @@ from stremn.media.masks import LabelMap, Labels
 from stremn.web.downloads import Export, ExportStatus
 from stremn.web.drawing import Drawing, Packed
 from stremn.web.following import Order, Run, Status, together
+from stremn.web.found import Found, find
 from stremn.web.marks import parse_mark
 from stremn.web.options import Options
 from stremn.web.planning import plan
@@ -59,23 +60,29 @@ class Work:
                 found[index] = masks
         return found
 
-    def labels(self, index: int, size: tuple[int, int]) -> Labels:
-        """Return the objects of a frame: as the latest run found them, or as drawn since then."""
+    def found(self, index: int) -> Found | None:
+        """Return what runs found in a frame; None: nothing, or something was drawn since then."""
         drawing = self.drawings.get(index)
-        take = next((one for one in reversed(self.takes) if one.holds(index)), None)
-        labels: Labels | None = None
-        if drawing is not None and (take is None or take.given.get(index) != drawing.given):
+        found = find(self.takes, index)
+        if found is None or drawing is None or found.has_taken(drawing.given):
+            return found
+        return None
+
+    def labels(self, index: int, size: tuple[int, int]) -> Labels:
+        """Return the objects of a frame: as runs found them, or as drawn since then."""
+        found, drawing = self.found(index), self.drawings.get(index)
+        if found is not None:
+            labels = found.labels()
+        elif drawing is not None:
             labels = drawing.labels()
-        elif take is not None:
-            labels = take.labels(index)
-        if labels is None:
+        else:
             return np.zeros(size, np.uint8)
         return np.where(np.isin(labels, list(self.objects)), labels, 0)
 
     def row(self, index: int) -> dict[str, Any]:
         """Return what the memory held after a frame; empty if no run came to it."""
-        rows = (take.rows[index] for take in reversed(self.takes) if take.holds(index))
-        return next(rows, {})
+        found = find(self.takes, index)
+        return {} if found is None else found.row
 
     def followed(self) -> list[tuple[int, int]]:
         """Return the stretches of frames that have masks from a run, as (first, after the last)."""
@@ -308,7 +315,7 @@ class Project:
         from stremn.segmentation.opening import OwnModel
         from stremn.training.segmentation.adaptation import adapt
 
-        anchor = take.way.anchor
+        anchor = take.ways[0].anchor
         masks = take.given[anchor]
         if self._adapted is None or self._adapted[0] != masks:
             labels = together(masks, masks.keys())

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from stremn.errors import StremnError
 from stremn.media.files import make_folder
 from stremn.media.masks import Labels, write_mask
+from stremn.segmentation.pass_store import Kept, read_kept, write_kept
 from stremn.web.drawing import Packed
 
 Given = Mapping[int, Mapping[int, Packed]]
@@ -42,6 +44,16 @@ class Way:
         """Return the masks that are given on the way."""
         return {index: masks for index, masks in given.items() if self.time(index) >= 0}
 
+    def met(self, given: Given, index: int) -> dict[int, int]:
+        """Return for each object that was given up to a frame the frame of that, the latest."""
+        on_way = sorted(self.of(given), key=self.time)
+        return {
+            item: frame
+            for frame in on_way
+            if self.time(frame) <= self.time(index)
+            for item in given[frame]
+        }
+
 
 class Take:
     """The frames of one run in one direction. A later take lies over an earlier one.
@@ -51,16 +63,26 @@ class Take:
         start: when on its way it begins.
         settings: what it was run with; takes of other settings do not go on from one another.
         given: the masks that it takes as the truth, on its way.
+        ways: of the run that it belongs to, forward first; what is found on both is joined.
         rows: by frame, what the memory held after it (JSON values).
         reached: when on its way the next frame would come.
     """
 
-    def __init__(self, folder: Path, way: Way, start: int, settings: object, given: Given) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        way: Way,
+        start: int,
+        settings: object,
+        given: Given,
+        ways: tuple[Way, ...] = (),
+    ) -> None:
         self.folder = make_folder(folder)
         self.way = way
         self.start = start
         self.settings = settings
         self.given = given
+        self.ways = ways or (way,)
         self.rows: dict[int, dict[str, Any]] = {}
         self.reached = start
 
@@ -68,21 +90,33 @@ class Take:
         """Return whether it has masks of a frame; the way forward has those of its anchor."""
         return index in self.rows and (self.way.step > 0 or index != self.way.anchor)
 
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index}.png"
-
-    def add(self, index: int, labels: Labels, row: dict[str, Any]) -> None:
-        """Keep a frame's label map and what the memory held."""
-        write_mask(self._path(index), labels, durable=False)
+    def add(self, index: int, labels: Labels, kept: Kept, row: dict[str, Any]) -> None:
+        """Keep a frame's label map, the probabilities behind it, and what the memory held."""
+        write_mask(self._path(index, "png"), labels, durable=False)
+        write_kept(self._path(index, "npz"), kept)
         self.rows[index] = row
         self.reached = self.way.time(index) + 1
 
-    def labels(self, index: int) -> Labels | None:
-        """Return a frame's label map; None if it holds none."""
-        if not self.holds(index):
-            return None
-        with Image.open(self._path(index)) as image:
+    def labels(self, index: int) -> Labels:
+        """Return the label map of a frame that it holds."""
+        with Image.open(self._path(index, "png")) as image:
             return np.asarray(image)
+
+    def kept(self, index: int) -> Kept:
+        """Return the probabilities of a frame that it holds.
+
+        Raises:
+            StremnError: they are gone.
+        """
+        try:
+            return read_kept(self._path(index, "npz"))
+        except OSError as error:
+            raise StremnError(
+                f"What was found in frame {index} is gone from the server's disk."
+            ) from error
+
+    def _path(self, index: int, kind: str) -> Path:
+        return self.folder / f"{index}.{kind}"
 
 
 @dataclass(frozen=True)
