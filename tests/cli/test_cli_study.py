@@ -3,7 +3,10 @@
 import json
 import zipfile
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from stremn.cli.app import app
@@ -105,6 +108,86 @@ def test_tables_slots_on_another_layout_and_suite(run, root, tmp_path):
     assert "J of each hundred frames" in result.output
     table = json.loads((tmp_path / "out/slots.json").read_text())
     assert {protocol["reach"] for protocol in table["protocol"].values()} == {0.75}
+
+
+def without_times(value):
+    """Scores as they are in files, without how long they took."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if "second" not in k}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def colored(root):
+    """The data set with objects that can be seen: orange and green squares on dark blue."""
+    for path in (root / "JPEGImages" / "480p").rglob("*.jpg"):
+        labels = np.asarray(Image.open(str(path).replace("JPEGImages", "Annotations")[:-3] + "png"))
+        colors = np.array([(20, 30, 90), (240, 150, 30), (60, 200, 80)], np.uint8)
+        Image.fromarray(colors[labels]).save(path, quality=95)
+    return root
+
+
+@pytest.fixture
+def one_thread():
+    """The workers' number of threads, of which the last bits of a sum may depend."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def scored(out):
+    masks = {
+        str(path.relative_to(out)): np.asarray(Image.open(path)).tolist()
+        for path in sorted(out.rglob("*.png"))
+    }
+    return without_times(json.loads((out / "scores.json").read_text())), masks
+
+
+@pytest.mark.slow
+def test_several_workers_score_as_one_does(run, colored, tmp_path, monkeypatch, one_thread):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("os.cpu_count", lambda: 2)  # a thread for each of two workers
+    options = ("--root", colored, "--year", 2017, "--split", "val", *QUICK)
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run("evaluate", "davis", *options, "-o", one).exit_code == 0
+    result = run("evaluate", "davis", *options, "-o", two, "--workers", 2)
+    assert result.exit_code == 0, result.output
+    assert "cat: done" in result.output
+    assert "dogs: 5 frames" not in result.output, "nothing is left for this process"
+    assert scored(two) == scored(one)
+    assert scored(one)[0]["without_postprocessing"]["J&F"] > 0.3
+    assert json.loads((two / ".scores/jobs/dogs/job.json").read_text())["status"] == "done"
+    again = run("evaluate", "davis", *options, "-o", two, "--workers", 2)
+    assert "cat: done" not in again.output, "what is finished is never run again"
+
+
+@pytest.mark.slow
+def test_a_table_by_several_workers_is_the_same(run, colored, tmp_path, monkeypatch, one_thread):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    options = ("--root", colored, "--year", 2017, "--split", "val", "--size", 64, "--device", "cpu")
+    chosen = ("--policies", "oldest", "--slots", 2, "--suite", "occlusion", "--gaps", "3")
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert run("tables", "rules", *options, *chosen, "-o", one).exit_code == 0
+    result = run("tables", "rules", *options, *chosen, "-o", two, "--workers", 2)
+    assert result.exit_code == 0, result.output
+    assert result.output.count(": done") == 2
+    tables = [json.loads((out / "rules.json").read_text()) for out in (one, two)]
+    assert without_times(tables[0]) == without_times(tables[1])
+    assert tables[0]["suites"]["occlusion"][0]["J"]["mean"] > 0.1
+
+
+def test_what_a_worker_leaves_is_done_here(run, root, tmp_path, monkeypatch):
+    from stremn.batch.processes import Processes
+
+    monkeypatch.setattr(Processes, "run", lambda self, tasks: (yield list(tasks)))
+    options = ("--root", root, "--year", 2017, "--split", "val", *QUICK)
+    result = run("evaluate", "davis", *options, "-o", tmp_path / "out", "--workers", 2)
+    assert result.exit_code == 0, result.output
+    assert "cat: not done by its worker" in result.output
+    assert "cat: 5 frames" in result.output
+    table = json.loads((tmp_path / "out/scores.json").read_text())
+    assert not table["failed"]
 
 
 def test_mistakes_end_in_a_sentence(run, root, tmp_path):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,7 @@ from stremn.cli.options import (
     within,
 )
 from stremn.cli.panels import MEASURE
+from stremn.cli.spread import RayAddress, WorkerCount, spread
 from stremn.cli.terminal import output, say, sequence_progress, show
 from stremn.errors import StremnError
 
@@ -133,31 +135,30 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
                 "--zip", help="Write and check a submission file for the evaluation server."
             ),
         ] = None,
+        workers: WorkerCount = 1,
+        ray: RayAddress = None,
     ) -> None:
-        from stremn.cli.sam_evaluation import sam_run
         from stremn.evaluation.segmentation.evaluation import evaluate
-        from stremn.sam.opening import SamVideoModel, video_model
         from stremn.segmentation.opening import Asked
 
-        data = only(read(kind, root, split, year, all_frames), sequences)
-        sizes = tuple(numbers_in(scales))
         if reach is not None:
             within(reach)
         asked = Asked(slots, policy, size, reach, every, precision, device, seed)
-        chosen = video_model(model)
-        if isinstance(chosen, SamVideoModel):
-            run, sessions = sam_run(chosen, asked, scales=sizes, flip=flip, adapt=adapt)
-        else:
-            run, sessions = _own_run(chosen, asked, sizes, flip, adapt)
+        how = How(model, asked, tuple(numbers_in(scales)), flip, adapt)
+        source = Source(kind, root.resolve(), split, year, all_frames, sequences)
+        masks = "filtered" if filtered else "plain"
+        data = source.open()
+        run, sessions = how.open()
         with sequence_progress() as watch:
             report = evaluate(
                 data,
                 sessions,
                 out,
                 run,
-                written="filtered" if filtered else "plain",
+                written=masks,
                 compat_decay=compat,
                 watch=watch,
+                elsewhere=spread(partial(_run_sequence, source, how, masks), workers, ray),
             )
         _print_report(report)
         if zipped is not None:
@@ -166,6 +167,56 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
             raise typer.Exit(1)
 
     return evaluate
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set as the command line names it; other processes can open it too."""
+
+    kind: DataSet
+    root: Path
+    split: str | None
+    year: int
+    all_frames: bool = False
+    names: str | None = None
+
+    def open(self) -> SequenceSet:
+        """Open it; raises StremnError if it is not there, or has no such sequences."""
+        return only(read(self.kind, self.root, self.split, self.year, self.all_frames), self.names)
+
+
+@dataclass(frozen=True)
+class How:
+    """What is run, as the command line says it; other processes can open it too."""
+
+    model: str
+    asked: Asked
+    scales: tuple[float, ...]
+    flip: bool
+    adapt: int
+
+    def open(self) -> tuple[RunDescription, Callable[[], Session]]:
+        """Return what is run, for the record, and what makes a session that has seen nothing.
+
+        Raises:
+            StremnError: there is no such model, or it cannot honour something.
+        """
+        from stremn.cli.sam_evaluation import sam_run
+        from stremn.sam.opening import SamVideoModel, video_model
+
+        chosen = video_model(self.model)
+        if isinstance(chosen, SamVideoModel):
+            return sam_run(chosen, self.asked, scales=self.scales, flip=self.flip, adapt=self.adapt)
+        return _own_run(chosen, self.asked, self.scales, self.flip, self.adapt)
+
+
+def _run_sequence(source: Source, how: How, written: str, name: str, out: Path) -> None:
+    """Run one sequence of an evaluation in a process of its own."""
+    from stremn.evaluation.segmentation.evaluation import run_sequence
+
+    data = source.open()
+    _, sessions = how.open()
+    run_sequence(data[name], sessions(), data.rule, out, written)
 
 
 def _own_run(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,15 +14,15 @@ from stremn.cli.evaluate import (
     DataSet,
     Names,
     Root,
+    Source,
     Split,
     Year,
     numbers_in,
-    only,
-    read,
     whole_numbers_in,
 )
 from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked
 from stremn.cli.panels import MEASURE
+from stremn.cli.spread import RayAddress, WorkerCount, spread
 from stremn.cli.terminal import say, sequence_progress, show
 from stremn.errors import StremnError
 from stremn.networks.defaults import PAPER
@@ -28,7 +30,7 @@ from stremn.networks.defaults import PAPER
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
     from stremn.study.suites import Suite
-    from stremn.study.tables import Row, Weights
+    from stremn.study.tables import Cell, Row, Weights
 
 tables_app = typer.Typer(
     no_args_is_help=True,
@@ -93,6 +95,8 @@ def rules(
     every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
+    workers: WorkerCount = 1,
+    ray: RayAddress = None,
 ) -> None:
     """Compare replacement rules, with intervals and paired differences (Table 1)."""
     from stremn.study.tables import choose_rows, rule_rows
@@ -100,9 +104,12 @@ def rules(
     rows = rule_rows(slots)
     if policies:
         rows = choose_rows(rows, policies.split(","))
-    shown = only(read(data, root, split, year, all_frames=False), sequences)
-    suites = _suites(shown, suite, frames, gaps, positions, foreign)
-    _table("rules", rows, suites, out, model, seeds, size, reach, every, device)
+    parts = _Parts(
+        Source(data, root.resolve(), split, year, names=sequences),
+        _Shown(suite, frames, gaps, positions, foreign),
+        _Models(tuple(model or ["small"]), size, reach, every, device),
+    )
+    _write_table("rules", rows, parts, out, seeds, workers, ray)
 
 
 def slots(
@@ -129,14 +136,19 @@ def slots(
     every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
+    workers: WorkerCount = 1,
+    ray: RayAddress = None,
 ) -> None:
     """Compare numbers of slots under one rule (Table 2)."""
     from stremn.study.tables import slot_rows
 
     rows = slot_rows(policy, whole_numbers_in(numbers))
-    shown = only(read(data, root, split, year, all_frames=False), sequences)
-    suites = _suites(shown, suite, frames, gaps, positions, foreign)
-    _table("slots", rows, suites, out, model, seeds, size, reach, every, device)
+    parts = _Parts(
+        Source(data, root.resolve(), split, year, names=sequences),
+        _Shown(suite, frames, gaps, positions, foreign),
+        _Models(tuple(model or ["small"]), size, reach, every, device),
+    )
+    _write_table("slots", rows, parts, out, seeds, workers, ray)
 
 
 def fusion(
@@ -160,51 +172,89 @@ def fusion(
     every: Every = None,
     device: Device = "auto",
     sequences: Names = None,
+    workers: WorkerCount = 1,
+    ray: RayAddress = None,
 ) -> None:
     """Compare memory fusion (Appendix B) on and off (Table 6).
 
     Needs weights trained with recipes/small-fusion.toml.
     """
-    from stremn.networks.pretrained import load_model
-    from stremn.study.fusion_table import fusion_rows, fusion_weights
+    from stremn.study.fusion_table import fusion_rows
 
-    weights = []
-    for m in model:
-        usual = asked(m, size, reach, every)
-        weights.append(
-            fusion_weights(
-                _name(m), load_model(m), usual.size, usual.reach, usual.every, device=device
-            )
-        )
-    shown = only(read(data, root, split, year, all_frames=False), sequences)
-    suites = _suites(shown, suite, frames, gaps, positions, foreign)
+    parts = _Parts(
+        Source(data, root.resolve(), split, year, names=sequences),
+        _Shown(suite, frames, gaps, positions, foreign),
+        _Models(tuple(model), size, reach, every, device, fusion=True),
+    )
     rows = fusion_rows(policy, slots)
-    _write_table("fusion", rows, suites, out, weights, "0", reference=policy)
+    _write_table("fusion", rows, parts, out, "0", workers, ray, reference=policy)
 
 
-def _table(
-    name: str,
-    rows: tuple[Row, ...],
-    suites: list[Suite],
-    out: Path,
-    models: list[str] | None,
-    seeds: str,
-    size: int | None,
-    reach: float | None,
-    every: int | None,
-    device: str,
-) -> None:
-    from stremn.networks.pretrained import load_model
-    from stremn.study.tables import weights_of
+@dataclass(frozen=True)
+class _Shown:
+    """What is shown of a data set: suites, and how they are made."""
 
-    weights = []
-    for m in models or ["small"]:
-        usual = asked(m, size, reach, every)
-        model = load_model(m).model
-        weights.append(
-            weights_of(_name(m), model, usual.size, usual.reach, every=usual.every, device=device)
-        )
-    _write_table(name, rows, suites, out, weights, seeds)
+    suites: str
+    frames: int
+    gaps: str
+    positions: str
+    foreign: int
+
+    def open(self, data: SequenceSet, names: str | None = None) -> list[Suite]:
+        """Make the suites; with `names` only these of them."""
+        chosen = names or self.suites
+        return _suites(data, chosen, self.frames, self.gaps, self.positions, self.foreign)
+
+
+@dataclass(frozen=True)
+class _Models:
+    """Weights of a table, and how their sessions work."""
+
+    names: tuple[str, ...]
+    size: int | None
+    reach: float | None
+    every: int | None
+    device: str
+    fusion: bool = False
+
+    def open(self, only: str | None = None) -> list[Weights]:
+        """Load the weights, or those alone whose name in the table is `only`."""
+        from stremn.networks.pretrained import load_model
+        from stremn.study.fusion_table import fusion_weights
+        from stremn.study.tables import weights_of
+
+        weights = []
+        for m in self.names:
+            name = _name(m)
+            if only not in (None, name):
+                continue
+            usual, loaded = asked(m, self.size, self.reach, self.every), load_model(m)
+            size, reach, every = usual.size, usual.reach, usual.every
+            weights.append(
+                fusion_weights(name, loaded, size, reach, every, device=self.device)
+                if self.fusion
+                else weights_of(name, loaded.model, size, reach, every=every, device=self.device)
+            )
+        return weights
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a table is made of, as the command line says it; other processes can open it too."""
+
+    source: Source
+    shown: _Shown
+    models: _Models
+
+
+def _run_cell_sequence(parts: _Parts, cell: Cell, name: str, out: Path) -> None:
+    """Run one sequence of a table's cell in a process of its own."""
+    from stremn.evaluation.segmentation.evaluation import run_sequence
+
+    (suite,) = parts.shown.open(parts.source.open(), cell.suite)
+    (weights,) = parts.models.open(cell.weights)
+    session = weights.make_session(weights.run(cell.row, cell.seed))
+    run_sequence(suite.data[name], session, suite.data.rule, out)
 
 
 def _name(model: str) -> str:
@@ -215,16 +265,19 @@ def _name(model: str) -> str:
 def _write_table(
     name: str,
     rows: tuple[Row, ...],
-    suites: list[Suite],
+    parts: _Parts,
     out: Path,
-    weights: list[Weights],
     seeds: str,
+    workers: int,
+    ray: str | None,
     reference: str = PAPER.policy,
 ) -> None:
     from stremn.core.atomic_files import output_folder
     from stremn.study.table_report import to_markdown, write_table
     from stremn.study.tables import run_table
 
+    weights = parts.models.open()
+    suites = parts.shown.open(parts.source.open())
     with output_folder(out), sequence_progress() as watch:
         table = run_table(
             f"Table: {name}",
@@ -235,6 +288,7 @@ def _write_table(
             seeds=whole_numbers_in(seeds),
             reference=reference,
             watch=watch,
+            elsewhere=lambda cell: spread(partial(_run_cell_sequence, parts, cell), workers, ray),
         )
         files = write_table(table, out, name)
     show(to_markdown(table))

@@ -17,7 +17,7 @@ import numpy as np
 from stremn.core.hardware import pick_device, precision_name
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
-from stremn.evaluation.segmentation.evaluation import Watcher, evaluate, nobody
+from stremn.evaluation.segmentation.evaluation import Elsewhere, Watcher, evaluate, nobody
 from stremn.evaluation.segmentation.runs import (
     RunDescription,
     Session,
@@ -156,6 +156,27 @@ def weights_of(
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One evaluation of a table, by the names that its parts have: another process can repeat it.
+
+    Attributes:
+        suite: its name.
+        weights: their name.
+        row: what is compared.
+        seed: of a random rule.
+    """
+
+    suite: str
+    weights: str
+    row: Row
+    seed: int
+
+
+def nowhere(cell: Cell) -> None:
+    """Run all sequences of a cell in this process."""
+
+
+@dataclass(frozen=True)
 class Measured:
     """What one row scored on one suite.
 
@@ -207,6 +228,7 @@ def run_table(
     seeds: Sequence[int] = (0, 1, 2),
     reference: str = PAPER.policy,
     watch: Watcher = nobody,
+    elsewhere: Callable[[Cell], Elsewhere | None] = nowhere,
 ) -> Table:
     """Evaluate every row on every suite; continue where an earlier call stopped.
 
@@ -220,6 +242,7 @@ def run_table(
         reference: policy of the row that the others are compared with; the last row with it, or
             the last row if none has it.
         watch: told after every frame; the sequence's name comes with suite and row before it.
+        elsewhere: returns what runs the sequences of a cell in other processes, if anything does.
 
     Raises:
         StremnError: no row or no suite, weights of one name, or all sequences of a row failed.
@@ -236,7 +259,7 @@ def run_table(
     for suite in suites:
         cells = []
         for row in rows:
-            reports = _run_row(row, suite, weights, seeds, out, watch)
+            reports = _run_row(row, suite, weights, seeds, out, watch, elsewhere)
             protocol.setdefault(suite.name, next(iter(reports.values())).protocol)
             cells.append(_measure(row, suite, reports))
         measured[suite.name] = tuple(cells)
@@ -252,6 +275,7 @@ def _run_row(
     seeds: Sequence[int],
     out: Path,
     watch: Watcher,
+    elsewhere: Callable[[Cell], Elsewhere | None],
 ) -> dict[str, Report]:
     """Run a row; return its report by repetition."""
 
@@ -269,6 +293,7 @@ def _run_row(
                 out / suite.name / model.name / f"{row.policy}-{row.slots}-{seed}",
                 run,
                 watch=tell,
+                elsewhere=elsewhere(Cell(suite.name, model.name, row, seed)),
             )
     return reports
 

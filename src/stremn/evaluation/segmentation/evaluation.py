@@ -39,6 +39,10 @@ Watcher = Callable[[str, int, int], None]
 """Told (sequence, frames done, frames in all) after every frame."""
 
 
+Elsewhere = Callable[[Sequence[str], Path], None]
+"""Runs the sequences of these names by `run_sequence` in other processes, into a folder."""
+
+
 def nobody(sequence: str, done: int, total: int) -> None:
     """Do nothing."""
 
@@ -147,6 +151,7 @@ def evaluate(
     reach: float = REACH,
     compat_decay: bool = False,
     watch: Watcher = nobody,
+    elsewhere: Elsewhere | None = None,
 ) -> Report:
     """Segment every sequence with a fresh session, write label maps and scores.
 
@@ -163,6 +168,7 @@ def evaluate(
         reach: of the far-false-positive filter.
         compat_decay: decay with the DAVIS toolkit's overflow.
         watch: told after every frame.
+        elsewhere: runs unfinished sequences first; those that it leaves are run here.
 
     Raises:
         StremnError: files of the data set do not fit together, or ``out`` holds another run.
@@ -181,18 +187,22 @@ def evaluate(
     )
     with output_folder(out):
         open_output(out, protocol)
+        left = [s.name for s in data if load_record(out, s.name) is None]
+        if elsewhere is not None and left:
+            elsewhere(left, out)
         records, failures = [], {}
         for sequence in data:
             record = load_record(out, sequence.name)
             if record is None:
                 try:
-                    record = _run(sequence, make_session(), data.rule, out, written, reach, watch)
+                    record = run_sequence(
+                        sequence, make_session(), data.rule, out, written, reach, watch
+                    )
                 except Exception as error:  # one bad sequence must not cost the others' results
                     known = isinstance(error, StremnError)  # a sentence, and no fault of ours
                     logger.error("Sequence %s failed", sequence.name, exc_info=not known)
                     failures[sequence.name] = f"{type(error).__name__}: {error}"
                     continue
-                save_record(out, record)
             records.append(record)
         masks = sum(len(rows) for record in records for rows in record.plain.values())
         report = Report(
@@ -206,16 +216,20 @@ def evaluate(
     return report
 
 
-def _run(
+def run_sequence(
     sequence: VideoSequence,
     session: Session,
     rule: ScoringRule,
     out: Path,
-    written: str,
-    reach: float,
-    watch: Watcher,
+    written: str = "plain",
+    reach: float = REACH,
+    watch: Watcher = nobody,
 ) -> SequenceRecord:
-    """Run one sequence through one session, frame by frame."""
+    """Run one sequence through one session, frame by frame; write its label maps and its record.
+
+    Several processes may do so in one folder, each with a sequence of its own. The arguments are
+    those of :func:`evaluate`.
+    """
     frames, distant = counted(sequence, rule), DistantRegionFilter(reach)
     plain: Rows = {i: [] for i in sequence.objects}
     filtered: Rows = {i: [] for i in sequence.objects}
@@ -230,7 +244,9 @@ def _run(
         _score(sequence, index, frames.get(index, []), (labels, near), (plain, filtered))
         watch(sequence.name, index + 1, len(sequence))
         clock = time.perf_counter()
-    return SequenceRecord(sequence.name, len(sequence), seconds, plain, filtered)
+    record = SequenceRecord(sequence.name, len(sequence), seconds, plain, filtered)
+    save_record(out, record)
+    return record
 
 
 def _score(
