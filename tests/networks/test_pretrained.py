@@ -146,6 +146,9 @@ def test_damaged_and_foreign_files_are_told_apart(small: Pretrained, tmp_path: P
         load_model(cut)
     pickled = tmp_path / "pickle.pth"
     torch.save({"x": torch.zeros(1)}, pickled)
+    with pytest.raises(StremnError, match=r"of PyTorch, .* stremn convert .*pickle.safetensors\.$"):
+        load_model(pickled)
+    pickled.write_bytes(b"neither")
     with pytest.raises(StremnError, match="is damaged or no weights file"):
         load_model(pickled)
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")

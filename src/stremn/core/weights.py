@@ -5,6 +5,7 @@ Other people's weights, which PyTorch pickled, are read as tensors and nothing e
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def read_pickled(path: Path, what: str, advice: str) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a pickle is a program: damaged, it may raise anything
-        reason = str(error).partition("\n")[0]  # PyTorch adds a page of advice
+        reason = re.split(r"\n|\. |\.$", str(error))[0]  # PyTorch adds a page of advice
         if isinstance(error, UnpicklingError):  # and tells how to run the code
             reason = "it is damaged, or holds more than tensors: code in it would not be run"
         raise StremnError(f"{what} cannot be read ({reason}). {advice}") from error

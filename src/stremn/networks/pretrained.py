@@ -6,6 +6,7 @@ import copy
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
+from zipfile import is_zipfile
 
 from huggingface_hub import ModelHubMixin
 
@@ -49,6 +50,12 @@ def find_weights(source: str | Path) -> Path:
         return Path(str(resources.files("stremn").joinpath("weights", SHIPPED[str(source)])))
     if path.is_dir():
         return path / FILE
+    if path.is_file() and is_zipfile(path):  # as PyTorch writes them
+        raise StremnError(
+            f"{source} is a checkpoint of PyTorch, expected a weights file (.safetensors). If it "
+            "is the official one of STM or STCN, convert it once: stremn convert "
+            f"{source} -o {path.with_suffix('.safetensors').name}."
+        )
     if path.is_file() or path.suffix == ".safetensors":
         return path
     if str(source) in PRESETS:
