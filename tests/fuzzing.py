@@ -181,10 +181,10 @@ def _texts(folder: Path) -> list[Subject]:
         writer.checkpoint(lambda path: path.write_bytes(b"state"))
     progress = out / ".resume" / "progress.json"
     content = progress.read_bytes()
-    (out / "memory.json").write_text('[\n{"frame": 0, "name": "00000"}\n]\n')
-    rows = (out / "memory.json").read_bytes()
+    rows = b'[\n{"frame": 0, "name": "00000"}\n]\n'
 
     def progress_of(path: Path) -> object:
+        (out / "memory.json").write_bytes(rows)  # the input before may have begun a new run
         progress.write_bytes(path.read_bytes())
         with ResultWriter(out, fps=10, settings={"model": "small"}, existing="resume") as writer:
             return writer.next_frame
