@@ -154,6 +154,9 @@ def test_damaged_and_foreign_files_are_told_apart(small: Pretrained, tmp_path: P
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(StremnError, match=r"holds no model of stremn; expected one for segment"):
         load_model(tmp_path / "other.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "sam2_video"}')
+    with pytest.raises(StremnError, match=r"of transformers \(sam2_video\), expected one of this"):
+        load_model(tmp_path)
     save_weights(torch.nn.Linear(1, 1), "prediction", "{}", tmp_path / "task.safetensors")
     with pytest.raises(StremnError, match="holds a model for prediction; expected one for segm"):
         read_weights(tmp_path / "task.safetensors", "segmentation")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from importlib import resources
 from pathlib import Path
 from typing import Any, Self
@@ -49,6 +50,7 @@ def find_weights(source: str | Path) -> Path:
     if str(source) in SHIPPED:
         return Path(str(resources.files("stremn").joinpath("weights", SHIPPED[str(source)])))
     if path.is_dir():
+        _check_own(path)
         return path / FILE
     if path.is_file() and is_zipfile(path):  # as PyTorch writes them
         raise StremnError(
@@ -78,6 +80,20 @@ def find_weights(source: str | Path) -> Path:
             f"({', '.join(SHIPPED)}), not a file or folder, and not to be had from the "
             f"hub ({type(error).__name__}). Check the name, its revision, and the connection."
         ) from error
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse a folder of transformers, whose configuration names a `model_type`."""
+    config = folder / "config.json"
+    try:
+        kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):
+        return
+    if kind is not None:
+        raise StremnError(
+            f"{folder} holds a model of transformers ({kind}), expected one of this package's own "
+            "networks. SAM models can be used with segment, web, evaluate and bench."
+        )
 
 
 class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segmentation"]):
