@@ -15,8 +15,8 @@ from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.files import predict_video
 from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.model import build_predictor
-from stremn.prediction.motion import carry_forward, dis_motion, move, redraw
-from stremn.prediction.outputs import flow_output
+from stremn.prediction.motion import carry_forward, compose, dis_motion, move, redraw
+from stremn.prediction.outputs import flow_output, observed_frame
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import save_predictor
 
@@ -116,7 +116,7 @@ def test_the_flow_output_moves_stays_or_draws_as_its_shares_say():
 
     def shares(moved, stayed, drawn):
         logits[:, 2:5] = torch.tensor([moved, stayed, drawn]).view(1, 3, 1, 1)
-        return flow_output(logits, last, motion)
+        return flow_output(logits, observed_frame(last, motion), motion).frame
 
     torch.testing.assert_close(shares(99.0, 0, 0), redraw(last, motion))
     torch.testing.assert_close(shares(0, 99.0, 0), last)
@@ -124,6 +124,54 @@ def test_the_flow_output_moves_stays_or_draws_as_its_shares_say():
     torch.testing.assert_close(shares(0, 0, 99.0), torch.ones_like(last))
     logits[:, 0] = -1.0  # the correction takes the motion back
     torch.testing.assert_close(shares(99.0, 0, 0), last)
+
+
+def test_a_prediction_of_a_prediction_is_moved_all_the_way_from_what_was_observed():
+    """Half a pixel a step: after two, whole pixels again, so nothing is blurred."""
+    seen, motion = torch.rand(1, 3, 12, 16), torch.zeros(1, 2, 12, 16)
+    motion[:, 0] = 0.5
+    logits = torch.zeros(1, 8, 12, 16)
+    logits[:, 2] = 99.0  # all of it is moved
+    first = flow_output(logits, observed_frame(seen, motion), motion)
+    second = flow_output(logits, first, motion)
+    torch.testing.assert_close(second.source, seen)
+    torch.testing.assert_close(second.travel, 2 * motion)
+    torch.testing.assert_close(second.frame[..., :-1], seen[..., 1:], atol=1e-4, rtol=0)
+    again = redraw(first.frame, motion)
+    assert (again - second.frame)[..., 2:-2].abs().mean() > 0.02, "twice sampled is blurred"
+
+
+def test_two_flows_are_composed_along_the_way():
+    later, earlier = torch.zeros(2, 1, 2, 8, 10).unbind()
+    later[:, 0], earlier[:, 1] = 2.0, torch.arange(10.0)
+    both = compose(later, earlier)
+    torch.testing.assert_close(both[:, 0], later[:, 0])
+    expected = (torch.arange(10.0) + 2).clamp(max=9).expand(1, 8, 10)  # the place it comes from
+    torch.testing.assert_close(both[:, 1], expected)
+
+
+@pytest.mark.parametrize("observed", [3, 5])
+def test_a_rollout_equals_frames_drawn_one_by_one(observed):
+    model = small()
+    frames = torch.rand(2, 8, 3, 64, 64)
+    with torch.no_grad():
+        rolled = model.rollout(frames, observed, 8 - observed).frames[:, -(8 - observed) :]
+        window = frames[:, :observed]
+        if observed == 3:
+            window = torch.cat([window[:, :1], window], dim=1)
+        past = model.empty(2, 64, 64, torch.device("cpu"))
+        for i in range(window.shape[1] - 3):
+            stack = model.encode_query(window[:, i : i + 3])
+            past = model.memorize(model.carry(past, stack), stack, i)
+        window, shown = window[:, -3:], None
+        for i in range(8 - observed):
+            stack = model.encode_query(window, shown)
+            past = model.carry(past, stack)
+            shown = model.draw(past, stack)
+            past = model.memorize(past, stack, 10 + i)
+            window = torch.cat([window[:, 1:], shown.frame[:, None]], dim=1)
+            torch.testing.assert_close(rolled[:, i], shown.frame, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(shown.source, frames[:, observed - 1])
 
 
 def test_flow_without_motion_is_refused():

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.core.config import Config
-from stremn.prediction.motion import carry_forward, dis_motion, redraw
-from stremn.prediction.outputs import BuiltOutput, OutputName, build_output
+from stremn.prediction.motion import carry_forward, compose, dis_motion, redraw
+from stremn.prediction.outputs import BuiltOutput, OutputName, build_output, observed_frame
 from stremn.prediction.recurrence import ConvLSTMStack, OddKernel, PredRNNStack
 from stremn.prediction.rollouts import Rollout, check_frames
 
@@ -48,14 +48,19 @@ def predict_mean(
 def predict_flow(
     observed: Float[Tensor, "b t c height width"], frames: int
 ) -> Float[Tensor, "b n c height width"]:
-    """The last frame, moved on and on by the motion of the last two (see `dis_motion`)."""
+    """The last frame, moved further and further by the motion of the last two.
+
+    See `dis_motion`. Each prediction is sampled from the last frame itself, by the flow of all
+    steps so far: sampling from predictions would blur them a little more each time.
+    """
     if observed.shape[1] < 2:
         return predict_last(observed, frames)
-    flow, frame = dis_motion(observed[:, -2:]), observed[:, -1]
+    flow, last = dis_motion(observed[:, -2:]), observed[:, -1]
+    travel = torch.zeros_like(flow)
     predicted = []
     for _ in range(frames):
-        frame, flow = redraw(frame, flow), carry_forward(flow)
-        predicted.append(frame)
+        travel, flow = compose(flow, travel), carry_forward(flow)
+        predicted.append(redraw(last, travel))
     return torch.stack(predicted, dim=1)
 
 
@@ -132,7 +137,8 @@ class RecurrentPredictor(nn.Module):
             last = frames[:, time] if time < observed else predictions[-1]
             features, states = self.stack(F.pixel_unshuffle(last, patch), states)
             logits = F.pixel_shuffle(self.output(features), patch)
-            predictions.append(self.to_frame(logits, last, last[:, :0]))
+            traced = observed_frame(last, last[:, :0])
+            predictions.append(self.to_frame(logits, traced, traced.travel).frame)
         return Rollout(torch.stack(predictions, dim=1), 1)
 
 

@@ -27,7 +27,7 @@ from stremn.moved import moved_names
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.motion import Motion, build_motion, move
-from stremn.prediction.outputs import build_output
+from stremn.prediction.outputs import Traced, build_output, observed_frame
 from stremn.prediction.recurrence import ConvLSTMCell
 from stremn.prediction.rollouts import Rollout, check_frames
 
@@ -48,6 +48,10 @@ class Encoded:
     """The flow that leads to the coming frame; m = 0 without one."""
     detail: Float[Tensor, "b d h2 w2"]
     """What goes past the encoder; d = 0 where nothing does."""
+    source: Float[Tensor, "b c height width"]
+    """The observed frame that `last` comes from: itself, if it was observed."""
+    travel: Float[Tensor, "b m height width"]
+    """The flow from `last` back to `source`."""
 
     def chunk(self, parts: int) -> list[Encoded]:
         """Cut the batch into equal parts."""
@@ -67,6 +71,8 @@ class Encoded:
             self.last,
             self.motion,
             self.detail,
+            self.source,
+            self.travel,
         )
 
 
@@ -186,12 +192,18 @@ class FramePredictor(nn.Module):
         hidden, cell = (torch.zeros(batch, c.carried, *grid, device=device) for _ in range(2))
         return Past(memory, (hidden, cell))
 
-    def encode_query(self, stack: Float[Tensor, "b s c height width"]) -> Encoded:
-        """Encode and project stacks of consecutive frames in [0, 1]."""
+    def encode_query(
+        self, stack: Float[Tensor, "b s c height width"], last: Traced | None = None
+    ) -> Encoded:
+        """Encode and project stacks of consecutive frames in [0, 1].
+
+        `last` traces the stacks' last frames, if they were predicted; None: they were observed.
+        """
         motion = stack[:, 0, :0] if self.motion is None else self.motion(stack)
         shown = torch.cat([stack.flatten(1, 2), _explained(stack, motion)], dim=1)
         folded = F.pixel_unshuffle(shown, self.config.patch)
         features = self.encoder(folded)  # b c h w
+        traced = observed_frame(stack[:, -1], motion) if last is None else last
         return Encoded(
             features,
             self.to_key(features).permute(0, 2, 3, 1),
@@ -200,6 +212,8 @@ class FramePredictor(nn.Module):
             stack[:, -1],
             motion,
             features[:, :0] if self.detail is None else self.detail(folded),
+            traced.source,
+            traced.travel,
         )
 
     def carry(self, past: Past, encoded: Encoded) -> Past:
@@ -219,6 +233,10 @@ class FramePredictor(nn.Module):
 
         A carried state must have been carried on by this stack.
         """
+        return self.draw(past, encoded).frame
+
+    def draw(self, past: Past, encoded: Encoded) -> Traced:
+        """Do as `recall`, and trace the frame: a roll-out goes on from it with `encode_query`."""
         return self.decode(self.retrieve(past, encoded), encoded)
 
     def retrieve(self, past: Past, encoded: Encoded) -> Float[Tensor, "b h w n"]:
@@ -234,13 +252,12 @@ class FramePredictor(nn.Module):
             return found
         return torch.cat([found, past.carried[0].permute(0, 2, 3, 1)], dim=-1)
 
-    def decode(
-        self, retrieved: Float[Tensor, "b h w n"], encoded: Encoded
-    ) -> Float[Tensor, "b c height width"]:
+    def decode(self, retrieved: Float[Tensor, "b h w n"], encoded: Encoded) -> Traced:
         """Decode what was read and the query's own value (Eq 5, right side) into a frame."""
         joined = torch.cat([retrieved, encoded.value], dim=-1).permute(0, 3, 1, 2)
         logits = F.pixel_shuffle(self.decoder(joined, encoded.detail), self.config.patch)
-        return self.output(logits, encoded.last, encoded.motion)
+        last = Traced(encoded.last, encoded.source, encoded.travel)
+        return self.output(logits, last, encoded.motion)
 
     def rollout(
         self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
@@ -270,12 +287,14 @@ class FramePredictor(nn.Module):
             retrieved.append(self.retrieve(past, stack))
             past = self.memorize(past, stack, size + i - shift)
         decoded = self.decode(torch.cat(retrieved), encoded.after(b))
-        predictions = list(decoded.chunk(count - 1))
+        predictions = list(decoded.frame.chunk(count - 1))
+        shown = decoded.of_last(b)
         window = torch.cat([seen, predictions[-1][:, None]], dim=1)[:, -size:]
         for step in range(future - 1):
-            stack = self.encode_query(window)
+            stack = self.encode_query(window, shown)
             past = self.carry(past, stack)
-            predictions.append(self.recall(past, stack))
+            shown = self.draw(past, stack)
+            predictions.append(shown.frame)
             past = self.memorize(past, stack, observed + step)
             window = torch.cat([window[:, 1:], predictions[-1][:, None]], dim=1)
         return Rollout(torch.stack(predictions, dim=1), observed + 1 - (count - 1))

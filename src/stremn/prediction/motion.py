@@ -59,6 +59,13 @@ def carry_forward(
     return move(flow, flow)
 
 
+def compose(
+    later: Float[Tensor, "b 2 height width"], earlier: Float[Tensor, "b 2 height width"]
+) -> Float[Tensor, "b 2 height width"]:
+    """Return the flow over two steps: back by `later`, and from there back by `earlier`."""
+    return later + move(earlier, later)
+
+
 def move(
     frame: Float[Tensor, "b c height width"], flow: Float[Tensor, "b 2 height width"]
 ) -> Float[Tensor, "b c height width"]:
@@ -76,7 +83,7 @@ def redraw(
 ) -> Float[Tensor, "b c height width"]:
     """Move a picture with values in [0, 1] as `move` does, but bicubically.
 
-    Bilinear sampling blurs a little every time, and a roll-out samples once a frame.
+    Bilinear sampling blurs more.
     """
     places = _places(flow)
     sampled = F.grid_sample(

@@ -12,12 +12,38 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from stremn.prediction.motion import redraw
+from stremn.prediction.motion import compose, redraw
 
 OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis", "flow"]
 
 MOVED_BIAS = 2.0
 """Head start of the moved pixel over the other two of `flow_output`, in logits."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Frames in [0, 1], and where their pixels were observed.
+
+    Attributes:
+        frame: the frames.
+        source: the observed frames that their pixels come from; of an observed frame, itself.
+        travel: the flow from `frame` back to `source`, m = 2; nothing, m = 0, without a motion.
+    """
+
+    frame: Float[Tensor, "b c height width"]
+    source: Float[Tensor, "b c height width"]
+    travel: Float[Tensor, "b m height width"]
+
+    def of_last(self, entries: int) -> Traced:
+        """Leave out all but the last entries of the batch."""
+        return Traced(self.frame[-entries:], self.source[-entries:], self.travel[-entries:])
+
+
+def observed_frame(
+    frame: Float[Tensor, "b c height width"], motion: Float[Tensor, "b m height width"]
+) -> Traced:
+    """Return frames that were observed; `motion` tells whether they are traced at all."""
+    return Traced(frame, frame, torch.zeros_like(motion))
 
 
 class Output(Protocol):
@@ -26,15 +52,15 @@ class Output(Protocol):
     def __call__(
         self,
         logits: Float[Tensor, "b n height width"],
-        last: Float[Tensor, "b c height width"],
+        last: Traced,
         motion: Float[Tensor, "b m height width"],
-    ) -> Float[Tensor, "b c height width"]:
-        """Return frames in [0, 1].
+    ) -> Traced:
+        """Return the coming frames.
 
         Args:
             logits: of the decoder.
             last: the stack's last frame.
-            motion: the flow that leads to the coming frame, m = 2, or nothing, m = 0.
+            motion: the flow from the coming frame back to the last, m = 2, or nothing, m = 0.
         """
         ...
 
@@ -126,23 +152,25 @@ def without_motion(draw: Callable[[Tensor, Tensor], Tensor]) -> Output:
 
     def apply(
         logits: Float[Tensor, "b n height width"],
-        last: Float[Tensor, "b c height width"],
+        last: Traced,
         motion: Float[Tensor, "b m height width"],
-    ) -> Float[Tensor, "b c height width"]:
-        return draw(logits, last)
+    ) -> Traced:
+        return observed_frame(draw(logits, last.frame), motion)
 
     return apply
 
 
 def flow_output(
     logits: Float[Tensor, "b n height width"],
-    last: Float[Tensor, "b c height width"],
+    last: Traced,
     motion: Float[Tensor, "b 2 height width"],
-) -> Float[Tensor, "b c height width"]:
+) -> Traced:
     """Each pixel is a mean of one that moved, one that stayed and one that is drawn anew.
 
     Not in the paper: an extension for real video. The network corrects the motion that was
-    estimated and decides where to trust it; untrained, it is nearly the moved frame.
+    estimated and decides where to trust it; untrained, it is nearly the moved frame. In a roll-out
+    pixels are moved all the way from the last observed frame: moving predictions again and again
+    would blur them.
 
     Args:
         logits: 2 for the correction of the flow in pixels, 3 for the softmax of the shares, then
@@ -150,12 +178,14 @@ def flow_output(
         last: the stack's last frame.
         motion: the flow from the coming frame back to the last.
     """
-    correction, shares, drawn = logits.float().split([2, 3, last.shape[1]], dim=1)
-    moved = redraw(last, motion + correction)
+    correction, shares, drawn = logits.float().split([2, 3, last.frame.shape[1]], dim=1)
+    travel = compose(motion + correction, last.travel)
+    moved = redraw(last.source, travel)
     trust = shares.new_tensor([MOVED_BIAS, 0.0, 0.0]).view(1, 3, 1, 1)
     shares = (shares + trust).softmax(1)
     anew = torch.sigmoid(drawn + torch.logit(moved, eps=0.01))
-    return shares[:, :1] * moved + shares[:, 1:2] * last + shares[:, 2:] * anew
+    frame = shares[:, :1] * moved + shares[:, 1:2] * last.frame + shares[:, 2:] * anew
+    return Traced(frame, last.source, travel)
 
 
 def moved_taps(reach: int) -> int:

@@ -163,12 +163,12 @@ class PredictionSession:
             past = self._after_repeated_frame(window, stack)
         predicted = []
         for step in range(frames):
-            picture = self.model.recall(past, stack)[0]
-            predicted.append(picture)
+            shown = self.model.draw(past, stack)
+            predicted.append(shown.frame[0])
             if step < frames - 1:
                 past = self.model.memorize(past, stack, self.frames_seen - 1 + step)
-                window = [*window[1:], picture]
-                stack = self.model.encode_query(torch.stack(window)[None])
+                window = [*window[1:], shown.frame[0]]
+                stack = self.model.encode_query(torch.stack(window)[None], shown)
                 past = self.model.carry(past, stack)
         pictures = self._fit.crop(torch.stack(predicted)).permute(0, 2, 3, 1)
         return (pictures * 255).round().to(torch.uint8).cpu().numpy()
