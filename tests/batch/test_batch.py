@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from stremn.batch.attempts import Task
-from stremn.batch.cluster import Cluster
+from stremn.batch.cluster import Cluster, send_token
 from stremn.batch.jobs import jobs_of_folder, read_jobs, with_options
 from stremn.batch.processes import Processes
 from stremn.batch.reports import REPORT, Report, frames_done, read_report
@@ -279,6 +279,26 @@ def test_an_interrupted_run_stops_its_jobs_and_can_go_on(tmp_path: Path) -> None
     assert [report.status for report in outcome.reports] == ["done", "done"]
 
 
+@pytest.mark.parametrize("where", ["nowhere", "in a file", "in the environment"])
+def test_a_token_of_ray_is_sent_if_there_is_one(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    if where == "in a file":
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text("secret")
+    if where == "in the environment":
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    send_token()
+    assert os.environ.get("RAY_AUTH_MODE") == (None if where == "nowhere" else "token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    send_token()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled", "what the user says stays"
+
+
 # ---------------------------------------------------------------- the whole
 
 
@@ -358,7 +378,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {here!r})
 from counted_jobs import tasks
-from stremn.batch.cluster import Cluster
+from stremn.batch.cluster import Cluster, send_token
 from stremn.batch.runs import run_tasks
 from stremn.errors import StremnError
 try:

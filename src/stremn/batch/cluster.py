@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from stremn.batch.attempts import Task
@@ -46,6 +48,7 @@ class Cluster:
         Raises:
             StremnError: no cluster answers at the address.
         """
+        send_token()
         import ray
 
         self._connect()
@@ -83,8 +86,20 @@ class Cluster:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise StremnError(
                 f"No Ray cluster answers at {self.address} ({reason}). Start one with "
-                "`ray start --head`, or give the address that it told."
+                "`ray start --head`, or give the address that it told. On another machine, copy "
+                "~/.ray/auth_token from the first."
             ) from error
+
+
+def send_token() -> None:
+    """Let Ray send this user's token, if there is one; call it before Ray is imported.
+
+    Clusters of newer Ray ask for it. Ray sends it by itself to the cluster `auto`, to one that
+    is named only if the environment says so. A cluster that asks for none takes it too.
+    """
+    kept = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    if os.environ.get("RAY_AUTH_TOKEN") or kept.is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _knock(address: str) -> None:
