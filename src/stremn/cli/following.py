@@ -56,7 +56,6 @@ def follow(
         StremnError: an input is missing or wrong, or an earlier run is in the way. Finished
                 frames are kept.
     """
-    from stremn.media.results import ResultWriter
     from stremn.segmentation.both_ways import BothWays
 
     if adapt:
@@ -79,19 +78,7 @@ def follow(
         _tell_left_out(frames.start, first)
         frames = reopened(frames, source, first)
         check_formats(output, frames, masks)
-        with ResultWriter(
-            out,
-            fps=frames.fps,
-            settings=settings,
-            existing=output.existing,
-            probabilities=output.probabilities,
-            formats=output.formats,
-            style=output.style,
-            first=first,
-            overlay_fps=output.fps,
-            pixel_aspect=frames.pixel_aspect,
-            sound=frames.sound,
-        ) as writer:
+        with output.writer(frames, settings, first=first) as writer:
             if writer.finished:
                 say(f"{out} already holds the finished run. Use --overwrite to replace it.")
                 return

@@ -67,7 +67,6 @@ def follow_live(
             broke off. Finished frames are kept.
     """
     from stremn.media.live import as_it_happens
-    from stremn.media.results import ResultWriter
     from stremn.media.video import open_frames
     from stremn.segmentation.passes import SessionPass
     from stremn.segmentation.pipeline import read_when_wanted, segment_video
@@ -87,17 +86,7 @@ def follow_live(
         check_formats(output, frames, masks)
         with (
             _screen(port) as screen,
-            ResultWriter(
-                output.out,
-                fps=frames.fps,
-                settings=settings,
-                existing=output.existing,
-                probabilities=output.probabilities,
-                formats=output.formats,
-                style=output.style,
-                pixel_aspect=frames.pixel_aspect,
-                sound=frames.sound,
-            ) as writer,
+            output.writer(frames, settings) as writer,
             live_progress(frames.label) as progress,
             _ending(newest),
         ):

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
     from stremn.media.formats.base import Format
     from stremn.media.frames import FrameSource
     from stremn.media.given import GivenMasks
+    from stremn.media.results import ResultWriter
     from stremn.media.run_folder import Existing
     from stremn.segmentation.opening import Asked, VideoModel
 
@@ -228,6 +229,35 @@ class Output:
     formats: tuple[Format, ...] = ()
     names: str | None = None
     fps: float | None = None
+
+    def writer(
+        self, frames: FrameSource, settings: Mapping[str, Any], *, first: int = 0
+    ) -> ResultWriter:
+        """Open the output folder for the results of a video.
+
+        Args:
+            frames: the video.
+            settings: what a resumed run must share with the interrupted one.
+            first: index of the run's first frame.
+
+        Raises:
+            StremnError: an earlier run is in the way, or the folder cannot be written.
+        """
+        from stremn.media.results import ResultWriter
+
+        return ResultWriter(
+            self.out,
+            fps=frames.fps,
+            settings=settings,
+            existing=self.existing,
+            probabilities=self.probabilities,
+            formats=self.formats,
+            style=self.style,
+            first=first,
+            overlay_fps=self.fps,
+            pixel_aspect=frames.pixel_aspect,
+            sound=frames.sound,
+        )
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:
