@@ -1,7 +1,5 @@
 """Files to take home: the objects of all frames in the formats that a visitor chose."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import threading
@@ -10,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stremn.errors import StremnError
 from stremn.media.formats.categories import Categories
@@ -19,9 +17,7 @@ from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
 from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
-
-if TYPE_CHECKING:
-    from stremn.web.project import Work
+from stremn.web.work import Work
 
 logger = logging.getLogger(__name__)
 
