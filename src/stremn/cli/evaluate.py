@@ -12,18 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stremn.cli.options import (
-    Adapt,
-    AnyModel,
-    Device,
-    Every,
-    PolicyOrUsual,
-    Precision,
-    Reach,
-    Size,
-    SlotsOrUsual,
-    within,
-)
+from stremn.cli.options import Adapt, AnyModel, SessionOptions, grouped
 from stremn.cli.panels import MEASURE
 from stremn.cli.spread import RayAddress, WorkerCount, spread
 from stremn.cli.terminal import output, say, sequence_progress, show
@@ -35,7 +24,7 @@ if TYPE_CHECKING:
     from stremn.evaluation.segmentation.runs import RunDescription, Session
     from stremn.evaluation.segmentation.scores import Report
     from stremn.networks.pretrained import Pretrained
-    from stremn.segmentation.opening import Asked, VideoModel
+    from stremn.segmentation.opening import Asked
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
 
@@ -95,24 +84,19 @@ def read(kind: DataSet, root: Path, split: str | None, year: int, all_frames: bo
 def _evaluate(kind: DataSet) -> Callable[..., None]:
     """Return the command `stremn evaluate <kind>`."""
 
+    @grouped
     def evaluate(
         root: Root,
         out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and scores.")],
+        session: SessionOptions,
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
         model: AnyModel = "small",
-        slots: SlotsOrUsual = None,
-        policy: PolicyOrUsual = None,
-        device: Device = "auto",
-        precision: Precision = "auto",
-        size: Size = None,
         scales: Scales = "1.0",
         flip: Annotated[
             bool, typer.Option("--flip", help="Also average over mirrored frames.")
         ] = False,
         seed: Annotated[int, typer.Option(help="Seed of random rules.")] = 0,
-        reach: Reach = None,
-        every: Every = None,
         adapt: Adapt = 0,
         sequences: Names = None,
         all_frames: Annotated[
@@ -139,12 +123,8 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         ray: RayAddress = None,
     ) -> None:
         from stremn.evaluation.segmentation.evaluation import evaluate
-        from stremn.segmentation.opening import Asked
 
-        if reach is not None:
-            within(reach)
-        asked = Asked(slots, policy, size, reach, every, precision, device, seed)
-        how = How(model, asked, tuple(numbers_in(scales)), flip, adapt)
+        how = How(model, session.asked(seed), tuple(numbers_in(scales)), flip, adapt)
         source = Source(kind, root.resolve(), split, year, all_frames, sequences)
         masks = "filtered" if filtered else "plain"
         data = source.open()
@@ -201,13 +181,41 @@ class How:
         Raises:
             StremnError: there is no such model, or it cannot honour something.
         """
-        from stremn.cli.sam_evaluation import sam_run
+        from stremn.core.hardware import pick_device, precision_name
+        from stremn.evaluation.segmentation.runs import RunDescription
         from stremn.sam.opening import SamVideoModel, video_model
 
         chosen = video_model(self.model)
-        if isinstance(chosen, SamVideoModel):
-            return sam_run(chosen, self.asked, scales=self.scales, flip=self.flip, adapt=self.adapt)
-        return _own_run(chosen, self.asked, self.scales, self.flip, self.adapt)
+        is_sam = isinstance(chosen, SamVideoModel)
+        if is_sam and (self.scales != (1.0,) or self.flip):
+            raise StremnError(
+                "--scales and --flip cannot be honoured: a SAM model sees every frame once, at a "
+                "size of its own. Leave them out."
+            )
+        if self.adapt:
+            chosen.check_adaptable()
+        settled = chosen.settled(self.asked)
+        size = chosen.side if isinstance(chosen, SamVideoModel) else settled.size
+        assert settled.policy is not None  # settled
+        assert settled.memory_slots is not None
+        assert size is not None
+        run = RunDescription(
+            chosen.source,
+            settled.policy,
+            settled.memory_slots,
+            size,
+            self.scales,
+            self.flip,
+            settled.seed,
+            None if settled.reach == math.inf else settled.reach,
+            f"{chosen.fingerprint():08x}",
+            precision_name(settled.precision, pick_device(settled.device)),
+            self.adapt,
+            settled.every or 1,
+        )
+        if is_sam:
+            return run, lambda: chosen.open(settled)
+        return run, _sessions(chosen.pretrained(), run, settled.device)
 
 
 def _run_sequence(source: Source, how: How, written: str, name: str, out: Path) -> None:
@@ -217,37 +225,6 @@ def _run_sequence(source: Source, how: How, written: str, name: str, out: Path) 
     data = source.open()
     _, sessions = how.open()
     run_sequence(data[name], sessions(), data.rule, out, written)
-
-
-def _own_run(
-    model: VideoModel, asked: Asked, scales: tuple[float, ...], flip: bool, adapt: int
-) -> tuple[RunDescription, Callable[[], Session]]:
-    """Return what is run, for the record, and what makes a session that has seen nothing."""
-    from stremn.core.hardware import pick_device, precision_name
-    from stremn.core.weights import fingerprint
-    from stremn.evaluation.segmentation.runs import RunDescription
-
-    settled = model.settled(asked)
-    pretrained = model.pretrained()
-    assert settled.policy is not None  # settled
-    assert settled.memory_slots is not None
-    assert settled.size is not None
-    assert settled.every is not None
-    run = RunDescription(
-        model.source,
-        settled.policy,
-        settled.memory_slots,
-        settled.size,
-        scales,
-        flip,
-        settled.seed,
-        None if settled.reach == math.inf else settled.reach,
-        f"{fingerprint(pretrained.model):08x}",
-        precision_name(settled.precision, pick_device(settled.device)),
-        adapt,
-        settled.every,
-    )
-    return run, _sessions(pretrained, run, settled.device)
 
 
 def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:

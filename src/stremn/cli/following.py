@@ -70,7 +70,7 @@ def follow(
         raise StremnError("--limit and --both-ways do not go together; --end shortens a run too.")
     frames = span.opened(source)
     try:
-        masks = given.masks_for(frames)
+        masks = given.masks_for(frames, model, asked)
         first = frames.start if span.both_ways else masks.frames[0]
         backward = span.both_ways and masks.frames[-1] > first
         if backward:
@@ -171,7 +171,7 @@ def check_formats(output: Output, frames: FrameSource, mask_of: MaskOf) -> None:
     first = frames.peek()
     mask = mask_of(first)
     ids = frozenset(mask.ids if isinstance(mask, LabelMap) else ())
-    check_formats(output.formats, ids, (first.image.shape[0], first.image.shape[1]))
+    check_formats(output.chosen, ids, (first.image.shape[0], first.image.shape[1]))
 
 
 def _frames(count: int) -> str:

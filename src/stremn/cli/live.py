@@ -77,7 +77,7 @@ def follow_live(
     settings |= {"names": output.names} if output.names else {}
     frames, newest = as_it_happens(open_frames(source))
     with frames:
-        masks = given.masks_for(frames)
+        masks = given.masks_for(frames, model, asked)
         if masks.frames != (0,):
             raise StremnError(
                 "--live takes objects in the first frame only, got some for frame "

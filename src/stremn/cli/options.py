@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -13,6 +15,7 @@ from stremn.errors import StremnError
 
 if TYPE_CHECKING:
     from stremn.networks.defaults import SessionDefaults
+    from stremn.segmentation.opening import Asked
 
 _MODEL = (
     "Preset (`small`), weights file (.safetensors), folder with one, or hub id (owner/name or "
@@ -25,19 +28,6 @@ Policy = Annotated[
     typer.Option(
         help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest`, ... An "
         "unknown name prints all."
-    ),
-]
-SlotsOrUsual = Annotated[
-    int | None,
-    typer.Option(
-        help="K: templates kept of each object. Default: 6; for SAM models 7, as in training."
-    ),
-]
-PolicyOrUsual = Annotated[
-    str | None,
-    typer.Option(
-        help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest` (default "
-        "for SAM models), ... An unknown name prints all."
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, mps.")]
@@ -57,15 +47,11 @@ Size = Annotated[
         "480 for STM, STCN."
     ),
 ]
-_PROMPT_MODEL = (
+PROMPT_MODEL = (
     "Model that turns a box or clicks into a mask: `small` (shipped), a weights file, or "
     "`grabcut` (colors only, no network)."
 )
-PromptModel = Annotated[str, typer.Option(help=_PROMPT_MODEL)]
-PromptModelOrOwn = Annotated[
-    str | None,
-    typer.Option(help=f"{_PROMPT_MODEL} Default: `small`; a SAM model does it itself."),
-]
+PromptModel = Annotated[str, typer.Option(help=PROMPT_MODEL)]
 AnyModel = Annotated[
     str,
     typer.Option(
@@ -85,6 +71,78 @@ Adapt = Annotated[
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
+
+
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take groups of options: parameters whose types are dataclasses.
+
+    Each field of such a class, `Annotated` as typer wants it, becomes an option of the command.
+    """
+    options: list[inspect.Parameter] = []
+    groups: dict[str, tuple[Any, list[str]]] = {}
+    hints = get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        found = [(parameter.name, kind, parameter.default)]
+        if is_dataclass(kind):
+            own = get_type_hints(kind, include_extras=True)
+            found = [(f.name, own[f.name], _default(f.default)) for f in fields(kind)]
+            groups[parameter.name] = (kind, [name for name, _, _ in found])
+        options += [
+            inspect.Parameter(name, parameter.KEYWORD_ONLY, default=default, annotation=hint)
+            for name, hint, default in found
+        ]
+
+    def run(**values: Any) -> None:
+        for name, (kind, names) in groups.items():
+            values[name] = kind(**{option: values.pop(option) for option in names})
+        command(**values)
+
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    return run
+
+
+def _default(value: object) -> object:
+    return inspect.Parameter.empty if value is MISSING else value
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How objects are followed; None is what the model is usually run with."""
+
+    slots: Annotated[
+        int | None,
+        typer.Option(
+            help="K: templates kept of each object. Default: 6; for SAM models 7, as in training."
+        ),
+    ] = None
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest` "
+            "(default for SAM models), ... An unknown name prints all."
+        ),
+    ] = None
+    device: Device = "auto"
+    precision: Precision = "auto"
+    size: Size = None
+    reach: Reach = None
+    every: Every = None
+
+    def asked(self, seed: int = 0) -> Asked:
+        """Return the options as models take them.
+
+        Raises:
+            StremnError: a reach below 0.
+        """
+        from stremn.segmentation.opening import Asked
+
+        if self.reach is not None:
+            within(self.reach)
+        how = self.precision, self.device, seed
+        return Asked(self.slots, self.policy, self.size, self.reach, self.every, *how)
 
 
 def asked(model: str, size: int | None, reach: float | None, every: int | None) -> SessionDefaults:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stremn.cli.options import PROMPT_MODEL, Out
 from stremn.errors import StremnError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from stremn.media.drawing import OverlayStyle
     from stremn.media.finding import MaskFinder
@@ -25,13 +27,6 @@ if TYPE_CHECKING:
 Source = Annotated[
     str,
     typer.Argument(help="Video file, folder or glob of images, URL, or camera number (0, 1, ...)."),
-]
-Mask = Annotated[
-    Path | None,
-    typer.Option(
-        help="Mask of the first frame (or of `--at`), or a folder of masks: one per frame, named "
-        "like the frames (objects may enter later), or one per object."
-    ),
 ]
 BoxText = Annotated[
     str | None,
@@ -53,26 +48,6 @@ Objects = Annotated[
         "in any frame. Repeat it for more objects.",
     ),
 ]
-At = Annotated[
-    str | None,
-    typer.Option(
-        help="Moment that `--mask`, `--box` or `--click` is for: frame number (300), seconds "
-        "(12.5s) or timecode (00:01:02.5). Default: the first frame."
-    ),
-]
-Start = Annotated[str | None, typer.Option(help="First moment to follow, written as for `--at`.")]
-End = Annotated[
-    str | None,
-    typer.Option(help="Moment to stop before: that frame itself is no longer followed."),
-]
-BothWays = Annotated[
-    bool,
-    typer.Option(
-        "--both-ways",
-        help="Follow the given objects backward too, to the first frame (or --start); between two "
-        "given frames both directions are joined. Takes up to twice the time.",
-    ),
-]
 Live = Annotated[
     bool,
     typer.Option(
@@ -84,15 +59,6 @@ Live = Annotated[
 Port = Annotated[
     int | None,
     typer.Option(help="Port of the page of `--live`; 0 takes any free one. Default: 7861."),
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")]
-Probabilities = Annotated[
-    bool,
-    typer.Option("--probabilities", help="Also write soft masks to OUT/probabilities/*.npz."),
-]
-Coco = Annotated[
-    bool, typer.Option("--coco", help="Also write OUT/objects.json: short for --format coco.")
 ]
 FormatNames = Annotated[
     list[str] | None,
@@ -109,17 +75,6 @@ CategoryNames = Annotated[
         "--names", help='`"1=cat,2=dog"`: what the objects are, for formats with categories.'
     ),
 ]
-Opacity = Annotated[float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")]
-Outline = Annotated[bool, typer.Option(help="Draw an outline around each object in the overlay.")]
-Labels = Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")]
-Fps = Annotated[
-    float | None,
-    typer.Option(
-        help="Frames per second of the overlay. A video's overlay then leaves frames out; images "
-        "are shown at this rate. Default: the video's; images 25."
-    ),
-]
-Scale = Annotated[float, typer.Option(help="Size of the overlay, 1 is the video's.")]
 Limit = Annotated[
     int | None,
     typer.Option(
@@ -132,57 +87,73 @@ Limit = Annotated[
 
 @dataclass(frozen=True)
 class Given:
-    """Which objects to follow: a mask, box or click (`at` a moment), and single objects.
+    """Which objects to follow: a mask, box or click (`at` a moment), and single objects."""
 
-    `finder` returns what finds those of a box or clicks; it is called only if there are any.
-    """
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Mask of the first frame (or of `--at`), or a folder of masks: one per frame, "
+            "named like the frames (objects may enter later), or one per object."
+        ),
+    ] = None
+    box: BoxText = None
+    click: ClickText = None
+    exclude: Exclude = None
+    objects: Objects = None
+    at: Annotated[
+        str | None,
+        typer.Option(
+            help="Moment that `--mask`, `--box` or `--click` is for: frame number (300), seconds "
+            "(12.5s) or timecode (00:01:02.5). Default: the first frame."
+        ),
+    ] = None
+    prompt_model: Annotated[
+        str | None,
+        typer.Option(help=f"{PROMPT_MODEL} Default: `small`; a SAM model does it itself."),
+    ] = None
 
-    mask: Path | None
-    box: str | None
-    click: str | None
-    exclude: str | None
-    objects: tuple[str, ...]
-    at: str | None
-    finder: Callable[[], MaskFinder]
-
-    def masks_for(self, frames: FrameSource) -> GivenMasks:
+    def masks_for(self, frames: FrameSource, model: VideoModel, asked: Asked) -> GivenMasks:
         """Return the given masks of a video; raises as `media.given.masks_for`."""
         from stremn.media.given import masks_for
 
-        prompts = self.box, self.click, self.exclude, self.objects
-        return masks_for(frames, self.mask, *prompts, self._finder(), at=self.at)
+        prompts = self.box, self.click, self.exclude, self.objects or ()
+        return masks_for(frames, self.mask, *prompts, self._finder(model, asked), at=self.at)
 
-    def _finder(self) -> MaskFinder:
-        """Return the function that finds objects; load a network only if it is needed."""
+    def _finder(self, model: VideoModel, asked: Asked) -> MaskFinder:
+        """Return what finds objects: the model's own, if none is named and it has one.
+
+        A network is loaded only if there are boxes or clicks.
+        """
         from stremn.media.finding import grab_cut
 
-        nothing = self.box is None and self.click is None and not self.objects
-        return grab_cut if nothing else self.finder()
-
-
-def finding(model: VideoModel, asked: Asked, prompt_model: str | None) -> Callable[[], MaskFinder]:
-    """Return what makes a finder of objects: the model's own, if none is named and it has one."""
-
-    def finder() -> MaskFinder:
+        if self.box is None and self.click is None and not self.objects:
+            return grab_cut
         from stremn.prompting.masks import mask_finder
         from stremn.prompting.weights import SHIPPED
 
-        own = model.finder(asked) if prompt_model is None else None
-        return own or mask_finder(prompt_model or SHIPPED, device=asked.device)
-
-    return finder
+        own = model.finder(asked) if self.prompt_model is None else None
+        return own or mask_finder(self.prompt_model or SHIPPED, device=asked.device)
 
 
 @dataclass(frozen=True)
 class Span:
-    """The part of the video to follow: moments as they were written; None is its first or last.
+    """The part of the video to follow: moments as they were written; None is its first or last."""
 
-    both_ways: follow objects backward too.
-    """
-
-    start: str | None
-    end: str | None
-    both_ways: bool
+    start: Annotated[
+        str | None, typer.Option(help="First moment to follow, written as for `--at`.")
+    ] = None
+    end: Annotated[
+        str | None,
+        typer.Option(help="Moment to stop before: that frame itself is no longer followed."),
+    ] = None
+    both_ways: Annotated[
+        bool,
+        typer.Option(
+            "--both-ways",
+            help="Follow the given objects backward too, to the first frame (or --start); between "
+            "two given frames both directions are joined. Takes up to twice the time.",
+        ),
+    ] = False
 
     def opened(self, source: str) -> FrameSource:
         """Open a video at `start`, to be read up to `end`.
@@ -220,15 +191,56 @@ def reopened(frames: FrameSource, source: str, start: int) -> FrameSource:
 
 @dataclass(frozen=True)
 class Output:
-    """What to write, and where."""
+    """What to write, where, and how to treat an earlier run there."""
 
-    out: Path
-    existing: Existing
-    probabilities: bool
-    style: OverlayStyle
-    formats: tuple[Format, ...] = ()
-    names: str | None = None
-    fps: float | None = None
+    out: Out = Path("out")
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run.")] = False
+    probabilities: Annotated[
+        bool,
+        typer.Option("--probabilities", help="Also write soft masks to OUT/probabilities/*.npz."),
+    ] = False
+    coco: Annotated[
+        bool, typer.Option("--coco", help="Also write OUT/objects.json: short for --format coco.")
+    ] = False
+    formats: FormatNames = None
+    names: CategoryNames = None
+    opacity: Annotated[
+        float, typer.Option(help="Opacity of the masks in the overlay, from 0 to 1.")
+    ] = 0.3
+    outline: Annotated[
+        bool, typer.Option(help="Draw an outline around each object in the overlay.")
+    ] = True
+    labels: Annotated[bool, typer.Option(help="Write the id on each object in the overlay.")] = True
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames per second of the overlay. A video's overlay then leaves frames out; "
+            "images are shown at this rate. Default: the video's; images 25."
+        ),
+    ] = None
+    scale: Annotated[float, typer.Option(help="Size of the overlay, 1 is the video's.")] = 1.0
+
+    @property
+    def existing(self) -> Existing:
+        """How to treat an earlier run in the output folder."""
+        return "resume" if self.resume else "replace" if self.overwrite else "refuse"
+
+    @cached_property
+    def style(self) -> OverlayStyle:
+        """How the overlay looks; raises StremnError for numbers out of range."""
+        from stremn.media.drawing import OverlayStyle
+
+        return OverlayStyle(self.opacity, self.outline, self.labels, self.scale)
+
+    @cached_property
+    def chosen(self) -> tuple[Format, ...]:
+        """The formats that are asked for; raises as `chosen_formats`."""
+        return chosen_formats(self.formats, self.coco, self.names)
+
+    def check(self) -> None:
+        """Refuse formats and numbers that cannot be, before anything is opened."""
+        _ = self.style, self.chosen
 
     def writer(
         self, frames: FrameSource, settings: Mapping[str, Any], *, first: int = 0
@@ -251,18 +263,13 @@ class Output:
             settings=settings,
             existing=self.existing,
             probabilities=self.probabilities,
-            formats=self.formats,
+            formats=self.chosen,
             style=self.style,
             first=first,
             overlay_fps=self.fps,
             pixel_aspect=frames.pixel_aspect,
             sound=frames.sound,
         )
-
-
-def existing_run(resume: bool, overwrite: bool) -> Existing:
-    """Return how to treat an earlier run in the output folder."""
-    return "resume" if resume else "replace" if overwrite else "refuse"
 
 
 def chosen_formats(

@@ -20,7 +20,7 @@ from stremn.cli.evaluate import (
     numbers_in,
     whole_numbers_in,
 )
-from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked
+from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked, grouped
 from stremn.cli.panels import MEASURE
 from stremn.cli.spread import RayAddress, WorkerCount, spread
 from stremn.cli.terminal import say, sequence_progress, show
@@ -38,27 +38,10 @@ tables_app = typer.Typer(
 )
 
 
-SuiteNames = Annotated[
-    str, typer.Option(help="Suites, separated by commas: short, long, occlusion.")
+Models = Annotated[
+    list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
 ]
-
-
-LongFrames = Annotated[int, typer.Option(help="long: number of frames to extend each sequence to.")]
-
-
-Gaps = Annotated[
-    str, typer.Option(help="occlusion: numbers of inserted frames, separated by commas.")
-]
-
-
-Foreign = Annotated[
-    int, typer.Option(help="occlusion: how many other sequences to insert into each.")
-]
-
-
-Positions = Annotated[
-    str, typer.Option(help="occlusion: where to insert, as fractions, separated by commas.")
-]
+Seeds = Annotated[str, typer.Option(help="Seeds of random rules, separated by commas.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -69,34 +52,77 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tables_app, name="tables", rich_help_panel=MEASURE)
 
 
+@dataclass(frozen=True)
+class _Shown:
+    """What is shown of a data set: suites, and how they are made."""
+
+    suite: Annotated[
+        str, typer.Option(help="Suites, separated by commas: short, long, occlusion.")
+    ] = "short"
+    frames: Annotated[
+        int, typer.Option(help="long: number of frames to extend each sequence to.")
+    ] = 1000
+    gaps: Annotated[
+        str, typer.Option(help="occlusion: numbers of inserted frames, separated by commas.")
+    ] = "15,40"
+    positions: Annotated[
+        str, typer.Option(help="occlusion: where to insert, as fractions, separated by commas.")
+    ] = "0.5"
+    foreign: Annotated[
+        int, typer.Option(help="occlusion: how many other sequences to insert into each.")
+    ] = 1
+
+    def open(self, data: SequenceSet, names: str | None = None) -> list[Suite]:
+        """Make the suites; with `names` only these of them."""
+        from stremn.study.suites import long_suite, occlusion_suite, short_suite
+
+        made = {
+            "short": lambda: short_suite(data),
+            "long": lambda: long_suite(data, self.frames),
+            "occlusion": lambda: occlusion_suite(
+                data, whole_numbers_in(self.gaps), numbers_in(self.positions), self.foreign
+            ),
+        }
+        chosen = (names or self.suite).split(",")
+        unknown = [name for name in chosen if name not in made]
+        if unknown:
+            raise StremnError(f"There is no suite {unknown[0]!r}; known: {', '.join(made)}.")
+        return [made[name]() for name in chosen]
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """What is run for every table: on which data, how, by whom, into which folder."""
+
+    root: Root
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")]
+    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS
+    split: Split = None
+    year: Year = 2016
+    sequences: Names = None
+    size: Size = None
+    reach: Reach = math.inf
+    every: Every = None
+    device: Device = "auto"
+    workers: WorkerCount = 1
+    ray: RayAddress = None
+
+    def source(self) -> Source:
+        """Return the data set."""
+        return Source(self.data, self.root.resolve(), self.split, self.year, names=self.sequences)
+
+
+@grouped
 def rules(
-    root: Root,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
-    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
-    split: Split = None,
-    year: Year = 2016,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
-    ] = None,
+    runs: _Runs,
+    shown: _Shown,
+    *,
+    model: Models = None,
     slots: Slots = PAPER.memory_slots,
     policies: Annotated[
         str | None, typer.Option(help="Only these rules, separated by commas.")
     ] = None,
-    suite: SuiteNames = "short",
-    frames: LongFrames = 1000,
-    gaps: Gaps = "15,40",
-    positions: Positions = "0.5",
-    foreign: Foreign = 1,
-    seeds: Annotated[
-        str, typer.Option(help="Seeds of random rules, separated by commas.")
-    ] = "0,1,2",
-    size: Size = None,
-    reach: Reach = math.inf,
-    every: Every = None,
-    device: Device = "auto",
-    sequences: Names = None,
-    workers: WorkerCount = 1,
-    ray: RayAddress = None,
+    seeds: Seeds = "0,1,2",
 ) -> None:
     """Compare replacement rules, with intervals and paired differences (Table 1)."""
     from stremn.study.tables import choose_rows, rule_rows
@@ -104,76 +130,38 @@ def rules(
     rows = rule_rows(slots)
     if policies:
         rows = choose_rows(rows, policies.split(","))
-    parts = _Parts(
-        Source(data, root.resolve(), split, year, names=sequences),
-        _Shown(suite, frames, gaps, positions, foreign),
-        _Models(tuple(model or ["small"]), size, reach, every, device),
-    )
-    _write_table("rules", rows, parts, out, seeds, workers, ray)
+    _write_table("rules", rows, _Parts(runs, shown, tuple(model or ["small"])), seeds)
 
 
+@grouped
 def slots(
-    root: Root,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
-    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
-    split: Split = None,
-    year: Year = 2016,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
-    ] = None,
+    runs: _Runs,
+    shown: _Shown,
+    *,
+    model: Models = None,
     policy: Policy = PAPER.policy,
     numbers: Annotated[
         str, typer.Option(help="Numbers of slots, separated by commas.")
     ] = "1,2,3,4,5,6,7,10,20",
-    suite: SuiteNames = "short",
-    frames: LongFrames = 1000,
-    gaps: Gaps = "15,40",
-    positions: Positions = "0.5",
-    foreign: Foreign = 1,
-    seeds: Annotated[str, typer.Option(help="Seeds of random rules, separated by commas.")] = "0",
-    size: Size = None,
-    reach: Reach = math.inf,
-    every: Every = None,
-    device: Device = "auto",
-    sequences: Names = None,
-    workers: WorkerCount = 1,
-    ray: RayAddress = None,
+    seeds: Seeds = "0",
 ) -> None:
     """Compare numbers of slots under one rule (Table 2)."""
     from stremn.study.tables import slot_rows
 
     rows = slot_rows(policy, whole_numbers_in(numbers))
-    parts = _Parts(
-        Source(data, root.resolve(), split, year, names=sequences),
-        _Shown(suite, frames, gaps, positions, foreign),
-        _Models(tuple(model or ["small"]), size, reach, every, device),
-    )
-    _write_table("slots", rows, parts, out, seeds, workers, ray)
+    _write_table("slots", rows, _Parts(runs, shown, tuple(model or ["small"])), seeds)
 
 
+@grouped
 def fusion(
-    root: Root,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")],
+    runs: _Runs,
+    shown: _Shown,
     model: Annotated[
         list[str], typer.Option(help="Weights with fusion. Repeat it for several training runs.")
     ],
-    data: Annotated[DataSet, typer.Option(help="Layout of the data set.")] = DataSet.DAVIS,
-    split: Split = None,
-    year: Year = 2016,
+    *,
     slots: Slots = PAPER.memory_slots,
     policy: Policy = PAPER.policy,
-    suite: SuiteNames = "short",
-    frames: LongFrames = 1000,
-    gaps: Gaps = "15,40",
-    positions: Positions = "0.5",
-    foreign: Foreign = 1,
-    size: Size = None,
-    reach: Reach = math.inf,
-    every: Every = None,
-    device: Device = "auto",
-    sequences: Names = None,
-    workers: WorkerCount = 1,
-    ray: RayAddress = None,
 ) -> None:
     """Compare memory fusion (Appendix B) on and off (Table 6).
 
@@ -181,103 +169,67 @@ def fusion(
     """
     from stremn.study.fusion_table import fusion_rows
 
-    parts = _Parts(
-        Source(data, root.resolve(), split, year, names=sequences),
-        _Shown(suite, frames, gaps, positions, foreign),
-        _Models(tuple(model), size, reach, every, device, fusion=True),
-    )
-    rows = fusion_rows(policy, slots)
-    _write_table("fusion", rows, parts, out, "0", workers, ray, reference=policy)
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What is shown of a data set: suites, and how they are made."""
-
-    suites: str
-    frames: int
-    gaps: str
-    positions: str
-    foreign: int
-
-    def open(self, data: SequenceSet, names: str | None = None) -> list[Suite]:
-        """Make the suites; with `names` only these of them."""
-        chosen = names or self.suites
-        return _suites(data, chosen, self.frames, self.gaps, self.positions, self.foreign)
-
-
-@dataclass(frozen=True)
-class _Models:
-    """Weights of a table, and how their sessions work."""
-
-    names: tuple[str, ...]
-    size: int | None
-    reach: float | None
-    every: int | None
-    device: str
-    fusion: bool = False
-
-    def open(self, only: str | None = None) -> list[Weights]:
-        """Load the weights, or those alone whose name in the table is `only`."""
-        from stremn.networks.pretrained import load_model
-        from stremn.study.fusion_table import fusion_weights
-        from stremn.study.tables import weights_of
-
-        weights = []
-        for m in self.names:
-            name = _name(m)
-            if only not in (None, name):
-                continue
-            usual, loaded = asked(m, self.size, self.reach, self.every), load_model(m)
-            size, reach, every = usual.size, usual.reach, usual.every
-            weights.append(
-                fusion_weights(name, loaded, size, reach, every, device=self.device)
-                if self.fusion
-                else weights_of(name, loaded.model, size, reach, every=every, device=self.device)
-            )
-        return weights
+    parts = _Parts(runs, shown, tuple(model), fusion=True)
+    _write_table("fusion", fusion_rows(policy, slots), parts, "0", reference=policy)
 
 
 @dataclass(frozen=True)
 class _Parts:
     """What a table is made of, as the command line says it; other processes can open it too."""
 
-    source: Source
+    runs: _Runs
     shown: _Shown
-    models: _Models
+    models: tuple[str, ...]
+    fusion: bool = False
+
+    def suites(self, names: str | None = None) -> list[Suite]:
+        """Make the suites; with `names` only these of them."""
+        return self.shown.open(self.runs.source().open(), names)
+
+    def weights(self, only: str | None = None) -> list[Weights]:
+        """Load the weights, or those alone whose name in the table is `only`."""
+        from stremn.networks.pretrained import load_model
+        from stremn.study.fusion_table import fusion_weights
+        from stremn.study.tables import weights_of
+
+        runs, found = self.runs, []
+        for source in self.models:
+            name = "-".join(Path(source).with_suffix("").parts[-2:])
+            if only not in (None, name):
+                continue
+            usual, loaded = asked(source, runs.size, runs.reach, runs.every), load_model(source)
+            size, reach, every = usual.size, usual.reach, usual.every
+            found.append(
+                fusion_weights(name, loaded, size, reach, every, device=runs.device)
+                if self.fusion
+                else weights_of(name, loaded.model, size, reach, every=every, device=runs.device)
+            )
+        return found
 
 
 def _run_cell_sequence(parts: _Parts, cell: Cell, name: str, out: Path) -> None:
     """Run one sequence of a table's cell in a process of its own."""
     from stremn.evaluation.segmentation.evaluation import run_sequence
 
-    (suite,) = parts.shown.open(parts.source.open(), cell.suite)
-    (weights,) = parts.models.open(cell.weights)
+    (suite,) = parts.suites(cell.suite)
+    (weights,) = parts.weights(cell.weights)
     session = weights.make_session(weights.run(cell.row, cell.seed))
     run_sequence(suite.data[name], session, suite.data.rule, out)
-
-
-def _name(model: str) -> str:
-    """Return a name for weights from their file and its folder."""
-    return "-".join(Path(model).with_suffix("").parts[-2:])
 
 
 def _write_table(
     name: str,
     rows: tuple[Row, ...],
     parts: _Parts,
-    out: Path,
     seeds: str,
-    workers: int,
-    ray: str | None,
     reference: str = PAPER.policy,
 ) -> None:
     from stremn.core.atomic_files import output_folder
     from stremn.study.table_report import to_markdown, write_table
     from stremn.study.tables import run_table
 
-    weights = parts.models.open()
-    suites = parts.shown.open(parts.source.open())
+    weights, suites = parts.weights(), parts.suites()
+    out, workers, ray = parts.runs.out, parts.runs.workers, parts.runs.ray
     with output_folder(out), sequence_progress() as watch:
         table = run_table(
             f"Table: {name}",
@@ -293,22 +245,3 @@ def _write_table(
         files = write_table(table, out, name)
     show(to_markdown(table))
     say(f"written to {', '.join(map(str, files))}")
-
-
-def _suites(
-    data: SequenceSet, names: str, frames: int, gaps: str, positions: str, foreign: int
-) -> list[Suite]:
-    from stremn.study.suites import long_suite, occlusion_suite, short_suite
-
-    made = {
-        "short": lambda: short_suite(data),
-        "long": lambda: long_suite(data, frames),
-        "occlusion": lambda: occlusion_suite(
-            data, whole_numbers_in(gaps), numbers_in(positions), foreign
-        ),
-    }
-    chosen = names.split(",")
-    unknown = [name for name in chosen if name not in made]
-    if unknown:
-        raise StremnError(f"There is no suite {unknown[0]!r}; known: {', '.join(made)}.")
-    return [made[name]() for name in chosen]

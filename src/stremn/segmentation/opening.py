@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from stremn.core.weights import fingerprint
 from stremn.media.finding import MaskFinder
 from stremn.networks.pretrained import Pretrained, config_of, load_model
 from stremn.segmentation.inputs import FrameInput, MaskInput
@@ -122,6 +123,10 @@ class VideoModel(Protocol):
         """
         ...
 
+    def fingerprint(self) -> int:
+        """Return a checksum of the weights."""
+        ...
+
     def pretrained(self) -> Pretrained:
         """Return the network that can be adapted to objects; raises as `check_adaptable`."""
         ...
@@ -166,6 +171,10 @@ class OwnModel:
 
     def check_adaptable(self) -> None:
         """Do nothing: these networks can be adapted."""
+
+    def fingerprint(self) -> int:
+        """Return a checksum of the weights."""
+        return fingerprint(self._loaded.model)
 
     def pretrained(self) -> Pretrained:
         """Return the network, which can be adapted to objects."""
