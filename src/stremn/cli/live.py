@@ -12,6 +12,7 @@ from stremn.cli.segment_options import Given, Output
 from stremn.cli.terminal import live_progress, megabytes, say
 from stremn.core.signals import stop_requests
 from stremn.errors import StremnError
+from stremn.segmentation.passes import SessionPass
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
     from stremn.media.given import Correction
     from stremn.media.live import Newest
     from stremn.media.masks import LabelMap
-    from stremn.segmentation.opening import Asked, VideoModel
-    from stremn.segmentation.passes import Pass
-    from stremn.segmentation.reports import MemoryReport, StepResult
+    from stremn.segmentation.opening import Asked, Session, VideoModel
+    from stremn.segmentation.reports import StepResult
 
 PORT = 7861
 """Of the page, if no other is asked for."""
@@ -68,7 +68,6 @@ def follow_live(
     """
     from stremn.media.live import as_it_happens
     from stremn.media.video import open_frames
-    from stremn.segmentation.passes import SessionPass
     from stremn.segmentation.pipeline import read_when_wanted, segment_video
 
     session = opened_session(None, model, asked)
@@ -97,7 +96,7 @@ def follow_live(
                 if screen.closed or frame.index + 1 == limit:
                     newest.end()
 
-            shown = _Shown(SessionPass(session), show)
+            shown = _Shown(session, show)
             try:
                 summary = segment_video(frames, shown, masks, writer, reading=read_when_wanted)
             except StremnError:
@@ -111,32 +110,18 @@ def follow_live(
     tell_files(writer)
 
 
-class _Shown:
-    """A `Pass` whose results are shown as soon as they are there."""
+class _Shown(SessionPass):
+    """A pass whose results are shown as soon as they are there."""
 
-    def __init__(self, passing: Pass, show: Callable[[Frame, StepResult], None]) -> None:
-        self._passing = passing
+    def __init__(self, session: Session, show: Callable[[Frame, StepResult], None]) -> None:
+        super().__init__(session)
         self._show = show
 
-    @property
-    def done(self) -> int:
-        return self._passing.done
-
-    @property
-    def memory(self) -> MemoryReport:
-        return self._passing.memory
-
-    @property
-    def memory_bytes(self) -> int:
-        return self._passing.memory_bytes
-
     def step(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
-        result = self._passing.step(frame, given)
+        """Segment and show the next frame."""
+        result = super().step(frame, given)
         self._show(frame, result)
         return result
-
-    def save(self, path: Path) -> None:
-        self._passing.save(path)
 
 
 @contextmanager

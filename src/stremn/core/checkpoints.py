@@ -21,19 +21,6 @@ from stremn.core.atomic_files import remove_leftovers, replacing, writing
 from stremn.core.config import read_json
 from stremn.errors import StremnError
 
-__all__ = [
-    "Checkpoint",
-    "checksum",
-    "optimizer_tensors",
-    "read_checkpoint",
-    "read_tensors",
-    "restore_optimizer",
-    "under",
-    "write_atomically",
-    "write_checkpoint",
-    "write_tensors",
-]
-
 _CHECKSUM = "stremn_checksum"
 _FACTS = "stremn_checkpoint"  # key of the JSON in the file's header
 _VERSION = 1

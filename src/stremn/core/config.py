@@ -19,8 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stremn.errors import StremnError
 
-__all__ = ["Config", "Difference", "build", "differences", "override", "read_json", "read_toml"]
-
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 # A value that is not TOML is taken as a string if it reads like a name or a path.

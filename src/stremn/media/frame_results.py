@@ -30,3 +30,7 @@ class FrameResult:
     ids: tuple[int, ...] = ()
     probabilities: Float[np.ndarray, "o height width"] | None = None
     confidences: Mapping[int, float] = field(default_factory=dict)
+
+    def followed(self) -> list[int]:
+        """Return the objects that are followed or seen, ascending."""
+        return sorted({*self.ids, *np.unique(self.labels[self.labels > 0]).tolist()})

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from stremn.media.files import iterate_rows
-from stremn.media.frames import SQUARE, Picture
+from stremn.media.frames import SQUARE
 from stremn.media.overlay_parts import OverlayParts
 from stremn.media.pace import Pace
 from stremn.media.sound import Sound
 
 
-class Overlay:
-    """A video of a run, written in parts (see `OverlayParts`) and joined with times and sound."""
+class Overlay(OverlayParts):
+    """A video of a run, written in parts and joined with times and sound."""
 
     def __init__(
         self, folder: Path, pace: Pace, pixel_aspect: Fraction = SQUARE, sound: Path | None = None
@@ -29,31 +29,15 @@ class Overlay:
             pixel_aspect: width of a pixel by its height.
             sound: the video whose sound is heard; None is silence.
         """
+        super().__init__(folder, pace.encoded, pixel_aspect=pixel_aspect)
         self._pace = pace
         self._sound = sound
-        self._parts = OverlayParts(folder, pace.encoded, pixel_aspect=pixel_aspect)
 
     def shows(self, index: int) -> bool:
         """Whether the overlay has a frame of the video."""
         return self._pace.shows(index)
 
-    def add(self, index: int, picture: Picture) -> None:
-        """Add the picture of a frame; raises StremnError if it cannot be written."""
-        self._parts.add(index, picture)
-
-    def close_part(self) -> None:
-        """End the part that is being written; safe to call when there is none."""
-        self._parts.close_part()
-
-    def remove_from(self, index: int) -> None:
-        """Remove the parts that begin at frame `index` or later."""
-        self._parts.remove_from(index)
-
-    def paths(self) -> list[Path]:
-        """Return the parts in order."""
-        return self._parts.paths()
-
-    def join(self, path: Path, rows: Path, end: int) -> None:
+    def join_run(self, path: Path, rows: Path, end: int) -> None:
         """Join the parts that begin before frame `end`; without any, write nothing.
 
         Args:
@@ -69,7 +53,7 @@ class Overlay:
             start, last = self._span(rows)
             sound = Sound(self._sound, start, last + 1 / self._pace.rate)
         shown = (row for row in iterate_rows(rows) if self.shows(row["frame"]))
-        self._parts.join(path, end, times=map(self._time, shown), sound=sound)
+        self.join(path, end, times=map(self._time, shown), sound=sound)
 
     def _span(self, rows: Path) -> tuple[float, float]:
         """Return the times of the first frame and of the last."""

@@ -335,7 +335,7 @@ class ResultWriter:
             return
         self._overlay.close_part()
         end = self.first + self._memory.count
-        self._overlay.join(self.out / "overlay.mp4", self.out / ROWS, end)
+        self._overlay.join_run(self.out / "overlay.mp4", self.out / ROWS, end)
         self._others.close()
 
     def __enter__(self) -> Self:

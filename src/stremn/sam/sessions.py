@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.core.arguments import whole_number
-from stremn.core.guarded_calls import GuardedCalls
+from stremn.core.guarded_calls import GuardedCalls, guarded
 from stremn.core.hardware import pick_device, pick_precision
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
@@ -29,7 +29,7 @@ from stremn.sam.reading import Past, Prompts, Seen, look, reading_slots
 from stremn.sam.rules import SAM_POLICY, checked_slots, sam_rule
 from stremn.sam.saved import SavedSam, read_sam, write_sam
 from stremn.sam.slots import ObjectSlots
-from stremn.segmentation.inputs import FrameInput, MaskInput, as_rgb, given_masks
+from stremn.segmentation.inputs import FrameInput, MaskInput, as_rgb, given_masks, index_of, size_of
 from stremn.segmentation.reports import Decision, MemoryReport, StepResult, memory_report
 
 _REMEMBERED = (
@@ -109,6 +109,7 @@ class SamSession:
 
     # ------------------------------------------------------------ frame by frame
 
+    @guarded
     def step(
         self,
         frame: FrameInput,
@@ -129,25 +130,25 @@ class SamSession:
             StremnError: nothing to follow yet and neither mask nor prompt; a mask or prompt that
                 does not fit; a frame of another size. The session is then as before.
         """
-        with self._calls.call(self), torch.inference_mode():
-            image = as_rgb(frame)
-            size = (image.shape[0], image.shape[1])
-            where = self._prompts(mask, prompts, size)
-            if self.frame < 0 and not where:
-                raise StremnError(
-                    "No object is given yet: give a mask or a prompt with the first frame, "
-                    "as in step(frame, mask)."
-                )
-            self._check_size(size)
-            self.frame += 1
-            self._decisions, self._logits, self._features = {}, {}, None
-            self._truth = _over(None, mask, size)
-            ids = (*self._memories, *(i for i in where if i not in self._memories))
-            if ids:
-                pixels = self.source.pixels(torch.from_numpy(image).to(self.device), self.dtype)
-                self._look(ids, where, pixels=pixels)
-            return self._result()
+        image = as_rgb(frame)
+        size = (image.shape[0], image.shape[1])
+        where = self._prompts(mask, prompts, size)
+        if self.frame < 0 and not where:
+            raise StremnError(
+                "No object is given yet: give a mask or a prompt with the first frame, "
+                "as in step(frame, mask)."
+            )
+        self._frame_size = size_of(image, self._frame_size, self.frame + 1)
+        self.frame += 1
+        self._decisions, self._logits, self._features = {}, {}, None
+        self._truth = _over(None, mask, size)
+        ids = (*self._memories, *(i for i in where if i not in self._memories))
+        if ids:
+            pixels = self.source.pixels(torch.from_numpy(image).to(self.device), self.dtype)
+            self._look(ids, where, pixels=pixels)
+        return self._result()
 
+    @guarded
     def add_object(
         self, mask: MaskInput | None = None, *, prompts: Mapping[int, Prompt] | None = None
     ) -> StepResult:
@@ -156,54 +157,50 @@ class SamSession:
         Raises:
             StremnError: no frame to look at, or the mask or prompt does not fit it.
         """
-        with self._calls.call(self), torch.inference_mode():
-            if self._features is None or self._frame_size is None:
-                raise StremnError(
-                    "add_object needs a frame with objects to look at, and this session has none: "
-                    "give the mask with the next frame, as in step(frame, mask)."
-                )
-            where = self._prompts(mask, prompts, self._frame_size)
-            if not where:
-                raise StremnError("add_object needs a mask or a prompt.")
-            self._decisions, self._logits = dict(self._decisions), dict(self._logits)
-            self._truth = _over(self._truth, mask, self._frame_size)
-            self._look(tuple(where), where, features=self._features)
-            return self._result()
+        if self._features is None or self._frame_size is None:
+            raise StremnError(
+                "add_object needs a frame with objects to look at, and this session has none: "
+                "give the mask with the next frame, as in step(frame, mask)."
+            )
+        where = self._prompts(mask, prompts, self._frame_size)
+        if not where:
+            raise StremnError("add_object needs a mask or a prompt.")
+        self._decisions, self._logits = dict(self._decisions), dict(self._logits)
+        self._truth = _over(self._truth, mask, self._frame_size)
+        self._look(tuple(where), where, features=self._features)
+        return self._result()
 
+    @guarded
     def remove_object(self, object_id: int) -> None:
         """Stop following an object and free its memory.
 
         Raises:
             StremnError: no such object.
         """
-        with self._calls.call(self):
-            name = self._known(object_id)
-            self._memories = {i: x for i, x in self._memories.items() if i != name}
-            self._logits = {i: x for i, x in self._logits.items() if i != name}
-            self._decisions = {i: x for i, x in self._decisions.items() if i != name}
-            if self._truth is not None:
-                self._truth = np.where(self._truth == name, 0, self._truth)
+        name = self.ids[index_of(object_id, self.ids)]
+        self._memories = {i: x for i, x in self._memories.items() if i != name}
+        self._logits = {i: x for i, x in self._logits.items() if i != name}
+        self._decisions = {i: x for i, x in self._decisions.items() if i != name}
+        if self._truth is not None:
+            self._truth = np.where(self._truth == name, 0, self._truth)
 
+    @guarded
     def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
         """Pin the templates of a frame so that no rule evicts them, or unpin them.
 
         Raises:
             StremnError: no such object, or no slot holds that frame.
         """
-        with self._calls.call(self):
-            frame = whole_number(frame, "frame", 0, 2**62)
-            names = self.ids if object_id is None else (self._known(object_id),)
-            held = {i: self._memories[i].state.written_at == frame for i in names}
-            if not any(bool(mark.any()) for mark in held.values()):
-                raise StremnError(
-                    f"No slot holds frame {frame}. result.memory lists the frames that are held."
-                )
-            after = dict(self._memories)
-            for name, mark in held.items():
-                state = after[name].state
-                flags = state.pinned | mark if pinned else state.pinned & ~mark
-                after[name] = replace(after[name], state=replace(state, pinned=flags))
-            self._memories = after
+        frame = whole_number(frame, "frame", 0, 2**62)
+        names = self.ids if object_id is None else [self.ids[index_of(object_id, self.ids)]]
+        held = {i: m for i in names if (m := self._memories[i]).state.holds(frame, [0])}
+        if not held:
+            raise StremnError(
+                f"No slot holds frame {frame}. result.memory lists the frames that are held."
+            )
+        self._memories = self._memories | {
+            i: replace(m, state=m.state.with_pinned(frame, [0], pinned)) for i, m in held.items()
+        }
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -277,22 +274,6 @@ class SamSession:
             where[name] = prompt.tensors(size, self.source.size, self.device)
         return where
 
-    def _check_size(self, size: tuple[int, int]) -> None:
-        if self._frame_size is not None and size != self._frame_size:
-            old = self._frame_size
-            raise StremnError(
-                f"Frame {self.frame + 1} is {size[1]}x{size[0]} pixels, those before were "
-                f"{old[1]}x{old[0]}. Resize it, or start a new session."
-            )
-        self._frame_size = size
-
-    def _known(self, object_id: int) -> int:
-        name = whole_number(object_id, "object_id", 1, MAX_ID)
-        if name not in self._memories:
-            known = ", ".join(map(str, self.ids)) or "none"
-            raise StremnError(f"There is no object {name}. Objects followed now: {known}.")
-        return name
-
     def _result(self) -> StepResult:
         assert self._frame_size is not None  # called after a frame
         height, width = self._frame_size
@@ -318,31 +299,31 @@ class SamSession:
 
     # ------------------------------------------------------------ saving
 
+    @guarded
     def save(self, path: str | Path) -> None:
         """Save the session's state, so that `load` continues bit for bit.
 
         Raises:
             StremnError: the file cannot be written.
         """
-        with self._calls.call(self):
-            settings = {
-                "memory_slots": self.memory_slots,
-                "policy": self.policy_name,
-                "seed": self.seed,
-                "precision": str(self.dtype).removeprefix("torch."),
-            }
-            write_sam(
-                Path(path),
-                SavedSam(
-                    settings,
-                    fingerprint(self.model),
-                    self.frame,
-                    self._frame_size,
-                    self._memories,
-                    self._shape,
-                    self._places,
-                ),
-            )
+        settings = {
+            "memory_slots": self.memory_slots,
+            "policy": self.policy_name,
+            "seed": self.seed,
+            "precision": str(self.dtype).removeprefix("torch."),
+        }
+        write_sam(
+            Path(path),
+            SavedSam(
+                settings,
+                fingerprint(self.model),
+                self.frame,
+                self._frame_size,
+                self._memories,
+                self._shape,
+                self._places,
+            ),
+        )
 
     @classmethod
     def load(

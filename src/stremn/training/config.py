@@ -10,15 +10,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from stremn.core.config import Config, Difference, build, differences
 from stremn.errors import StremnError
 
-__all__ = [
-    "FREE_KEYS",
-    "TrainConfig",
-    "TrainingRecipe",
-    "name_starts_with",
-    "overridden",
-    "refuse_differences",
-]
-
 # Keys that decide nothing about what is learned: a resumed run may change them unasked. All but
 # `micro_batch` touch the weights by rounding at most; that one also splits losses that are means
 # over a batch's objects, and the draws of random rules.

@@ -19,8 +19,6 @@ from stremn.errors import StremnError
 from stremn.training.config import TrainConfig
 from stremn.training.loss_report import LossReport
 
-__all__ = ["Batch", "BatchLoss", "Clock", "Phase", "Place", "batches", "first_micro_batch"]
-
 logger = logging.getLogger("stremn.training.fit")
 
 

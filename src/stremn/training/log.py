@@ -24,8 +24,6 @@ from rich.progress import (
 from stremn.core.atomic_files import writing
 from stremn.core.checkpoints import write_atomically
 
-__all__ = ["CsvLog", "Means", "TrainingLog"]
-
 logger = logging.getLogger("stremn.training.fit")
 
 

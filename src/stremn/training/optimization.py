@@ -19,8 +19,6 @@ from stremn.training.config import TrainConfig, name_starts_with
 from stremn.training.loading import BatchLoss, Phase
 from stremn.training.log import Means
 
-__all__ = ["NotFiniteError", "Run", "learning_rate", "parameter_groups", "seed_step"]
-
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Return the learning rate of step `step`, counted from 0, before the multipliers.

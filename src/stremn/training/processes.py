@@ -12,8 +12,6 @@ import torch
 from stremn.core.hardware import pick_device
 from stremn.errors import MissingExtraError
 
-__all__ = ["leave_processes", "open_accelerator", "require_accelerate"]
-
 
 def require_accelerate() -> None:
     """Raise MissingExtraError if accelerate is missing, without importing it."""

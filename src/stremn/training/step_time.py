@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from stremn.core.hardware import keep_freed_memory, pick_device, precision_name
 from stremn.training.config import TrainConfig
 
-__all__ = ["StepTimer"]
-
 
 class StepTimer:
     """Takes steps as a training does, but for the update: the weights stay as they are."""

@@ -15,8 +15,6 @@ from stremn.core.config import build, override, read_toml
 from stremn.training.config import TrainingRecipe, overridden
 from stremn.training.fit import FitResult, Phase, fit
 
-__all__ = ["Plan", "Task"]
-
 RecipeT = TypeVar("RecipeT", bound=TrainingRecipe)
 
 

@@ -10,8 +10,6 @@ from typing import Any
 from stremn.core.config import read_toml
 from stremn.training.task import Task
 
-__all__ = ["task_of", "train"]
-
 
 def task_of(path: Path) -> Task[Any]:
     """Return the task of the recipe at `path`: what it says, else video object segmentation."""

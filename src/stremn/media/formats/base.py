@@ -13,6 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
+from stremn.media.files import write_whole
 from stremn.media.frame_results import FrameResult
 
 
@@ -44,6 +45,33 @@ class FormatWriter(Protocol):
 
     def close(self) -> None:
         """Complete the files for the frames so far and close them; safe to call twice."""
+
+
+class WrittenAtOnce:
+    """The part of a `FormatWriter` whose files are whole as soon as they are written."""
+
+    def __init__(self) -> None:
+        self._new: list[Path] = []
+
+    def put(self, path: Path, content: bytes) -> None:
+        """Write a file; raises StremnError if it cannot be written."""
+        write_whole(path, content, durable=False)
+        self._new.append(path)
+
+    def checkpoint(self) -> list[Path]:
+        """Return the files since the last time."""
+        new, self._new = self._new, []
+        return new
+
+    def close(self) -> None:
+        """Do nothing: every file is whole."""
+
+
+class TakesAnything:
+    """The part of a `Format` that can hold any objects."""
+
+    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
+        """Take everything."""
 
 
 class Format(Protocol):

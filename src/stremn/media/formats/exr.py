@@ -33,7 +33,7 @@ def _require_openexr() -> None:
 def _content(result: FrameResult) -> bytes:
     openexr: Any = import_module("OpenEXR")
     channels = {"RGB": _linear(result.frame.image), "A": objects_matte(result).astype(np.float16)}
-    for item in sorted({*result.ids, *np.unique(result.labels[result.labels > 0]).tolist()}):
+    for item in result.followed():
         channels[f"object{item}.A"] = object_matte(result, item).astype(np.float16)
     header = {"compression": openexr.ZIP_COMPRESSION, "type": openexr.scanlineimage}
     with tempfile.TemporaryDirectory() as folder:  # the library writes to paths only

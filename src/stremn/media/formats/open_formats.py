@@ -7,8 +7,6 @@ from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
-
 from stremn.media.formats.base import Format, Place
 from stremn.media.frame_results import FrameResult
 
@@ -45,7 +43,7 @@ class OpenFormats:
             writer.write(result)
 
     def _check(self, result: FrameResult) -> None:
-        ids = frozenset({*result.ids, *np.unique(result.labels).tolist()} - {0})
+        ids = frozenset(result.followed())
         if ids != self._checked:
             height, width = result.labels.shape
             check_formats(self._formats, ids, (height, width))

@@ -11,8 +11,8 @@ from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.codecs import VideoCodec
-from stremn.media.files import make_folder, write_whole
-from stremn.media.formats.base import Place
+from stremn.media.files import make_folder
+from stremn.media.formats.base import Place, WrittenAtOnce
 from stremn.media.formats.looks import Look
 from stremn.media.frame_results import FrameResult
 from stremn.media.overlay_parts import OverlayParts
@@ -109,28 +109,18 @@ class FolderFormat:
         return FolderWriter(make_folder(place.out / self.name), self.encode, self.suffix)
 
 
-class FolderWriter:
-    """Writes every frame's file at once; nothing is left for the end."""
+class FolderWriter(WrittenAtOnce):
+    """Writes every frame's file."""
 
     def __init__(self, folder: Path, encode: Callable[[FrameResult], bytes], suffix: str) -> None:
+        super().__init__()
         self._folder = folder
         self._encode = encode
         self._suffix = suffix
-        self._new: list[Path] = []
 
     def write(self, result: FrameResult) -> None:
         """Write a frame's file."""
-        path = self._folder / f"{result.frame.name}{self._suffix}"
-        write_whole(path, self._encode(result), durable=False)
-        self._new.append(path)
-
-    def checkpoint(self) -> list[Path]:
-        """Return the files since the last time."""
-        new, self._new = self._new, []
-        return new
-
-    def close(self) -> None:
-        """Do nothing: every file is whole."""
+        self.put(self._folder / f"{result.frame.name}{self._suffix}", self._encode(result))
 
 
 def png_of(look: Look) -> Callable[[FrameResult], bytes]:

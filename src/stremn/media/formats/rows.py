@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from stremn.media.files import JsonRows, iterate_rows, make_folder
-from stremn.media.formats.base import Place
+from stremn.media.formats.base import Place, TakesAnything
 from stremn.media.frame_results import FrameResult
 from stremn.media.masks import label_map, objects_of
 from stremn.media.rle import encode_rle
@@ -94,11 +94,8 @@ class RowsWriter:
             self._complete(Rows(self._rows.path), self._out)
 
 
-class RowsFormat(ABC):
+class RowsFormat(TakesAnything, ABC):
     """The part of a `Format` that all formats of one file for the whole video share."""
-
-    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:  # noqa: B027
-        """Take everything."""
 
     def open(self, place: Place) -> RowsWriter:
         """Begin or go on."""

@@ -13,19 +13,14 @@ from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.codecs import H264
-from stremn.media.files import make_folder, write_whole
-from stremn.media.formats.base import Place
+from stremn.media.files import make_folder
+from stremn.media.formats.base import Place, TakesAnything, WrittenAtOnce
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Picture
 from stremn.media.overlay_parts import OverlayParts
 from stremn.media.run_folder import refuse_link
 
 _MOST = 32
-
-
-def _ids(result: FrameResult) -> list[int]:
-    """Return the objects followed or seen in a frame."""
-    return sorted({*result.ids, *np.unique(result.labels[result.labels > 0]).tolist()})
 
 
 def _mask(result: FrameResult, item: int) -> UInt8[np.ndarray, "height width"]:
@@ -37,7 +32,7 @@ def _as_picture(mask: np.ndarray) -> Picture:
 
 
 @dataclass(frozen=True)
-class MaskFolders:
+class MaskFolders(TakesAnything):
     """`mask-folders/ID/FRAME.png`, from the first frame in which the object is followed."""
 
     name: str = "mask-folders"
@@ -48,39 +43,26 @@ class MaskFolders:
         """A folder an object."""
         return (f"{self.name}/*/{{name}}.png",)
 
-    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
-        """Take everything."""
-
     def open(self, place: Place) -> MaskFoldersWriter:
         """Begin or go on."""
         return MaskFoldersWriter(place.out / self.name)
 
 
-class MaskFoldersWriter:
-    """Writes a file an object and frame at once; nothing is left for the end."""
+class MaskFoldersWriter(WrittenAtOnce):
+    """Writes a file an object and frame."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._folder = make_folder(folder)
-        self._new: list[Path] = []
 
     def write(self, result: FrameResult) -> None:
         """Write the frame's masks."""
-        for item in _ids(result):
+        for item in result.followed():
             content = io.BytesIO()
             Image.fromarray(_mask(result, item)).save(content, "png")
             folder = self._folder / str(item)
             refuse_link(folder)
-            path = make_folder(folder) / f"{result.frame.name}.png"
-            write_whole(path, content.getvalue(), durable=False)
-            self._new.append(path)
-
-    def checkpoint(self) -> list[Path]:
-        """Return the files since the last time."""
-        new, self._new = self._new, []
-        return new
-
-    def close(self) -> None:
-        """Do nothing: every file is whole."""
+            self.put(make_folder(folder) / f"{result.frame.name}.png", content.getvalue())
 
 
 @dataclass(frozen=True)
@@ -131,7 +113,7 @@ class MaskVideosWriter:
 
     def write(self, result: FrameResult) -> None:
         """Encode the frame's masks."""
-        for item in _ids(result):
+        for item in result.followed():
             if item not in self._videos:
                 self._chosen.check({*self._videos, item}, result.labels.shape)
                 self._videos[item] = self._video(item)

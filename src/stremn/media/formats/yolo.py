@@ -7,14 +7,13 @@ frame's width and height and classes from 0. Put the frames into `yolo/images` t
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from stremn.media.files import make_folder, write_whole
-from stremn.media.formats.base import Place
+from stremn.media.formats.base import Place, TakesAnything, WrittenAtOnce
 from stremn.media.formats.categories import Categories
 from stremn.media.formats.outlines import Polygon, one_outline
 from stremn.media.formats.rows import Row, Rows, RowsWriter
@@ -25,16 +24,13 @@ _FOLDER = "yolo"
 
 
 @dataclass(frozen=True)
-class Yolo:
+class Yolo(TakesAnything):
     """YOLO's labels; classes are the categories, from 0. Object ids are not kept."""
 
     categories: Categories = field(default_factory=Categories)
     name: str = "yolo"
     soft: bool = False
     files: tuple[str, ...] = (f"{_FOLDER}/labels/{{name}}.txt", f"{_FOLDER}/data.yaml")
-
-    def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
-        """Take everything."""
 
     def open(self, place: Place) -> YoloWriter:
         """Begin or go on."""
@@ -47,13 +43,12 @@ class YoloWriter(RowsWriter):
     def __init__(self, place: Place, categories: Categories) -> None:
         self._folder = make_folder(place.out / _FOLDER / "labels")
         self._categories = categories
-        self._new: list[Path] = []
+        self._labels = WrittenAtOnce()
         super().__init__(place, self._complete, self._write_labels)
 
     def checkpoint(self) -> list[Path]:
         """Return the labels since the last time and the file of rows."""
-        new, self._new = self._new, []
-        return [*new, *super().checkpoint()]
+        return [*self._labels.checkpoint(), *super().checkpoint()]
 
     def _write_labels(self, result: FrameResult) -> Row:
         found = label_map(result.labels)
@@ -64,9 +59,7 @@ class YoloWriter(RowsWriter):
             shares = _in_pixels(outline) / found.size[::-1]
             numbers = " ".join(f"{share:.7g}" for share in shares.ravel().tolist())
             lines.append(f"{self._categories.number(item) - 1} {numbers}\n")
-        path = self._folder / f"{result.frame.name}.txt"
-        write_whole(path, "".join(lines).encode(), durable=False)
-        self._new.append(path)
+        self._labels.put(self._folder / f"{result.frame.name}.txt", "".join(lines).encode())
         return {"objects": [{"id": item} for item in found.ids]}
 
     def _complete(self, rows: Rows, out: Path) -> None:

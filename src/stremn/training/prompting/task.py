@@ -15,8 +15,6 @@ from stremn.training.prompting.losses import PromptLoss
 from stremn.training.prompting.recipe import PromptRecipe
 from stremn.training.task import Plan, Task
 
-__all__ = ["TASK", "PromptTask"]
-
 
 class PromptTask(Task[PromptRecipe]):
     """Train the network that finds the object of a box or clicks."""

@@ -36,8 +36,6 @@ from stremn.training.loss_report import LossReport
 from stremn.training.optimization import NotFiniteError
 from stremn.training.segmentation.rollout import ClipLoss
 
-__all__ = ["STEPS", "AdaptedSession", "adapt"]
-
 Watcher = Callable[[int, int], None]
 """Told (steps done, steps in all) before every step and at the end; what it raises ends it."""
 

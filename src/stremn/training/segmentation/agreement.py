@@ -12,8 +12,6 @@ from torch import Tensor
 from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.state import MemoryState, Template
 
-__all__ = ["Watched"]
-
 
 class Watched:
     """An update policy that acts as `policy` and counts where `rules` would have done the same.

@@ -36,8 +36,6 @@ from stremn.training.step_time import StepTimer
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["StageCost", "TrainingCost", "estimate_cost", "most_objects", "moving_square"]
-
 
 @dataclass(frozen=True)
 class StageCost:

@@ -33,16 +33,6 @@ from stremn.training.segmentation.recipe import (
     VideosSection,
 )
 
-__all__ = [
-    "OpenData",
-    "clip_dataset",
-    "clip_parameters",
-    "clip_source",
-    "open_data",
-    "open_videos",
-    "used_sources",
-]
-
 TOLD_EVERY = 10.0
 """Seconds between two lines about the check of the data."""
 

@@ -14,14 +14,6 @@ from torch import Tensor
 from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
 
-__all__ = [
-    "bootstrap_fraction",
-    "bootstrapped_cross_entropy",
-    "cross_entropy",
-    "dice_loss",
-    "lovasz_softmax",
-]
-
 
 def cross_entropy(
     log_probabilities: Float[Tensor, "b n height width"],

@@ -37,9 +37,6 @@ from stremn.training.segmentation.recipe import (
 )
 from stremn.training.segmentation.rollout import ClipLoss
 
-__all__ = ["StageLoss", "blank_model", "first_model", "model_config", "training_policy"]
-
-
 WATCHED = ("oldest", "newest", "most-similar", "spread", "empty-first")
 """Hand-made rules with which a learned rule's choices are compared in the log."""
 

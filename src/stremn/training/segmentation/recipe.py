@@ -13,18 +13,6 @@ from stremn.moved import moved_names, with_current_keys
 from stremn.networks.defaults import PAPER
 from stremn.training.config import TrainingRecipe
 
-__all__ = [
-    "DataSection",
-    "LossSection",
-    "ModelSection",
-    "Recipe",
-    "SourceSection",
-    "StageSection",
-    "StillsSection",
-    "ValidationSection",
-    "VideosSection",
-]
-
 
 class ModelSection(Config):
     """Which model, and what it starts from."""

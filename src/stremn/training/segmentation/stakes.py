@@ -16,8 +16,6 @@ from stremn.memory.state import MemoryState, Template
 from stremn.networks.model import STReMN
 from stremn.training.segmentation.rollout import last_frame_scores, rollout
 
-__all__ = ["Forced", "stakes"]
-
 POINT = 0.01
 """An eviction matters if J of the last frame depends on it by more than this."""
 

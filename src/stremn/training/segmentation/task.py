@@ -37,8 +37,6 @@ from stremn.training.segmentation.recipe import Recipe
 from stremn.training.segmentation.validation import StreamedValidation
 from stremn.training.task import Plan, Task
 
-__all__ = ["TASK", "SegmentationTask", "phases", "probe_clips"]
-
 PROBE_SEED = 2**64
 """Added to the training's seed. Not 2**32: numpy draws the same from (2**32 + s, 0) and (s, 1)."""
 

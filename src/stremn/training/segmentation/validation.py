@@ -25,8 +25,6 @@ from stremn.segmentation.sessions import SegmentationSession
 from stremn.training.segmentation.rollout import probe
 from stremn.training.segmentation.stakes import stakes
 
-__all__ = ["StreamedValidation"]
-
 STRIP = 6
 """Frames in the picture of a sequence."""
 STRIP_HEIGHT = 160
