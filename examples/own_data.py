@@ -22,6 +22,6 @@ def read_pairs(root: Path) -> SequenceSet:
 
 if __name__ == "__main__":
     data = read_pairs(Path(sys.argv[1]))
-    run = RunDescription("small", "evidence", slots=6, resolution=432, reach=0.5)
+    run = RunDescription("small", "evidence", memory_slots=6, size=432, reach=0.5)
     report = evaluate(data, SegmentationSession.from_pretrained, Path("scores"), run)
     print(report.plain)

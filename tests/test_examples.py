@@ -94,7 +94,7 @@ def test_a_data_set_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
         data,
         lambda: SegmentationSession(model, device="cpu", precision="float32", size=64),
         tmp_path / "scores",
-        RunDescription("tiny", "evidence", slots=6, resolution=64, reach=0.5),
+        RunDescription("tiny", "evidence", memory_slots=6, size=64, reach=0.5),
     )
     assert not report.failures
     assert report.plain is not None

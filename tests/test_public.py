@@ -10,6 +10,7 @@ import pytest
 
 import stremn
 from stremn import moved
+from stremn.evaluation.segmentation.runs import RunDescription
 
 
 def test_every_exported_name_is_there_and_sorted() -> None:
@@ -64,3 +65,22 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fields_and_arguments_of_earlier_versions_still_work() -> None:
+    with pytest.warns(DeprecationWarning, match="of RunDescription is called") as told:
+        run = RunDescription("small", "oldest", slots=3, resolution=96)  # type: ignore[call-arg]
+    assert {str(warning.message).split()[0] for warning in told} == {"'slots'", "'resolution'"}
+    assert run == RunDescription("small", "oldest", memory_slots=3, size=96)
+    with pytest.warns(DeprecationWarning, match="'slots' of RunDescription .* 'memory_slots' now"):
+        assert run.slots == 3  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="'RunDescription' object has no attribute 'places'"):
+        _ = run.places  # type: ignore[attr-defined]
+    assert (run.to_json()["slots"], run.to_json()["resolution"]) == (3, 96)
+
+    @moved.earlier_arguments(old="new")
+    def double(new: int) -> int:
+        return 2 * new
+
+    with pytest.warns(DeprecationWarning, match="'old' of .*double is called 'new' now"):
+        assert double(old=2) == double(2) == 4  # type: ignore[call-arg]

@@ -3,12 +3,17 @@
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from operator import attrgetter
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
 
 MOVED = {
     "stremn.backbones": "stremn.networks.backbones",
@@ -159,6 +164,7 @@ RENAMED_KEYS = {
     "anew": "reinit",
     "kin": "same_class",
     "rival": "distractor",
+    "short_side": "size",
     "twin": "lookalike",
 }
 """Keys of recipes that earlier versions had under other names."""
@@ -204,6 +210,47 @@ def with_current_keys(section: Mapping[str, Any], where: str) -> dict[str, Any]:
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             result[new] = result.pop(old)
     return result
+
+
+def _warn_of(owner: str, old: str, new: str) -> None:
+    text = f"{old!r} of {owner} is called {new!r} now."
+    warnings.warn(text, DeprecationWarning, stacklevel=3)
+
+
+def earlier_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function take arguments under earlier names (old="new"), and warn."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        owner = function.__qualname__.removesuffix(".__init__")
+
+        @wraps(function)
+        def call(*args: P.args, **values: P.kwargs) -> R:
+            for old in names.keys() & values.keys():
+                _warn_of(owner, old, names[old])
+                values[names[old]] = values.pop(old)
+            return function(*args, **values)
+
+        return call
+
+    return decorate
+
+
+def earlier_fields(**names: str) -> Callable[[type[T]], type[T]]:
+    """Let a dataclass take and show its fields under earlier names (old="new"), and warn."""
+
+    def decorate(kind: type[T]) -> type[T]:
+        def get(self: T, name: str) -> Any:
+            if name not in names:
+                raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
+            _warn_of(kind.__name__, name, names[name])
+            return getattr(self, names[name])
+
+        made: Any = kind
+        made.__init__ = earlier_arguments(**names)(made.__init__)
+        made.__getattr__ = get  # for what is not there
+        return kind
+
+    return decorate
 
 
 def moved_names(module: str) -> Callable[[str], Any]:

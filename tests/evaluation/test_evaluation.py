@@ -16,7 +16,7 @@ from stremn.evaluation.segmentation.runs import RunDescription, session_factory
 from stremn.evaluation.segmentation.stored_masks import score_predictions
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 
-RUN = RunDescription(model="copy-last", policy="none", slots=1, resolution=0)
+RUN = RunDescription(model="copy-last", policy="none", memory_slots=1, size=0)
 
 
 @dataclass
@@ -218,7 +218,7 @@ def test_another_run_in_the_same_folder_is_refused(tmp_path):
     data = read_davis(davis(tmp_path / "D", {"dogs": [1]}))
     evaluate(data, CopyLast, tmp_path / "out", RUN)
     with pytest.raises(StremnError, match="holds another run: its slots is 1, now 6"):
-        evaluate(data, CopyLast, tmp_path / "out", replace(RUN, slots=6))
+        evaluate(data, CopyLast, tmp_path / "out", replace(RUN, memory_slots=6))
     with pytest.raises(StremnError, match="its weights is '', now 'abc'"):
         evaluate(data, CopyLast, tmp_path / "out", replace(RUN, weights="abc"))
     with pytest.raises(StremnError, match="its precision is 'auto', now 'bfloat16'"):

@@ -48,7 +48,7 @@ class Maker:
     made: list[tuple[str, int, int]] = field(default_factory=list)
 
     def __call__(self, run):
-        self.made.append((run.policy, run.slots, run.seed))
+        self.made.append((run.policy, run.memory_slots, run.seed))
         return Eroding(LOSSES[run.policy] + (run.seed if run.policy == "random-drop" else 0))
 
 

@@ -37,7 +37,12 @@ from stremn.training.segmentation.model import (
     model_config,
     training_policy,
 )
-from stremn.training.segmentation.recipe import ModelSection, StageSection, VideosSection
+from stremn.training.segmentation.recipe import (
+    ModelSection,
+    StageSection,
+    ValidationSection,
+    VideosSection,
+)
 from stremn.training.segmentation.task import TASK, probe_clips
 from stremn.training.tasks import task_of, train
 from tiny_vos import davis
@@ -99,7 +104,7 @@ log_every = 1
 checkpoint_every = 1
 validate_every = 4
 [validation]
-short_side = 64
+size = 64
 slots = 2
 frames = 3
 probe_clips = 2
@@ -306,6 +311,10 @@ def test_keys_of_earlier_versions_still_work() -> None:
     with pytest.warns(DeprecationWarning, match="'anew' in model is called 'reinit' now"):
         changed = TASK.read(recipe, ["model.start=small", 'model.anew=["decoder"]'])
     assert changed.model.reinit == ("decoder",)
+    values = changed.validation.model_dump() | {"short_side": 96}
+    del values["size"]
+    with pytest.warns(DeprecationWarning, match="'short_side' in validation is called 'size' now"):
+        assert ValidationSection(**values).size == 96
     current = clip_parameters(changed.data.sources["composed"], "composed")
     section = changed.data.sources["composed"]
     old = section.parameters | {"kin": section.parameters["same_class"]}

@@ -85,7 +85,7 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             model,
             whole_numbers_in(slots),
             policy=policy,
-            resolution=usual.size,
+            size=usual.size,
             reach=usual.reach,
             every=usual.every,
             device=device,

@@ -40,12 +40,12 @@ class WorkingSize:
     margins: Margins = "edge"
 
     @classmethod
-    def of(cls, height: int, width: int, short_side: int, margins: Margins = "edge") -> Self:
-        """Resize so that the shorter side is `short_side`; small frames are at most doubled.
+    def of(cls, height: int, width: int, size: int, margins: Margins = "edge") -> Self:
+        """Resize so that the shorter side is `size`; small frames are at most doubled.
 
         Small objects need the doubling: at stride 16 a car of 30 pixels is two positions wide.
         """
-        scale = min(LARGEST_SCALE, short_side / min(height, width))
+        scale = min(LARGEST_SCALE, size / min(height, width))
         inner = (max(1, round(height * scale)), max(1, round(width * scale)))
         padded = (-(-inner[0] // STRIDE) * STRIDE, -(-inner[1] // STRIDE) * STRIDE)
         return cls(height, width, inner, padded, margins)

@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stremn.core.hardware import pick_device, precision_name
-from stremn.core.weights import fingerprint
 from stremn.data.readers.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.evaluation import Watcher, evaluate, nobody
 from stremn.evaluation.segmentation.records import read_records
 from stremn.evaluation.segmentation.runs import RunDescription, single_session, slots_label
 from stremn.media.frames import Picture
+from stremn.moved import earlier_arguments
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.networks.pretrained import load_model
@@ -32,6 +31,7 @@ from stremn.study.score_pictures import (
     draw_strip,
     segmented,
 )
+from stremn.study.tables import slot_rows, weights_of
 from stremn.study.tiles import small
 
 
@@ -53,16 +53,17 @@ class Study:
 
     def session(self, run: RunDescription) -> SegmentationSession:
         """Return a fresh session as the description says."""
-        return single_session(self.model, run, run.resolution, device=self.device)
+        return single_session(self.model, run, device=self.device)
 
 
+@earlier_arguments(resolution="size")
 def study_slots(
     data: SequenceSet,
     source: str | Path,
     slots: Sequence[int],
     *,
     policy: str = PAPER.policy,
-    resolution: int = PAPER.size,
+    size: int = PAPER.size,
     reach: float | None = PAPER.reach,
     every: int = PAPER.every,
     device: str = "auto",
@@ -75,31 +76,18 @@ def study_slots(
         source: the weights, as for `load_model`.
         slots: K of each run.
         policy: name of the replacement rule.
-        resolution: shorter side in pixels that frames are reduced to.
+        size: working resolution: shorter side in pixels.
         reach: how far an object may go between frames, as for `SegmentationSession`.
         every: which frames are memorized, likewise.
         device: as for `SegmentationSession`.
         precision: likewise.
     """
     model = load_model(source).model
-    weights, number_type = (
-        f"{fingerprint(model):08x}",
-        precision_name(precision, pick_device(device)),
+    weights = weights_of(
+        str(source), model, size, reach, every=every, device=device, precision=precision
     )
-    runs = [
-        RunDescription(
-            str(source),
-            policy,
-            k,
-            resolution,
-            reach=reach,
-            weights=weights,
-            precision=number_type,
-            every=every,
-        )
-        for k in slots
-    ]
-    return Study(data, model, tuple(runs), device)
+    runs = tuple(weights.run(row, seed=0) for row in slot_rows(policy, slots))
+    return Study(data, model, runs, device)
 
 
 def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Path]:
@@ -115,7 +103,7 @@ def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Pa
         raise StremnError("The analysis needs at least one number of slots.")
     folders = [_run(study, run, out, watch) for run in study.runs]
     runs = [_recorded(folder) for folder in folders]
-    labels = [slots_label(run.slots) for run in study.runs]
+    labels = [slots_label(run.memory_slots) for run in study.runs]
     counted = histograms(list(zip(labels, runs, strict=True)))
     drawn = []
     if counted:
@@ -126,12 +114,12 @@ def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Pa
 
 
 def _run(study: Study, run: RunDescription, out: Path, watch: Watcher) -> Path:
-    folder = out / "runs" / f"{run.policy}-{run.slots}"
+    folder = out / "runs" / f"{run.policy}-{run.memory_slots}"
     recorder = MemoryRecorder(lambda: study.session(run), folder / "memory")
 
     def told(sequence: str, done: int, total: int) -> None:
         recorder.watch(sequence, done, total)
-        watch(f"{run.slots} slots | {sequence}", done, total)
+        watch(f"{run.memory_slots} slots | {sequence}", done, total)
 
     report = evaluate(study.data, recorder.session, folder, run, watch=told)
     if report.plain is None:

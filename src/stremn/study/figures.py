@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, FAINT, PAPER = "#222222", "#8a8a8a", "#ffffff"
+INK, FAINT, BACKGROUND = "#222222", "#8a8a8a", "#ffffff"
 ACCENT, SECOND = "#c8452c", "#2b6ca3"
 COLORS = ("#2b6ca3", "#c8452c", "#3f8f4f", "#8656a8", "#b5851d", "#3a9a9a", "#7a7a7a", "#d06a9c")
 DPI = 130
@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
     "ytick.color": INK,
     "text.color": INK,
     "legend.frameon": False,
-    "figure.facecolor": PAPER,
+    "figure.facecolor": BACKGROUND,
 }
 
 

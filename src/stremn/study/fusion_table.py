@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from stremn.errors import StremnError
-from stremn.networks import defaults
+from stremn.moved import earlier_arguments
+from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.networks.pretrained import Pretrained
 from stremn.study.tables import Row, Weights, weights_of
 
-PAPER = 76.7
+PAPER_SCORE = 76.7
 """J&F on DAVIS 2017 test-dev in percent, with and without."""
 
 _FUSED = "+fusion"
 
 
-def fusion_rows(
-    policy: str = defaults.PAPER.policy, slots: int = defaults.PAPER.memory_slots
-) -> tuple[Row, Row]:
+def fusion_rows(policy: str = PAPER.policy, slots: int = PAPER.memory_slots) -> tuple[Row, Row]:
     """Return the rows of Table 6: without fusion (the reference), and with it."""
     return (
-        Row("without fusion", policy, slots, PAPER),
-        Row("with fusion", policy + _FUSED, slots, PAPER),
+        Row("without fusion", policy, slots, PAPER_SCORE),
+        Row("with fusion", policy + _FUSED, slots, PAPER_SCORE),
     )
 
 
+@earlier_arguments(resolution="size")
 def fusion_weights(
     name: str,
     trained: Pretrained,
-    resolution: int = defaults.PAPER.size,
-    reach: float | None = defaults.PAPER.reach,
-    every: int = defaults.PAPER.every,
+    size: int = PAPER.size,
+    reach: float | None = PAPER.reach,
+    every: int = PAPER.every,
     *,
     device: str = "auto",
 ) -> Weights:
@@ -51,6 +51,4 @@ def fusion_weights(
         model = trained.model if policy.endswith(_FUSED) else plain
         return model, policy.removesuffix(_FUSED)
 
-    return weights_of(
-        name, trained.model, resolution, reach, every=every, device=device, choose=choose
-    )
+    return weights_of(name, trained.model, size, reach, every=every, device=device, choose=choose)

@@ -25,6 +25,7 @@ from stremn.evaluation.segmentation.runs import (
     slots_label,
 )
 from stremn.evaluation.segmentation.scores import Report
+from stremn.moved import earlier_arguments, earlier_fields
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.study.suites import Suite
@@ -95,6 +96,7 @@ def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]
     return tuple(row for row in rows if row.policy in policies)
 
 
+@earlier_fields(resolution="size")
 @dataclass(frozen=True)
 class Weights:
     """A trained model; several training runs of one recipe measure the spread between runs.
@@ -103,7 +105,7 @@ class Weights:
         name: of its folders, unique in a table.
         make_session: makes a session that has seen nothing, as the description of a run says.
         checksum: of the weights.
-        resolution: working size of the sessions.
+        size: working resolution of the sessions.
         reach: how far from its last place an object may be in them; None = anywhere.
         precision: number type of the sessions.
         every: which frames they memorize: 0, n, 2n, ...
@@ -112,7 +114,7 @@ class Weights:
     name: str
     make_session: Callable[[RunDescription], Session]
     checksum: str = ""
-    resolution: int = PAPER.size
+    size: int = PAPER.size
     reach: float | None = PAPER.reach
     precision: str = "auto"
     every: int = 1
@@ -123,7 +125,7 @@ class Weights:
             self.name,
             row.policy,
             row.slots,
-            self.resolution,
+            self.size,
             seed=seed,
             reach=self.reach,
             weights=self.checksum,
@@ -132,14 +134,16 @@ class Weights:
         )
 
 
+@earlier_arguments(resolution="size")
 def weights_of(
     name: str,
     model: STReMN,
-    resolution: int = PAPER.size,
+    size: int = PAPER.size,
     reach: float | None = PAPER.reach,
     *,
     every: int = 1,
     device: str = "auto",
+    precision: str = "auto",
     choose: Callable[[str], tuple[STReMN, str]] | None = None,
 ) -> Weights:
     """Return a model with the name that its folders and protocol have.
@@ -151,8 +155,8 @@ def weights_of(
         network, rule = (model, run.policy) if choose is None else choose(run.policy)
         return session_factory(network, replace(run, policy=rule), device=device)()
 
-    checksum, precision = f"{fingerprint(model):08x}", precision_name("auto", pick_device(device))
-    return Weights(name, make, checksum, resolution, reach, precision, every)
+    checksum, number = f"{fingerprint(model):08x}", precision_name(precision, pick_device(device))
+    return Weights(name, make, checksum, size, reach, number, every)
 
 
 @dataclass(frozen=True)

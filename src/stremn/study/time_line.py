@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from stremn.memory.state import NEVER
-from stremn.study.figures import ACCENT, INK, PAPER, SECOND, drawing, head
+from stremn.study.figures import ACCENT, BACKGROUND, INK, SECOND, drawing, head
 from stremn.study.memory_log import SlotHistory
 
 if TYPE_CHECKING:
@@ -54,15 +54,15 @@ def _draw_slots(figure: Figure, axes: Axes, history: SlotHistory) -> None:
         stays = list(_stays(history, slot))
         if len(frames) <= MARKED:
             starts = [first - 0.5 for first, _, _ in stays if first > frames[0]]
-            axes.vlines(starts, slot - 0.4, slot + 0.4, color=PAPER, lw=0.6)
+            axes.vlines(starts, slot - 0.4, slot + 0.4, color=BACKGROUND, lw=0.6)
         for first, last, frame in stays:
             if last - first >= 0.035 * (frames[-1] - frames[0]):
                 share = (frame - frames[0]) / max(1, frames[-1] - frames[0])
-                ink = INK if share > 0.6 else PAPER
+                ink = INK if share > 0.6 else BACKGROUND
                 center = (first + last) / 2
                 axes.text(center, slot, str(frame), ha="center", va="center", color=ink)
     for line in range(1, history.slots):
-        axes.axhline(line - 0.5, color=PAPER, lw=3)
+        axes.axhline(line - 0.5, color=BACKGROUND, lw=3)
     axes.set_title("Frame in each slot")
     figure.colorbar(image, ax=axes, label="frame held", pad=0.01, aspect=12)
 

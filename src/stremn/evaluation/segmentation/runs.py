@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
+from stremn.moved import earlier_fields
 from stremn.networks.model import STReMN
 from stremn.segmentation.multiscale import MultiScaleSession
 from stremn.segmentation.sessions import SegmentationSession
@@ -31,6 +32,7 @@ class Session(Protocol):
         ...
 
 
+@earlier_fields(slots="memory_slots", resolution="size")
 @dataclass(frozen=True)
 class RunDescription:
     """What was run: the part of the protocol that the data set does not know.
@@ -41,8 +43,8 @@ class RunDescription:
     Attributes:
         model: preset or file of the weights.
         policy: name of the replacement rule.
-        slots: memory slots K.
-        resolution: working resolution: shorter side in pixels.
+        memory_slots: K, templates kept of each object.
+        size: working resolution: shorter side in pixels.
         scales: test-time scales; several make STReMN-MS.
         flip: whether to average over horizontally flipped copies too.
         seed: seed of random rules.
@@ -56,8 +58,8 @@ class RunDescription:
 
     model: str
     policy: str
-    slots: int
-    resolution: int
+    memory_slots: int
+    size: int
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     seed: int = 0
@@ -68,8 +70,10 @@ class RunDescription:
     every: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return the description as a table for score files."""
-        return {**asdict(self), "scales": list(self.scales)}
+        """Return the description as a table for score files, which have names of their own."""
+        names = {"memory_slots": "slots", "size": "resolution"}
+        table = asdict(self) | {"scales": list(self.scales)}
+        return {names.get(name, name): value for name, value in table.items()}
 
 
 def slots_label(slots: int) -> str:
@@ -78,23 +82,22 @@ def slots_label(slots: int) -> str:
 
 
 def single_session(
-    model: STReMN, run: RunDescription, size: int, *, device: str = "auto"
+    model: STReMN, run: RunDescription, *, device: str = "auto"
 ) -> SegmentationSession:
     """Open a session as a run's description says, without its scales and flip.
 
     Args:
         model: the network.
-        run: policy, slots, seed, reach and precision.
-        size: shorter side in pixels at which the session works.
+        run: policy, slots, size, seed, reach, precision and which frames are memorized.
         device: as for :class:`stremn.segmentation.sessions.SegmentationSession`.
     """
     return SegmentationSession(
         model,
         device=device,
         precision=run.precision,
-        memory_slots=run.slots,
+        memory_slots=run.memory_slots,
         policy=run.policy,
-        size=size,
+        size=run.size,
         seed=run.seed,
         reach=run.reach,
         every=run.every,
@@ -118,10 +121,10 @@ def session_factory(
     if run.adapt:
         raise StremnError("session_factory adapts no network: give it an adapted one and adapt=0.")
 
-    def single(size: int = run.resolution) -> SegmentationSession:
-        return single_session(model, run, size, device=device)
+    def single(size: int = run.size) -> SegmentationSession:
+        return single_session(model, replace(run, size=size), device=device)
 
     def several() -> MultiScaleSession:
-        return MultiScaleSession(single, size=run.resolution, scales=run.scales, flip=run.flip)
+        return MultiScaleSession(single, size=run.size, scales=run.scales, flip=run.flip)
 
     return single if run.scales == (1.0,) and not run.flip else several

@@ -14,7 +14,17 @@ from stremn.networks.defaults import PAPER
 from stremn.training.config import TrainingRecipe
 
 
-class ModelSection(Config):
+class RenamedSection(Config):
+    """A section some of whose keys had other names in earlier versions."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_earlier_versions(cls, values: Any) -> Any:
+        where = cls.__name__.removesuffix("Section").lower()
+        return with_current_keys(values, where) if isinstance(values, dict) else values
+
+
+class ModelSection(RenamedSection):
     """Which model, and what it starts from."""
 
     preset: str
@@ -27,11 +37,6 @@ class ModelSection(Config):
     reinit: tuple[str, ...] = ()
     """Parts of `start` to initialize again from the seed, such as "policies.evidence"."""
     freeze: Literal["nothing", "stem-and-depthwise"] = "nothing"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_of_earlier_versions(cls, values: Any) -> Any:
-        return with_current_keys(values, "model") if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _only_what_is_loaded_is_drawn_again(self) -> Self:
@@ -130,13 +135,13 @@ class LossSection(Config):
     """Which rule imitates: the one with evidence, or the paper's, whose update keys then learn."""
 
 
-class ValidationSection(Config):
+class ValidationSection(RenamedSection):
     """J on sequences by streaming, and the memory probe."""
 
     videos: VideosSection
     sequences: tuple[str, ...] = ()
     """Names; none means all."""
-    short_side: PositiveInt = PAPER.size
+    size: PositiveInt = PAPER.size
     slots: PositiveInt = PAPER.memory_slots
     policy: str = PAPER.policy
     frames: PositiveInt | None = None

@@ -100,8 +100,8 @@ def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidati
     return StreamedValidation(
         sequences.only(section.sequences) if section.sequences else sequences,
         device=device,
-        short_side=section.short_side,
-        slots=section.slots,
+        size=section.size,
+        memory_slots=section.slots,
         policy=section.policy,
         frames=section.frames,
         clips=collate(clips) if clips else None,

@@ -39,8 +39,8 @@ class StreamedValidation:
         sequences: SequenceSet,
         *,
         device: str,
-        short_side: int,
-        slots: int,
+        size: int,
+        memory_slots: int,
         policy: str,
         frames: int | None = None,
         clips: ClipBatch | None = None,
@@ -49,16 +49,16 @@ class StreamedValidation:
 
         Args:
             sequences: to score.
-            device: the session's, as short_side, slots and policy are.
-            short_side: frames are reduced to this shorter side, in pixels.
-            slots: K.
+            device: the session's, as size, memory_slots and policy are.
+            size: working resolution: shorter side in pixels.
+            memory_slots: K.
             policy: name of the replacement rule.
             frames: only the first so many of each sequence; None: all.
             clips: for the memory probe and the stakes of an eviction; None leaves both out.
         """
         self._sequences = sequences
-        self._device, self._short_side = device, short_side
-        self._slots, self._policy = slots, policy
+        self._device, self._size = device, size
+        self._slots, self._policy = memory_slots, policy
         self._frames = frames
         self._clips = clips
         self._strips: dict[str, UInt8[np.ndarray, "h w 3"]] = {}
@@ -94,7 +94,7 @@ class StreamedValidation:
             device=self._device,
             memory_slots=self._slots,
             policy=self._policy,
-            size=self._short_side,
+            size=self._size,
             reach=None,
         )
         length = len(sequence) if self._frames is None else min(self._frames, len(sequence))
