@@ -21,7 +21,7 @@ from stremn.benchmarks.constancy import (
     measure_growth,
     resident_bytes,
 )
-from stremn.benchmarks.workload import TINY, Plan, full_session, made_frame, made_labels
+from stremn.benchmarks.workload import TINY, Workload, full_session, made_frame, made_labels
 from stremn.core import hardware
 from stremn.core.machine import Cost, Machine, best_of, cost_of, measure_machine
 from stremn.errors import StremnError
@@ -159,7 +159,7 @@ def test_arithmetic_that_the_machine_is_slow_at_is_not_measured(
     def machine(precisions: list[str]) -> Machine:
         return replace(MACHINE, flops=dict.fromkeys(precisions, 1e9))
 
-    def step(model: nn.Module, plan: Plan, *, precision: str, **_: object) -> dict[str, object]:
+    def step(model: nn.Module, plan: Workload, *, precision: str, **_: object) -> dict[str, object]:
         steps.append(precision)
         row = {"size": "240p", "objects": 1, "slots": 6, "precision": precision, "reach": None}
         return row | {"ms": 1.0, "best_ms": 1.0, "memory_bytes": 1}

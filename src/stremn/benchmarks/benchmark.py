@@ -27,10 +27,11 @@ from stremn.benchmarks.stages import measure_stages
 from stremn.benchmarks.workload import (
     FULL,
     SIZES,
-    Plan,
+    Workload,
     full_session,
     made_frame,
     made_labels,
+    new_session,
     ready_model,
 )
 from stremn.core.hardware import precision_name
@@ -48,7 +49,6 @@ from stremn.networks.inference import for_inference
 from stremn.networks.model import STReMN
 from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.pipeline import segment_video
-from stremn.segmentation.sessions import SegmentationSession
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ SAM_PARTS = ("sweeps", "growth")
 
 def measure_step(
     model: STReMN,
-    plan: Plan,
+    plan: Workload,
     *,
     precision: str,
     objects: int = 1,
@@ -88,7 +88,7 @@ def measure_step(
 
 
 def measure_sweeps(
-    model: STReMN, plan: Plan, precision: str, others: Collection[str]
+    model: STReMN, plan: Workload, precision: str, others: Collection[str]
 ) -> list[dict[str, Any]]:
     """Measure steps against objects, slots, frame size and precision, one at a time."""
     step = partial(measure_step, model, plan)
@@ -103,24 +103,14 @@ def measure_sweeps(
 
 
 def measure_pipeline(
-    model: STReMN, plan: Plan, precision: str, reach: float | None, size: str = "480p"
+    model: STReMN, plan: Workload, precision: str, reach: float | None, size: str = "480p"
 ) -> dict[str, Any]:
     """Measure frames per second from a video file to masks and overlay, and of the model alone."""
     height, width = SIZES[size]
     frames = [made_frame(height, width, i) for i in range(plan.pipeline_frames)]
     labels = made_labels(height, width, 1)
 
-    def session() -> SegmentationSession:
-        return SegmentationSession(
-            model,
-            device="cpu",
-            precision=precision,
-            policy=PAPER.policy,
-            size=height,
-            reach=reach,
-        )
-
-    alone = session()
+    alone, followed = (new_session(model, precision, height, reach=reach) for _ in range(2))
     alone.step(frames[0], labels)
     began = time.perf_counter()
     for frame in frames[1:]:
@@ -130,7 +120,7 @@ def measure_pipeline(
         path = Path(folder) / "clip.mp4"
         write_video(path, frames, 25)
         with open_frames(path) as source, ResultWriter(Path(folder) / "out", fps=25) as writer:
-            summary = segment_video(source, session(), _first(labels), writer)
+            summary = segment_video(source, followed, _first(labels), writer)
     rate = summary.frames_per_second
     return {"reach": reach, "model_fps": own, "pipeline_fps": rate, "share": rate / own}
 
@@ -140,7 +130,7 @@ def _first(labels: Labels) -> MaskOf:
     return lambda frame: given if frame.index == 0 else None
 
 
-def measure_compiled(model: STReMN, plan: Plan, precision: str) -> dict[str, Any]:
+def measure_compiled(model: STReMN, plan: Workload, precision: str) -> dict[str, Any]:
     """Time the query encoder with and without `torch.compile`, and the compiling.
 
     An error (no C++ compiler, say) is reported, not raised.
@@ -174,7 +164,7 @@ def measure_compiled(model: STReMN, plan: Plan, precision: str) -> dict[str, Any
 def run(
     out: Path,
     *,
-    plan: Plan = FULL,
+    plan: Workload = FULL,
     parts: Sequence[str] = PARTS,
     precision: str = "auto",
     threads: int | None = None,
@@ -217,7 +207,7 @@ def run(
 
 
 def _measured(
-    machine: Machine, plan: Plan, parts: Sequence[str], precision: str
+    machine: Machine, plan: Workload, parts: Sequence[str], precision: str
 ) -> Iterator[tuple[str, Any]]:
     if not plan.models:
         return
@@ -255,7 +245,7 @@ def _measured(
 
 
 def _measured_sam(
-    names: Sequence[str], plan: Plan, parts: Sequence[str], precision: str
+    names: Sequence[str], plan: Workload, parts: Sequence[str], precision: str
 ) -> Iterator[tuple[str, Any]]:
     steps: dict[str, Any] = {}
     growth: dict[str, Any] = {}

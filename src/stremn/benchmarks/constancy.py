@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stremn.benchmarks.workload import SIZES, Plan, made_frame, made_labels
+from stremn.benchmarks.workload import SIZES, Workload, made_frame, made_labels, new_session
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
-from stremn.segmentation.sessions import SegmentationSession
 
 GAMMA = 5
 """STM keeps one frame in five (Appendix A)."""
@@ -35,22 +34,14 @@ def complexity(frame: int, slots: int, positions: int, key: int, value: int) -> 
 
 
 def measure_growth(
-    model: STReMN, plan: Plan, precision: str, size: str = "240p"
+    model: STReMN, plan: Workload, precision: str, size: str = "240p"
 ) -> dict[str, list[dict[str, float]]]:
     """Step time, memory and Appendix A's count against the frame index, for both memories."""
     height, width = SIZES[size]
     positions = -(-height // 16) * -(-width // 16)
     rows: dict[str, list[dict[str, float]]] = {}
     for name, policy in (("learned", "learned"), ("growing", "append")):
-        session = SegmentationSession(
-            model,
-            device="cpu",
-            precision=precision,
-            memory_slots=PAPER.memory_slots,
-            policy=policy,
-            size=height,
-            reach=None,
-        )
+        session = new_session(model, precision, height, policy=policy)
         session.step(made_frame(height, width), made_labels(height, width, 1))
         rows[name] = []
         for t in range(1, plan.growth_frames):
@@ -111,9 +102,7 @@ class Flatness:
 
 def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> Flatness:
     """Stream `frames` frames of `side` x `side` pixels; a tenth of them at each end is compared."""
-    session = SegmentationSession(
-        model, device="cpu", precision=precision, size=side, policy=PAPER.policy, reach=None
-    )
+    session = new_session(model, precision, side)
     loop = [made_frame(side, side, i) for i in range(40)]
     session.step(loop[0], made_labels(side, side, 1))
     ms, resident, sizes = [], [], set()

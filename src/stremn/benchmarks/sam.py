@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.benchmarks.constancy import resident_bytes
-from stremn.benchmarks.workload import Plan, made_frame, made_labels
+from stremn.benchmarks.workload import Workload, made_frame, made_labels
 from stremn.core.machine import times
 from stremn.media.masks import Labels
 from stremn.sam.models import SamModel, load_sam, of_network
@@ -41,7 +41,7 @@ def ready_sam(name: str) -> SamModel:
     return random_sam(name) if name in SHAPES else load_sam(name)
 
 
-def measure_sam_steps(model: SamModel, plan: Plan, precision: str) -> list[dict[str, Any]]:
+def measure_sam_steps(model: SamModel, plan: Workload, precision: str) -> list[dict[str, Any]]:
     """Measure steps whose memory is full, against objects and slots, one at a time."""
     usual = model.memories
     cases = dict.fromkeys([*((n, usual) for n in plan.objects), *((1, k) for k in plan.slots)])
@@ -49,7 +49,7 @@ def measure_sam_steps(model: SamModel, plan: Plan, precision: str) -> list[dict[
 
 
 def _measure_step(
-    model: SamModel, plan: Plan, precision: str, objects: int, slots: int
+    model: SamModel, plan: Workload, precision: str, objects: int, slots: int
 ) -> dict[str, Any]:
     session = SamSession(model, device="cpu", precision=precision, memory_slots=slots)
     session.step(made_frame(*SIDES), made_labels(*SIDES, objects))

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stremn.benchmarks.workload import Plan, full_session, made_frame
+from stremn.benchmarks.workload import Workload, full_session, made_frame
 from stremn.core.machine import Cost, Machine, cost_of, times
 from stremn.media.encoding import write_video
 from stremn.media.frame_results import FrameResult
@@ -50,7 +50,7 @@ class StepStage:
 
 @torch.inference_mode()
 def measure_stages(
-    model: STReMN, machine: Machine, plan: Plan, *, precision: str, frame_size: tuple[int, int]
+    model: STReMN, machine: Machine, plan: Workload, *, precision: str, frame_size: tuple[int, int]
 ) -> list[StepStage]:
     """Measure each stage of a step of one object with a full memory of six slots."""
     height, width = frame_size
@@ -69,7 +69,7 @@ def measure_stages(
 class _Measured:
     """Collects stages."""
 
-    def __init__(self, machine: Machine, plan: Plan, precision: str) -> None:
+    def __init__(self, machine: Machine, plan: Workload, precision: str) -> None:
         self.machine, self.plan, self.precision = machine, plan, precision
         self.stages: list[StepStage] = []
 
@@ -132,7 +132,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
 
 
 def _whole_step(
-    stages: Sequence[StepStage], session: SegmentationSession, frame: Picture, plan: Plan
+    stages: Sequence[StepStage], session: SegmentationSession, frame: Picture, plan: Workload
 ) -> StepStage:
     taken = [seconds * 1e3 for seconds in times(lambda: session.step(frame), plan.seconds)]
     cost = Cost(sum(s.cost.flops for s in stages), sum(s.cost.bytes for s in stages))

@@ -29,7 +29,7 @@ COLORS = cv2.cvtColor(
 
 
 @dataclass(frozen=True)
-class Plan:
+class Workload:
     """How much to measure. `seconds` is the least time for one figure, after one run to warm up."""
 
     seconds: float = 2.0
@@ -43,8 +43,8 @@ class Plan:
     pipeline_frames: int = 200
 
 
-FULL = Plan()
-QUICK = Plan(
+FULL = Workload()
+QUICK = Workload(
     seconds=0.7,
     objects=(1, 5),
     slots=(1, 6, 20),
@@ -53,7 +53,7 @@ QUICK = Plan(
     flat_frames=1000,
     pipeline_frames=30,
 )
-TINY = Plan(0.02, (1, 2), (1, 2), ("240p",), ("small",), 8, 30, 64, 4)
+TINY = Workload(0.02, (1, 2), (1, 2), ("240p",), ("small",), 8, 30, 64, 4)
 """For tests."""
 
 
@@ -89,6 +89,27 @@ def ready_model(name: str) -> STReMN:
     return model.eval()
 
 
+def new_session(
+    model: STReMN,
+    precision: str,
+    size: int,
+    *,
+    slots: int = PAPER.memory_slots,
+    policy: str = PAPER.policy,
+    reach: float | None = None,
+) -> SegmentationSession:
+    """Return a session on the CPU; with `reach` None every step reads whole frames."""
+    return SegmentationSession(
+        model,
+        device="cpu",
+        precision=precision,
+        memory_slots=slots,
+        policy=policy,
+        size=size,
+        reach=reach,
+    )
+
+
 def full_session(
     model: STReMN,
     frame: Picture,
@@ -98,19 +119,8 @@ def full_session(
     size: int,
     reach: float | None = None,
 ) -> SegmentationSession:
-    """Return a session whose memory is full: what a step costs from then on.
-
-    With `reach` None every step reads the whole frame for every object.
-    """
-    session = SegmentationSession(
-        model,
-        device="cpu",
-        precision=precision,
-        memory_slots=slots,
-        policy=PAPER.policy,
-        size=size,
-        reach=reach,
-    )
+    """Return a session whose memory is full: what a step costs from then on."""
+    session = new_session(model, precision, size, slots=slots, reach=reach)
     session.step(frame, made_labels(frame.shape[0], frame.shape[1], objects))
     assert session.track is not None  # it has just been given objects
     session.track = replace(session.track, state=_filled(session.track.state))

@@ -5,6 +5,8 @@ to the run two before is kept. Each number is cut into groups of five bits, lowe
 bit says that more follow, the last group's highest bit is the sign, and 48 makes it printable.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Bool
 
@@ -60,6 +62,15 @@ def decode_rle(text: str, size: tuple[int, int]) -> Bool[np.ndarray, "height wid
                 number -= 1 << shift
             runs.append(number + (runs[-2] if len(runs) > 2 else 0))
             number = shift = 0
+    return mask_of_runs(runs, size)
+
+
+def mask_of_runs(runs: Sequence[int], size: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
+    """Return the mask of size (height, width) whose runs go down the columns, background first.
+
+    Raises:
+        StremnError: the runs do not fill the size.
+    """
     height, width = size
     if min(runs, default=0) < 0 or sum(runs) != height * width:
         raise StremnError(

@@ -10,8 +10,8 @@ from stremn.data.clips.colors import color_matrix
 from stremn.data.clips.cut_outs import CutOut
 from stremn.data.clips.foreground import ForegroundObject
 from stremn.data.clips.layers import Layer
-from stremn.data.clips.still_layers import StillClipParameters, random_motion, reduced
-from stremn.data.clips.warps import Motion, bends, motion_matrices
+from stremn.data.clips.still_layers import StillClipParameters, random_motion, reduced, sliding
+from stremn.data.clips.warps import bends, motion_matrices
 from stremn.data.shapes import Mask
 
 HIDDEN_SHARE = 0.8
@@ -101,23 +101,10 @@ class Canvas:
         distance = np.maximum(when[0] - time, 0) * -1.0 + np.maximum(time - when[-1], 0)
         step = placed.extent * rng.uniform(0.6, 1.5)
         offset = (distance * step)[:, None] * np.array([np.cos(heading), np.sin(heading)])
-        motion = Motion(
-            position=placed.position + offset,
-            scale=np.full(frames, left),
-            angle=np.full(frames, rng.uniform(-0.5, 0.5)),
-            shear=np.zeros(frames),
-            tilt=np.zeros((frames, 2)),
-        )
-        rows, columns = alpha.shape
-        return Layer(
-            pictures=[image],
-            alphas=[alpha],
-            ids=None,
-            color=color_matrix(rng, self.motion.color),
-            matrices=motion_matrices((columns / 2, rows / 2), motion, False),
-            bends=None,
-            drawn=np.abs(distance) <= 3,
-        )
+        angle = np.full(frames, rng.uniform(-0.5, 0.5))
+        drawn = np.abs(distance) <= 3
+        position = placed.position + offset
+        return sliding(rng, image, alpha, position, left, angle, drawn, self.motion)
 
 
 def _labels(alpha: Mask, carried: Mask | None, number: int) -> list[Mask] | None:

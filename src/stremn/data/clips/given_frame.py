@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64
 from stremn.data.clips.clip import ATTEMPTS, Clip, introduce
 from stremn.data.clips.colors import ColorRange, color_matrix, flickering
 from stremn.data.clips.layers import Layer, channels_first, render
-from stremn.data.clips.still_layers import FLICKER, LAYER_COLOR
+from stremn.data.clips.still_layers import FLICKER, LAYER_COLOR, kept_inside
 from stremn.data.clips.warps import Matrices, Motion, bends, motion_matrices, smooth_path
 from stremn.data.shapes import Mask, bounding_box, feathered, id_counts
 from stremn.errors import StremnError
@@ -152,10 +152,7 @@ class GivenFrameClips:
         center = (float(columns.mean()), float(rows.mean()))
         scale = size / min(height, width) * float(np.exp(rng.uniform(*np.log(p.scale))))
         start = size / 2 + size * rng.uniform(-0.2, 0.2, 2)
-        # The picture covers the canvas where it can.
-        most = np.array(center) * scale
-        least = size - (np.array([width, height]) - center) * scale
-        start = np.where(least <= most, np.clip(start, least, most), (least + most) / 2)
+        start = kept_inside(start, center, scale, width, height, size)
         path = wandering_path(rng, len(growing))
         extent = float(max(height, width))
         motion = wandering(rng, path - path[0], p.camera, start, size, extent)

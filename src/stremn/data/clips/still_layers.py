@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float64, UInt8
 
 from stremn.data.clips.colors import ColorRange, color_matrix
 from stremn.data.clips.cut_outs import CutOut, StillDraw, occluder
@@ -165,7 +165,7 @@ def backdrop(
         extent = float(max(box[2] - box[0], box[3] - box[1]))
         scale = min(max(share * size / area**0.5, 0.85 * cover), 1.2 * size / extent)
         start = rng.uniform(0.3, 0.7, 2) * size
-        start = _kept_inside(start, center, scale, width, height, size)
+        start = kept_inside(start, center, scale, width, height, size)
     small, _, few, scale_left = reduced(image, None, ids, scale)
     factor = small.shape[1] / width
     motion = random_motion(rng, frames, (start[0], start[1]), scale_left, extent * factor, size, p)
@@ -182,7 +182,7 @@ def backdrop(
     )
 
 
-def _kept_inside(
+def kept_inside(
     start: np.ndarray,
     center: tuple[float, float],
     scale: float,
@@ -206,17 +206,32 @@ def passing(
     height, width = cut.alpha.shape
     scale = size * rng.uniform(0.2, 0.6) / max(height, width)
     image, alpha, _, scale = reduced(cut.image, cut.alpha, None, scale)
-    height, width = alpha.shape
     heading = rng.uniform(0, 2 * np.pi)
     direction = np.array([np.cos(heading), np.sin(heading)])
     speed = size * rng.uniform(0.1, 0.5)
     middle = rng.uniform(0.25, 0.75, 2) * size
     when = rng.uniform(0.5, max(0.6, frames - 0.5))
     position = middle + direction * speed * (np.arange(frames) - when)[:, None]
+    angle = rng.uniform(-0.2, 0.2) * np.arange(frames) + rng.uniform(-0.5, 0.5)
+    return sliding(rng, image, alpha, position, scale, angle, np.ones(frames, dtype=bool), p)
+
+
+def sliding(
+    rng: np.random.Generator,
+    image: Picture,
+    alpha: Mask,
+    position: Float64[np.ndarray, "t 2"],
+    scale: float,
+    angle: Float64[np.ndarray, " t"],
+    drawn: Bool[np.ndarray, " t"],
+    p: StillClipParameters,
+) -> Layer:
+    """Return a cut-out without labels that goes along `position` and turns, and nothing else."""
+    frames, (height, width) = len(position), alpha.shape
     motion = Motion(
         position=position,
         scale=np.full(frames, scale),
-        angle=rng.uniform(-0.2, 0.2) * np.arange(frames) + rng.uniform(-0.5, 0.5),
+        angle=angle,
         shear=np.zeros(frames),
         tilt=np.zeros((frames, 2)),
     )
@@ -227,5 +242,5 @@ def passing(
         color=color_matrix(rng, p.color),
         matrices=motion_matrices((width / 2, height / 2), motion, False),
         bends=None,
-        drawn=np.ones(frames, dtype=bool),
+        drawn=drawn,
     )

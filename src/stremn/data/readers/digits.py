@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,24 +27,23 @@ def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
             a file may be sorted by class, and then one split lacks a digit that another is made of.
     """
     if split == "test":
-        return _read_idx(_first_existing(root, ("t10k-images-idx3-ubyte",), (".gz", "")))
+        return _read_idx(_idx_file(root, "t10k-images-idx3-ubyte"))
     packed = root / "digits_train_10k.npz"
     if packed.exists():
         with np.load(packed) as arrays:
             digits = arrays["images"]
     else:
-        digits = _read_idx(_first_existing(root, ("train-images-idx3-ubyte",), (".gz", "")))
+        digits = _read_idx(_idx_file(root, "train-images-idx3-ubyte"))
     held_out = np.arange(len(digits)) % 10 == 9
     return digits[~held_out] if split == "train" else digits[held_out]
 
 
-def _first_existing(root: Path, stems: Sequence[str], suffixes: Sequence[str]) -> Path:
-    names = [stem + suffix for stem in stems for suffix in suffixes]
-    for name in names:
+def _idx_file(root: Path, stem: str) -> Path:
+    for name in (f"{stem}.gz", stem):
         if (root / name).exists():
             return root / name
     raise StremnError(
-        f"No handwritten digits in {root}: expected {' or '.join(names)}. "
+        f"No handwritten digits in {root}: expected {stem}.gz or {stem}. "
         "Download the four MNIST files into that folder."
     )
 

@@ -14,7 +14,7 @@ from stremn.data.readers.stills import Still, make_still, recent_stills
 from stremn.data.shapes import Mask
 from stremn.errors import MissingExtraError, StremnError
 from stremn.media.mask_codes import VOID
-from stremn.media.rle import decode_rle
+from stremn.media.rle import decode_rle, mask_of_runs
 from stremn.media.video import read_image
 
 
@@ -184,12 +184,5 @@ def coco_mask(segmentation: Any, height: int, width: int) -> Mask:
     counts, size = segmentation["counts"], segmentation["size"]
     if list(size) != [height, width]:
         raise StremnError(f"A mask of {size} does not fit an image of {height}x{width}.")
-    if isinstance(counts, str):
-        return decode_rle(counts, (height, width)).astype(np.uint8)
-    if min(counts, default=0) < 0 or sum(counts) != height * width:
-        raise StremnError(
-            f"The run lengths of a mask cover {sum(counts)} pixels, expected {height}x{width} = "
-            f"{height * width}."
-        )
-    flat = np.repeat(np.arange(len(counts)) % 2, counts).astype(np.uint8)
-    return np.ascontiguousarray(flat.reshape(width, height).T)
+    read = decode_rle if isinstance(counts, str) else mask_of_runs
+    return read(counts, (height, width)).astype(np.uint8)
