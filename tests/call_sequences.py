@@ -183,8 +183,8 @@ class Calls(RuleBasedStateMachine):
         assert result.frame == self.frame
         assert result.labels.shape == (64, 64)
         assert set(np.unique(result.labels)) <= {0, *self.pinned}
-        assert np.isfinite(result.shares).all()
-        np.testing.assert_allclose(result.shares.sum(0), 1, atol=0.02)
+        assert np.isfinite(result.layer_probabilities).all()
+        np.testing.assert_allclose(result.layer_probabilities.sum(0), 1, atol=0.02)
 
     @invariant()
     def session_is_as_it_must_be(self) -> None:

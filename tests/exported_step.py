@@ -32,6 +32,6 @@ def largest_difference(
     worst = 0.0
     for frame, mask in clip:
         exported.step(frame, mask)
-        expected = session.step(frame, mask).shares
+        expected = session.step(frame, mask).layer_probabilities
         worst = max(worst, float(np.abs(exported.shares - expected).max()))
     return worst

@@ -97,7 +97,7 @@ def _count(folder: str) -> int:
 
 def check(result: StepResult) -> None:
     """Raise AssertionError unless a result's numbers and ids are what they may be."""
-    assert np.isfinite(result.shares).all(), "a share is not finite"
+    assert np.isfinite(result.layer_probabilities).all(), "a share is not finite"
     found = set(np.unique(result.labels).tolist())
     assert found <= {0, *result.ids}, f"ids that were not given: {found}"
 
@@ -158,7 +158,9 @@ def save_and_load(model: STReMN, precision: str, count: int, look: int) -> Usage
             picture, given = noise(rng, index), objects("both") if index == 0 else None
             result, expected = session.step(picture, given), other.step(picture, given)
             check(result)
-            assert np.array_equal(result.shares, expected.shares), f"differs at {index}"
+            assert np.array_equal(result.layer_probabilities, expected.layer_probabilities), (
+                f"differs at {index}"
+            )
             session.save(path)
             session = SegmentationSession.load(path, model, device="cpu")
             if index % look == look - 1:

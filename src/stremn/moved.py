@@ -70,6 +70,15 @@ MOVED_NAMES = {
     "stremn.segmentation.pipeline": {
         "Summary": "stremn.segmentation.pipeline:RunSummary",
     },
+    "stremn.evaluation.segmentation.runs": {
+        "Session": "stremn.evaluation.segmentation.runs:Segmenter",
+    },
+    "stremn.prompting.planes": {
+        "Prompt": "stremn.prompting.planes:MaskPrompt",
+    },
+    "stremn.networks.pretrained": {
+        "SHIPPED": "stremn.networks.pretrained:SHIPPED_FILES",
+    },
     "stremn.memory.operations": {
         "CheckedPolicy": "stremn.memory.choices:CheckedPolicy",
         "Choice": "stremn.memory.choices:Choice",

@@ -313,7 +313,7 @@ def test_sessions_fuse_too():
         results.append(result)
     held = [result.memory.objects[0].frames for result in results]
     assert held[0] == held[1] == (0, 5, 6)
-    assert not np.array_equal(results[0].shares, results[1].shares)
+    assert not np.array_equal(results[0].layer_probabilities, results[1].layer_probabilities)
 
 
 # Table 6 -----------------------------------------------------------------------------------------

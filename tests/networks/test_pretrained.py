@@ -25,7 +25,7 @@ from stremn.networks.imagenet import (
     packaged_backbone,
 )
 from stremn.networks.presets import SegmentationConfig, build_model
-from stremn.networks.pretrained import FILE, SHIPPED, Pretrained, find_weights, load_model
+from stremn.networks.pretrained import FILE, SHIPPED_FILES, Pretrained, find_weights, load_model
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.segmentation.tracks import Track
 
@@ -92,7 +92,7 @@ def test_the_file_says_what_it_is(small: Pretrained, tmp_path: Path) -> None:
 
 
 def test_shipped_weights_load() -> None:
-    for name in SHIPPED:
+    for name in SHIPPED_FILES:
         assert find_weights(name).is_file()
         loaded = load_model(name)
         assert loaded.config.backbone == "tf_efficientnet_lite0"

@@ -27,7 +27,7 @@ from stremn.media.video import open_frames
 from stremn.networks.presets import PRESETS, build_model
 from stremn.prompting.masks import LearnedFinder, mask_finder
 from stremn.prompting.network import build_prompt_network, start_from
-from stremn.prompting.planes import Prompt, next_click, prompt_planes
+from stremn.prompting.planes import MaskPrompt, next_click, prompt_planes
 from stremn.prompting.prompter import PromptedFrame
 from stremn.prompting.weights import load_prompt_network
 from stremn.training.prompting.data import PromptSamples, collate, open_pictures
@@ -68,7 +68,7 @@ def test_planes_show_every_part_of_a_prompt() -> None:
     previous, others = np.full((32, 48), 0.25, np.float32), np.zeros((32, 48), bool)
     others[0, 0] = True
     clicks = (Click(10, 12, True), Click(30, 20, False))
-    planes = prompt_planes(Prompt(clicks, (4.0, 6.0, 20.0, 22.0), previous, others), (32, 48))
+    planes = prompt_planes(MaskPrompt(clicks, (4.0, 6.0, 20.0, 22.0), previous, others), (32, 48))
     assert planes.shape == (5, 32, 48)
     assert (planes[0] == 0.25).all()
     assert planes[1, 12, 10] == 1
@@ -77,7 +77,7 @@ def test_planes_show_every_part_of_a_prompt() -> None:
     assert planes[3].sum() == 16 * 16
     assert planes[3, 6, 4] == 1
     assert planes[4].sum() == 1
-    assert prompt_planes(Prompt(), (32, 48)).sum() == 0
+    assert prompt_planes(MaskPrompt(), (32, 48)).sum() == 0
 
 
 def test_the_next_click_is_the_centre_of_the_largest_error() -> None:
@@ -175,7 +175,7 @@ def test_the_same_click_on_two_frames_at_once_gives_each_its_own_mask(
     shared, answer = mask_finder(device="cpu"), PromptedFrame.find
     other = threading.Thread(target=lambda: shared(second, clicks=clicks))
 
-    def interrupted(marked: PromptedFrame, prompt: Prompt) -> np.ndarray:
+    def interrupted(marked: PromptedFrame, prompt: MaskPrompt) -> np.ndarray:
         if other.ident is None:  # the second caller comes while the first is being answered
             other.start()
             other.join(timeout=2)

@@ -43,27 +43,27 @@ def test_an_object_that_both_know_is_averaged(frame: int, p: float, q: float) ->
     both = joined(result(frame, {3: p}), kept({3: 10 if frame == 10 else 20}, {3: q}), met)
     nearness = 1.0 if frame in (10, 20) else (20 - frame) / 10
     expected = average(p, q, nearness)
-    np.testing.assert_allclose(both.shares[1], expected, rtol=1e-5)
-    np.testing.assert_allclose(both.shares.sum(0), 1, rtol=1e-6)
+    np.testing.assert_allclose(both.layer_probabilities[1], expected, rtol=1e-5)
+    np.testing.assert_allclose(both.layer_probabilities.sum(0), 1, rtol=1e-6)
     assert (both.labels == (3 if expected > 0.5 else 0)).all()
     assert both.frame == frame
 
 
 def test_two_that_do_not_know_have_an_average() -> None:
     both = joined(result(15, {3: 0.5}), kept({3: 20}, {3: 0.5}), {3: 10})
-    np.testing.assert_allclose(both.shares[1], 0.5)
+    np.testing.assert_allclose(both.layer_probabilities[1], 0.5)
 
 
 def test_objects_that_one_pass_knows_are_taken_from_it() -> None:
     both = joined(result(15, {3: 0.3}), kept({9: 20}, {9: 0.6}), {3: 10})
     assert both.ids == (3, 9)
-    np.testing.assert_allclose(both.shares[:, 0, 0], [0.1, 0.3, 0.6], rtol=1e-5)
+    np.testing.assert_allclose(both.layer_probabilities[:, 0, 0], [0.1, 0.3, 0.6], rtol=1e-5)
     assert (both.labels == 9).all()
 
 
 def test_probabilities_never_exceed_one() -> None:
     both = joined(result(15, {3: 0.9}), kept({9: 20}, {9: 0.6}), {3: 10})
-    np.testing.assert_allclose(both.shares[:, 0, 0], [0, 0.6, 0.4], atol=1e-6)
+    np.testing.assert_allclose(both.layer_probabilities[:, 0, 0], [0, 0.6, 0.4], atol=1e-6)
 
 
 def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:
     found = again.read(7)
     assert dict(found.given) == {3: 8, 900: 7}
     assert found.ids == (3, 900)
-    np.testing.assert_allclose(found.shares[:, 0, 0], [0.25, 0.5], atol=0.5 / 255)
+    np.testing.assert_allclose(found.layer_probabilities[:, 0, 0], [0.25, 0.5], atol=0.5 / 255)
     assert found.memory == REPORT
     assert again.state_path is not None
     assert not again.complete

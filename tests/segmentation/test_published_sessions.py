@@ -101,7 +101,7 @@ def test_every_rule_keeps_k_templates(published: Pretrained, name: str) -> None:
     session.step(frames[0], labels[0])
     for frame in frames[1:]:
         result = session.step(frame)
-    assert np.isfinite(result.shares).all()
+    assert np.isfinite(result.layer_probabilities).all()
     if name != "append":
         assert all(len(row) <= 3 and row[0] == 0 for row in held(session))
     if name in ("oldest", "newest"):
@@ -134,7 +134,9 @@ def test_a_saved_session_goes_on_bit_for_bit(published: Pretrained, tmp_path: Pa
     other = SegmentationSession.load(tmp_path / "state.safetensors", published, device="cpu")
     assert other.every == 2
     for frame in frames[2:]:
-        assert np.array_equal(session.step(frame).shares, other.step(frame).shares)
+        assert np.array_equal(
+            session.step(frame).layer_probabilities, other.step(frame).layer_probabilities
+        )
     assert held(session) == held(other)
 
 
@@ -157,7 +159,7 @@ def test_bfloat16_several_scales_and_a_reach_work(published: Pretrained) -> None
     several = MultiScaleSession(lambda size: open_session(published, size=size), size=64)
     for t, frame in enumerate(frames):
         mask = labels[0] if t == 0 else None
-        assert np.isfinite(coarse.step(frame, mask).shares).all()
+        assert np.isfinite(coarse.step(frame, mask).layer_probabilities).all()
         assert several.step(frame, mask).probabilities.shape == (2, 64, 64)
 
 
@@ -191,7 +193,7 @@ def test_adapting_and_fusing_work(published: Pretrained) -> None:
     session = open_session(fused, every=1, memory_slots=2)
     for t, frame in enumerate([*large, *large]):
         result = session.step(frame, mask if t == 0 else None)
-    assert np.isfinite(result.shares).all()
+    assert np.isfinite(result.layer_probabilities).all()
 
 
 @pytest.mark.filterwarnings("ignore")  # the exporter's own

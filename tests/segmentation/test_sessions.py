@@ -112,7 +112,7 @@ def test_a_wide_reach_is_no_reach(model: STReMN) -> None:
     assert endless.reach is None
     for a, b in zip(wide, everywhere, strict=True):
         assert np.array_equal(a.labels, b.labels)
-        np.testing.assert_allclose(a.shares, b.shares, atol=1e-4)
+        np.testing.assert_allclose(a.layer_probabilities, b.layer_probabilities, atol=1e-4)
 
 
 def test_an_object_is_found_in_its_window_alone(model: STReMN) -> None:
@@ -376,7 +376,7 @@ def test_a_correction_is_shown_and_kept(model: STReMN) -> None:
     assert result.ids == (1, 2)
     assert np.array_equal(result.labels == 1, right == 1)
     assert result.probabilities[0][right == 0].max() == 0  # nowhere but where the mask says
-    np.testing.assert_allclose(result.shares.sum(0), 1, atol=1e-5)
+    np.testing.assert_allclose(result.layer_probabilities.sum(0), 1, atol=1e-5)
     assert before.probabilities[0][right == 0].max() > 0.1
     assert result.memory.objects[0].frames == (0, 1, 2)
     assert result.memory.objects[0].pinned == (True, False, True)

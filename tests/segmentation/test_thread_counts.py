@@ -55,9 +55,11 @@ def run(small: Pretrained, precision: str, threads: int) -> Run:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_threads_change_rounding_alone(small: Pretrained, precision: str) -> None:
     one, two, again = (run(small, precision, threads) for threads in (1, 2, 2))
-    np.testing.assert_array_equal(two.shares, again.shares)
+    np.testing.assert_array_equal(two.layer_probabilities, again.layer_probabilities)
     for name, x in two.memory.items():
         assert torch.equal(x, again.memory[name]), name
     assert two.labels.any()
-    np.testing.assert_allclose(one.shares, two.shares, atol=ROUNDING[precision])
+    np.testing.assert_allclose(
+        one.layer_probabilities, two.layer_probabilities, atol=ROUNDING[precision]
+    )
     assert (one.labels != two.labels).mean() <= 1e-3  # pixels on an outline

@@ -16,7 +16,7 @@ from stremn.memory.state import MemoryState
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, build_model
-from stremn.networks.pretrained import SHIPPED, load_model
+from stremn.networks.pretrained import SHIPPED_FILES, load_model
 from stremn.segmentation.sessions import SegmentationSession
 
 SIZES = {"240p": (240, 427), "432p": (432, 768), "480p": (480, 854), "1080p": (1080, 1920)}
@@ -84,7 +84,7 @@ def ready_model(name: str) -> STReMN:
 
     Raises StremnError for what is neither (see `load_model`).
     """
-    random = name in PRESETS and name not in SHIPPED
+    random = name in PRESETS and name not in SHIPPED_FILES
     model = build_model(PRESETS[name]) if random else load_model(name).model
     return model.eval()
 

@@ -21,7 +21,7 @@ from stremn.errors import StremnError
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
     from stremn.evaluation.segmentation.metrics import Scores
-    from stremn.evaluation.segmentation.runs import RunDescription, Session
+    from stremn.evaluation.segmentation.runs import RunDescription, Segmenter
     from stremn.evaluation.segmentation.scores import Report
     from stremn.networks.pretrained import Pretrained
     from stremn.segmentation.opening import Asked
@@ -175,7 +175,7 @@ class How:
     flip: bool
     adapt: int
 
-    def open(self) -> tuple[RunDescription, Callable[[], Session]]:
+    def open(self) -> tuple[RunDescription, Callable[[], Segmenter]]:
         """Return what is run, for the record, and what makes a session that has seen nothing.
 
         Raises:
@@ -227,7 +227,7 @@ def _run_sequence(source: Source, how: How, written: str, name: str, out: Path) 
     run_sequence(data[name], sessions(), data.rule, out, written)
 
 
-def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Session]:
+def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Callable[[], Segmenter]:
     """Return a function that opens a session, with a network of its own if it is adapted.
 
     One session is opened here, so that a wrong option is found before the first sequence.

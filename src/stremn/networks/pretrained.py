@@ -6,7 +6,7 @@ import copy
 import json
 from importlib import resources
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from zipfile import is_zipfile
 
 from huggingface_hub import ModelHubMixin
@@ -16,12 +16,13 @@ from stremn.core.hub import UNREACHABLE, HubModel
 from stremn.core.weights import check_shapes, fill, read_weights, save_weights
 from stremn.errors import StremnError
 from stremn.memory.fusion import FusionConfig
+from stremn.moved import moved_names
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, SegmentationConfig, build_model, build_write
 
 TASK = "segmentation"
 FILE = "model.safetensors"
-SHIPPED = {"small": "small.safetensors"}
+SHIPPED_FILES = {"small": "small.safetensors"}
 """Presets whose weights come with the package."""
 
 
@@ -47,8 +48,8 @@ def config_of(source: str | Path) -> SegmentationConfig:
 def find_weights(source: str | Path) -> Path:
     """Return the weights file that `source` stands for; a hub id is downloaded."""
     path = Path(source)
-    if str(source) in SHIPPED:
-        return Path(str(resources.files("stremn").joinpath("weights", SHIPPED[str(source)])))
+    if str(source) in SHIPPED_FILES:
+        return Path(str(resources.files("stremn").joinpath("weights", SHIPPED_FILES[str(source)])))
     if path.is_dir():
         _check_own(path)
         return path / FILE
@@ -63,13 +64,13 @@ def find_weights(source: str | Path) -> Path:
     if str(source) in PRESETS:
         raise StremnError(
             f"No weights come with the preset {str(source)!r}: train them with its recipes, then "
-            f"give the file. Presets with weights: {', '.join(SHIPPED)}."
+            f"give the file. Presets with weights: {', '.join(SHIPPED_FILES)}."
         )
     on_hub = HubModel.parse(str(source))
     if on_hub is None:
         raise StremnError(
             f"There is no model {str(source)!r}: not a preset with weights "
-            f"({', '.join(SHIPPED)}), not a file or folder, and no hub id, which reads "
+            f"({', '.join(SHIPPED_FILES)}), not a file or folder, and no hub id, which reads "
             "owner/name or owner/name@REVISION."
         )
     try:
@@ -77,7 +78,7 @@ def find_weights(source: str | Path) -> Path:
     except UNREACHABLE as error:
         raise StremnError(
             f"There is no model {str(source)!r}: not a preset with weights "
-            f"({', '.join(SHIPPED)}), not a file or folder, and not to be had from the "
+            f"({', '.join(SHIPPED_FILES)}), not a file or folder, and not to be had from the "
             f"hub ({type(error).__name__}). Check the name, its revision, and the connection."
         ) from error
 
@@ -141,3 +142,7 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         if kwargs:
             raise StremnError(f"from_pretrained does not take {', '.join(kwargs)}.")
         return cls.from_file(find_weights(pretrained_model_name_or_path))
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

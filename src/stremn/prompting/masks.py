@@ -19,7 +19,7 @@ from stremn.media.finding import (
 )
 from stremn.media.frames import Picture
 from stremn.media.prompts import Box, Point
-from stremn.prompting.planes import Prompt
+from stremn.prompting.planes import MaskPrompt
 from stremn.prompting.prompter import PromptedFrame, Prompter
 from stremn.prompting.weights import SHIPPED, load_prompt_network
 
@@ -80,7 +80,7 @@ class LearnedFinder:
                 key = (corners, given, known, begun)
                 if key not in self._answers:
                     self._answers[key] = marked.find(
-                        Prompt(given, corners, found, others, settled=settled)
+                        MaskPrompt(given, corners, found, others, settled=settled)
                     )
                 found = self._answers[key]
         assert found is not None  # there is a box, a click or a mask

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
 from stremn.media.finding import Click
+from stremn.moved import moved_names
 
 PLANES = 5
 """Previous mask, clicks on the object, clicks off it, box, and what other objects cover."""
@@ -21,7 +23,7 @@ Plane = Bool[np.ndarray, "height width"]
 
 
 @dataclass(frozen=True)
-class Prompt:
+class MaskPrompt:
     """What is known of an object in one frame.
 
     Attributes:
@@ -41,7 +43,7 @@ class Prompt:
 
 
 def prompt_planes(
-    prompt: Prompt, size: tuple[int, int]
+    prompt: MaskPrompt, size: tuple[int, int]
 ) -> Float[np.ndarray, "planes height width"]:
     """Draw a prompt for a frame of (height, width): see `PLANES`."""
     planes = np.zeros((PLANES, *size), np.float32)
@@ -77,3 +79,7 @@ def next_click(predicted: Plane, truth: Plane, ignored: Plane | None = None) -> 
         if depth[y, x] > best:
             best, found = float(depth[y, x]), Click(int(x), int(y), on)
     return found
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

@@ -16,7 +16,7 @@ from stremn.networks.inference import for_inference, placed
 from stremn.networks.model import Query
 from stremn.prompting.corrections import corrected, follows, refined, taken_at_its_word
 from stremn.prompting.network import PromptNetwork
-from stremn.prompting.planes import Prompt, prompt_planes
+from stremn.prompting.planes import MaskPrompt, prompt_planes
 
 Box = tuple[float, float, float, float]
 
@@ -48,7 +48,7 @@ STRIDE = 16
 
 
 @dataclass(frozen=True)
-class View:
+class FrameView:
     """A part of the frame as the network sees it: corner and size, and the longer side it gets."""
 
     left: int
@@ -88,7 +88,7 @@ class View:
         bottom, right = self.padded[0] - height, self.padded[1] - width
         return cv2.copyMakeBorder(resized, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
 
-    def prompt(self, prompt: Prompt) -> Prompt:
+    def prompt(self, prompt: MaskPrompt) -> MaskPrompt:
         """Return the prompt in the view's pixels."""
         clicks = tuple(
             Click((c.x - self.left) * self.scale, (c.y - self.top) * self.scale, c.on)
@@ -108,7 +108,7 @@ class View:
         others = prompt.others
         if others is not None:
             others = self.inward(others.astype(np.uint8), cv2.INTER_NEAREST) > 0
-        return Prompt(clicks, box, previous, others)
+        return MaskPrompt(clicks, box, previous, others)
 
 
 class Prompter:
@@ -116,8 +116,8 @@ class Prompter:
 
     prompter = Prompter(network)
     marked = prompter.open(frame)
-    probability = marked.find(Prompt(box=(120, 80, 320, 230)))
-    probability = marked.find(Prompt(clicks=(Click(5, 9, False),), previous=probability))
+    probability = marked.find(MaskPrompt(box=(120, 80, 320, 230)))
+    probability = marked.find(MaskPrompt(clicks=(Click(5, 9, False),), previous=probability))
     """
 
     def __init__(
@@ -139,10 +139,10 @@ class PromptedFrame:
         self._prompter = prompter
         self._frame = frame
         self._size = (frame.shape[0], frame.shape[1])
-        self._queries: dict[View, Query] = {}
+        self._queries: dict[FrameView, Query] = {}
 
     @torch.inference_mode()
-    def find(self, prompt: Prompt) -> Float[np.ndarray, "height width"]:
+    def find(self, prompt: MaskPrompt) -> Float[np.ndarray, "height width"]:
         """Return the probability of the object at every pixel of the frame.
 
         A box is looked at closely at once. Clicks are first looked at in the whole frame, then
@@ -167,7 +167,7 @@ class PromptedFrame:
         return self._followed(found, prompt)
 
     def _followed(
-        self, found: Float[np.ndarray, "height width"], prompt: Prompt
+        self, found: Float[np.ndarray, "height width"], prompt: MaskPrompt
     ) -> Float[np.ndarray, "height width"]:
         """Return the mask before the latest click with what that click changes in it.
 
@@ -187,16 +187,18 @@ class PromptedFrame:
         near = corrected(close, previous, clicks, local=True)
         return taken_at_its_word(found, previous, clicks) if near is None else near
 
-    def _focus(self, found: Float[np.ndarray, "height width"], click: Click) -> View:
+    def _focus(self, found: Float[np.ndarray, "height width"], click: Click) -> FrameView:
         _, _, width, height = cv2.boundingRect((found > 0.5).astype(np.uint8))
         half = max(FOCUS * max(width, height) / 2, 24.0)
         return self._closer((click.x - half, click.y - half, click.x + half, click.y + half))
 
-    def _whole(self) -> View:
+    def _whole(self) -> FrameView:
         height, width = self._size
-        return View(0, 0, width, height)
+        return FrameView(0, 0, width, height)
 
-    def _near(self, found: Float[np.ndarray, "height width"], prompt: Prompt) -> View | None:
+    def _near(
+        self, found: Float[np.ndarray, "height width"], prompt: MaskPrompt
+    ) -> FrameView | None:
         """Return the view round an object and its clicks; None where the whole frame serves."""
         mask = (found > 0.5).astype(np.uint8)
         left, top, width, height = cv2.boundingRect(mask)
@@ -210,7 +212,7 @@ class PromptedFrame:
         view = self._closer((min(xs), min(ys), max(xs), max(ys)))
         return view if max(view.width, view.height) < WORTH_ZOOM * max(self._size) else None
 
-    def _closer(self, box: Box) -> View:
+    def _closer(self, box: Box) -> FrameView:
         """Return a square view round a box, moved into the frame.
 
         Its side and its place are rounded, so that the boxes of one click and of the next mostly
@@ -223,16 +225,16 @@ class PromptedFrame:
         left, top = ((box[0] + box[2] - w) / 2, (box[1] + box[3] - h) / 2)
         grid = side / PLACES
         left, top = (round(round(corner / grid) * grid) for corner in (left, top))
-        return View(min(max(left, 0), width - w), min(max(top, 0), height - h), w, h)
+        return FrameView(min(max(left, 0), width - w), min(max(top, 0), height - h), w, h)
 
-    def _look(self, view: View, prompt: Prompt) -> Float[np.ndarray, "height width"]:
+    def _look(self, view: FrameView, prompt: MaskPrompt) -> Float[np.ndarray, "height width"]:
         result = np.zeros(self._size, np.float32)
         result[view.rows_columns()] = np.mean(
             [self._look_at(replace(view, side=side), prompt) for side in SIDES], axis=0
         )
         return result
 
-    def _look_at(self, view: View, prompt: Prompt) -> Float[np.ndarray, "h w"]:
+    def _look_at(self, view: FrameView, prompt: MaskPrompt) -> Float[np.ndarray, "h w"]:
         planes = prompt_planes(view.prompt(prompt), view.padded)
         prompted = torch.from_numpy(planes)[None].to(self._prompter.device)
         logits = self._prompter.network(self._query(view), prompted)
@@ -242,7 +244,7 @@ class PromptedFrame:
             inside[:height, :width], (view.width, view.height), interpolation=cv2.INTER_LINEAR
         )
 
-    def _query(self, view: View) -> Query:
+    def _query(self, view: FrameView) -> Query:
         if view not in self._queries:
             if len(self._queries) > 3 * len(SIDES):  # the whole frame and the latest views
                 del self._queries[next(iter(self._queries))]

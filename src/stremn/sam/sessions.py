@@ -277,24 +277,24 @@ class SamSession:
     def _result(self) -> StepResult:
         assert self._frame_size is not None  # called after a frame
         height, width = self._frame_size
-        shares = np.ones((1, height, width), np.float32)
+        probabilities = np.ones((1, height, width), np.float32)
         if self._memories:
             logits = torch.stack([self._logits[i] for i in self.ids])[None]
             whole = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
             objects = whole[0].sigmoid().cpu().numpy()
-            shares = np.concatenate([1 - objects.max(0, keepdims=True), objects])
-        labels = self._labels(shares)
+            probabilities = np.concatenate([1 - objects.max(0, keepdims=True), objects])
+        labels = self._labels(probabilities)
         size = WorkingSize(height, width, (height, width), (height, width))
-        return StepResult(self.frame, labels, self.ids, self.memory, shares, size)
+        return StepResult(self.frame, labels, self.ids, self.memory, probabilities, size)
 
-    def _labels(self, shares: Float[np.ndarray, "c height width"]) -> Labels:
+    def _labels(self, probabilities: Float[np.ndarray, "c height width"]) -> Labels:
         """Return the likeliest object of each pixel; those of a given mask exactly as given."""
         kind = np.uint16 if max(self.ids, default=0) > 255 else np.uint8
         names = np.array([0, *self.ids], dtype=kind)
         if self._truth is None:
-            return names[shares.argmax(0)]
+            return names[probabilities.argmax(0)]
         rest = ~np.isin(names, self._truth[self._truth > 0])
-        likeliest = names[rest][shares[rest].argmax(0)]
+        likeliest = names[rest][probabilities[rest].argmax(0)]
         return np.where(self._truth > 0, self._truth, likeliest).astype(kind)
 
     # ------------------------------------------------------------ saving

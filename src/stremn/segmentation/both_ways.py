@@ -151,9 +151,9 @@ class BothWays:
 
 def result_of(kept: Kept, frame: int) -> StepResult:
     """Return what a pass kept of a frame, as a result."""
-    shares = _with_background(kept.shares)
-    labels = label_map_of(kept.size.outward(shares), kept.ids)
-    return StepResult(frame, labels, kept.ids, kept.memory, shares, kept.size)
+    probabilities = _with_background(kept.probabilities)
+    labels = label_map_of(kept.size.outward(probabilities), kept.ids)
+    return StepResult(frame, labels, kept.ids, kept.memory, probabilities, kept.size)
 
 
 def joined(forward: StepResult, backward: Kept, met: Mapping[int, int]) -> StepResult:
@@ -171,8 +171,8 @@ def joined(forward: StepResult, backward: Kept, met: Mapping[int, int]) -> StepR
         met: for each object of the forward pass, its given frame before this one, or this one.
     """
     ids = (*forward.ids, *(item for item in backward.ids if item not in forward.ids))
-    ours = dict(zip(forward.ids, forward.shares[1:], strict=True))
-    theirs = dict(zip(backward.ids, backward.shares, strict=True))
+    ours = dict(zip(forward.ids, forward.layer_probabilities[1:], strict=True))
+    theirs = dict(zip(backward.ids, backward.probabilities, strict=True))
     layers = []
     for item in ids:
         if item in ours and item in theirs:
@@ -181,9 +181,9 @@ def joined(forward: StepResult, backward: Kept, met: Mapping[int, int]) -> StepR
             layers.append(_average(ours[item], theirs[item], nearness))
         else:
             layers.append(ours[item] if item in ours else theirs[item])
-    shares = _with_background(np.stack(layers).astype(np.float32))
-    labels = label_map_of(forward.size.outward(shares), ids)
-    return StepResult(forward.frame, labels, ids, forward.memory, shares, forward.size)
+    probabilities = _with_background(np.stack(layers).astype(np.float32))
+    labels = label_map_of(forward.size.outward(probabilities), ids)
+    return StepResult(forward.frame, labels, ids, forward.memory, probabilities, forward.size)
 
 
 def _average(

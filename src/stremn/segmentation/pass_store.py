@@ -31,13 +31,13 @@ class Kept:
 
     Attributes:
         given: for each object the number of its given frame that the pass met last.
-        shares: probability of each of these objects, in their order.
+        probabilities: probability of each of these objects, in their order.
         memory: what the memory held after the frame.
         size: at which the probabilities are.
     """
 
     given: Mapping[int, int]
-    shares: Float[np.ndarray, "o h w"]
+    probabilities: Float[np.ndarray, "o h w"]
     memory: MemoryReport
     size: WorkingSize
 
@@ -50,7 +50,7 @@ class Kept:
     def of(cls, result: StepResult, given: Mapping[int, int]) -> Self:
         """Return what is to be kept of a result."""
         met = {item: given[item] for item in result.ids}
-        return cls(met, result.shares[1:], result.memory, result.size)
+        return cls(met, result.layer_probabilities[1:], result.memory, result.size)
 
 
 def write_kept(path: Path, kept: Kept) -> None:
@@ -60,7 +60,7 @@ def write_kept(path: Path, kept: Kept) -> None:
         content,
         ids=np.array(list(kept.given), np.int64),
         given=np.array(list(kept.given.values()), np.int64),
-        shares=np.rint(kept.shares * _STEPS).astype(np.uint8),
+        shares=np.rint(kept.probabilities * _STEPS).astype(np.uint8),
         memory=_bytes(asdict(kept.memory)),
         size=_bytes(asdict(kept.size)),
     )
@@ -72,14 +72,14 @@ def read_kept(path: Path) -> Kept:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as kept:
             given = dict(zip(kept["ids"].tolist(), kept["given"].tolist(), strict=True))
-            shares = kept["shares"].astype(np.float32) / _STEPS
+            probabilities = kept["shares"].astype(np.float32) / _STEPS
             memory = _report(json.loads(kept["memory"].tobytes()))
             size = _size(json.loads(kept["size"].tobytes()))
-        if shares.ndim != 3 or len(shares) != len(given):
-            raise ValueError(f"its probabilities have the shape {shares.shape}")
+        if probabilities.ndim != 3 or len(probabilities) != len(given):
+            raise ValueError(f"its probabilities have the shape {probabilities.shape}")
     except Exception as error:  # a damaged zip raises many kinds
         raise OSError(str(error)) from error
-    return Kept(given, shares, memory, size)
+    return Kept(given, probabilities, memory, size)
 
 
 class PassStore:

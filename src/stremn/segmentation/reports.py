@@ -15,6 +15,7 @@ from torch import Tensor
 from stremn.media.masks import Labels
 from stremn.memory.choices import Choice
 from stremn.memory.state import NEVER, MemoryState
+from stremn.moved import earlier_fields
 from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.aggregation import likeliest
 
@@ -82,6 +83,7 @@ class MemoryReport:
         }
 
 
+@earlier_fields(shares="layer_probabilities")
 @dataclass(frozen=True, repr=False)
 class StepResult:
     """Result of a session for one frame.
@@ -89,29 +91,30 @@ class StepResult:
     labels: ids "height width" at the frame's size, uint8, or uint16 if an id is over 255.
     ids: the objects followed, in the order of `probabilities`.
     memory: content of the memory after this frame.
+    layer_probabilities: of background and objects at the working resolution; they sum to 1.
     """
 
     frame: int
     labels: Labels
     ids: tuple[int, ...]
     memory: MemoryReport
-    shares: Float[np.ndarray, "c h w"]
+    layer_probabilities: Float[np.ndarray, "c h w"]
     size: WorkingSize
 
     @property
     def probabilities(self) -> Float[np.ndarray, "o height width"]:
         """Probability of each object at the frame's size, float32, in the order of `ids`."""
-        return self.size.outward(self.shares)[1:]
+        return self.size.outward(self.layer_probabilities)[1:]
 
     @property
     def confidences(self) -> dict[int, float]:
         """Mean probability of each object where it is the likeliest, 0..1, if it is anywhere."""
-        layers = likeliest(torch.from_numpy(self.shares))
+        layers = likeliest(torch.from_numpy(self.layer_probabilities))
         found = {}
         for place, item in enumerate(self.ids, 1):
             own = layers == place
             if own.any():
-                found[item] = float(self.shares[place][own].mean())
+                found[item] = float(self.layer_probabilities[place][own].mean())
         return found
 
     def renumbered(self, number: Callable[[int], int]) -> StepResult:

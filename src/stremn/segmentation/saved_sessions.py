@@ -27,7 +27,7 @@ from stremn.networks.working_size import WorkingSize
 HEADER = "stremn_session"
 """Name of the file's header that holds all but the tensors, as JSON."""
 
-WHERE = "where"
+LAYERS = "where"
 """Name of the tensor that is not the memory's."""
 
 
@@ -46,7 +46,7 @@ class SavedSession:
         ids: the objects it follows.
         frame_size: (height, width) of its frames, once there was one.
         state: the memory, one entry per object; None without objects.
-        where: the likeliest layer of each pixel of the last frame, where a reach is set.
+        layers: the likeliest layer of each pixel of the last frame, where a reach is set.
     """
 
     settings: dict[str, Any]
@@ -55,7 +55,7 @@ class SavedSession:
     ids: tuple[int, ...]
     frame_size: tuple[int, int] | None
     state: MemoryState | None
-    where: Int32[np.ndarray, "height width"] | None
+    layers: Int32[np.ndarray, "height width"] | None
 
 
 def write_session(path: Path, saved: SavedSession) -> None:
@@ -74,8 +74,8 @@ def write_session(path: Path, saved: SavedSession) -> None:
     }
     tensors = {} if saved.state is None else saved.state.tensors()
     held = {name: x.cpu().contiguous() for name, x in tensors.items()}
-    if saved.where is not None:
-        held[WHERE] = torch.from_numpy(saved.where).contiguous()
+    if saved.layers is not None:
+        held[LAYERS] = torch.from_numpy(saved.layers).contiguous()
     held = held or {"none": torch.zeros(0)}  # safetensors wants at least one
     header = {HEADER: json.dumps(facts)}
     write_tensors(path, held, header)
@@ -94,7 +94,7 @@ def read_session(path: Path, device: torch.device | str = "cpu") -> SavedSession
         raise StremnError(
             f"{path} is damaged: {error}. Load another one, or start again."
         ) from error
-    where = tensors.pop(WHERE, None)
+    layers = tensors.pop(LAYERS, None)
     state = None
     if facts.ids:
         on_device: dict[str, Any] = {name: x.to(device) for name, x in tensors.items()}
@@ -106,7 +106,7 @@ def read_session(path: Path, device: torch.device | str = "cpu") -> SavedSession
         ids=facts.ids,
         frame_size=facts.frame_size,
         state=state,
-        where=None if where is None else where.numpy(),
+        layers=None if layers is None else layers.numpy(),
     )
 
 
@@ -143,19 +143,19 @@ class SessionFacts(Config):
 
 def _check_tensors(facts: SessionFacts, tensors: dict[str, Tensor]) -> None:
     """Raise ValueError unless the tensors are a memory, and a label map, that fit the facts."""
-    where = tensors.get(WHERE)
+    layers = tensors.get(LAYERS)
     if facts.frame_size is None or not facts.ids:
-        if where is not None and bool((where != 0).any()):
+        if layers is not None and bool((layers != 0).any()):
             raise ValueError("it has a label map, but no objects")
         return
     settings = facts.settings
     height, width = WorkingSize.of(*facts.frame_size, settings.size).padded
-    if where is not None:
-        if where.dtype != torch.int32 or tuple(where.shape) != (height, width):
-            raise ValueError(f"its label map is {where.dtype} of shape {tuple(where.shape)}")
-        if int(where.min()) < 0 or int(where.max()) > len(facts.ids):
+    if layers is not None:
+        if layers.dtype != torch.int32 or tuple(layers.shape) != (height, width):
+            raise ValueError(f"its label map is {layers.dtype} of shape {tuple(layers.shape)}")
+        if int(layers.min()) < 0 or int(layers.max()) > len(facts.ids):
             raise ValueError("its label map shows objects that it does not have")
-    memory = {name: x for name, x in tensors.items() if name != WHERE}
+    memory = {name: x for name, x in tensors.items() if name != LAYERS}
     grid = (height // STRIDE, width // STRIDE)
     check_memory(memory, len(facts.ids), grid, latest=facts.frame, filled=facts.filled)
     slots = memory["keys"].shape[1]

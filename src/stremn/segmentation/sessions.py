@@ -353,7 +353,7 @@ class SegmentationSession:
             ids=self.ids,
             frame_size=self._frame_size,
             state=None if self.track is None else self.track.state,
-            where=self._layers,
+            layers=self._layers,
         )
         saved_sessions.write_session(Path(path), saved)
 
@@ -386,7 +386,7 @@ class SegmentationSession:
         session = cls(model, device=device, **saved.settings | own_policy)
         saved_sessions.check_belongs(saved, session.model, Path(path), grows=session.growth > 0)
         session.frame, session.ids = saved.frame, saved.ids
-        session._frame_size, session._layers = saved.frame_size, saved.where
+        session._frame_size, session._layers = saved.frame_size, saved.layers
         if saved.state is not None:
             labels = torch.arange(1, len(saved.ids) + 1, device=session.device)
             state = replace(saved.state, growth=session.growth)

@@ -20,7 +20,7 @@ from stremn.errors import StremnError
 from stremn.evaluation.segmentation.evaluation import Elsewhere, Watcher, evaluate, nobody
 from stremn.evaluation.segmentation.runs import (
     RunDescription,
-    Session,
+    Segmenter,
     session_factory,
     slots_label,
 )
@@ -112,7 +112,7 @@ class Weights:
     """
 
     name: str
-    make_session: Callable[[RunDescription], Session]
+    make_session: Callable[[RunDescription], Segmenter]
     checksum: str = ""
     size: int = PAPER.size
     reach: float | None = PAPER.reach
@@ -151,7 +151,7 @@ def weights_of(
     `choose`, where a row's policy says more than the rule, returns the network and the rule.
     """
 
-    def make(run: RunDescription) -> Session:
+    def make(run: RunDescription) -> Segmenter:
         network, rule = (model, run.policy) if choose is None else choose(run.policy)
         return session_factory(network, replace(run, policy=rule), device=device)()
 

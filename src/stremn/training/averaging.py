@@ -18,7 +18,7 @@ from torch import Tensor
 from stremn.errors import StremnError
 from stremn.networks.pretrained import Pretrained, load_model
 
-Weights = Mapping[str, Tensor]
+StateDict = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Candidate:
 
     step: int
     score: float
-    weights: Weights
+    weights: StateDict
 
 
 class Soup(NamedTuple):
@@ -38,7 +38,7 @@ class Soup(NamedTuple):
     score: float
 
 
-def average_weights(several: Sequence[Weights]) -> dict[str, Tensor]:
+def average_weights(several: Sequence[StateDict]) -> dict[str, Tensor]:
     """Average floating-point tensors in float64; take other tensors from the first.
 
     Raises:
@@ -86,7 +86,7 @@ def average_models(sources: Sequence[str | Path]) -> Pretrained:
 
 
 def uniform_soup(
-    candidates: Sequence[Candidate], score: Callable[[Weights], float], best: int = 5
+    candidates: Sequence[Candidate], score: Callable[[StateDict], float], best: int = 5
 ) -> Soup:
     """Average the `best` candidates by score.
 
@@ -100,7 +100,7 @@ def uniform_soup(
     return Soup(weights, tuple(candidate.step for candidate in chosen), score(weights))
 
 
-def greedy_soup(candidates: Sequence[Candidate], score: Callable[[Weights], float]) -> Soup:
+def greedy_soup(candidates: Sequence[Candidate], score: Callable[[StateDict], float]) -> Soup:
     """Start from the best candidate; add each next one if the average then scores no worse.
 
     Args:

@@ -52,7 +52,7 @@ class Phase(Generic[SampleT, BatchT]):
     clip_loss: BatchLoss[BatchT]
 
 
-class Place(Protocol):
+class ProcessPlace(Protocol):
     """Where a process stands among all; accelerate's `Accelerator` is one."""
 
     @property
@@ -72,7 +72,11 @@ class Place(Protocol):
 
 
 def batches(
-    phases: Sequence[Phase[Any, Any]], done: int, config: TrainConfig, place: Place, clock: Clock
+    phases: Sequence[Phase[Any, Any]],
+    done: int,
+    config: TrainConfig,
+    place: ProcessPlace,
+    clock: Clock,
 ) -> Iterator[tuple[Phase[Any, Any], list[Any]]]:
     """Yield each step's phase and this process's micro-batches on its device, after `done` steps.
 
@@ -103,7 +107,7 @@ def batches(
                 end_workers()
 
 
-def first_micro_batch(phase: Phase[Any, Any], config: TrainConfig, place: Place) -> Any:
+def first_micro_batch(phase: Phase[Any, Any], config: TrainConfig, place: ProcessPlace) -> Any:
     """Return this process's first micro-batch of a phase, on its device.
 
     Raises `StremnError` if the phase's batch cannot be split evenly.
@@ -114,7 +118,7 @@ def first_micro_batch(phase: Phase[Any, Any], config: TrainConfig, place: Place)
 
 
 def _share_of_process(
-    phase: Phase[Any, Any], start: int, micro_batch: int | None, place: Place
+    phase: Phase[Any, Any], start: int, micro_batch: int | None, place: ProcessPlace
 ) -> list[list[list[int]]]:
     """Sample indices of this process: a list of micro-batches for each step from `start`.
 
@@ -137,7 +141,7 @@ def _share_of_process(
 
 
 def _loader(
-    phase: Phase[Any, Any], batches: list[list[int]], config: TrainConfig, place: Place
+    phase: Phase[Any, Any], batches: list[list[int]], config: TrainConfig, place: ProcessPlace
 ) -> DataLoader[Any]:
     return DataLoader(
         phase.dataset,

@@ -19,7 +19,7 @@ from stremn.data.readers.sequences import ScoringRule, SequenceSet, VideoSequenc
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.metrics import Scores, object_scores, score_frame, swapped
 from stremn.evaluation.segmentation.records import load_record, open_output, save_json, save_record
-from stremn.evaluation.segmentation.runs import RunDescription, Session
+from stremn.evaluation.segmentation.runs import RunDescription, Segmenter
 from stremn.evaluation.segmentation.scores import (
     FrameScore,
     Json,
@@ -104,7 +104,7 @@ def given_mask(sequence: VideoSequence, index: int) -> Labels | None:
     return np.where(np.isin(labels, ids), labels, 0).astype(labels.dtype)
 
 
-def predict(sequence: VideoSequence, session: Session) -> Iterator[Labels]:
+def predict(sequence: VideoSequence, session: Segmenter) -> Iterator[Labels]:
     """Label map of each frame. Frames before the first given object are background.
 
     Raises:
@@ -143,7 +143,7 @@ def counted(sequence: VideoSequence, rule: ScoringRule) -> dict[int, list[int]]:
 
 def evaluate(
     data: SequenceSet,
-    make_session: Callable[[], Session],
+    make_session: Callable[[], Segmenter],
     out: Path,
     run: RunDescription,
     *,
@@ -218,7 +218,7 @@ def evaluate(
 
 def run_sequence(
     sequence: VideoSequence,
-    session: Session,
+    session: Segmenter,
     rule: ScoringRule,
     out: Path,
     written: str = "plain",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
-from stremn.moved import earlier_fields
+from stremn.moved import earlier_fields, moved_names
 from stremn.networks.model import STReMN
 from stremn.segmentation.multiscale import MultiScaleSession
 from stremn.segmentation.sessions import SegmentationSession
@@ -24,7 +24,7 @@ class Labelled(Protocol):
         ...
 
 
-class Session(Protocol):
+class Segmenter(Protocol):
     """Something that segments a video frame by frame, given masks of some frames."""
 
     def step(self, frame: Picture, mask: Labels | None = None) -> Labelled:
@@ -106,7 +106,7 @@ def single_session(
 
 def session_factory(
     model: STReMN, run: RunDescription, *, device: str = "auto"
-) -> Callable[[], Session]:
+) -> Callable[[], Segmenter]:
     """Return a function that opens a run's sessions: single, or multi-scale (STReMN-MS).
 
     Args:
@@ -128,3 +128,7 @@ def session_factory(
         return MultiScaleSession(single, size=run.size, scales=run.scales, flip=run.flip)
 
     return single if run.scales == (1.0,) and not run.flip else several
+
+
+if not TYPE_CHECKING:
+    __getattr__ = moved_names(__name__)

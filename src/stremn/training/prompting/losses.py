@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stremn.media.finding import Click
 from stremn.prompting.network import PromptNetwork
-from stremn.prompting.planes import Plane, Prompt, next_click, prompt_planes
+from stremn.prompting.planes import MaskPrompt, Plane, next_click, prompt_planes
 from stremn.training.loss_report import LossReport
 from stremn.training.prompting.data import PromptBatch
 
@@ -87,10 +87,10 @@ def _mean_iou(found: np.ndarray, truth: np.ndarray, void: np.ndarray) -> float:
     return float((both / np.maximum(either, 1)).mean())
 
 
-def first_prompt(rng: np.random.Generator, truth: Plane, others: Plane | None) -> Prompt:
+def first_prompt(rng: np.random.Generator, truth: Plane, others: Plane | None) -> MaskPrompt:
     """Draw what a user would begin with: a box, a click, a stroke or a rough mask."""
     kind = rng.choice(["box", "click", "stroke", "rough"], p=[0.42, 0.4, 0.08, 0.10])
-    start = Prompt(others=others)
+    start = MaskPrompt(others=others)
     if kind == "box":
         return replace(start, box=loose_box(rng, truth))
     if kind == "click":
@@ -144,11 +144,11 @@ def rough_mask(rng: np.random.Generator, truth: Plane) -> Float[np.ndarray, "hei
 
 def corrected(
     rng: np.random.Generator,
-    prompt: Prompt,
+    prompt: MaskPrompt,
     found: Float[np.ndarray, "height width"],
     truth: Plane,
     void: Plane,
-) -> Prompt:
+) -> MaskPrompt:
     """Return the prompt with a click on its largest error, and the mask found so far."""
     click = next_click(found > 0.5, truth, void)
     if click is None:

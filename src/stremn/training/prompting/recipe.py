@@ -10,7 +10,7 @@ from stremn.core.config import Config
 from stremn.training.config import TrainingRecipe
 
 
-class StillsSection(Config):
+class PicturesSection(Config):
     """A set of pictures with masks."""
 
     path: str
@@ -38,4 +38,4 @@ class PromptRecipe(TrainingRecipe):
     """All that a training of the prompt network needs."""
 
     prompts: PromptsSection
-    stills: dict[str, StillsSection] = Field(min_length=1)
+    stills: dict[str, PicturesSection] = Field(min_length=1)

@@ -21,7 +21,7 @@ from stremn.core.hardware import is_out_of_memory, pick_device
 from stremn.data.clips.clip import Clip, ClipBatch, ClipDataset, Stage, collate
 from stremn.data.clips.given_frame import GivenFrameClips
 from stremn.errors import StremnError
-from stremn.evaluation.segmentation.runs import Labelled, Session
+from stremn.evaluation.segmentation.runs import Labelled, Segmenter
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
 from stremn.networks.model import STReMN
@@ -149,7 +149,7 @@ class AdaptedSession:
     def __init__(
         self,
         pretrained: Pretrained,
-        make_session: Callable[[STReMN], Session],
+        make_session: Callable[[STReMN], Segmenter],
         *,
         steps: int,
         device: str = "auto",
@@ -158,7 +158,7 @@ class AdaptedSession:
         self._make_session = make_session
         self._steps = steps
         self._device = device
-        self._session: Session | None = None
+        self._session: Segmenter | None = None
 
     def step(self, frame: Picture, mask: Labels | None = None) -> Labelled:
         """Segment the next frame; the first one needs a mask. Raises StremnError without."""
