@@ -6,7 +6,7 @@ from pathlib import Path
 from stremn import SegmentationSession
 from stremn.data.readers.sequences import DAVIS_RULE, SequenceSet, StoredSequence, read_indices
 from stremn.evaluation.segmentation.evaluation import evaluate
-from stremn.evaluation.segmentation.runs import RunDescription
+from stremn.evaluation.segmentation.run_description import RunDescription
 
 
 def read_pairs(root: Path) -> SequenceSet:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from stremn.evaluation.segmentation.evaluation import evaluate
-from stremn.evaluation.segmentation.runs import RunDescription
+from stremn.evaluation.segmentation.run_description import RunDescription
 from stremn.networks.presets import SegmentationConfig, build_model
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_memory_predictor

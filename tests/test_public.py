@@ -10,7 +10,7 @@ import pytest
 
 import stremn
 from stremn import moved
-from stremn.evaluation.segmentation.runs import RunDescription
+from stremn.evaluation.segmentation.run_description import RunDescription
 
 
 def test_every_exported_name_is_there_and_sorted() -> None:

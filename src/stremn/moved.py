@@ -31,6 +31,9 @@ MOVED = {
     "stremn.published": "stremn.networks.published",
     "stremn.reports": "stremn.segmentation.reports",
     "stremn.sessions": "stremn.segmentation.sessions",
+    "stremn.evaluation.prompting.scores": "stremn.evaluation.prompting.evaluation",
+    "stremn.evaluation.segmentation.runs": "stremn.evaluation.segmentation.run_description",
+    "stremn.evaluation.segmentation.scores": "stremn.evaluation.segmentation.results",
     "stremn.prediction.evaluation": "stremn.evaluation.prediction.evaluation",
     "stremn.prediction.metrics": "stremn.evaluation.prediction.metrics",
     "stremn.study.evaluation": "stremn.evaluation.segmentation.evaluation",
@@ -65,13 +68,18 @@ MOVED_NAMES = {
         "Rollout": "stremn.training.segmentation.rollout:ClipRollout",
     },
     "stremn.evaluation.prediction.evaluation": {
+        "evaluate_prediction": "stremn.evaluation.prediction.report:evaluate_prediction",
+        "paired_table": "stremn.evaluation.prediction.report:paired_table",
+        "plot_curves": "stremn.evaluation.prediction.report:plot_curves",
+        "table": "stremn.evaluation.prediction.report:table",
+        "write_report": "stremn.evaluation.prediction.report:write_report",
         "Scores": "stremn.evaluation.prediction.evaluation:PredictionScores",
     },
     "stremn.segmentation.pipeline": {
         "Summary": "stremn.segmentation.pipeline:RunSummary",
     },
-    "stremn.evaluation.segmentation.runs": {
-        "Session": "stremn.evaluation.segmentation.runs:Segmenter",
+    "stremn.evaluation.segmentation.run_description": {
+        "Session": "stremn.evaluation.segmentation.run_description:Segmenter",
     },
     "stremn.prompting.planes": {
         "Prompt": "stremn.prompting.planes:MaskPrompt",

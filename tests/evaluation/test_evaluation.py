@@ -12,7 +12,7 @@ from stremn.data.readers.sequences import AFTER_GIVEN_RULE, DAVIS_RULE, LVOS_RUL
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.evaluation import counted, evaluate, given_mask, predict
 from stremn.evaluation.segmentation.metrics import contour_accuracy, region_similarity
-from stremn.evaluation.segmentation.runs import RunDescription, session_factory
+from stremn.evaluation.segmentation.run_description import RunDescription, session_factory
 from stremn.evaluation.segmentation.stored_masks import score_predictions
 from tiny_vos import SIZE, davis, names_of, square_labels, write_labels, youtube_vos
 

@@ -18,13 +18,11 @@ from stremn.errors import StremnError
 from stremn.evaluation.prediction.evaluation import (
     as_predict,
     difference,
-    evaluate_prediction,
     over_origins,
-    plot_curves,
     score,
-    table,
 )
 from stremn.evaluation.prediction.metrics import METRICS
+from stremn.evaluation.prediction.report import evaluate_prediction, plot_curves, table
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.model import build_predictor
@@ -251,7 +249,7 @@ def test_what_cannot_be_scored_is_said_before_anything_is(tmp_path, monkeypatch)
             raise StremnError("broken")
         return score(name, *arguments, **options)
 
-    monkeypatch.setattr("stremn.evaluation.prediction.evaluation.score", fails_at_the_third)
+    monkeypatch.setattr("stremn.evaluation.prediction.report.score", fails_at_the_third)
     with pytest.raises(StremnError, match="broken"):
         evaluate(ours)
     assert "copy-last" in (tmp_path / "out" / "table.md").read_text()

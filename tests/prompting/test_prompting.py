@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import stremn
 from stremn.cli.app import app
 from stremn.errors import StremnError
-from stremn.evaluation.prompting.scores import PromptScores, iou
+from stremn.evaluation.prompting.evaluation import PromptScores, iou
 from stremn.media.encoding import write_video
 from stremn.media.finding import Click, grab_cut
 from stremn.media.frames import Picture

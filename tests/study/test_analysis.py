@@ -15,8 +15,8 @@ from stremn.data.readers.folders import distinct
 from stremn.data.readers.layouts import read_davis, read_folders
 from stremn.errors import MissingExtraError, StremnError
 from stremn.evaluation.segmentation.records import read_records
-from stremn.evaluation.segmentation.runs import RunDescription
-from stremn.evaluation.segmentation.scores import FrameScore, SequenceRecord
+from stremn.evaluation.segmentation.results import FrameScore, SequenceRecord
+from stremn.evaluation.segmentation.run_description import RunDescription
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.study.analysis import Study, analyze_data
 from stremn.study.figures import Tile, draw_tiles

@@ -21,8 +21,8 @@ from stremn.errors import StremnError
 if TYPE_CHECKING:
     from stremn.data.readers.sequences import SequenceSet
     from stremn.evaluation.segmentation.metrics import Scores
-    from stremn.evaluation.segmentation.runs import RunDescription, Segmenter
-    from stremn.evaluation.segmentation.scores import Report
+    from stremn.evaluation.segmentation.results import Report
+    from stremn.evaluation.segmentation.run_description import RunDescription, Segmenter
     from stremn.networks.pretrained import Pretrained
     from stremn.segmentation.opening import Asked
 
@@ -182,7 +182,7 @@ class How:
             StremnError: there is no such model, or it cannot honour something.
         """
         from stremn.core.hardware import pick_device, precision_name
-        from stremn.evaluation.segmentation.runs import RunDescription
+        from stremn.evaluation.segmentation.run_description import RunDescription
         from stremn.sam.opening import SamVideoModel, video_model
 
         chosen = video_model(self.model)
@@ -232,7 +232,7 @@ def _sessions(pretrained: Pretrained, run: RunDescription, device: str) -> Calla
 
     One session is opened here, so that a wrong option is found before the first sequence.
     """
-    from stremn.evaluation.segmentation.runs import session_factory
+    from stremn.evaluation.segmentation.run_description import session_factory
 
     following = replace(run, adapt=0)
     plain = session_factory(pretrained.model, following, device=device)

@@ -77,7 +77,7 @@ def prediction(
     """
     from stremn.core.config import build
     from stremn.data.readers.prediction_sets import ClipsSection
-    from stremn.evaluation.prediction.evaluation import evaluate_prediction
+    from stremn.evaluation.prediction.report import evaluate_prediction
 
     rgb = 3 if data in (Clips.HUMAN_WALKING, Clips.NATURAL) else channels
     values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}

@@ -43,18 +43,20 @@ def prompts(
 
     Example: stremn evaluate prompts --root $STREMN_DATA/davis --split dev -o prompts
     """
-    from stremn.evaluation.prompting import scores
+    from stremn.evaluation.prompting import evaluation
     from stremn.prompting.masks import mask_finder
 
     find = mask_finder(prompt_model, device=device)
     davis = layout == "davis"
     examples = (
-        scores.first_frames(root, split, year) if davis else scores.stills(root, layout, names)
+        evaluation.first_frames(root, split, year)
+        if davis
+        else evaluation.stills(root, layout, names)
     )
 
-    def watch(result: scores.PromptScores) -> None:
+    def watch(result: evaluation.PromptScores) -> None:
         say(f"{result.name}: box {result.tight:.3f}, 1 click {result.clicks[0]:.3f}")
 
-    for name, each in scores.run(find, examples, out, clicks=clicks, watch=watch).items():
+    for name, each in evaluation.run(find, examples, out, clicks=clicks, watch=watch).items():
         show(f"{name:>10}  {each.mean:7.3f}  [{each.low:.3f}, {each.high:.3f}]")
     say(f"Scores of each object: {out / 'prompts.json'}")

@@ -16,7 +16,11 @@ from stremn.data.readers.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.evaluation import Watcher, evaluate, nobody
 from stremn.evaluation.segmentation.records import read_records
-from stremn.evaluation.segmentation.runs import RunDescription, single_session, slots_label
+from stremn.evaluation.segmentation.run_description import (
+    RunDescription,
+    single_session,
+    slots_label,
+)
 from stremn.media.frames import Picture
 from stremn.moved import earlier_arguments
 from stremn.networks.defaults import PAPER

@@ -10,7 +10,7 @@ import numpy as np
 
 from stremn.data.readers.sequences import SequenceSet, VideoSequence, read_indices
 from stremn.errors import StremnError
-from stremn.evaluation.segmentation.scores import SequenceRecord
+from stremn.evaluation.segmentation.results import SequenceRecord
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels, overlay
 from stremn.study.figures import SECOND, Tile, draw_tiles, drawing, head

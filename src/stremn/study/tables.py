@@ -18,13 +18,13 @@ from stremn.core.hardware import pick_device, precision_name
 from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.evaluation import Elsewhere, Watcher, evaluate, nobody
-from stremn.evaluation.segmentation.runs import (
+from stremn.evaluation.segmentation.results import Report
+from stremn.evaluation.segmentation.run_description import (
     RunDescription,
     Segmenter,
     session_factory,
     slots_label,
 )
-from stremn.evaluation.segmentation.scores import Report
 from stremn.moved import earlier_arguments, earlier_fields
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN

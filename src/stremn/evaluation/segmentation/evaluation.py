@@ -19,8 +19,7 @@ from stremn.data.readers.sequences import ScoringRule, SequenceSet, VideoSequenc
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.metrics import Scores, object_scores, score_frame, swapped
 from stremn.evaluation.segmentation.records import load_record, open_output, save_json, save_record
-from stremn.evaluation.segmentation.runs import RunDescription, Segmenter
-from stremn.evaluation.segmentation.scores import (
+from stremn.evaluation.segmentation.results import (
     FrameScore,
     Json,
     Report,
@@ -29,6 +28,7 @@ from stremn.evaluation.segmentation.scores import (
     SequenceRecord,
     Summary,
 )
+from stremn.evaluation.segmentation.run_description import RunDescription, Segmenter
 from stremn.media.files import make_folder
 from stremn.media.masks import Labels, write_mask
 from stremn.segmentation.postprocess import REACH, DistantRegionFilter

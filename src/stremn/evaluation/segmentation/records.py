@@ -7,7 +7,7 @@ from pathlib import Path
 
 from stremn.core.config import read_json
 from stremn.errors import StremnError
-from stremn.evaluation.segmentation.scores import Json, SequenceRecord
+from stremn.evaluation.segmentation.results import Json, SequenceRecord
 from stremn.media.files import make_folder, write_whole
 
 _FOLDER = ".scores"

@@ -23,7 +23,7 @@ from stremn.evaluation.segmentation.evaluation import (
     frame_scores,
     summarize,
 )
-from stremn.evaluation.segmentation.scores import FrameScore, Report, Rows
+from stremn.evaluation.segmentation.results import FrameScore, Report, Rows
 from stremn.media.mask_codes import VOID
 from stremn.media.masks import Labels
 

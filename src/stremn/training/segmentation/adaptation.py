@@ -21,7 +21,7 @@ from stremn.core.hardware import is_out_of_memory, pick_device
 from stremn.data.clips.clip import Clip, ClipBatch, ClipDataset, Stage, collate
 from stremn.data.clips.given_frame import GivenFrameClips
 from stremn.errors import StremnError
-from stremn.evaluation.segmentation.runs import Labelled, Segmenter
+from stremn.evaluation.segmentation.run_description import Labelled, Segmenter
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
 from stremn.networks.model import STReMN
