@@ -107,9 +107,9 @@ def test_boxes_and_clicks_go_to_the_model_itself(folder: Path, run: Run) -> None
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--size", "300"), "--size cannot be honoured: a SAM model sees every frame at a size"),
-        (("--reach", "0.5"), "--reach cannot be honoured: a SAM model always reads the whole"),
-        (("--every", "2"), "--every cannot be honoured: a SAM model remembers every frame"),
+        (("--size", "300"), "--size cannot be used: a SAM model sees every frame at a size"),
+        (("--reach", "0.5"), "--reach cannot be used: a SAM model always reads the whole"),
+        (("--every", "2"), "--every cannot be used: a SAM model remembers every frame"),
         (("--adapt", "5"), "is a SAM model, and only this package's own networks can be adapted"),
         (("--policy", "append"), "'append' keeps all and needs a memory that grows"),
         (("--policy", "best"), "There is no policy 'best'"),

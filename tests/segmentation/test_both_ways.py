@@ -74,7 +74,7 @@ def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:
     found = again.read(7)
     assert dict(found.given) == {3: 8, 900: 7}
     assert found.ids == (3, 900)
-    np.testing.assert_allclose(found.layer_probabilities[:, 0, 0], [0.25, 0.5], atol=0.5 / 255)
+    np.testing.assert_allclose(found.probabilities[:, 0, 0], [0.25, 0.5], atol=0.5 / 255)
     assert found.memory == REPORT
     assert again.state_path is not None
     assert not again.complete

@@ -36,7 +36,7 @@ def complexity(frame: int, slots: int, positions: int, key: int, value: int) -> 
 def measure_growth(
     model: STReMN, plan: Workload, precision: str, size: str = "240p"
 ) -> dict[str, list[dict[str, float]]]:
-    """Step time, memory and Appendix A's count against the frame index, for both memories."""
+    """Measure step time, memory and Appendix A's count by frame index, for both memories."""
     height, width = SIZES[size]
     positions = -(-height // 16) * -(-width // 16)
     rows: dict[str, list[dict[str, float]]] = {}
@@ -101,7 +101,7 @@ class Flatness:
 
 
 def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> Flatness:
-    """Stream `frames` frames of `side` x `side` pixels; a tenth of them at each end is compared."""
+    """Stream `frames` frames of `side` x `side` pixels and compare a tenth of them at each end."""
     session = new_session(model, precision, side)
     loop = [made_frame(side, side, i) for i in range(40)]
     session.step(loop[0], made_labels(side, side, 1))

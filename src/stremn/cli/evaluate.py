@@ -189,7 +189,7 @@ class How:
         is_sam = isinstance(chosen, SamVideoModel)
         if is_sam and (self.scales != (1.0,) or self.flip):
             raise StremnError(
-                "--scales and --flip cannot be honoured: a SAM model sees every frame once, at a "
+                "--scales and --flip cannot be used: a SAM model sees every frame once, at a "
                 "size of its own. Leave them out."
             )
         if self.adapt:

@@ -51,7 +51,7 @@ def follow_live(
     port: int,
     limit: int | None,
 ) -> None:
-    """Segment the given objects in what comes from `source`, until it ends or Ctrl-C.
+    """Segment the given objects in the stream of `source`, until it ends or Ctrl-C.
 
     Args:
         source: camera, address, video or images, as `open_frames` takes it; recordings are played.

@@ -46,7 +46,11 @@ def prediction(
     ] = None,
     rule: Annotated[
         list[str] | None,
-        typer.Option(help="Also score the weights under this replacement rule. Repeatable."),
+        typer.Option(
+            "--policy",
+            "--rule",
+            help="Also score the weights under this replacement rule. Repeatable.",
+        ),
     ] = None,
     split: Annotated[Split, typer.Option(help="Split of the data.")] = Split.TEST,
     observed: Annotated[int, typer.Option(help="Number of observed frames.")] = 10,

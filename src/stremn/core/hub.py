@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from stremn.errors import StremnError
 
 UNREACHABLE = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
-"""What a download ends in that is not to be had."""
+"""The errors of a download that is not available."""
 
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*")
 
@@ -51,6 +51,6 @@ class HubModel:
     def download(self, file: str) -> Path:
         """Return where a file of the repository is in the hub's cache; fetched if it is not there.
 
-        Raises one of `UNREACHABLE` if it is not to be had.
+        Raises one of `UNREACHABLE` if it is not available.
         """
         return Path(hf_hub_download(self.id, file, revision=self.revision))

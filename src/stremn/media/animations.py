@@ -75,7 +75,7 @@ class StoredAnimation:
             yield Shot(picture, self._times[start + index])
 
     def backward(self, first: int, last: int) -> Iterator[Shot]:
-        """Yield the frames from `last` down to `first`; each is built up from the first anew."""
+        """Yield the frames from `last` down to `first`; each is built up again from the first."""
         for index in range(last, first - 1, -1):
             yield next(self.forward(index))
 

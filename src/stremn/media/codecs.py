@@ -50,7 +50,7 @@ class VideoCodec(Protocol):
 class H264:
     """H.264 in MP4, which everything plays; MPEG-4 where H.264 is not built in.
 
-    quality: x264's constant rate factor; 18 is hard to tell from the original, 0 is lossless.
+    quality: x264's constant rate factor; 18 looks almost like the original, 0 is lossless.
     """
 
     quality: int = 18
@@ -72,7 +72,7 @@ class H264:
         return stream
 
     def mark(self, stream: av.VideoStream) -> None:
-        """Nothing is looked for."""
+        """Do nothing: no mark is needed."""
 
     def frame(self, picture: Pixels) -> av.VideoFrame:
         """Return a picture as the encoder takes it.

@@ -207,7 +207,7 @@ def _corrected(
 ) -> LabelMap | None:
     """Return the masks of a frame's files and prompts, these on top of what was segmented.
 
-    A prompt that leads to nothing is told and left out: much of the video may be done by then.
+    A prompt that gives no mask is reported and left out: much of the video may be done by then.
     """
     labels = segmented.astype(np.int64)
     if given is not None:

@@ -99,7 +99,7 @@ def find_objects(
 ) -> LabelMap:
     """Return the label map of a frame's prompts, found one after the other.
 
-    Points correct an object that is known already; a box gives it anew. A pixel that belongs to an
+    Points correct an object that is known already; a box gives it again. A pixel that belongs to an
     object is not given to the next.
 
     Args:

@@ -114,7 +114,7 @@ class WriteBehind(Generic[T]):
                 self._queue.task_done()
 
     def put(self, item: T) -> None:
-        """Hand over one item; wait while `depth` items are not written yet."""
+        """Hand over one item, once fewer than `depth` items wait to be written."""
         self._raise_error()
         self._queue.put(item)
 

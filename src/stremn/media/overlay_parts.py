@@ -28,7 +28,7 @@ class OverlayParts:
         codec: VideoCodec | None = None,
         pixel_aspect: Fraction = SQUARE,
     ) -> None:
-        """Go on in a folder.
+        """Continue in a folder.
 
         Args:
             folder: of the parts.

@@ -21,7 +21,7 @@ class Overlay(OverlayParts):
     def __init__(
         self, folder: Path, pace: Pace, pixel_aspect: Fraction = SQUARE, sound: Path | None = None
     ) -> None:
-        """Go on in a folder.
+        """Continue in a folder.
 
         Args:
             folder: where the parts are.
@@ -34,7 +34,7 @@ class Overlay(OverlayParts):
         self._sound = sound
 
     def shows(self, index: int) -> bool:
-        """Whether the overlay has a frame of the video."""
+        """Return whether the overlay has a frame of the video."""
         return self._pace.shows(index)
 
     def join_run(self, path: Path, rows: Path, end: int) -> None:

@@ -57,7 +57,7 @@ class Pace:
         return Fraction(self.rate).limit_denominator(1001)
 
     def shows(self, index: int) -> bool:
-        """Whether the overlay has the frame `index` of the video."""
+        """Return whether the overlay has the frame `index` of the video."""
         place, share = index - self.first, self.shown / self.rate
         return math.floor(place * share) > math.floor((place - 1) * share)
 

@@ -297,7 +297,7 @@ def _resnet_shapes(net: ResNet) -> dict[str, tuple[int, ...]]:
 
 
 def _of_backbone(name: str) -> bool:
-    """Whether `_backbone` or `_fill_wide` fills our tensor of this name."""
+    """Return whether `_backbone` or `_fill_wide` fills our tensor of this name."""
     return ".backbone." in name
 
 

@@ -78,7 +78,7 @@ def find_weights(source: str | Path) -> Path:
     except UNREACHABLE as error:
         raise StremnError(
             f"There is no model {str(source)!r}: not a preset with weights "
-            f"({', '.join(SHIPPED_FILES)}), not a file or folder, and not to be had from the "
+            f"({', '.join(SHIPPED_FILES)}), not a file or folder, and not available from the "
             f"hub ({type(error).__name__}). Check the name, its revision, and the connection."
         ) from error
 

@@ -48,7 +48,7 @@ def predict_mean(
 def predict_flow(
     observed: Float[Tensor, "b t c height width"], frames: int
 ) -> Float[Tensor, "b n c height width"]:
-    """The last frame, moved further and further by the motion of the last two.
+    """Predict the last frame, moved further and further by the motion of the last two.
 
     See `dis_motion`. Each prediction is sampled from the last frame itself, by the flow of all
     steps so far: sampling from predictions would blur them a little more each time.

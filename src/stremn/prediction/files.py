@@ -159,7 +159,7 @@ class _View:
         self._earlier: deque[PredictionSession] = deque(maxlen=min(self.frames, TRIED))
 
     def observe(self, image: np.ndarray) -> None:
-        """Observe a frame; the session is kept as it was before each of the last ones."""
+        """Observe a frame, and keep the session as it was before each of the last ones."""
         self._earlier.append(self.session.fork())
         self.session.observe(image)
         self.before.append(self.shown(image))
@@ -274,7 +274,7 @@ def _beside(left: Picture, right: Picture) -> Shown:
 
 
 def _strip(before: list[Picture], truth: list[Picture], predicted: list[Picture]) -> Shown:
-    """Rows of pictures: what was observed, the truth where there is one, what was predicted."""
+    """Draw rows of pictures: observed frames, true frames where there are any, predicted frames."""
     rows = [row for row in (before, truth, predicted) if row]
     columns = max(map(len, rows))
     blank = np.full_like(predicted[0], 40)

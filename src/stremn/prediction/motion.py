@@ -93,7 +93,7 @@ def redraw(
 
 
 def _places(flow: Float[Tensor, "b 2 height width"]) -> Float[Tensor, "b height width 2"]:
-    """Where each pixel is fetched from, as `grid_sample` takes it: -1 to 1, x before y."""
+    """Return where each pixel is fetched from, as `grid_sample` takes it: -1 to 1, x before y."""
     height, width = flow.shape[-2:]
     across = torch.arange(width, device=flow.device, dtype=flow.dtype)
     down = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None]

@@ -165,7 +165,7 @@ def flow_output(
     last: Traced,
     motion: Float[Tensor, "b 2 height width"],
 ) -> Traced:
-    """Each pixel is a mean of one that moved, one that stayed and one that is drawn anew.
+    """Mix, for each pixel, one that moved, one that stayed and a newly drawn one.
 
     Not in the paper: an extension for real video. The network corrects the motion that was
     estimated and decides where to trust it; untrained, it is nearly the moved frame. In a roll-out

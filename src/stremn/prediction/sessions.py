@@ -138,7 +138,7 @@ class PredictionSession:
         self.frames_seen += 1
 
     def _error_at(self, picture: Float[Tensor, "c height width"]) -> float | None:
-        """How far a frame is from what the session predicts for it; None if it cannot yet."""
+        """Measure how far a frame is from its prediction; None if there can be none yet."""
         if self._last is None or not self.remembered:
             return None
         predicted = self._fit.crop(self.model.recall(self._past, self._last))[0]

@@ -110,7 +110,7 @@ def mask_from(
     """Return the mask of an object from a box, points, or a mask that is nearly right.
 
     Points correct a mask that is given (`previous`) round them; without points and box, the whole
-    of it is drawn anew along the object's outline. A stroke is its points.
+    of it is drawn again along the object's outline. A stroke is its points.
 
     Args:
         frame: "height width 3" RGB, uint8.

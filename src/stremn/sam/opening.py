@@ -73,7 +73,7 @@ class SamVideoModel:
 
         for name, reason in MEANINGLESS.items():
             if getattr(asked, name) is not None:
-                raise StremnError(f"--{name} cannot be honoured: {reason}. Leave it out.")
+                raise StremnError(f"--{name} cannot be used: {reason}. Leave it out.")
         slots = sam_config(self.source).num_maskmem
         slots = slots if asked.memory_slots is None else checked_slots(asked.memory_slots)
         policy = SAM_POLICY if asked.policy is None else asked.policy

@@ -86,7 +86,7 @@ class PassStore:
     """A folder with what a pass found; it goes when the run is finished."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Go on in a folder, or start it anew: without `resume`, or if it is of another run.
+        """Continue in a folder, or empty it first: without `resume`, or if it is of another run.
 
         Args:
             folder: where to keep it.

@@ -31,7 +31,7 @@ STRIP = "memory.png"
 
 
 def nobody(done: int, result: StepResult) -> None:
-    """A watcher that does nothing."""
+    """Do nothing with a result: the watcher of a run that nobody watches."""
 
 
 def read_when_wanted(frames: Iterator[Frame]) -> AbstractContextManager[Iterable[Frame]]:

@@ -44,7 +44,7 @@ class ObjectMemory:
     replaced: Replacement | None
 
     def renumbered(self, number: Callable[[int], int]) -> ObjectMemory:
-        """Return the same with the frames numbered anew."""
+        """Return the same with other frame numbers."""
         frames = tuple(None if t is None else number(t) for t in self.frames)
         replaced = self.replaced
         if replaced is not None and replaced.frame is not None:
@@ -60,7 +60,7 @@ class MemoryReport:
     nbytes: int
 
     def renumbered(self, number: Callable[[int], int]) -> MemoryReport:
-        """Return the report with the frames numbered anew."""
+        """Return the report with other frame numbers."""
         return replace(self, objects=tuple(o.renumbered(number) for o in self.objects))
 
     def to_json(self) -> dict[str, Any]:
@@ -118,7 +118,7 @@ class StepResult:
         return found
 
     def renumbered(self, number: Callable[[int], int]) -> StepResult:
-        """Return the result with the frames numbered anew, its own and the memory's.
+        """Return the result with other frame numbers, its own and the memory's.
 
         Args:
             number: from the number of a frame, counted by the session, to the new one.

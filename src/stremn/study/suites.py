@@ -1,7 +1,8 @@
 """Three ways to show a data set to a memory: as it is, for long, and with the object hidden.
 
-Short clips hardly separate replacement rules. ``long`` plays a sequence to and fro without ever
-returning to its first frames, because seeing those again would reset a tracker that drifts.
+Short clips hardly separate replacement rules. ``long`` plays a sequence forwards and
+backwards without ever returning to its first frames, because seeing those again would reset a
+tracker that drifts.
 ``occlusion`` cuts foreign frames into a sequence and scores only what comes after the return.
 """
 
@@ -184,7 +185,7 @@ def occlusion_suite(
 
     Args:
         data: at least two sequences; the foreign ones are drawn from them.
-        gaps: number of foreign frames. A shorter foreign sequence is played to and fro.
+        gaps: number of foreign frames. A shorter foreign sequence is played forwards and backwards.
         positions: where they are cut in, as fractions of the sequence.
         foreign: how many other sequences are cut into each, one at a time.
         seed: of the draw of foreign sequences.

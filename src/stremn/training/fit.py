@@ -335,7 +335,7 @@ def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> Non
 
 
 def _rehearse(run: Run, phases: Sequence[Phase[Any, Any]]) -> None:
-    """Go through the first step of each phase that is to come, without its update.
+    """Try the first step of each phase to come, without its update.
 
     A later phase may take larger batches: what does not fit should fail now, not after hours. Clips
     of a later batch may hold more objects, and need more, than these.

@@ -104,7 +104,7 @@ class Run:
         return Checkpoint(tensors, facts)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go back to where `saved` was taken."""
+        """Restore the state that `saved` holds."""
         self.model.load_state_dict(under(saved.tensors, "model"))
         if self.average is not None:
             average = under(saved.tensors, "average") or under(saved.tensors, "model")

@@ -33,7 +33,7 @@ def open_accelerator(device: str) -> Any:
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
     # The others wait while the main process validates.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=4))
-    # Processes on CPUs find each other only if accelerate is told that it is CPUs they run on.
+    # Processes on CPUs find each other only if accelerate knows that they run on CPUs.
     wanted = pick_device(device).type
     _forget_another_device(wanted)
     # `fit` sets the precision itself, so that one process can run several training runs.

@@ -45,7 +45,7 @@ FORMATS = {
     "blurred-background": "On the blurred background (video)",
     "exr": "Mattes (OpenEXR)",
 }
-"""What can be had, and how it is called."""
+"""The files to choose from, and their labels."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Export:
         Args:
             video: file of the video.
             work: what to write; it does not change.
-            folder: for the files; made anew.
+            folder: for the files; emptied first.
             kinds: names in `FORMATS`.
 
         Raises:

@@ -118,7 +118,7 @@ class Drawing:
             said = Said(before=_pack(mask))
         if not mask.any():
             raise StremnError(
-                "Nothing would be left of the object. To have it no more, remove it from the list."
+                "Nothing would be left of the object. To delete it, remove it from the list."
             )
         kept = np.where(others, labels, 0)
         return self._with(np.where(mask, item, kept), {item}, {**self.said, item: said})

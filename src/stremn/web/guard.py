@@ -30,7 +30,7 @@ _HEADERS = (
     (b"referrer-policy", b"same-origin"),  # the address may hold the token
     (b"x-content-type-options", b"nosniff"),
 )
-"""What a browser is told with every answer."""
+"""Headers of every answer."""
 
 _COOKIE = "stremn-token"
 _STARTED = "/gradio_api/startup-events"

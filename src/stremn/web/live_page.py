@@ -34,7 +34,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""What a browser is told with every answer."""
+"""Headers of every answer."""
 
 
 class _Shown(NamedTuple):

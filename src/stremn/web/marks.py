@@ -21,7 +21,7 @@ MOST_POINTS = 10_000
 """Points of a stroke, at most."""
 
 SAMPLES = 4
-"""Points of a stroke that the prompt network is told."""
+"""Points of a stroke that the prompt network reads."""
 
 
 class BoxMark(Config):

@@ -21,7 +21,7 @@ class Options(Config):
 
     Attributes:
         slots: K, of each object.
-        policy: the rule that says which slot gives way.
+        policy: the rule that chooses the slot to evict.
         size: working size: shorter side in pixels; None: the model's usual one.
         end: frame to stop before; 0: the video's end.
         both: whether to follow backward too, from the first frame that is marked.

@@ -24,7 +24,7 @@ def serve(
     limits: Limits = LIMITS,
     announce: Callable[[str], None],
 ) -> None:
-    """Show the page until it is interrupted; `announce` is told its address once it is there.
+    """Show the page until it is interrupted; `announce` is called with its address once it runs.
 
     Where other computers can reach it, the address holds a token, and nobody is served without.
 

@@ -184,7 +184,7 @@ def _mask_file(project: Project, body: bytes, index: int) -> Response:
 
 
 def _do(project: Project, body: bytes, what: str) -> Response:
-    """Carry out a change; the answer is the state after it."""
+    """Carry out a change and answer with the state after it."""
     try:
         told = json.loads(body or b"{}")
         change = _CHANGES[what]

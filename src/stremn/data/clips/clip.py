@@ -21,8 +21,8 @@ from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
 
 ATTEMPTS = 300
-"""Draws of a clip before its data is called unusable. A clip is drawn anew from the same numbers by
-every resumed run, so that one unlucky clip would end a training for good."""
+"""Draws of a clip before its data is called unusable. A clip is drawn again from the same
+numbers by every resumed run, so that one unlucky clip would end a training for good."""
 
 PADDING = -1
 """`given` of an object that does not exist (a batch has room for the fullest clip's objects)."""

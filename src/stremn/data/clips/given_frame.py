@@ -222,7 +222,7 @@ class GivenFrameClips:
 
 
 def wandering_path(rng: np.random.Generator, frames: int) -> Float64[np.ndarray, "t 7"]:
-    """Smooth curves for the seven numbers of a motion, roughly in [-1, 1]."""
+    """Draw smooth curves for the seven numbers of a motion, roughly in [-1, 1]."""
     return smooth_path(rng, frames, 7, 2 + frames // 4)
 
 

@@ -50,7 +50,7 @@ def frame_times(
     """Return indices of a clip's frames in a video of `length` frames, in order of time.
 
     Gaps are drawn evenly from 1 to `largest_gap`, or to what the video has room for; a video
-    shorter than the clip is played to and fro.
+    shorter than the clip is played forwards and backwards.
     """
     if length < frames:
         if length == 1:
@@ -222,7 +222,7 @@ def _chosen(
 
 
 def _renumbered(maps: Sequence[Mask | None], chosen: Int[np.ndarray, " n"]) -> list[Mask]:
-    """Label maps in which the ids `chosen` are 1, 2, ...; a frame without a map is void."""
+    """Renumber the ids `chosen` to 1, 2, ...; a frame without a map is void."""
     table = np.zeros(256, dtype=np.uint8)
     table[chosen] = np.arange(1, len(chosen) + 1)
     table[VOID] = VOID

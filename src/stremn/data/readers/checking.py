@@ -9,7 +9,7 @@ from typing import TypeVar
 FoundT = TypeVar("FoundT")
 
 Told = Callable[[int, int], None]
-"""Is told how many items have been looked at, and how many there are."""
+"""Called with how many items were checked, and how many there are."""
 
 
 def look_at_each(

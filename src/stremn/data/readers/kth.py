@@ -60,8 +60,8 @@ def kth(
     listing = root / "00sequences.txt"
     if not listing.exists():
         raise StremnError(
-            f"{root} is not KTH in its official layout: 00sequences.txt is missing. It belongs to "
-            "the data set's download page; put it beside the avi files."
+            f"{root} is not KTH in its official layout: 00sequences.txt is missing. Get it from "
+            "the data set's download page; put it into the folder of the avi files."
         )
     chosen = KTH_PERSONS[split] if persons is None else persons
     spans: list[Span] = []

@@ -31,7 +31,7 @@ class LabelledVideo(Protocol):
         ...
 
     def label(self, index: int) -> Integer[np.ndarray, "height width"] | None:
-        """Label map of frame `index` (0 background, 255 void), or None if it has none."""
+        """Return the label map of a frame (0 background, 255 void), or None if it has none."""
         ...
 
 

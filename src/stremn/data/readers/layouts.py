@@ -89,7 +89,7 @@ def read_davis(
         split: name of a file in ``ImageSets/<year>``, such as "train", "val" or "test-dev".
         year: 2016 (one object: every non-zero pixel) or 2017 (ids).
         resolution: "480p" or "Full-Resolution".
-        left_out: is told of sequences that cannot be used; None refuses them.
+        left_out: called for sequences that cannot be used; None refuses them.
 
     Raises:
         StremnError: wrong layout, a sequence of the split that is not there, missing or extra
@@ -136,7 +136,7 @@ def read_youtube_vos(
         year: 2018 or 2019; the layout is the same.
         all_frames: show the model every frame of ``<split>_all_frames``; masks of the 6-fps frames
             are still the ones that count. Otherwise only the 6-fps frames are shown.
-        left_out: is told of videos that cannot be used; None refuses them.
+        left_out: called for videos that cannot be used; None refuses them.
 
     Raises:
         StremnError: wrong layout, or videos, frames or masks that do not fit together.
@@ -248,7 +248,7 @@ def read_folders(
         split_file: text file with a sequence name a line; all sequences by default.
         late_objects: later label maps may give new objects; else only the first one does.
         rule: which annotated frames count.
-        left_out: is told of sequences that cannot be used; None refuses them.
+        left_out: called for sequences that cannot be used; None refuses them.
 
     Raises:
         StremnError: wrong layout, a sequence of the split that is not there, a label map without
@@ -266,7 +266,7 @@ def read_folders(
 
 
 def _given(name: str, frames: Path, labels: Path, late_objects: bool = True) -> StoredSequence:
-    """Pair a sequence of ids, in which some object must be given."""
+    """Pair the frames of a sequence with label maps of ids, in which some object must be given."""
     sequence = pair_files(name, frames, labels, read_indices, late_objects)
     check_given(sequence)
     return sequence

@@ -87,11 +87,11 @@ class DrawnClips:
         self._decoded = _Videos(round(ROOM * size))
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         return self.length
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 3 size size"]:
-        """The clip at `index`."""
+        """Return the clip at `index`."""
         check_index(index, self.length)
         rng = np.random.default_rng((self.seed, index))
         video = self._decoded.frames(self.videos[self._video(index)])
@@ -115,11 +115,11 @@ class DrawnClips:
         return int(rng.choice(len(self.videos), p=self._share))
 
     def origin(self, index: int) -> str:
-        """The video that a clip is cut from."""
+        """Return the path of the video that a clip is cut from."""
         return str(self.videos[self._video(index)].resolve())
 
     def origins(self) -> frozenset[str]:
-        """The videos."""
+        """Return the paths of the videos."""
         return frozenset(str(video.resolve()) for video in self.videos)
 
 
@@ -151,11 +151,11 @@ class WholeClips:
         self._decoded = _Videos(size)
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         return len(self.spans)
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 3 height width"]:
-        """The clip at `index`."""
+        """Return the clip at `index`."""
         check_index(index, len(self.spans))
         span = self.spans[index]
         clip = self._decoded.frames(span.video)[span.start : span.start + span.frames]
@@ -170,11 +170,11 @@ class WholeClips:
         return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))
 
     def origin(self, index: int) -> str:
-        """The video that a clip is cut from."""
+        """Return the path of the video that a clip is cut from."""
         return str(self.spans[index].video.resolve())
 
     def origins(self) -> frozenset[str]:
-        """The videos."""
+        """Return the paths of the videos."""
         return frozenset(map(self.origin, range(len(self))))
 
 

@@ -9,7 +9,7 @@ DATA_VARIABLE = "STREMN_DATA"
 
 
 def place(path: str) -> Path:
-    """Resolve a path: absolute, existing, or below the folder named by STREMN_DATA.
+    """Resolve a path that is absolute, exists, or lies below the folder named by STREMN_DATA.
 
     Raises StremnError for a relative path that is not there while the variable is not set.
     """

@@ -1,4 +1,4 @@
-"""What is wrong with training data, collected before it is told."""
+"""Collect what is wrong with training data, to report it together."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class DataProblem:
 
 
 LeaveOut = Callable[[DataProblem], None]
-"""Is told of something that cannot be used, and was left out."""
+"""Called for something that cannot be used and was left out."""
 
 
 def refuse(problems: Sequence[DataProblem]) -> None:
@@ -33,7 +33,7 @@ def refuse(problems: Sequence[DataProblem]) -> None:
     raise StremnError(
         f"{len(problems)} problem(s) in the training data:\n"
         + "\n".join(lines)
-        + '\nMend them, or leave out what is named here (in a recipe: data.check = "skip").'
+        + '\nRepair them, or leave out what is named here (in a recipe: data.check = "skip").'
     )
 
 

@@ -72,7 +72,7 @@ class VideoSequence(Protocol):
         ...
 
     def label(self, index: int) -> Labels | None:
-        """Label map, or None where the frame is not annotated."""
+        """Return the label map, or None where the frame is not annotated."""
         ...
 
     def annotated(self, index: int) -> bool:
@@ -144,7 +144,7 @@ class StoredSequence:
         return read_image(self.frame_paths[index])
 
     def label(self, index: int) -> Labels | None:
-        """Label map as indices, or None where the frame is not annotated.
+        """Return the label map as indices, or None where the frame is not annotated.
 
         Raises:
             StremnError: the file is damaged or holds colors instead of indices.

@@ -113,7 +113,7 @@ def score(
         parameters: of the predictor, for the table.
         batch: clips at a time.
         limit: use so many clips, evenly spaced over all: neighbors show the same video.
-        progress: is told (clips done, clips in all).
+        progress: called with (clips done, clips in all).
 
     Raises:
         StremnError: clips that are too short, or none.

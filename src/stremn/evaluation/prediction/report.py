@@ -66,7 +66,7 @@ def evaluate_prediction(
         device: where predictors compute; metrics are computed on the CPU.
         out: folder for the files of `write_report`, rewritten after every predictor, and curves
             as pictures.
-        progress: is told (predictor, clips done, clips in all).
+        progress: called with (predictor, clips done, clips in all).
     """
     if against is not None and against not in TRIVIAL:
         raise StremnError(f"Compare with one of {', '.join(TRIVIAL)}; got {against!r}.")
@@ -136,7 +136,7 @@ def _rows(
 
 
 def paired_table(rows: Sequence[PredictionScores], against: str, metrics: Sequence[Metric]) -> str:
-    """Markdown tables, one a metric: each predictor minus `against`, frame by frame, paired.
+    """Make a Markdown table a metric: each predictor minus `against`, frame by frame, paired.
 
     Raises:
         StremnError: no row has that name.

@@ -105,7 +105,7 @@ def given_mask(sequence: VideoSequence, index: int) -> Labels | None:
 
 
 def predict(sequence: VideoSequence, session: Segmenter) -> Iterator[Labels]:
-    """Label map of each frame. Frames before the first given object are background.
+    """Yield the label map of each frame. Frames before the first given object are background.
 
     Raises:
         StremnError: the session answers in another size.

@@ -54,7 +54,7 @@ class OpenFormats:
         return [path for writer in self._writers for path in writer.checkpoint()]
 
     def close(self) -> None:
-        """Complete all formats for the frames so far, the others too if one cannot be."""
+        """Complete all formats for the frames so far, even if one of them fails."""
         with ExitStack() as stack:
             for writer in self._writers:
                 stack.callback(writer.close)

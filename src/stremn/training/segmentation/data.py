@@ -159,7 +159,7 @@ def clip_parameters(
 def open_videos(section: VideosSection, left_out: LeaveOut | None = None) -> SequenceSet:
     """Open a data set of videos in its layout, or those of its videos that are named.
 
-    `left_out` is told of videos that cannot be used; None refuses them. Raises StremnError for a
+    `left_out` is called for videos that cannot be used; None refuses them. Raises StremnError for a
     name that the set does not have.
     """
     root = place(section.path)

@@ -1,4 +1,4 @@
-"""How much an eviction matters: what the clip would come to, had another slot given way."""
+"""How much an eviction matters: the loss of the clip if another slot were evicted instead."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class StreamedValidation:
         frames: int | None = None,
         clips: ClipBatch | None = None,
     ) -> None:
-        """Hold what every validation of a run shares.
+        """Keep what every validation of a run shares.
 
         Args:
             sequences: to score.
