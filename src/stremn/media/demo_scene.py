@@ -287,9 +287,9 @@ def _conifer(
     cv2.line(layer, (column, foot), (column, foot - height), (0.16, 0.11, 0.07, 1), 3, cv2.LINE_AA)
     for _ in range(height * 14):
         up = random.random() ** 1.4
-        reach = (1 - up) * height * 0.2 * (0.65 + 0.35 * np.sin(up * 60))
+        sway = (1 - up) * height * 0.2 * (0.65 + 0.35 * np.sin(up * 60))
         side = random.uniform(-1, 1)
-        x, y = column + side * reach, foot - 18 - up * (height - 18)
+        x, y = column + side * sway, foot - 18 - up * (height - 18)
         tone = (0.5 + 0.9 * random.random()) * (1.25 - 0.45 * side)
         color = (0.08 * tone, 0.155 * tone, 0.065 * tone, 1)
         end = (round(x + 5 * side), round(y + 4))

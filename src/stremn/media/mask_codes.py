@@ -27,8 +27,8 @@ MANY_COLORS = 64
 
 _LOSSY = frozenset({"JPEG", "MPO", "WEBP"})
 _LOSSY_TOLERANCE = 20  # per channel: compression noise stays under it in flat regions
-_LOSSY_REACH = 8.0  # pixels: compression works on blocks of this size
-_SOFT_REACH = 8.0  # pixels that a soft edge is wide at most
+_LOSSY_DISTANCE = 8.0  # pixels: compression works on blocks of this size
+_SOFT_DISTANCE = 8.0  # pixels that a soft edge is wide at most
 _NEARBY = 3.0  # pixels: as near as the nearest object
 _MANY_CODES = 20  # more of them: soft edges are likely
 _LEAST_SHARE = 0.005  # of the largest object's blocks: a blur has a few flat spots of its own
@@ -203,7 +203,7 @@ def soft_codes(raw: MaskCodes, solid: list[int], edge: list[int]) -> list[int]:
     if not objects:
         return edge
     apart = _distance_to(np.isin(raw.codes, objects))
-    hugging = apart <= (_LOSSY_REACH if raw.lossy else _SOFT_REACH)
+    hugging = apart <= (_LOSSY_DISTANCE if raw.lossy else _SOFT_DISTANCE)
     if len(edge) > _MANY_CODES:
         hugging |= parts_touching(raw.codes > 0, apart == 0)
     return edge if float(np.mean(hugging[np.isin(raw.codes, edge)])) > 0.9 else []

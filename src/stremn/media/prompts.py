@@ -26,7 +26,7 @@ _MIDDLE, _LIKELY = 0.3, 0.9  # of the box's half sides: surely and probably on t
 _KEPT_SHARE = 0.1  # parts smaller than this share of the largest are dropped
 _STILL_THERE = 0.5  # of the pixels around a point
 _CLICK_RADIUS = 0.012  # of the frame's diagonal, as the next
-_REACHES = (0.02, 0.04, 0.07, 0.11, 0.16, 0.24)
+_RADII = (0.02, 0.04, 0.07, 0.11, 0.16, 0.24)
 
 
 class Box(NamedTuple):
@@ -214,7 +214,7 @@ def scribble_mask(
 ) -> ObjectMask:
     """Find the object under a scribble: the non-zero pixels of `foreground`.
 
-    How large the object is cannot be known, so GrabCut runs for several reaches around the
+    How large the object is cannot be known, so GrabCut runs for several radii around the
     scribble; the find whose outline lies on the strongest edges of the picture wins. Only parts
     that touch the scribble are kept.
 
@@ -238,7 +238,7 @@ def scribble_mask(
     if not seed.any():
         raise StremnError("The scribble marks nothing on the object.")
     edges = _edge_strength(frame)
-    finds = [_find_within(frame, seed, barrier, reach) for reach in _REACHES]
+    finds = [_find_within(frame, seed, barrier, radius) for radius in _RADII]
     finds = [find for find in finds if find.any()]
     if not finds:
         raise StremnError(
@@ -248,16 +248,17 @@ def scribble_mask(
     return max(finds, key=lambda find: _outline_strength(find, edges))
 
 
-def _find_within(frame: Picture, seed: ObjectMask, barrier: ObjectMask, reach: float) -> ObjectMask:
-    """Return the object around a seed if it reaches about `reach` (of the diagonal) from the
-    seed."""
+def _find_within(
+    frame: Picture, seed: ObjectMask, barrier: ObjectMask, radius: float
+) -> ObjectMask:
+    """Return the object around a seed, of about a `radius` (of the diagonal) from the seed."""
     apart = _apart_from_hull(seed) / math.hypot(*seed.shape)
     hints = np.full(seed.shape, cv2.GC_BGD, dtype=np.uint8)
-    hints[apart < 2 * reach] = cv2.GC_PR_BGD
-    hints[apart < reach] = cv2.GC_PR_FGD
+    hints[apart < 2 * radius] = cv2.GC_PR_BGD
+    hints[apart < radius] = cv2.GC_PR_FGD
     hints[barrier] = cv2.GC_BGD
     hints[seed] = cv2.GC_FGD
-    return parts_touching(_grab_cut(frame, hints, apart < 3 * reach), seed)
+    return parts_touching(_grab_cut(frame, hints, apart < 3 * radius), seed)
 
 
 def _apart_from_hull(seed: ObjectMask) -> Float[np.ndarray, "height width"]:

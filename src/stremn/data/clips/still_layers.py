@@ -81,10 +81,10 @@ def random_motion(
     of its picture."""
     knots = 2 + frames // 4
     path = smooth_path(rng, frames, 7, knots) + p.jitter * rng.uniform(-1, 1, (frames, 7))
-    reach = size * float(np.exp(rng.uniform(*np.log(p.travel))))
+    travel = size * float(np.exp(rng.uniform(*np.log(p.travel))))
     vigor = rng.uniform(0.2, 1.0)
     path[:, :2] -= path[0, :2]
-    position = np.array(start) + reach * path[:, :2]
+    position = np.array(start) + travel * path[:, :2]
     return Motion(
         # What wanders off for good teaches nothing; leaving and returning is made on purpose.
         position=np.clip(position, EDGE * size, (1 - EDGE) * size),

@@ -234,15 +234,15 @@ def video_folder(
         stride: video frames from one clip frame to the next.
     """
     videos = videos_of(root, split)
-    reach = (frames - 1) * stride + 1
+    span = (frames - 1) * stride + 1
     spans = [
         Span(video, start, frames, stride)
         for video in videos
-        for start in range(0, count_frames(video) - reach + 1, reach)
+        for start in range(0, count_frames(video) - span + 1, span)
     ]
     if not spans:
         raise StremnError(
-            f"No video in {root} has the {reach} frames that a clip of {frames} frames at stride "
+            f"No video in {root} has the {span} frames that a clip of {frames} frames at stride "
             f"{stride} needs. Ask for shorter clips."
         )
     return SpanClips(spans, size, channels)
