@@ -97,7 +97,7 @@ def _count(folder: str) -> int:
 
 def check(result: StepResult) -> None:
     """Raise AssertionError unless a result's numbers and ids are what they may be."""
-    assert np.isfinite(result.layer_probabilities).all(), "a share is not finite"
+    assert np.isfinite(result.layer_probabilities).all(), "a probability is not finite"
     found = set(np.unique(result.labels).tolist())
     assert found <= {0, *result.ids}, f"ids that were not given: {found}"
 

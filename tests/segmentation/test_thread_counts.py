@@ -18,10 +18,10 @@ ROUNDING = {"float32": 1e-4, "bfloat16": 0.05}
 
 @dataclass
 class Run:
-    """What a run gave: labels and shares of each frame, and its memory after the last."""
+    """What a run gave: labels and probabilities of each frame, and its memory after the last."""
 
     labels: np.ndarray
-    shares: np.ndarray
+    probabilities: np.ndarray
     memory: dict[str, torch.Tensor]
 
 
@@ -47,19 +47,19 @@ def run(small: Pretrained, precision: str, threads: int) -> Run:
         for index in range(FRAMES)
     ]
     assert session.track is not None
-    labels, shares = (np.stack([getattr(r, n) for r in results]) for n in ("labels", "shares"))
-    return Run(labels, shares, dict(session.track.state.tensors()))
+    labels, probabilities = (
+        np.stack([getattr(r, name) for r in results]) for name in ("labels", "layer_probabilities")
+    )
+    return Run(labels, probabilities, dict(session.track.state.tensors()))
 
 
 @pytest.mark.usefixtures("_threads")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_threads_change_rounding_alone(small: Pretrained, precision: str) -> None:
     one, two, again = (run(small, precision, threads) for threads in (1, 2, 2))
-    np.testing.assert_array_equal(two.layer_probabilities, again.layer_probabilities)
+    np.testing.assert_array_equal(two.probabilities, again.probabilities)
     for name, x in two.memory.items():
         assert torch.equal(x, again.memory[name]), name
     assert two.labels.any()
-    np.testing.assert_allclose(
-        one.layer_probabilities, two.layer_probabilities, atol=ROUNDING[precision]
-    )
+    np.testing.assert_allclose(one.probabilities, two.probabilities, atol=ROUNDING[precision])
     assert (one.labels != two.labels).mean() <= 1e-3  # pixels on an outline
