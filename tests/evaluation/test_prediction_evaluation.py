@@ -232,7 +232,7 @@ def test_what_cannot_be_scored_is_said_before_anything_is(tmp_path, monkeypatch)
 
     ours = str(tmp_path / "ours.safetensors")
     with monkeypatch.context() as patch:
-        patch.setattr("stremn.evaluation.prediction.evaluation.score", never)
+        patch.setattr("stremn.evaluation.prediction.report.score", never)
         with pytest.raises(StremnError, match="typo"):
             evaluate(ours, str(tmp_path / "typo.safetensors"))
         with pytest.raises(StremnError, match="'evidence' has weights of its own"):
