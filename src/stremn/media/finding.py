@@ -107,7 +107,7 @@ def check_place(size: tuple[int, int], box: Box | None, clicks: Sequence[Click])
     off = {(int(x), int(y)) for x, y, is_on in clicks if not is_on}
     for x, y in sorted(on & off):
         raise StremnError(
-            f"The click {x},{y} is marked as both on and off the object. Take one of the two back."
+            f"The click {x},{y} is marked as on the object and off it. Take one of the two back."
         )
     if box is not None:
         _check_box(box, width, height)
