@@ -8,7 +8,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=train,web,export
 
 # The versions of PyTorch and torchvision must fit each other, so both come from one index.
-RUN pip install --no-cache-dir "torch>=2.6" "torchvision>=0.21" --index-url "${TORCH_INDEX}"
+RUN pip install --no-cache-dir "torch>=2.9" "torchvision>=0.24" --index-url "${TORCH_INDEX}"
 
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
