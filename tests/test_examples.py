@@ -11,8 +11,10 @@ import torch
 from stremn.evaluation.segmentation.evaluation import evaluate
 from stremn.evaluation.segmentation.run_description import RunDescription
 from stremn.networks.presets import SegmentationConfig, build_model
+from stremn.prediction.config import PREDICTOR_PRESETS
+from stremn.prediction.model import build_predictor
 from stremn.prediction.sessions import PredictionSession
-from stremn.prediction.weights import load_memory_predictor
+from stremn.prediction.weights import load_memory_predictor, save_predictor
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import square_clips, tiny_model
 from tiny_vos import names_of, square_labels, write_frame, write_labels
@@ -115,3 +117,21 @@ def test_the_unusual_moment_is_the_cut() -> None:
     (times, index), *_ = example["unusual"](frames, session)
     assert index == 14
     assert times > 2
+
+
+def test_what_comes_back_is_compared_with_and_without(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), rng.integers(0, 256, (120, 150, 3), np.uint8))
+    torch.manual_seed(0)
+    config = PREDICTOR_PRESETS["64-pans"]
+    names = []
+    for unread in (False, True):
+        names.append(str(tmp_path / f"{unread}.safetensors"))
+        changed = config.model_copy(update={"unread": unread})
+        save_predictor(build_predictor(changed).eval(), Path(names[-1]))
+    compare = runpy.run_path(str(EXAMPLES / "what_comes_back.py"))["compare"]
+    scores = compare(str(tmp_path), *names, str(tmp_path / "out.png"), clips=2)
+    assert scores.shape == (2, 2, 6)
+    assert bool((scores[1, :, 0] > scores[0, :, 0] + 3).all())
+    assert cv2.imread(str(tmp_path / "out.png")).shape == (2 * 64 * 2, 5 * 64 * 2, 3)

@@ -30,6 +30,7 @@ class Clips(StrEnum):
     HUMAN_WALKING = "human-walking"
     FOLDER = "folder"
     NATURAL = "natural"
+    PHOTO_PANS = "photo-pans"
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +84,7 @@ def prediction(
     from stremn.data.readers.prediction_sets import ClipsSection
     from stremn.evaluation.prediction.report import evaluate_prediction
 
-    rgb = 3 if data in (Clips.HUMAN_WALKING, Clips.NATURAL) else channels
+    rgb = 3 if data in (Clips.HUMAN_WALKING, Clips.NATURAL, Clips.PHOTO_PANS) else channels
     values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}
     values |= {"own_size": own_size} if own_size else {}
     with console.status("scoring") as status:

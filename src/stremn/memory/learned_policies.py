@@ -16,26 +16,38 @@ class Learned(nn.Module):
     """Eq 1-3: straight-through Gumbel-softmax over the similarity of learned update keys.
 
     The slot with the highest score is replaced; the update keys are learned, so "similar" means
-    what training made of it. Noise is drawn in training mode, and at test time too if `noisy`.
+    what training made of it. Noise is drawn in training mode, and at test time too if `noisy`;
+    `noise` is its size, 1 in Eq 2. Similarities are in [-1, 1] and the noise of Eq 2 deviates by
+    1.3, so that most choices of a training are chance.
     """
 
-    def __init__(self, tau: float = 1.0, noisy: bool = False) -> None:
+    def __init__(self, tau: float = 1.0, noisy: bool = False, noise: float = 1.0) -> None:
         super().__init__()
         self.tau = tau
         self.noisy = noisy
+        self.noise = noise
 
     def forward(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
         """Return a one-hot choice whose gradient is that of the soft one."""
         scores = similarity(new.compared, state.compared)
-        return gumbel_choice(scores, evictable, self.tau, noisy=self.training or self.noisy)
+        noisy = self.training or self.noisy
+        return gumbel_choice(scores, evictable, self.tau, noisy=noisy, noise=self.noise)
 
 
 def gumbel_choice(
-    scores: Float[Tensor, "b k"], evictable: Bool[Tensor, "b k"], tau: float, *, noisy: bool
+    scores: Float[Tensor, "b k"],
+    evictable: Bool[Tensor, "b k"],
+    tau: float,
+    *,
+    noisy: bool,
+    noise: float = 1.0,
 ) -> Choice:
-    """Choose a slot by straight-through Gumbel-softmax (Eq 2-3): hard forward, soft backward."""
-    noise = -torch.empty_like(scores).exponential_().log() if noisy else torch.zeros_like(scores)
-    soft = ((scores + noise) / tau).masked_fill(~evictable, -torch.inf).softmax(1)
+    """Choose a slot by straight-through Gumbel-softmax (Eq 2-3): hard forward, soft backward.
+
+    The noise drawn is multiplied with `noise`, 1 in Eq 2.
+    """
+    drawn = -torch.empty_like(scores).exponential_().log() if noisy else torch.zeros_like(scores)
+    soft = ((scores + noise * drawn) / tau).masked_fill(~evictable, -torch.inf).softmax(1)
     soft = soft.masked_fill(~evictable.any(1, keepdim=True), 0.0)  # nothing open: nothing chosen
     hard = highest(soft.detach(), evictable).replace
     # soft - soft.detach() is exactly zero, so the forward value stays exactly one-hot.

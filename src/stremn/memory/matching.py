@@ -17,6 +17,10 @@ Similarity = Literal["dot", "squared-l2"]
 """What a query and a key are compared by: q . k, or -|q - k|^2."""
 
 
+Pooling = Literal["positions", "displacements"]
+"""Whether each position of a query finds its own matches, or all of them move together."""
+
+
 @dataclass(frozen=True)
 class Matching:
     """How a read compares queries with keys: part of a network, the same for every frame.
@@ -24,11 +28,17 @@ class Matching:
     `similarity` "dot" is that of Eq 5 and STM, "squared-l2" that of STCN. `scale` is what the
     similarities are multiplied with (see `sharpness`). Of each query position's similarities only
     the `top` largest enter its softmax; None: all.
+
+    With `pooling` "displacements", not in the paper, similarities are summed over all pairs of
+    positions with the same displacement before the softmax, so that templates move as a whole: see
+    `memory.displacements`. A position then holds `fold` x `fold` finer ones in its channels.
     """
 
     similarity: Similarity = "dot"
     scale: Scale = "sqrt"
     top: int | None = None
+    pooling: Pooling = "positions"
+    fold: int = 1
 
 
 EQUATION_5 = Matching()

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stremn.memory.choices import precise
+from stremn.memory.displacements import read_displaced
 from stremn.memory.matching import EQUATION_5, REFERENCE, Matching, Scale
 from stremn.memory.state import MemoryState
 
@@ -21,11 +22,22 @@ def read(
 
     The query may be of a part of the frame: every position is read by itself. `matching` says how
     queries and keys are compared. An entry without any template reads zeros; sessions and rollouts
-    refuse to get there.
+    refuse to get there. Of the pooling "displacements" the query must be a whole frame.
     """
     h, w = query_key.shape[1:3]
     used = max(state.filled, 1)
     vacant = state.vacant[:, :used]
+    if matching.pooling == "displacements":
+        fold = matching.fold
+        return read_displaced(
+            state.keys[:, :used],
+            state.values[:, :used],
+            vacant,
+            query_key,
+            fold=fold,
+            # Sums over h w fold^2 positions of ck / fold^2 channels, of which most cancel.
+            factor=sharpness(state, matching.scale) * (h * w) ** -0.5,
+        )
     query = comparable_query(state, query_key, matching)
     partly = vacant.any(1).tolist()
     seen: list[_Seen] = []

@@ -125,7 +125,11 @@ class RecurrentPredictor(nn.Module):
         self.to_frame = output.apply
 
     def rollout(
-        self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
+        self,
+        frames: Float[Tensor, "b t c height width"],
+        observed: int,
+        future: int,
+        silent: int = 0,
     ) -> Rollout:
         """Predict frames as `Forecaster.rollout`; the first one predicted is the second."""
         check_frames(frames[:, :observed], 1, self.config.channels)
@@ -139,7 +143,8 @@ class RecurrentPredictor(nn.Module):
             logits = F.pixel_shuffle(self.output(features), patch)
             traced = observed_frame(last, last[:, :0])
             predictions.append(self.to_frame(logits, traced, traced.travel).frame)
-        return Rollout(torch.stack(predictions, dim=1), 1)
+        silent = min(silent, max(observed - 2, 0))
+        return Rollout(torch.stack(predictions[silent:], dim=1), 1 + silent)
 
 
 def build_baseline(config: RecurrentConfig) -> RecurrentPredictor:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from stremn.core.config import Config
-from stremn.memory.matching import Scale
+from stremn.memory.matching import Matching, Scale
 from stremn.moved import moved_names
 from stremn.prediction.motion import MotionName
 from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel
 
+Reading = Literal["positions", "displacements"]
+Matched = Literal["stack", "frames"]
 Channels = Annotated[int, Field(ge=1, le=16_384)]
 
 
@@ -28,8 +30,13 @@ class PredictionConfig(Config):
     key: Channels = 64
     value: Channels = 256
     update_key: Channels = 64
+    stored: int = Field(default=0, ge=0, le=16_384)
+    """Of the reading "displacements": channels of the stored value, of all pixels of a position;
+    `value` counts the query's own alone. Else 0: the value is what is stored."""
     slots: int = Field(default=5, gt=0, le=65_536)
     policy: str = "learned"
+    noise: float = Field(default=1.0, ge=0, le=100)
+    """Of the rule "learned": size of its noise in training; 1 is the paper's."""
     growth: int = Field(default=0, ge=0, le=65_536)
     """Slots added whenever all are taken; for the rule "growing" only."""
     scale: Scale = "sqrt"
@@ -54,6 +61,19 @@ class PredictionConfig(Config):
     resized to `size` x `size`."""
     groups: int = Field(default=8, gt=0, le=16_384)
     slope: float = Field(default=0.2, ge=0, le=1e6)
+    reading: Reading = "positions"
+    """How the memory is read: by Eq 5; with templates that are moved as a whole, not in the paper
+    (see `memory.displacements`)."""
+    unread: bool = False
+    """Whether zeros stand in for what was read, in training too: the control without a memory."""
+    matched: Matched = "stack"
+    """Of the reading "displacements": what keys are made of (see `fine_keys`), whole stacks or
+    single frames. Keys are of pixels then: `key` counts those of all pixels of a position."""
+    fine: int = Field(default=16, gt=0, le=16_384)
+    """Of the reading "displacements": channels inside of what makes keys."""
+    copied: bool = False
+    """Of the reading "displacements": whether the last frame's pixels are stored too, so that the
+    output can copy what is read of them."""
     carried: int = Field(default=0, ge=0, le=16_384)
     """Channels of a ConvLSTM state that is carried from stack to stack and decoded together with
     what was read. 0, none, is the paper's: see `FramePredictor`."""
@@ -85,6 +105,47 @@ class PredictionConfig(Config):
                 "growth = 8, or neither"
             )
         return self
+
+    @model_validator(mode="after")
+    def _displacements_are_of_pixels(self) -> PredictionConfig:
+        if self.reading == "positions":
+            if self.stored or self.copied:
+                raise ValueError('stored and copied go with reading = "displacements"')
+            return self
+        area = self.fold**2
+        for name, channels in (("key", self.key), ("stored", self.stored)):
+            if channels % area:
+                raise ValueError(
+                    f"{name} = {channels} must be a multiple of {area}: a position holds "
+                    f"{self.fold}x{self.fold} pixels"
+                )
+        return self
+
+    @property
+    def matching(self) -> Matching:
+        """How a read compares queries with keys."""
+        pooling = "displacements" if self.reading == "displacements" else "positions"
+        return Matching(scale=self.scale, pooling=pooling, fold=self.fold)
+
+    @property
+    def fold(self) -> int:
+        """Finer positions along each axis that keys and stored values of a position hold."""
+        return 1 if self.reading == "positions" else self.feature_stride
+
+    @property
+    def stored_value(self) -> int:
+        """Channels of what is read, without pixels."""
+        return self.value if self.reading == "positions" else self.stored
+
+    @property
+    def copies(self) -> int:
+        """Channels of pixels that are stored: the frame's, and ones."""
+        return self.channels + 1 if self.copied else 0
+
+    @property
+    def stored_pixels(self) -> int:
+        """Channels of pixels that a position stores."""
+        return self.copies * self.fold**2
 
     @property
     def feature_stride(self) -> int:
@@ -125,6 +186,39 @@ PREDICTOR_PRESETS: dict[str, PredictionConfig] = {
         output="flow",
         detail=48,
         any_size=True,
+    ),
+    "64-pans": PredictionConfig(
+        channels=3,
+        size=64,
+        patch=4,
+        widths=(48, 64),
+        strides=(1, 1),
+        key=64,
+        value=64,
+        update_key=16,
+        noise=0.1,
+        shortcuts=True,
+        motion="dis",
+        output="flow",
+        reading="displacements",
+        matched="frames",
+        copied=True,
+        fine=16,
+    ),
+    "32-recalled": PredictionConfig(
+        size=32,
+        patch=2,
+        widths=(32, 48, 48),
+        strides=(1, 2, 1),
+        key=32,
+        value=48,
+        update_key=24,
+        stored=32,
+        noise=0.1,
+        shortcuts=True,
+        output="moved",
+        reading="displacements",
+        fine=12,
     ),
     "64-carried": PredictionConfig(
         size=64,

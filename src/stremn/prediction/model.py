@@ -18,16 +18,16 @@ from torch.nn import functional as F
 
 from stremn.errors import StremnError
 from stremn.memory.choices import UpdatePolicy
-from stremn.memory.matching import Matching
-from stremn.memory.policies import Append, RandomDrop, RandomSelect, build_policy
+from stremn.memory.policies import Append, Learned, RandomDrop, RandomSelect, build_policy
 from stremn.memory.reading import read
 from stremn.memory.state import EVIDENCE, MemoryState, Template
 from stremn.memory.writing import write
 from stremn.moved import moved_names
 from stremn.prediction.config import PredictionConfig
+from stremn.prediction.fine_keys import FrameKeys, StackKeys
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
 from stremn.prediction.motion import Motion, build_motion, move
-from stremn.prediction.outputs import Traced, build_output, observed_frame
+from stremn.prediction.outputs import Traced, build_output, copied_over, observed_frame
 from stremn.prediction.recurrence import ConvLSTMCell
 from stremn.prediction.rollouts import Rollout, check_frames
 
@@ -41,7 +41,15 @@ class Encoded:
 
     features: Float[Tensor, "b f h w"]
     key: Float[Tensor, "b h w ck"]
-    value: Float[Tensor, "b h w cv"]
+    query: Float[Tensor, "b h w ck"]
+    """What is read with: `key`, unless templates are moved as a whole."""
+    value: Float[Tensor, "b h w co"]
+    """The query's own value."""
+    stored: Float[Tensor, "b h w cv"]
+    """The value that is stored: `value`, unless templates are moved as a whole."""
+    pixels: Float[Tensor, "b h w p"]
+    """Stored beside the value for copying: the last frame and ones, folded; p = 0 where nothing is
+    copied."""
     update_key: Float[Tensor, "b h w cu"]
     last: Float[Tensor, "b c height width"]
     motion: Float[Tensor, "b m height width"]
@@ -58,15 +66,14 @@ class Encoded:
         pieces = (tensor.chunk(parts) for tensor in self._tensors())
         return [Encoded(*piece) for piece in zip(*pieces, strict=True)]
 
-    def after(self, entries: int) -> Encoded:
-        """Leave out the first entries of the batch."""
-        return Encoded(*(tensor[entries:] for tensor in self._tensors()))
-
     def _tensors(self) -> tuple[Tensor, ...]:
         return (
             self.features,
             self.key,
+            self.query,
             self.value,
+            self.stored,
+            self.pixels,
             self.update_key,
             self.last,
             self.motion,
@@ -108,6 +115,8 @@ class FramePredictor(nn.Module):
         decoder: [what was read, the query's own value] to frame logits (Eq 5).
         recurrence: None, the paper's, or what carries a state on by one stack.
         motion: None, the paper's, or what estimates the flow to the coming frame.
+        fine_keys: None, the paper's, or what makes keys and stored values of pixels, in place of
+            `to_key` and `to_update_key`.
         detail: None, the paper's, or a stack's folded input to what the decoder's head sees of it.
         policy: the replacement rule.
         config: the numbers; saved with the weights.
@@ -122,6 +131,7 @@ class FramePredictor(nn.Module):
         decoder: nn.Module,
         recurrence: ConvLSTMCell | None,
         motion: Motion | None,
+        fine_keys: nn.Module | None,
         detail: nn.Module | None,
         policy: UpdatePolicy,
         config: PredictionConfig,
@@ -129,7 +139,7 @@ class FramePredictor(nn.Module):
         super().__init__()
         self.encoder, self.decoder, self.recurrence = encoder, decoder, recurrence
         self.to_key, self.to_value, self.to_update_key = to_key, to_value, to_update_key
-        self.motion, self.detail = motion, detail
+        self.motion, self.fine_keys, self.detail = motion, fine_keys, detail
         self.policy = policy
         self.config = config
         self.output = build_output(config.output, config.channels, config.reach).apply
@@ -167,6 +177,7 @@ class FramePredictor(nn.Module):
             self.decoder,
             self.recurrence,
             self.motion,
+            self.fine_keys,
             self.detail,
             policy,
             config,
@@ -182,7 +193,7 @@ class FramePredictor(nn.Module):
             c.slots,
             grid,
             key=c.key,
-            value=c.value,
+            value=c.stored_value + c.stored_pixels,
             update_key=c.update_key,
             growth=c.growth,
             device=device,
@@ -193,28 +204,60 @@ class FramePredictor(nn.Module):
         return Past(memory, (hidden, cell))
 
     def encode_query(
-        self, stack: Float[Tensor, "b s c height width"], last: Traced | None = None
+        self,
+        stack: Float[Tensor, "b s c height width"],
+        last: Traced | None = None,
+        *,
+        drawn: bool = True,
     ) -> Encoded:
         """Encode and project stacks of consecutive frames in [0, 1].
 
         `last` traces the stacks' last frames, if they were predicted; None: they were observed.
+        Where nothing will be `drawn` with a stack, what only drawing needs may be left out.
         """
         motion = stack[:, 0, :0] if self.motion is None else self.motion(stack)
         shown = torch.cat([stack.flatten(1, 2), _explained(stack, motion)], dim=1)
         folded = F.pixel_unshuffle(shown, self.config.patch)
-        features = self.encoder(folded)  # b c h w
         traced = observed_frame(stack[:, -1], motion) if last is None else last
+        if drawn or self.recurrence is not None or self.fine_keys is None:
+            features = self.encoder(folded)  # b c h w
+            value = self.to_value(features).permute(0, 2, 3, 1)
+        else:
+            side = self.config.feature_stride
+            features = folded.new_zeros(len(folded), 0, *(n // side for n in stack.shape[-2:]))
+            value = features.permute(0, 2, 3, 1)
         return Encoded(
             features,
-            self.to_key(features).permute(0, 2, 3, 1),
-            self.to_value(features).permute(0, 2, 3, 1),
-            self.to_update_key(features).permute(0, 2, 3, 1),
+            *self._remembered(features, value, stack, motion),
             stack[:, -1],
             motion,
             features[:, :0] if self.detail is None else self.detail(folded),
             traced.source,
             traced.travel,
         )
+
+    def _remembered(
+        self,
+        features: Float[Tensor, "b f h w"],
+        value: Float[Tensor, "b h w co"],
+        stack: Float[Tensor, "b s c height width"],
+        motion: Float[Tensor, "b m height width"],
+    ) -> tuple[Tensor, ...]:
+        """Return key, query key, own value, stored value, stored pixels, update key, "b h w n"."""
+        if self.fine_keys is None:
+            key = self.to_key(features).permute(0, 2, 3, 1)
+            update_key = self.to_update_key(features).permute(0, 2, 3, 1)
+            return key, key, value, value, value[..., :0], update_key
+        key, query, stored, update_key = self.fine_keys(stack, motion)
+        counted = torch.cat([stack[:, -1], torch.ones_like(stack[:, -1, :1])], dim=1)
+        fine = (key, query, stored, counted[:, : self.config.copies])
+        key, query, stored, pixels = (
+            F.pixel_unshuffle(maps, self.config.fold).permute(0, 2, 3, 1)
+            if maps.shape[1]
+            else value[..., :0]
+            for maps in fine
+        )
+        return key, query, value, stored, pixels, update_key.permute(0, 2, 3, 1)
 
     def carry(self, past: Past, encoded: Encoded) -> Past:
         """Carry the state on by one stack; without one, nothing changes."""
@@ -225,7 +268,8 @@ class FramePredictor(nn.Module):
     def memorize(self, past: Past, encoded: Encoded, frame: int) -> Past:
         """Write a stack that was encoded for reading (Eq 4); `frame` is its last frame's index."""
         evidence = encoded.key.new_zeros(encoded.key.shape[0], EVIDENCE)  # there are no objects
-        template = Template(encoded.key, encoded.value, encoded.update_key, evidence, frame)
+        value = torch.cat([encoded.stored, encoded.pixels], dim=-1)
+        template = Template(encoded.key, value, encoded.update_key, evidence, frame)
         return replace(past, memory=write(past.memory, template, self.policy)[0])
 
     def recall(self, past: Past, encoded: Encoded) -> Float[Tensor, "b c height width"]:
@@ -244,23 +288,34 @@ class FramePredictor(nn.Module):
 
         Reading is always in float32: bfloat16 loses the order of large products.
         """
-        with torch.autocast(encoded.key.device.type, enabled=False):
-            found = read(
-                past.memory, encoded.key.float(), matching=Matching(scale=self.config.scale)
-            )
+        if self.config.unread:
+            found = torch.zeros_like(torch.cat([encoded.stored, encoded.pixels], dim=-1))
+        else:
+            with torch.autocast(encoded.key.device.type, enabled=False):
+                found = read(past.memory, encoded.query.float(), matching=self.config.matching)
         if not past.carried:
             return found
         return torch.cat([found, past.carried[0].permute(0, 2, 3, 1)], dim=-1)
 
     def decode(self, retrieved: Float[Tensor, "b h w n"], encoded: Encoded) -> Traced:
         """Decode what was read and the query's own value (Eq 5, right side) into a frame."""
-        joined = torch.cat([retrieved, encoded.value], dim=-1).permute(0, 3, 1, 2)
+        values, pixels = encoded.stored.shape[-1], encoded.pixels.shape[-1]
+        found, copies, carried = retrieved.tensor_split([values, values + pixels], dim=-1)
+        joined = torch.cat([found, carried, encoded.value], dim=-1).permute(0, 3, 1, 2)
         logits = F.pixel_shuffle(self.decoder(joined, encoded.detail), self.config.patch)
         last = Traced(encoded.last, encoded.source, encoded.travel)
-        return self.output(logits, last, encoded.motion)
+        if not pixels:
+            return self.output(logits, last, encoded.motion)
+        drawn = self.output(logits[:, 1:], last, encoded.motion)
+        recalled = F.pixel_shuffle(copies.permute(0, 3, 1, 2), self.config.fold)
+        return copied_over(drawn, recalled, logits[:, :1])
 
     def rollout(
-        self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
+        self,
+        frames: Float[Tensor, "b t c height width"],
+        observed: int,
+        future: int,
+        silent: int = 0,
     ) -> Rollout:
         """Predict frames as `Forecaster.rollout`; the first one predicted follows stack 2.
 
@@ -275,19 +330,22 @@ class FramePredictor(nn.Module):
             seen = torch.cat([seen[:, :1], seen], dim=1)
         shift = seen.shape[1] - observed
         b, count = seen.shape[0], seen.shape[1] - size + 1
+        silent = min(silent, count - 2) + 1  # the first stack is only memorized
         stacks = torch.cat([seen[:, i : i + size] for i in range(count)])  # (count b) s c h w
-        encoded = self.encode_query(stacks)
-        first, *others = encoded.chunk(count)
+        early = self.encode_query(stacks[: silent * b], drawn=False)
+        encoded = self.encode_query(stacks[silent * b :])
+        first, *others = [*early.chunk(silent), *encoded.chunk(count - silent)]
         height, width = frames.shape[-2:]
         past = self.carry(self.empty(b, height, width, frames.device), first)
         past = self.memorize(past, first, size - 1 - shift)
         retrieved = []
-        for i, stack in enumerate(others):
+        for i, stack in enumerate(others, start=1):
             past = self.carry(past, stack)
-            retrieved.append(self.retrieve(past, stack))
-            past = self.memorize(past, stack, size + i - shift)
-        decoded = self.decode(torch.cat(retrieved), encoded.after(b))
-        predictions = list(decoded.frame.chunk(count - 1))
+            if i >= silent:
+                retrieved.append(self.retrieve(past, stack))
+            past = self.memorize(past, stack, size - 1 + i - shift)
+        decoded = self.decode(torch.cat(retrieved), encoded)
+        predictions = list(decoded.frame.chunk(len(retrieved)))
         shown = decoded.of_last(b)
         window = torch.cat([seen, predictions[-1][:, None]], dim=1)[:, -size:]
         for step in range(future - 1):
@@ -297,7 +355,7 @@ class FramePredictor(nn.Module):
             predictions.append(shown.frame)
             past = self.memorize(past, stack, observed + step)
             window = torch.cat([window[:, 1:], predictions[-1][:, None]], dim=1)
-        return Rollout(torch.stack(predictions, dim=1), observed + 1 - (count - 1))
+        return Rollout(torch.stack(predictions, dim=1), observed + 1 - len(retrieved))
 
 
 def _explained(
@@ -314,11 +372,14 @@ def _explained(
     return torch.cat([motion / FLOW_UNIT, move(last, motion), error], dim=1)
 
 
-def memory_rule(name: str, *, training: bool = False) -> UpdatePolicy:
+def memory_rule(name: str, *, training: bool = False, noise: float = 1.0) -> UpdatePolicy:
     """Return the rule called `name`: a policy's name, or "growing", which keeps every stack.
 
-    In training the random rules draw new numbers for every clip; otherwise they repeat.
+    In training the random rules draw new numbers for every clip; otherwise they repeat. `noise` is
+    that of the rule "learned" in training.
     """
+    if name == "learned":
+        return Learned(noise=noise).eval()
     if name == "growing":
         return Append(every=1)
     if training and name == "random-drop":
@@ -336,6 +397,8 @@ def build_predictor(config: PredictionConfig, *, training: bool = False) -> Fram
     inputs += 0 if config.motion == "none" else 3 + config.channels
     folded = inputs * area
     outputs = build_output(config.output, config.channels, config.reach).logits
+    outputs += 1 if config.copied else 0
+    fine = build_fine_keys(config)
     return FramePredictor(
         FrameEncoder(
             folded,
@@ -345,11 +408,11 @@ def build_predictor(config: PredictionConfig, *, training: bool = False) -> Fram
             config.slope,
             shortcuts=config.shortcuts,
         ),
-        nn.Conv2d(features, config.key, 3, padding=1),
+        nn.Identity() if fine else nn.Conv2d(features, config.key, 3, padding=1),
         nn.Conv2d(features, config.value, 3, padding=1),
-        nn.Conv2d(features, config.update_key, 3, padding=1),
+        nn.Identity() if fine else nn.Conv2d(features, config.update_key, 3, padding=1),
         FrameDecoder(
-            2 * config.value + config.carried,
+            config.stored_value + config.value + config.carried,
             outputs * area,
             widths,
             strides,
@@ -361,10 +424,23 @@ def build_predictor(config: PredictionConfig, *, training: bool = False) -> Fram
         ),
         build_recurrence(config),
         build_motion(config.motion),
+        fine,
         _detail(folded, config),
-        memory_rule(config.policy, training=training),
+        memory_rule(config.policy, training=training, noise=config.noise),
         config,
     )
+
+
+def build_fine_keys(config: PredictionConfig) -> nn.Module | None:
+    """Build what makes keys of pixels, if templates are to be moved as a whole."""
+    if config.reading != "displacements":
+        return None
+    key, value = config.key // config.fold**2, config.stored // config.fold**2
+    side = {"stride": config.feature_stride, "slope": config.slope}
+    if config.matched == "frames":
+        return FrameKeys(config.channels, config.fine, key, config.update_key, **side)
+    inputs = config.stack * config.channels
+    return StackKeys(inputs, config.fine, key, value, config.update_key, **side)
 
 
 def _detail(inputs: int, config: PredictionConfig) -> nn.Module | None:

@@ -78,6 +78,11 @@ def move(
     return F.grid_sample(frame, _places(flow), padding_mode="border", align_corners=True)
 
 
+def inside(flow: Float[Tensor, "b 2 height width"]) -> Float[Tensor, "b 1 height width"]:
+    """Return 1 where a flow points into the frame, 0 where it points beyond its edge."""
+    return (_places(flow).abs() <= 1).all(-1)[:, None].to(flow.dtype)
+
+
 def redraw(
     frame: Float[Tensor, "b c height width"], flow: Float[Tensor, "b 2 height width"]
 ) -> Float[Tensor, "b c height width"]:

@@ -16,6 +16,9 @@ from stremn.prediction.motion import compose, redraw
 
 OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis", "flow"]
 
+COPIED_BIAS = 2.0
+"""Head start of what was read from the memory in `copied_over`, in logits."""
+
 MOVED_BIAS = 2.0
 """Head start of the moved pixel over the other two of `flow_output`, in logits."""
 
@@ -186,6 +189,26 @@ def flow_output(
     anew = torch.sigmoid(drawn + torch.logit(moved, eps=0.01))
     frame = shares[:, :1] * moved + shares[:, 1:2] * last.frame + shares[:, 2:] * anew
     return Traced(frame, last.source, travel)
+
+
+def copied_over(
+    drawn: Traced,
+    copies: Float[Tensor, "b n height width"],
+    logits: Float[Tensor, "b 1 height width"],
+) -> Traced:
+    """Lay pixels that were read from the memory over a frame.
+
+    Not in the paper. What was seen long ago comes back as it was, not as features remember it.
+
+    Args:
+        drawn: the frame made without them.
+        copies: the pixels read, and last the share of them that something was read for, in [0, 1].
+        logits: of the weight that the copy gets where all of it was read.
+    """
+    recalled, share = copies[:, :-1], copies[:, -1:]
+    weight = torch.sigmoid(logits.float() + COPIED_BIAS)
+    frame = drawn.frame * (1 - weight * share) + weight * recalled
+    return Traced(frame.clamp(0, 1), drawn.source, drawn.travel)
 
 
 def moved_taps(reach: int) -> int:

@@ -23,11 +23,16 @@ class Forecaster(Protocol):
     """What a trainable predictor can do: our model and the recurrent baselines alike."""
 
     def rollout(
-        self, frames: Float[Tensor, "b t c height width"], observed: int, future: int
+        self,
+        frames: Float[Tensor, "b t c height width"],
+        observed: int,
+        future: int,
+        silent: int = 0,
     ) -> Rollout:
         """Predict one step ahead over the observed frames, then `future` frames freely.
 
-        Only the first `observed` frames are looked at.
+        Only the first `observed` frames are looked at. The first `silent` predictions over observed
+        frames are left out, but never the last one.
         """
         ...
 

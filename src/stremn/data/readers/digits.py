@@ -211,41 +211,44 @@ def hidden_digit(
     side: int = 14,
     step: float = 0.1,
     seed: int = 0,
+    others: int = 1,
 ) -> DigitClips:
-    """Return two moving digits, one of which leaves and returns: a task that needs memory.
+    """Return moving digits, one of which leaves and returns: a task that needs memory.
 
-    The second digit is shown for `visible` frames, then replaced for `hidden` frames by a small
-    grey square that follows its way, bright in the last of them, then shown again for `returned`
-    frames. Where and when it returns can be read from the last stack of frames; *which* digit it is
-    cannot: a queue of five stacks has forgotten it, so only a memory that kept an early frame
-    draws it. Other arguments are those of `FlyingDigits` and `DigitClips`.
+    The last digit is shown for `visible` frames, then replaced for `hidden` frames by a small grey
+    square that follows its way, bright in the last of them, then shown again for `returned` frames.
+    Where and when it returns can be read from the last stack of frames; *which* digit it is cannot:
+    a queue of five stacks has forgotten it, so only a memory that kept an early frame draws it.
+    `others` digits stay in view. Other arguments are those of `FlyingDigits` and `DigitClips`.
     """
     flying = FlyingDigits(digits, size, side, step)
-    return DigitClips(flying, _Hiding(visible, hidden, returned), length, seed)
+    return DigitClips(flying, _Hiding(visible, hidden, returned, others), length, seed)
 
 
 @dataclass(frozen=True)
 class _Hiding:
-    """Draws two digits, the second of which is away for `hidden` frames."""
+    """Draws digits, the last of which is away for `hidden` frames."""
 
     visible: int
     hidden: int
     returned: int
+    others: int
 
     def __call__(
         self, flying: FlyingDigits, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "t size size"]:
         back = self.visible + self.hidden
         clip = flying.black(back + self.returned)
-        steady, shy = flying.digits[rng.integers(len(flying.digits), size=2)]
-        ways = [flying.way(rng, len(clip)) for _ in range(2)]
+        *steady, shy = flying.digits[rng.integers(len(flying.digits), size=self.others + 1)]
+        ways = [flying.way(rng, len(clip)) for _ in range(self.others + 1)]
         for time, frame in enumerate(clip):
-            _paste(frame, steady, ways[0][time])
+            for digit, way in zip(steady, ways, strict=False):
+                _paste(frame, digit, way[time])
             if self.visible <= time < back:
                 marker = np.full((4, 4), 255 if time == back - 1 else 110, np.uint8)
-                _paste(frame, marker, ways[1][time] + flying.side // 2 - 2)
+                _paste(frame, marker, ways[-1][time] + flying.side // 2 - 2)
             else:
-                _paste(frame, shy, ways[1][time])
+                _paste(frame, shy, ways[-1][time])
         return clip
 
 

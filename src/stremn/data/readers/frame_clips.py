@@ -260,7 +260,7 @@ def videos_of(root: Path, split: Split) -> list[Path]:
     if splits:
         videos = _videos(root / split) if split in splits else []
     else:
-        videos = [video for video in _videos(root) if _split_of(video.name) == split]
+        videos = [video for video in _videos(root) if split_of(video.name) == split]
     if not videos:
         raise StremnError(
             f"{root} has no videos for the split {split!r}. Put video files or folders of images "
@@ -277,7 +277,8 @@ def _videos(root: Path) -> list[Path]:
     )
 
 
-def _split_of(name: str) -> Split:
+def split_of(name: str) -> Split:
+    """Return the split that a hash of a file's name puts it in."""
     bucket = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big") % 10
     return "val" if bucket == 8 else "test" if bucket == 9 else "train"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from stremn.core.config import Config
 from stremn.data.readers.digits import hidden_digit, moving_digits, read_digits
@@ -13,12 +13,15 @@ from stremn.data.readers.human import HumanWalking
 from stremn.data.readers.kth import kth
 from stremn.data.readers.natural_clips import natural
 from stremn.data.readers.paths import place
+from stremn.data.readers.photo_pans import photo_pans
 from stremn.errors import StremnError
 
 AWAY = 12
 """Frames for which the hidden digit is away."""
 
-Kind = Literal["moving-digits", "hidden-digit", "kth", "human-walking", "folder", "natural"]
+Kind = Literal[
+    "moving-digits", "hidden-digit", "kth", "human-walking", "folder", "natural", "photo-pans"
+]
 
 
 class ClipsSection(Config):
@@ -30,6 +33,10 @@ class ClipsSection(Config):
     side: PositiveInt = 28
     step: float = Field(default=0.1, gt=0, lt=1)
     channels: Literal[1, 3] = 1
+    away: PositiveInt = AWAY
+    """Of the hidden digit: frames for which it is away."""
+    others: NonNegativeInt = 1
+    """Of the hidden digit: digits that stay in view."""
     stride: PositiveInt = 1
     """Of folders of videos: video frames from one clip frame to the next."""
     own_size: bool = False
@@ -57,26 +64,29 @@ def open_clips(
         digits = read_digits(root, split)
         return moving_digits(digits, length, frames, data.size, data.side, 2, data.step, start)
     if data.kind == "hidden-digit":
-        if observed <= AWAY:
+        if observed <= data.away:
             raise StremnError(
-                f"The hidden digit is away for {AWAY} frames, so more must be observed; got "
+                f"The hidden digit is away for {data.away} frames, so more must be observed; got "
                 f"observed={observed}."
             )
         return hidden_digit(
             read_digits(root, split),
             length,
-            observed - AWAY,
-            AWAY,
+            observed - data.away,
+            data.away,
             future,
             data.size,
             data.side,
             data.step,
             start,
+            data.others,
         )
     if data.kind == "kth":
         return kth(root, split, frames, data.size, data.persons)
     if data.kind == "human-walking":
         return HumanWalking(root, split, frames, data.size)
+    if data.kind == "photo-pans":
+        return photo_pans(root, split, frames, data.size, length=length, seed=start)
     if data.kind == "natural":
         size = None if data.own_size else data.size
         return natural(root, split, frames, size, length=length, seed=start)

@@ -46,6 +46,9 @@ class HorizonConfig(Config):
     future: int = Field(default=10, gt=0)
     free_from: float = Field(default=0.0, ge=0, le=1)
     full_at: float = Field(default=0.5, ge=0, le=1)
+    silent: int = Field(default=0, ge=0)
+    """Predictions over the first observed frames that are left out: those frames are only
+    memorized. Saves their decoding where what matters comes late."""
 
     @model_validator(mode="after")
     def _grows_forward(self) -> Self:

@@ -63,7 +63,7 @@ def clip_loss(
     frames = batch.frames.float() / 255
     free = horizon.free(progress)
     observed = horizon.observed + horizon.future - free
-    predicted = cast(Forecaster, model).rollout(frames, observed, free)
+    predicted = cast(Forecaster, model).rollout(frames, observed, free, horizon.silent)
     prediction = predicted.frames.float()
     target = frames[:, predicted.first : horizon.observed + horizon.future]
     early = horizon.observed - predicted.first

@@ -1,0 +1,106 @@
+"""Predictors whose memory is read with whole templates that move."""
+
+import pytest
+import torch
+
+from stremn.core.config import build
+from stremn.errors import StremnError
+from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
+from stremn.prediction.fine_keys import FrameKeys
+from stremn.prediction.model import build_predictor
+from stremn.prediction.motion import inside
+from stremn.prediction.outputs import copied_over, observed_frame
+from tiny_predictor import TINY, clip, tiny
+
+MOVED = {"reading": "displacements", "key": 64, "stored": 32}
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    fields = TINY.model_dump() | MOVED | changes
+    return build_predictor(PredictionConfig(**fields)).eval()
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"copied": True}, {"matched": "frames", "stored": 0, "copied": True}]
+)
+def test_silent_steps_leave_out_predictions_and_change_no_other(changes):
+    model, frames = small(**changes), clip()
+    every = model.rollout(frames, 8, 3)
+    late = model.rollout(frames, 8, 3, 4)
+    assert every.first == 4
+    assert late.first == every.first + 4
+    torch.testing.assert_close(late.frames, every.frames[:, 4:], rtol=1e-4, atol=1e-5)
+    assert model.rollout(frames, 8, 3, 99).first == 8  # the last one is never left out
+
+
+def test_silent_steps_are_those_of_the_baselines_and_of_eq_5_too():
+    frames = clip()
+    model = tiny()
+    every, late = model.rollout(frames, 8, 3), model.rollout(frames, 8, 3, 4)
+    torch.testing.assert_close(late.frames, every.frames[:, 4:], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("unread", [False, True])
+def test_unread_means_that_the_memory_changes_nothing(unread):
+    model, frames = small(unread=unread, slots=4), clip()
+    other = frames.clone()
+    other[:, :4] = torch.rand_like(other[:, :4])
+    one, two = (model.rollout(x, 9, 1, 99).frames for x in (frames, other))
+    assert torch.allclose(one, two, atol=1e-6) == unread
+
+
+def test_a_fresh_predictor_recalls_what_a_camera_comes_back_to():
+    """Keys of frames need no training: pixels are recalled where the memory has them."""
+    torch.manual_seed(0)
+    config = PREDICTOR_PRESETS["64-pans"].model_copy(update={"policy": "growing", "growth": 8})
+    model = build_predictor(config).eval()
+    torch.nn.init.zeros_(model.decoder.output.weight)
+    torch.nn.init.zeros_(model.decoder.output.bias)
+    model.decoder.output.bias.data[: config.patch**2] = 9.0  # copy wherever there is a copy
+    scene = torch.rand(1, 3, 64, 100, generator=torch.Generator().manual_seed(3))
+    ways = 4 * torch.minimum(torch.arange(15), torch.arange(15).flip(0))
+    frames = torch.stack([scene[..., x : x + 64] for x in ways], dim=1)
+    errors = {}
+    for unread in (False, True):
+        playing = model._with(model.policy, config.model_copy(update={"unread": unread}))
+        with torch.no_grad():
+            predicted = playing.rollout(frames, 12, 1, 99).frames[:, -1]
+        errors[unread] = float((predicted - frames[:, 12])[..., :4].square().mean())
+    assert errors[False] < 0.01 < errors[True]
+
+
+def test_copies_are_laid_over_where_something_was_read():
+    drawn = observed_frame(torch.full((1, 1, 1, 3), 0.2), torch.zeros(1, 0, 1, 3))
+    copies = torch.tensor([[[0.8, 0.4, 0.0]], [[1.0, 0.5, 0.0]]])[None]
+    frame = copied_over(drawn, copies, torch.full((1, 1, 1, 3), 30.0)).frame
+    torch.testing.assert_close(frame, torch.tensor([[[[0.8, 0.5, 0.2]]]]))
+    none = copied_over(drawn, copies, torch.full((1, 1, 1, 3), -30.0)).frame
+    torch.testing.assert_close(none, drawn.frame)
+
+
+def test_keys_of_expected_frames_are_blank_beyond_the_edge():
+    keys = FrameKeys(3, 8, 4, 2, stride=4, slope=0.2)
+    stack, motion = torch.rand(1, 3, 3, 16, 16), torch.zeros(1, 2, 16, 16)
+    key, query, value, _ = keys(stack, motion)
+    torch.testing.assert_close(key, query)
+    assert value.shape[1] == 0
+    motion[:, 0] = 5.0  # every pixel comes from 5 pixels to the right
+    assert inside(motion)[0, 0, 0].tolist() == [1.0] * 11 + [0.0] * 5
+    query = keys(stack, motion)[1]
+    assert not query[..., 11:].any()
+    torch.testing.assert_close(query[..., 2:10], key[..., 7:15], rtol=0, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"stored": 8}, r'stored and copied go with reading = "displacements"'),
+        ({"copied": True}, r'stored and copied go with reading = "displacements"'),
+        ({"reading": "displacements", "key": 6}, r"key = 6 must be a multiple of 16: a position"),
+        (MOVED | {"stored": 8}, r"stored = 8 must be a multiple of 16"),
+    ],
+)
+def test_configurations_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(StremnError, match=message):
+        build(PredictionConfig, TINY.model_dump() | fields, "model.fields")
