@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from stremn.core.config import Config
-from stremn.memory.matching import Matching, Scale
+from stremn.memory.matching import Matching, Pooling, Scale
 from stremn.moved import moved_names
 from stremn.prediction.motion import MotionName
 from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel
 
-Reading = Literal["positions", "displacements"]
 Matched = Literal["stack", "frames"]
 Channels = Annotated[int, Field(ge=1, le=16_384)]
 
@@ -61,7 +60,7 @@ class PredictionConfig(Config):
     resized to `size` x `size`."""
     groups: int = Field(default=8, gt=0, le=16_384)
     slope: float = Field(default=0.2, ge=0, le=1e6)
-    reading: Reading = "positions"
+    reading: Pooling = "positions"
     """How the memory is read: by Eq 5; with templates that are moved as a whole, not in the paper
     (see `memory.displacements`)."""
     unread: bool = False
@@ -112,6 +111,8 @@ class PredictionConfig(Config):
             if self.stored or self.copied:
                 raise ValueError('stored and copied go with reading = "displacements"')
             return self
+        if self.matched == "frames" and self.stored:
+            raise ValueError("keys of frames store pixels alone: set stored to 0, and copied")
         area = self.fold**2
         for name, channels in (("key", self.key), ("stored", self.stored)):
             if channels % area:
@@ -124,8 +125,7 @@ class PredictionConfig(Config):
     @property
     def matching(self) -> Matching:
         """How a read compares queries with keys."""
-        pooling = "displacements" if self.reading == "displacements" else "positions"
-        return Matching(scale=self.scale, pooling=pooling, fold=self.fold)
+        return Matching(scale=self.scale, pooling=self.reading, fold=self.fold)
 
     @property
     def fold(self) -> int:
