@@ -89,7 +89,9 @@ def test_keys_of_expected_frames_are_blank_beyond_the_edge():
     assert inside(motion)[0, 0, 0].tolist() == [1.0] * 11 + [0.0] * 5
     query = keys(stack, motion)[1]
     assert not query[..., 11:].any()
-    torch.testing.assert_close(query[..., 2:10], key[..., 7:15], rtol=0, atol=0.5)
+    for there, here in zip(query[0, ..., 2:9], key[0, ..., 7:14], strict=True):
+        both = torch.stack([there.flatten(), here.flatten()])  # equal but for mean and deviation
+        assert float(torch.corrcoef(both)[0, 1]) > 0.99
 
 
 @pytest.mark.parametrize(
