@@ -242,7 +242,7 @@ class FramePredictor(nn.Module):
         value: Float[Tensor, "b h w co"],
         stack: Float[Tensor, "b s c height width"],
         motion: Float[Tensor, "b m height width"],
-    ) -> tuple[Tensor, ...]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return key, query key, own value, stored value, stored pixels, update key, "b h w n"."""
         if self.fine_keys is None:
             key = self.to_key(features).permute(0, 2, 3, 1)
@@ -436,11 +436,11 @@ def build_fine_keys(config: PredictionConfig) -> nn.Module | None:
     if config.reading != "displacements":
         return None
     key, value = config.key // config.fold**2, config.stored // config.fold**2
-    side = {"stride": config.feature_stride, "slope": config.slope}
+    side, slope, update_key = config.feature_stride, config.slope, config.update_key
     if config.matched == "frames":
-        return FrameKeys(config.channels, config.fine, key, config.update_key, **side)
+        return FrameKeys(config.channels, config.fine, key, update_key, stride=side, slope=slope)
     inputs = config.stack * config.channels
-    return StackKeys(inputs, config.fine, key, value, config.update_key, **side)
+    return StackKeys(inputs, config.fine, key, value, update_key, stride=side, slope=slope)
 
 
 def _detail(inputs: int, config: PredictionConfig) -> nn.Module | None:
