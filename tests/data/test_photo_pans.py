@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from stremn.data.readers.frame_clips import check_disjoint
-from stremn.data.readers.photo_pans import photo_pans
+from stremn.data.readers.photo_pans import PhotoPans, photo_pans
 from stremn.data.readers.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 
@@ -59,8 +59,10 @@ def test_splits_share_no_photo(photos):
 def test_bad_folders_are_refused(tmp_path, photos):
     with pytest.raises(StremnError, match=r"is not a folder; a folder of photos was expected"):
         photo_pans(tmp_path / "none", "train", 8, 16, length=1, seed=0)
-    with pytest.raises(StremnError, match=r"There are no photos to pan over"):
+    with pytest.raises(StremnError, match=r"has no photos for the split 'train'\. Put photos into"):
         photo_pans(tmp_path, "train", 8, 16, length=1, seed=0)
+    with pytest.raises(StremnError, match=r"There are no photos to pan over"):
+        PhotoPans([], 8, 16, length=1, seed=0)
     for number in range(9):
         (tmp_path / f"{number}.png").write_bytes(b"no picture")
     with pytest.raises(StremnError, match=r"cannot be read as an image"):

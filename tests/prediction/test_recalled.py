@@ -10,7 +10,7 @@ from stremn.prediction.fine_keys import FrameKeys
 from stremn.prediction.model import build_predictor
 from stremn.prediction.motion import inside
 from stremn.prediction.outputs import copied_over, observed_frame
-from tiny_predictor import TINY, clip, tiny
+from tiny_predictor import TINY, clip, tiny_of
 
 MOVED = {"reading": "displacements", "key": 64, "stored": 32}
 
@@ -34,11 +34,14 @@ def test_silent_steps_leave_out_predictions_and_change_no_other(changes):
     assert model.rollout(frames, 8, 3, 99).first == 8  # the last one is never left out
 
 
-def test_silent_steps_are_those_of_the_baselines_and_of_eq_5_too():
-    frames = clip()
-    model = tiny()
+@pytest.mark.parametrize("kind", ["stremn", "convlstm"])
+def test_silent_steps_are_those_of_the_baselines_and_of_eq_5_too(kind):
+    model, frames = tiny_of(kind), clip()
     every, late = model.rollout(frames, 8, 3), model.rollout(frames, 8, 3, 4)
+    assert late.first == every.first + 4
     torch.testing.assert_close(late.frames, every.frames[:, 4:], rtol=1e-4, atol=1e-5)
+    last = model.rollout(frames, 8, 3, 99)
+    assert (last.first, last.frames.shape[1]) == (8, 3)
 
 
 @pytest.mark.parametrize("unread", [False, True])
@@ -102,6 +105,9 @@ def test_keys_of_expected_frames_are_blank_beyond_the_edge():
         ({"reading": "displacements", "key": 6}, r"key = 6 must be a multiple of 16: a position"),
         (MOVED | {"matched": "frames"}, r"keys of frames store pixels alone: set stored to 0"),
         (MOVED | {"stored": 8}, r"stored = 8 must be a multiple of 16"),
+        (MOVED | {"stored": 0, "copied": True}, r"with a stored value: set stored, such as 16"),
+        (MOVED | {"stored": 0, "matched": "frames"}, r"store pixels alone: set copied = true"),
+        ({"matched": "frames"}, r'matched = "frames" goes with reading = "displacements"'),
     ],
 )
 def test_configurations_that_cannot_be_are_refused(fields, message):

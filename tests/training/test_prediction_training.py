@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stremn.errors import StremnError
 from stremn.prediction.baselines import TRIVIAL
 from stremn.training.prediction.data import FrameBatch, collate
 from stremn.training.prediction.recipe import HorizonConfig, LossConfig
@@ -69,6 +70,16 @@ def test_a_weight_of_future_frames_needs_no_observed_frame_that_was_predicted():
         for loss in (plain, plain.model_copy(update={"future_weight": 4.0}))
     ]
     assert losses[0] == losses[1]
+
+
+def test_no_future_frame_is_left_out_while_the_free_part_grows():
+    batch, loss = FrameBatch((clip(2, 8) * 255).to(torch.uint8)), LossConfig(gradient_weight=0)
+    horizon = HorizonConfig(observed=5, future=3, silent=1)
+    assert torch.isfinite(clip_loss(tiny(), batch, 0.0, horizon=horizon, loss=loss).loss)
+    horizon = HorizonConfig(observed=5, future=3, silent=2)
+    with pytest.raises(StremnError, match=r"silent = 2 leaves out future .* begin with frame 6"):
+        clip_loss(tiny(), batch, 0.0, horizon=horizon, loss=loss)
+    assert torch.isfinite(clip_loss(tiny(), batch, 1.0, horizon=horizon, loss=loss).loss)
 
 
 @pytest.mark.parametrize("progress", [0.0, 1.0])

@@ -9,7 +9,9 @@ here all pairs of positions with the same displacement d vote together,
 
 and a query position p reads slot k at p + d with the affinity C_k(d). It is a softmax over the same
 positions as in Eq 5 with one more of affinity 0 and value 0, which stands for "nothing recalled".
-Not in the paper. Sums over displacements are correlations, computed through Fourier transforms.
+A slot is not read at a position that only displacements far below its best one lead to: see
+`FAINTEST`. Not in the paper. Sums over displacements are correlations, computed through Fourier
+transforms.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class RecurrentPredictor(nn.Module):
             logits = F.pixel_shuffle(self.output(features), patch)
             traced = observed_frame(last, last[:, :0])
             predictions.append(self.to_frame(logits, traced, traced.travel).frame)
-        silent = min(silent, max(observed - 2, 0))
+        silent = min(silent, observed - 1)
         return Rollout(torch.stack(predictions[silent:], dim=1), 1 + silent)
 
 

@@ -110,6 +110,8 @@ class PredictionConfig(Config):
         if self.reading == "positions":
             if self.stored or self.copied:
                 raise ValueError('stored and copied go with reading = "displacements"')
+            if self.matched != "stack":
+                raise ValueError('matched = "frames" goes with reading = "displacements"')
             return self
         if self.matched == "frames" and self.stored:
             raise ValueError("keys of frames store pixels alone: set stored to 0, and copied")
@@ -120,6 +122,10 @@ class PredictionConfig(Config):
                     f"{name} = {channels} must be a multiple of {area}: a position holds "
                     f"{self.fold}x{self.fold} pixels"
                 )
+        if self.matched == "stack" and not self.stored:
+            raise ValueError(f"keys of stacks go with a stored value: set stored, such as {area}")
+        if self.matched == "frames" and not self.copied:
+            raise ValueError("keys of frames store pixels alone: set copied = true")
         return self
 
     @property

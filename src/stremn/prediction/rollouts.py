@@ -31,8 +31,8 @@ class Forecaster(Protocol):
     ) -> Rollout:
         """Predict one step ahead over the observed frames, then `future` frames freely.
 
-        Only the first `observed` frames are looked at. The first `silent` predictions over observed
-        frames are left out, but never the last one.
+        Only the first `observed` frames are looked at. The first `silent` predictions are left out,
+        but never one of the `future` frames.
         """
         ...
 

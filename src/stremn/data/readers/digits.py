@@ -218,7 +218,8 @@ def hidden_digit(
     The last digit is shown for `visible` frames, then replaced for `hidden` frames by a small grey
     square that follows its way, bright in the last of them, then shown again for `returned` frames.
     Where and when it returns can be read from the last stack of frames; *which* digit it is cannot:
-    a queue of five stacks has forgotten it, so only a memory that kept an early frame draws it.
+    a queue of five stacks of three has forgotten it if it was away for 8 frames or more, so that
+    only a memory that kept an early frame draws it.
     `others` digits stay in view. Other arguments are those of `FlyingDigits` and `DigitClips`.
     """
     flying = FlyingDigits(digits, size, side, step)

@@ -64,11 +64,11 @@ class PhotoPans:
         self.length, self.seed = length, seed
 
     def __len__(self) -> int:
-        """Number of clips."""
+        """Return the number of clips."""
         return self.length
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 3 size size"]:
-        """The clip at `index`."""
+        """Return the clip at `index`."""
         photo, pan = self._drawn(index)
         windows = [
             photo[top : top + self.size, left : left + self.size] for top, left in pan.corners
@@ -88,11 +88,11 @@ class PhotoPans:
         return torch.from_numpy(np.stack(masks))
 
     def origin(self, index: int) -> str:
-        """The photo that a clip pans over."""
+        """Return the path of the photo that a clip pans over."""
         return str(self.photos[self._photo(self._generator(index))])
 
     def origins(self) -> frozenset[str]:
-        """The photos."""
+        """Return the paths of the photos."""
         return frozenset(map(str, self.photos))
 
     def _generator(self, index: int) -> np.random.Generator:
@@ -136,6 +136,11 @@ def photo_pans(
     if not root.is_dir():
         raise StremnError(f"{root} is not a folder; a folder of photos was expected.")
     photos = [path for path in images_in(root) if split_of(path.name) == split]
+    if not photos:
+        raise StremnError(
+            f"{root} has no photos for the split {split!r}. Put photos into it; a hash of its name "
+            "puts each in a split, and a split of a few photos may be empty."
+        )
     return PhotoPans(photos, frames, size, length, seed)
 
 

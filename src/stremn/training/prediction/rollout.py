@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stremn.errors import StremnError
 from stremn.moved import moved_names
 from stremn.prediction.rollouts import Forecaster
 from stremn.training.loss_report import LossReport
@@ -59,6 +60,10 @@ def clip_loss(
     """Roll a predictor out over a batch of clips and score every frame it predicted.
 
     `model` must be a `Forecaster`.
+
+    Raises:
+        StremnError: `horizon.silent` leaves out a future frame, which is predicted one step ahead
+            as long as the free part grows.
     """
     frames = batch.frames.float() / 255
     free = horizon.free(progress)
@@ -67,6 +72,12 @@ def clip_loss(
     prediction = predicted.frames.float()
     target = frames[:, predicted.first : horizon.observed + horizon.future]
     early = horizon.observed - predicted.first
+    if horizon.silent and early < 0:
+        raise StremnError(
+            f"horizon.silent = {horizon.silent} leaves out future frames: the first one is frame "
+            f"{horizon.observed}, but predictions begin with frame {predicted.first}. Set it "
+            "lower, or set horizon.full_at = 0."
+        )
     if loss.future_weight == 1 or early == 0:
         return frame_loss(prediction, target, loss, progress)
     reports = [
