@@ -44,7 +44,9 @@ def compare(photos: str, read: str, unread: str, out: str, clips: int = 60) -> t
 
 
 if __name__ == "__main__":
-    for name, values in zip(("PSNR", "LPIPS"), compare(*sys.argv[1:5]), strict=False):
+    given, with_memory, without, picture = sys.argv[1:5]
+    measured = compare(given, with_memory, without, picture)
+    for name, values in zip(("PSNR", "LPIPS"), measured, strict=False):
         more = (values[1] - values[0]).mean(1)
         print(f"{name} by frame, without and with:", values.mean(1))
         error = more.std() / len(more) ** 0.5
