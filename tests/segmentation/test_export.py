@@ -103,7 +103,7 @@ def test_given_masks_leave_the_latest_frame_a_slot_as_in_a_session(exported: Pat
 @pytest.mark.parametrize("mask", [np.full((64, 96), 255), np.zeros((64, 96)), np.full((64, 96), 3)])
 def test_ids_that_a_step_was_not_exported_for_are_refused(exported: Path, mask: np.ndarray) -> None:
     session = OnnxSession(exported)
-    with pytest.raises(StremnError, match=r"ids 1 to 2; the mask holds \d+\. Of a mask of 0 and"):
+    with pytest.raises(StremnError, match=r"ids 1 to 2; the mask holds \d+\. If it holds 0 and"):
         session.step(made_frame(64, 96), mask.astype(np.uint8))
 
 

@@ -291,7 +291,7 @@ class OnnxSession:
         if mask is not None and (not mask.any() or mask.min() < 0 or mask.max() > count):
             raise StremnError(
                 f"This step was exported for objects of the ids 1 to {count}; the mask holds "
-                f"{', '.join(map(str, np.unique(mask)[:9]))}. For 0 and 255 give mask > 0."
+                f"{', '.join(map(str, np.unique(mask)[:9]))}. If it holds 0 and 255, give mask > 0."
             )
         ids = np.arange(count + 1)[:, None, None]
         labels = np.zeros(size, np.uint8) if mask is None else mask
