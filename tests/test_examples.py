@@ -11,8 +11,8 @@ import torch
 from stremn.evaluation.segmentation.evaluation import evaluate
 from stremn.evaluation.segmentation.run_description import RunDescription
 from stremn.networks.presets import SegmentationConfig, build_model
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS
-from stremn.prediction.model import build_predictor
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_memory_predictor, save_predictor
 from stremn.segmentation.sessions import SegmentationSession

@@ -3,8 +3,8 @@
 import torch
 
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.model import build_predictor
 
 TINY = PredictionConfig(
     size=16, widths=(8,) * 6, strides=(2, 1, 2, 1, 1, 1), key=6, value=8, update_key=6

@@ -52,7 +52,9 @@ MOVED = {
 
 MOVED_NAMES = {
     "stremn.prediction.model": {
-        "build_model": "stremn.prediction.model:build_predictor",
+        "build_model": "stremn.prediction.building:build_predictor",
+        "build_predictor": "stremn.prediction.building:build_predictor",
+        "build_recurrence": "stremn.prediction.building:build_recurrence",
         "Forecaster": "stremn.prediction.rollouts:Forecaster",
     },
     "stremn.prediction.config": {

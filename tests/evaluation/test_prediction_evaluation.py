@@ -24,8 +24,8 @@ from stremn.evaluation.prediction.evaluation import (
 from stremn.evaluation.prediction.metrics import METRICS
 from stremn.evaluation.prediction.report import evaluate_prediction, plot_curves, table
 from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.model import build_predictor
 from stremn.prediction.weights import load_predictor, save_predictor
 from stremn.training.prediction.cost import _StepTime
 from stremn.training.prediction.model import first_model

@@ -11,10 +11,10 @@ from stremn.data.readers.frame_clips import check_disjoint
 from stremn.data.readers.natural_clips import DrawnClips, WholeClips, natural
 from stremn.errors import StremnError
 from stremn.prediction.baselines import TRIVIAL
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.files import predict_video
 from stremn.prediction.frame_fit import fit_of
-from stremn.prediction.model import build_predictor
 from stremn.prediction.motion import carry_forward, compose, dis_motion, move, redraw
 from stremn.prediction.outputs import flow_output, observed_frame
 from stremn.prediction.sessions import PredictionSession

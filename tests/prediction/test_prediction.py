@@ -11,9 +11,9 @@ from stremn.prediction.baselines import (
     RecurrentConfig,
     build_baseline,
 )
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
-from stremn.prediction.model import build_predictor
 from stremn.prediction.outputs import (
     moved_by_axis_output,
     moved_output,

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from stremn.data.readers.digits import moving_digits
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.files import predict_video
-from stremn.prediction.model import build_predictor
 from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
 from stremn.prediction.weights import load_memory_predictor, load_predictor, save_predictor
 

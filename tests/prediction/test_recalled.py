@@ -5,9 +5,9 @@ import torch
 
 from stremn.core.config import build
 from stremn.errors import StremnError
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.fine_keys import FrameKeys
-from stremn.prediction.model import build_predictor
 from stremn.prediction.motion import inside
 from stremn.prediction.outputs import copied_over, observed_frame
 from tiny_predictor import TINY, clip, tiny_of

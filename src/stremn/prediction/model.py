@@ -18,18 +18,16 @@ from torch.nn import functional as F
 
 from stremn.errors import StremnError
 from stremn.memory.choices import UpdatePolicy
-from stremn.memory.policies import Append, Learned, RandomDrop, RandomSelect, build_policy
 from stremn.memory.reading import read
 from stremn.memory.state import EVIDENCE, MemoryState, Template
 from stremn.memory.writing import write
 from stremn.moved import moved_names
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.fine_keys import FrameKeys, StackKeys
-from stremn.prediction.frame_coders import FrameDecoder, FrameEncoder
-from stremn.prediction.motion import Motion, build_motion, move
+from stremn.prediction.motion import Motion, move
 from stremn.prediction.outputs import Traced, build_output, copied_over, observed_frame
 from stremn.prediction.recurrence import ConvLSTMCell
 from stremn.prediction.rollouts import Rollout, check_frames
+from stremn.prediction.rules import memory_rule
 
 FLOW_UNIT = 8.0
 """Pixels of a flow that count as 1 where a network is shown it."""
@@ -65,6 +63,10 @@ class Encoded:
         """Cut the batch into equal parts."""
         pieces = (tensor.chunk(parts) for tensor in self._tensors())
         return [Encoded(*piece) for piece in zip(*pieces, strict=True)]
+
+    def after(self, entries: int) -> Encoded:
+        """Leave out the first entries of the batch."""
+        return Encoded(*(tensor[entries:] for tensor in self._tensors()))
 
     def _tensors(self) -> tuple[Tensor, ...]:
         return (
@@ -204,28 +206,18 @@ class FramePredictor(nn.Module):
         return Past(memory, (hidden, cell))
 
     def encode_query(
-        self,
-        stack: Float[Tensor, "b s c height width"],
-        last: Traced | None = None,
-        *,
-        drawn: bool = True,
+        self, stack: Float[Tensor, "b s c height width"], last: Traced | None = None
     ) -> Encoded:
         """Encode and project stacks of consecutive frames in [0, 1].
 
         `last` traces the stacks' last frames, if they were predicted; None: they were observed.
-        Where nothing will be `drawn` with a stack, what only drawing needs may be left out.
         """
         motion = stack[:, 0, :0] if self.motion is None else self.motion(stack)
         shown = torch.cat([stack.flatten(1, 2), _explained(stack, motion)], dim=1)
         folded = F.pixel_unshuffle(shown, self.config.patch)
         traced = observed_frame(stack[:, -1], motion) if last is None else last
-        if drawn or self.recurrence is not None or self.fine_keys is None:
-            features = self.encoder(folded)  # b c h w
-            value = self.to_value(features).permute(0, 2, 3, 1)
-        else:
-            side = self.config.feature_stride
-            features = folded.new_zeros(len(folded), 0, *(n // side for n in stack.shape[-2:]))
-            value = features.permute(0, 2, 3, 1)
+        features = self.encoder(folded)  # b c h w
+        value = self.to_value(features).permute(0, 2, 3, 1)
         return Encoded(
             features,
             *self._remembered(features, value, stack, motion),
@@ -319,9 +311,9 @@ class FramePredictor(nn.Module):
     ) -> Rollout:
         """Predict frames as `Forecaster.rollout`; the first one predicted follows stack 2.
 
-        All observed stacks are encoded in one call and decoded in one call; only reads, writes,
-        the carried state and the future steps are sequential. The result is that of a
-        step-by-step loop.
+        All observed stacks are encoded in one call, and those that are not silent decoded in one
+        call; only reads, writes, the carried state and the future steps are sequential. The result
+        is that of a step-by-step loop.
         """
         size = self.config.stack
         check_frames(frames[:, :observed], size, self.config.channels)
@@ -332,9 +324,8 @@ class FramePredictor(nn.Module):
         b, count = seen.shape[0], seen.shape[1] - size + 1
         silent = min(silent, count - 2) + 1  # the first stack is only memorized
         stacks = torch.cat([seen[:, i : i + size] for i in range(count)])  # (count b) s c h w
-        early = self.encode_query(stacks[: silent * b], drawn=False)
-        encoded = self.encode_query(stacks[silent * b :])
-        first, *others = [*early.chunk(silent), *encoded.chunk(count - silent)]
+        encoded = self.encode_query(stacks)
+        first, *others = encoded.chunk(count)
         height, width = frames.shape[-2:]
         past = self.carry(self.empty(b, height, width, frames.device), first)
         past = self.memorize(past, first, size - 1 - shift)
@@ -344,7 +335,7 @@ class FramePredictor(nn.Module):
             if i >= silent:
                 retrieved.append(self.retrieve(past, stack))
             past = self.memorize(past, stack, size - 1 + i - shift)
-        decoded = self.decode(torch.cat(retrieved), encoded)
+        decoded = self.decode(torch.cat(retrieved), encoded.after(silent * b))
         predictions = list(decoded.frame.chunk(len(retrieved)))
         shown = decoded.of_last(b)
         window = torch.cat([seen, predictions[-1][:, None]], dim=1)[:, -size:]
@@ -370,93 +361,6 @@ def _explained(
     last, before = stack[:, -1], stack[:, -2]
     error = (move(before, motion) - last).abs().mean(1, keepdim=True)
     return torch.cat([motion / FLOW_UNIT, move(last, motion), error], dim=1)
-
-
-def memory_rule(name: str, *, training: bool = False, noise: float = 1.0) -> UpdatePolicy:
-    """Return the rule called `name`: a policy's name, or "growing", which keeps every stack.
-
-    In training the random rules draw new numbers for every clip; otherwise they repeat. `noise` is
-    that of the rule "learned" in training.
-    """
-    if name == "learned":
-        return Learned(noise=noise).eval()
-    if name == "growing":
-        return Append(every=1)
-    if training and name == "random-drop":
-        return RandomDrop(seed=None)
-    if training and name == "random-select":
-        return RandomSelect(seed=None)
-    return build_policy(name)
-
-
-def build_predictor(config: PredictionConfig, *, training: bool = False) -> FramePredictor:
-    """Build a predictor with fresh weights; `training` as in `memory_rule`."""
-    widths, strides = config.widths, config.strides
-    features, area = widths[-1], config.patch**2
-    inputs = config.stack * config.channels
-    inputs += 0 if config.motion == "none" else 3 + config.channels
-    folded = inputs * area
-    outputs = build_output(config.output, config.channels, config.reach).logits
-    outputs += 1 if config.copied else 0
-    fine = build_fine_keys(config)
-    return FramePredictor(
-        FrameEncoder(
-            folded,
-            widths,
-            strides,
-            config.groups,
-            config.slope,
-            shortcuts=config.shortcuts,
-        ),
-        nn.Identity() if fine else nn.Conv2d(features, config.key, 3, padding=1),
-        nn.Conv2d(features, config.value, 3, padding=1),
-        nn.Identity() if fine else nn.Conv2d(features, config.update_key, 3, padding=1),
-        FrameDecoder(
-            config.stored_value + config.value + config.carried,
-            outputs * area,
-            widths,
-            strides,
-            config.groups,
-            config.slope,
-            head=3 if config.patch == 1 else 1,
-            shortcuts=config.shortcuts,
-            detail=config.detail,
-        ),
-        build_recurrence(config),
-        build_motion(config.motion),
-        fine,
-        _detail(folded, config),
-        memory_rule(config.policy, training=training, noise=config.noise),
-        config,
-    )
-
-
-def build_fine_keys(config: PredictionConfig) -> nn.Module | None:
-    """Build what makes keys of pixels, if templates are to be moved as a whole."""
-    if config.reading != "displacements":
-        return None
-    key, value = config.key // config.fold**2, config.stored // config.fold**2
-    side, slope, update_key = config.feature_stride, config.slope, config.update_key
-    if config.matched == "frames":
-        return FrameKeys(config.channels, config.fine, key, update_key, stride=side, slope=slope)
-    inputs = config.stack * config.channels
-    return StackKeys(inputs, config.fine, key, value, update_key, stride=side, slope=slope)
-
-
-def _detail(inputs: int, config: PredictionConfig) -> nn.Module | None:
-    if not config.detail:
-        return None
-    return nn.Sequential(nn.Conv2d(inputs, config.detail, 3, 1, 1), nn.LeakyReLU(config.slope))
-
-
-def build_recurrence(config: PredictionConfig) -> ConvLSTMCell | None:
-    """Build what carries a state, if the model is to carry one.
-
-    Each gate is normalized by itself: without that they saturate early in training.
-    """
-    if not config.carried:
-        return None
-    return ConvLSTMCell(config.widths[-1], config.carried, config.carried_kernel, groups=4)
 
 
 if not TYPE_CHECKING:

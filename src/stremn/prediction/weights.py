@@ -12,8 +12,9 @@ from stremn.core.config import build
 from stremn.core.weights import check_shapes, fill, read_weights, save_weights
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, RecurrentPredictor, build_baseline
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PredictionConfig
-from stremn.prediction.model import FramePredictor, build_predictor
+from stremn.prediction.model import FramePredictor
 
 TASK = "prediction"
 SHIPPED: dict[str, str] = {

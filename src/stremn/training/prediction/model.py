@@ -11,8 +11,9 @@ from stremn.core.config import build
 from stremn.core.weights import fill
 from stremn.errors import StremnError
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
+from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
-from stremn.prediction.model import FramePredictor, build_predictor
+from stremn.prediction.model import FramePredictor
 from stremn.prediction.weights import Predictor, load_predictor
 from stremn.training.config import name_starts_with
 from stremn.training.prediction.recipe import PredictionRecipe
