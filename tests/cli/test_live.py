@@ -201,7 +201,7 @@ def test_without_a_display_there_is_no_window():
         (("--live", "--adapt", 3), "--live and --adapt do not go together"),
         (("--live", "--resume"), "--live and --resume do not go together"),
         (("--live", "--fps", 5), "--live and --fps do not go together"),
-        (("--port", 7000), "--port is of the page of --live"),
+        (("--port", 7000), "--port is for the page of --live"),
         (("--live", "--port", 70_000), "--port must be from 0 to 65535"),
         (("--live", "--object", "id=2 on=10,10 at=5"), "first frame only, got some for frame 5"),
     ],

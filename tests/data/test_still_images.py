@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -64,7 +65,7 @@ def test_labels_lie_on_the_object() -> None:
             around = labelled[0].any() | labelled[-1].any() | labelled.T[[0, -1]].any()
             if labelled.any() and not around:
                 off = np.argwhere(seen).mean(axis=0) - np.argwhere(labelled).mean(axis=0)
-                assert np.abs(off).max() < 0.3  # OpenCV 4 draws ellipses a little otherwise than 5
+                assert np.abs(off).max() < (0.25 if cv2.__version__ >= "5" else 0.3)
 
 
 def test_pasted_objects_move_apart_from_their_background() -> None:

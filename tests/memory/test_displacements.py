@@ -120,3 +120,9 @@ def test_gradients_reach_keys_values_and_query():
 def test_an_empty_memory_reads_zeros():
     state, query = memory(0, 2)
     assert not read(state, query, matching=MOVED).any()
+
+
+@pytest.mark.parametrize("other", [{"top": 20}, {"similarity": "squared-l2"}])
+def test_a_read_by_displacements_takes_no_other_comparison(other):
+    with pytest.raises(ValueError, match="takes the dot product and all matches"):
+        Matching(pooling="displacements", **other)

@@ -45,7 +45,7 @@ def segment(
         now = {"at": given.at, "adapt": adapt, "resume": output.resume, "fps": output.fps}
         _check_live(**vars(span), **now)
     elif port is not None:
-        raise StremnError("--port is of the page of --live, which is not given.")
+        raise StremnError("--port is for the page of --live: give --live too, or leave --port out.")
     asked = session.asked()
     chosen = video_model(model)
     asked = chosen.settled(asked)

@@ -40,6 +40,13 @@ class Matching:
     pooling: Pooling = "positions"
     fold: int = 1
 
+    def __post_init__(self) -> None:
+        if self.pooling == "displacements" and (self.similarity != "dot" or self.top is not None):
+            raise ValueError(
+                "The pooling by displacements takes the dot product and all matches, got "
+                f"similarity={self.similarity!r} and top={self.top}. Leave both as they are."
+            )
+
 
 EQUATION_5 = Matching()
 """Eq 5 as the paper's network reads."""
