@@ -276,3 +276,13 @@ def test_weights_that_cannot_be_fetched_are_explained(monkeypatch: pytest.Monkey
         StremnError, match=r"ImageNet weights for 'resnet18' \(OSError\).*connection"
     ):
         build_backbone("resnet18", pretrained=True)
+
+
+def test_memory_that_runs_out_is_not_the_backbones_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def starved(*_: object) -> torch.Tensor:
+        raise RuntimeError("could not create a primitive")
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", starved)
+    with pytest.raises(RuntimeError, match="could not create a primitive") as caught:
+        build_backbone("tf_efficientnet_lite0")
+    assert not isinstance(caught.value, StremnError)

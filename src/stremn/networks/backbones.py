@@ -14,6 +14,7 @@ from timm.layers.norm_act import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
 from stremn.networks.depthwise import ease_depthwise
 
@@ -133,6 +134,8 @@ def _try_out(backbone: Backbone, name: str) -> None:
         if found != wanted:
             reason = f"its features have the shapes {found} where {wanted} are needed"
     except (RuntimeError, ValueError, AssertionError) as error:
+        if is_out_of_memory(error):
+            raise
         reason = str(error).partition("\n")[0] or type(error).__name__
     if reason:
         raise StremnError(
