@@ -24,7 +24,7 @@ def largest_difference(
         model,
         device="cpu",
         precision="float32",
-        memory_slots=facts["slots"],
+        memory_slots=facts["memory_slots"],
         policy=facts["policy"],
         size=min(facts["height"], facts["width"]),
         reach=None,

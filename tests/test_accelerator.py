@@ -116,12 +116,12 @@ def on_both(compute, model, batch):
 
 
 LOSSES = {
-    "the paper's": ClipLoss(slots=2),
-    "all terms": ClipLoss(slots=2, policy=Spread(), dice=0.5, lovasz=0.5, bootstrap=0.3),
-    "random": ClipLoss(slots=2, policy=RandomDrop(seed=None)),
-    "growing": ClipLoss(slots=2, policy=POLICIES["append"](0), growth=2),
-    "watched": ClipLoss(slots=2, policy=Watched(Spread(), {"spread": Spread()})),
-    "imitation": Imitation(slots=3),
+    "the paper's": ClipLoss(memory_slots=2),
+    "all terms": ClipLoss(memory_slots=2, policy=Spread(), dice=0.5, lovasz=0.5, bootstrap=0.3),
+    "random": ClipLoss(memory_slots=2, policy=RandomDrop(seed=None)),
+    "growing": ClipLoss(memory_slots=2, policy=POLICIES["append"](0), growth=2),
+    "watched": ClipLoss(memory_slots=2, policy=Watched(Spread(), {"spread": Spread()})),
+    "imitation": Imitation(memory_slots=3),
 }
 
 

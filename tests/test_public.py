@@ -76,7 +76,7 @@ def test_fields_and_arguments_of_earlier_versions_still_work() -> None:
         assert run.slots == 3  # type: ignore[attr-defined]
     with pytest.raises(AttributeError, match="'RunDescription' object has no attribute 'places'"):
         _ = run.places  # type: ignore[attr-defined]
-    assert (run.to_json()["slots"], run.to_json()["resolution"]) == (3, 96)
+    assert (run.to_json()["memory_slots"], run.to_json()["size"]) == (3, 96)
 
     @moved.earlier_arguments(old="new")
     def double(new: int) -> int:

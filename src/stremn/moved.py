@@ -2,7 +2,7 @@
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -184,9 +184,13 @@ RENAMED_KEYS = {
     "kin": "same_class",
     "rival": "distractor",
     "short_side": "size",
+    "slots": "memory_slots",
     "twin": "lookalike",
 }
 """Keys of recipes that earlier versions had under other names."""
+
+RENAMED_FACTS = {**RENAMED_KEYS, "resolution": "size"}
+"""The same of files that a run wrote: protocols, checkpoints, settings, exported models."""
 
 
 class MovedModules(MetaPathFinder, Loader):
@@ -217,21 +221,53 @@ def install() -> None:
     sys.meta_path.append(MovedModules())
 
 
-def with_current_keys(section: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return a section of a recipe with the keys of earlier versions under their new names.
+def with_current_keys(
+    section: Mapping[str, Any], where: str, known: Container[str] | None = None
+) -> dict[str, Any]:
+    """Return a section of a recipe with the keys of earlier versions renamed.
 
-    Each one warns; `where` names the section. A key that stands beside its new name stays.
+    Each renamed key warns; `where` names the section. A key that stands beside its new name stays,
+    and so does one whose new name is not `known`.
     """
     result = dict(section)
     for old, new in RENAMED_KEYS.items():
-        if old in result and new not in result:
+        if old in result and new not in result and (known is None or new in known):
             text = f"The key {old!r} in {where} is called {new!r} now."
             warnings.warn(text, DeprecationWarning, stacklevel=2)
             result[new] = result.pop(old)
     return result
 
 
-def _warn_of(owner: str, old: str, new: str) -> None:
+def with_current_requests(requests: Iterable[str]) -> list[str]:
+    """Return requests such as "stages.0.slots=4" with the keys of earlier versions renamed.
+
+    Each renamed key warns.
+    """
+    result = []
+    for request in requests:
+        dotted, separator, value = request.partition("=")
+        *path, key = dotted.strip().split(".")
+        current = with_current_keys({key: value}, ".".join(path) or "the recipe")
+        result.append(".".join([*path, *current]) + separator + value)
+    return result
+
+
+def with_current_facts(value: Any) -> Any:
+    """Return JSON values that a run stored, with the keys of earlier versions renamed at any depth.
+
+    Nothing warns: nobody edits these files. A key that stands beside its new name stays.
+    """
+    if isinstance(value, Mapping):
+        new = {key: RENAMED_FACTS.get(key, key) for key in value}
+        names = {key: key if new[key] in value else new[key] for key in value}
+        return {names[key]: with_current_facts(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_current_facts(entry) for entry in value]
+    return value
+
+
+def warn_of(owner: str, old: str, new: str) -> None:
+    """Warn that what `owner` called `old` in earlier versions is called `new` now."""
     text = f"{old!r} of {owner} is called {new!r} now."
     warnings.warn(text, DeprecationWarning, stacklevel=3)
 
@@ -245,7 +281,7 @@ def earlier_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]
         @wraps(function)
         def call(*args: P.args, **values: P.kwargs) -> R:
             for old in names.keys() & values.keys():
-                _warn_of(owner, old, names[old])
+                warn_of(owner, old, names[old])
                 values[names[old]] = values.pop(old)
             return function(*args, **values)
 
@@ -261,7 +297,7 @@ def earlier_fields(**names: str) -> Callable[[type[T]], type[T]]:
         def get(self: T, name: str) -> Any:
             if name not in names:
                 raise AttributeError(f"{kind.__name__!r} object has no attribute {name!r}")
-            _warn_of(kind.__name__, name, names[name])
+            warn_of(kind.__name__, name, names[name])
             return getattr(self, names[name])
 
         made: Any = kind

@@ -161,7 +161,13 @@ def test_arithmetic_that_the_machine_is_slow_at_is_not_measured(
 
     def step(model: nn.Module, plan: Workload, *, precision: str, **_: object) -> dict[str, object]:
         steps.append(precision)
-        row = {"size": "240p", "objects": 1, "slots": 6, "precision": precision, "reach": None}
+        row = {
+            "size": "240p",
+            "objects": 1,
+            "memory_slots": 6,
+            "precision": precision,
+            "reach": None,
+        }
         return row | {"ms": 1.0, "best_ms": 1.0, "memory_bytes": 1}
 
     steps: list[str] = []

@@ -32,7 +32,7 @@ def test_a_benchmark_of_a_toy_writes_its_tables(
 ) -> None:
     monkeypatch.setattr(benchmark, "measure_machine", lambda *_: MACHINE)
     found = benchmark.run(tmp_path, plan=PLAN, precision="float32")
-    steps = {(row["objects"], row["slots"]) for row in found["sam_steps"]["sam2.1-toy"]}
+    steps = {(row["objects"], row["memory_slots"]) for row in found["sam_steps"]["sam2.1-toy"]}
     assert steps == {(1, 7), (2, 7), (1, 1), (1, 2)}
     text = (tmp_path / "speed.md").read_text(encoding="utf-8")
     assert "Whole steps: sam2.1-toy" in text

@@ -82,4 +82,4 @@ def test_export(run: Run, tmp_path: Path) -> None:
 
 def test_the_page_starts_with_the_models_size(weights: Path) -> None:
     told = offered(OwnModel(str(weights)), "cpu")
-    assert (told["size"], told["slots"], told["adapts"]) == (480, 6, True)
+    assert (told["size"], told["memory_slots"], told["adapts"]) == (480, 6, True)

@@ -108,8 +108,8 @@ def test_files_and_protocol(tmp_path):
         "frames_scored": DAVIS_RULE.name,
         "model": "copy-last",
         "policy": "none",
-        "slots": 1,
-        "resolution": 0,
+        "memory_slots": 1,
+        "size": 0,
         "scales": [1.0],
         "flip": False,
         "seed": 0,
@@ -217,7 +217,7 @@ def test_a_failing_sequence_costs_only_itself_and_is_run_again(tmp_path, caplog)
 def test_another_run_in_the_same_folder_is_refused(tmp_path):
     data = read_davis(davis(tmp_path / "D", {"dogs": [1]}))
     evaluate(data, CopyLast, tmp_path / "out", RUN)
-    with pytest.raises(StremnError, match="holds another run: its slots is 1, now 6"):
+    with pytest.raises(StremnError, match="holds another run: its memory_slots is 1, now 6"):
         evaluate(data, CopyLast, tmp_path / "out", replace(RUN, memory_slots=6))
     with pytest.raises(StremnError, match="its weights is '', now 'abc'"):
         evaluate(data, CopyLast, tmp_path / "out", replace(RUN, weights="abc"))
@@ -233,8 +233,11 @@ def test_a_folder_of_an_earlier_version_goes_on(tmp_path):
     protocol = tmp_path / "out/.scores/protocol.json"
     table = json.loads(protocol.read_text())
     del table["precision"]
+    table["slots"], table["resolution"] = table.pop("memory_slots"), table.pop("size")
     protocol.write_text(json.dumps(table))
     assert evaluate(data, Breaks, tmp_path / "out", RUN).plain == before.plain
+    with pytest.raises(StremnError, match="holds another run: its memory_slots is 1, now 6"):
+        evaluate(data, CopyLast, tmp_path / "out", replace(RUN, memory_slots=6))
 
 
 def test_a_session_that_answers_in_another_size(tmp_path):

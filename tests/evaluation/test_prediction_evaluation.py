@@ -175,7 +175,7 @@ def test_table_names_every_convention_and_curves_are_drawn(tmp_path):
 
 def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
     torch.manual_seed(0)
-    ours = build_predictor(PredictionConfig(**TINY, slots=2))
+    ours = build_predictor(PredictionConfig(**TINY, memory_slots=2))
     save_predictor(ours, tmp_path / "ours.safetensors")
     save_predictor(
         build_baseline(RecurrentConfig(kind="convlstm", hidden=4)), tmp_path / "lstm.safetensors"
@@ -188,7 +188,7 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
         [str(tmp_path / "ours.safetensors"), str(tmp_path / "lstm.safetensors")],
         observed=6,
         future=2,
-        rules=["oldest", "growing"],
+        policies=["oldest", "growing"],
         clips=4,
         out=tmp_path / "out",
     )
@@ -236,7 +236,7 @@ def test_what_cannot_be_scored_is_said_before_anything_is(tmp_path, monkeypatch)
         with pytest.raises(StremnError, match="typo"):
             evaluate(ours, str(tmp_path / "typo.safetensors"))
         with pytest.raises(StremnError, match="'evidence' has weights of its own"):
-            evaluate(ours, rules=["evidence"])
+            evaluate(ours, policies=["evidence"])
         (tmp_path / "out").write_text("a file")
         with pytest.raises(StremnError, match="is a file, not a folder"):
             evaluate(ours)

@@ -54,7 +54,7 @@ def result_at(index: int) -> FrameResult:
 
 
 def writer(out: Path, **changes: Any) -> ResultWriter:
-    options: dict[str, Any] = {"fps": 25, "checkpoint_every": 4, "settings": {"slots": 6}}
+    options: dict[str, Any] = {"fps": 25, "checkpoint_every": 4, "settings": {"memory_slots": 6}}
     return ResultWriter(out, **(options | changes))
 
 
@@ -333,8 +333,8 @@ def test_resuming_a_finished_run_has_nothing_to_do(tmp_path: Path) -> None:
 def test_resuming_with_other_settings_is_refused(tmp_path: Path) -> None:
     stop_after(tmp_path / "out", 5)
     before = contents(tmp_path / "out")
-    with pytest.raises(StremnError, match="made with slots 6, now slots is 4"):
-        writer(tmp_path / "out", existing="resume", settings={"slots": 4})
+    with pytest.raises(StremnError, match="made with memory_slots 6, now memory_slots is 4"):
+        writer(tmp_path / "out", existing="resume", settings={"memory_slots": 4})
     assert contents(tmp_path / "out") == before
 
 
@@ -381,7 +381,7 @@ def test_a_run_that_wrote_no_frame_is_not_in_the_way(tmp_path: Path) -> None:
     assert len(read_rows(tmp_path / "memory.json")) == 2
     other = tmp_path / "other"
     writer(other).close()
-    writer(other, existing="resume", settings={"slots": 2}).close()
+    writer(other, existing="resume", settings={"memory_slots": 2}).close()
 
 
 def test_replacing_nothing_is_a_new_run(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_a_module_is_put_in_and_taken_out_again():
 
 def test_training_reaches_every_weight_of_the_module():
     _, fused = fused_model()
-    loss = ClipLoss(slots=3, policy=Oldest(), dice=0.5)
+    loss = ClipLoss(memory_slots=3, policy=Oldest(), dice=0.5)
     loss(fused.model.train(), square_clips([[0], [0]], frames=7), 0.0).loss.backward()
     gradients = {n: p.grad for n, p in fused.model.named_parameters() if n.startswith("write.")}
     assert len(gradients) == 12
@@ -294,8 +294,8 @@ def test_training_changes_what_is_segmented():
     plain, fused = fused_model()
     clips = square_clips([[0]], frames=7)
     with torch.no_grad():
-        ours = rollout(fused.model, clips, slots=3, policy=Oldest()).log_probabilities
-        theirs = rollout(plain.model, clips, slots=3, policy=Oldest()).log_probabilities
+        ours = rollout(fused.model, clips, memory_slots=3, policy=Oldest()).log_probabilities
+        theirs = rollout(plain.model, clips, memory_slots=3, policy=Oldest()).log_probabilities
     assert torch.equal(ours[2], theirs[2])  # three writes: nothing gave way so far
     assert not torch.equal(ours[-1], theirs[-1])
 
@@ -322,7 +322,7 @@ def test_sessions_fuse_too():
 def test_table_6_runs_the_same_weights_with_and_without(tmp_path):
     _, fused = fused_model()
     weights = fusion_weights("mine", fused, 64, device="cpu")
-    without, with_fusion = fusion_rows("oldest", slots=3)
+    without, with_fusion = fusion_rows("oldest", memory_slots=3)
     plain, other = (weights.make_session(weights.run(row, 0)) for row in (without, with_fusion))
     assert plain.policy_name == other.policy_name == "oldest"
     assert plain.model.write is write

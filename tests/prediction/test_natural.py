@@ -26,7 +26,7 @@ def small(**fields):
     torch.manual_seed(0)
     values = PREDICTOR_PRESETS["natural"].model_dump() | {
         "widths": (8, 8, 16), "strides": (1, 2, 2), "key": 8, "value": 8, "update_key": 8,
-        "detail": 8, "patch": 2, "slots": 3,
+        "detail": 8, "patch": 2, "memory_slots": 3,
     }  # fmt: skip
     return build_predictor(PredictionConfig(**(values | fields))).eval()
 

@@ -48,7 +48,7 @@ def step_by_step(model, frames, observed, future):
 @pytest.mark.parametrize(("observed", "future"), [(4, 1), (5, 4), (9, 3)])
 def test_rollout_equals_the_step_by_step_loop(policy, observed, future, carried):
     growth = 2 if policy == "growing" else 0
-    model = tiny(slots=3, policy=policy, growth=growth, carried=carried)
+    model = tiny(memory_slots=3, policy=policy, growth=growth, carried=carried)
     frames = clip()
     predicted = model.rollout(frames, observed, future)
     expected = step_by_step(model, frames, observed, future)
@@ -82,7 +82,7 @@ def test_three_frames_are_enough_the_first_is_repeated():
 
 
 def test_the_memory_keeps_its_size_and_growing_does_not():
-    model = tiny(slots=3, carried=5)
+    model = tiny(memory_slots=3, carried=5)
     sizes = {}
     for rule in ("learned", "growing"):
         chosen = model.under(rule)
@@ -106,7 +106,7 @@ def test_four_to_four_never_evicts_with_five_slots():
 
 @pytest.mark.parametrize("rule", sorted(POLICIES))
 def test_every_rule_of_the_memory_can_predict(rule):
-    predicted = tiny(slots=2, policy=rule).rollout(clip(), 8, 2)
+    predicted = tiny(memory_slots=2, policy=rule).rollout(clip(), 8, 2)
     assert torch.isfinite(predicted.frames).all()
 
 
@@ -117,7 +117,7 @@ def test_a_rule_with_weights_that_nobody_trained_is_refused():
 
 
 def test_rules_differ_once_memory_overflows():
-    model, frames = tiny(slots=2), clip()
+    model, frames = tiny(memory_slots=2), clip()
     outputs = [model.under(rule).rollout(frames, 10, 1).frames[:, -1] for rule in
                ("oldest", "newest", "growing")]  # fmt: skip
     assert not torch.allclose(outputs[0], outputs[1], atol=1e-6)
@@ -126,7 +126,7 @@ def test_rules_differ_once_memory_overflows():
 
 @pytest.mark.parametrize(("slots", "learns"), [(2, True), (20, False)])
 def test_the_update_key_learns_only_from_evictions(slots, learns):
-    model = tiny(slots=slots).train()
+    model = tiny(memory_slots=slots).train()
     torch.manual_seed(0)
     model.rollout(clip(), 8, 3).frames.square().mean().backward()
     gradient = model.to_update_key.weight.grad
@@ -201,7 +201,7 @@ def test_presets_take_frames_of_their_size():
                 build_predictor(config).rollout(torch.zeros(shape), 4, 1).frames.shape[2:]
                 == shape[2:]
             )
-        assert config.slots == 5
+        assert config.memory_slots == 5
         if config.reading == "displacements":
             continue  # smaller coders: keys and pixels of the memory are none of theirs
         blocks = 3 if config.carried else 6  # the paper's six, or three and a carried state
@@ -292,7 +292,7 @@ def test_a_carried_state_tells_the_decoder_of_frames_that_left_the_memory():
     frames = clip(1, 12)
     changed = torch.cat([1 - frames[:, :1], frames[:, 1:]], dim=1)
     for carried, differs in ((0, False), (5, True)):
-        model = tiny(slots=1, policy="newest", carried=carried)
+        model = tiny(memory_slots=1, policy="newest", carried=carried)
         ends = [model.rollout(x, 9, 1).frames[:, -1] for x in (frames, changed)]
         assert (not torch.equal(*ends)) == differs
 

@@ -20,7 +20,13 @@ from stremn.prediction.sessions import PredictionSession, as_unit_range, to_chan
 from stremn.prediction.weights import load_memory_predictor, load_predictor, save_predictor
 
 TINY = PredictionConfig(
-    size=16, widths=(8,) * 6, strides=(2, 1, 2, 1, 1, 1), key=6, value=8, update_key=6, slots=3
+    size=16,
+    widths=(8,) * 6,
+    strides=(2, 1, 2, 1, 1, 1),
+    key=6,
+    value=8,
+    update_key=6,
+    memory_slots=3,
 )
 
 
@@ -91,7 +97,7 @@ def test_sessions_of_other_models_and_other_files_are_refused(tmp_path):
     path = tmp_path / "session.safetensors"
     PredictionSession(tiny()).save(path)
     with pytest.raises(StremnError, match="belongs to a model with another configuration"):
-        PredictionSession.load(path, tiny(slots=4))
+        PredictionSession.load(path, tiny(memory_slots=4))
     save_predictor(tiny(), tmp_path / "weights.safetensors")
     with pytest.raises(StremnError, match="holds no prediction session"):
         PredictionSession.load(tmp_path / "weights.safetensors", tiny())

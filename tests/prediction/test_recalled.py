@@ -46,7 +46,7 @@ def test_silent_steps_are_those_of_the_baselines_and_of_eq_5_too(kind):
 
 @pytest.mark.parametrize("unread", [False, True])
 def test_unread_means_that_the_memory_changes_nothing(unread):
-    model, frames = small(unread=unread, slots=4), clip()
+    model, frames = small(unread=unread, memory_slots=4), clip()
     other = frames.clone()
     other[:, :4] = torch.rand_like(other[:, :4])
     one, two = (model.rollout(x, 9, 1, 99).frames for x in (frames, other))

@@ -182,7 +182,7 @@ def test_evaluate_scores_a_sam_model(folder: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, plain)
     assert done.exit_code == 0, done.output
     protocol = json.loads((tmp_path / "out" / "scores.json").read_text("utf-8"))["protocol"]
-    assert (protocol["policy"], protocol["slots"], protocol["resolution"]) == ("oldest", 7, 64)
+    assert (protocol["policy"], protocol["memory_slots"], protocol["size"]) == ("oldest", 7, 64)
     for option in (["--scales", "1.0,1.3"], ["--flip"], ["--size", "300"], ["--adapt", "2"]):
         refused = CliRunner().invoke(app, [*plain, *option])
         assert isinstance(refused.exception, StremnError)

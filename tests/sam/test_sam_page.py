@@ -17,7 +17,7 @@ from stremn.web.options import Options, offered
 from stremn.web.project import Project, Tools
 from tiny_sam import tiny_sam
 
-OPTIONS = Options(slots=3, policy="oldest")
+OPTIONS = Options(memory_slots=3, policy="oldest")
 
 
 def ended(project: Project, stage: str) -> None:
@@ -52,4 +52,4 @@ def test_the_page_starts_with_the_models_settings(tmp_path: Path) -> None:
     assert told["policies"] == [
         "oldest", "evidence", "learned", "random-select", "spread", "most-similar"
     ]  # fmt: skip
-    assert (told["slots"], told["size"], told["adapts"]) == (7, None, False)
+    assert (told["memory_slots"], told["size"], told["adapts"]) == (7, None, False)

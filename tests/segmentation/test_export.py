@@ -32,7 +32,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own
-            return export_step(tiny_model(), path, **SIZE, objects=2, slots=3)
+            return export_step(tiny_model(), path, **SIZE, objects=2, memory_slots=3)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
 
@@ -48,7 +48,7 @@ def test_onnx_follows_pytorch_over_a_clip(exported: Path) -> None:
 
 def test_the_shapes_told_are_those_of_the_graph(exported: Path) -> None:
     graph = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
-    inputs, outputs = step_shapes(tiny_model(), **SIZE, objects=2, slots=3)
+    inputs, outputs = step_shapes(tiny_model(), **SIZE, objects=2, memory_slots=3)
     assert (tuple(inputs), tuple(outputs)) == (INPUTS, OUTPUTS)
     names = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
     for told, found in ((inputs, graph.get_inputs()), (outputs, graph.get_outputs())):
@@ -72,7 +72,7 @@ def test_the_memory_stays_one_size_and_pins_the_given_frame(exported: Path) -> N
 
 def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
     session = OnnxSession(exported)
-    assert session.facts == {**SIZE, "objects": 2, "slots": 3, "policy": "learned"}
+    assert session.facts == {**SIZE, "objects": 2, "memory_slots": 3, "policy": "learned"}
     with pytest.raises(StremnError, match="exported for frames and masks of 96x64"):
         session.step(made_frame(32, 32), made_labels(32, 32, 1))
     with pytest.raises(StremnError, match="first frame needs a mask"):
@@ -119,7 +119,7 @@ def test_a_torch_program_is_written_too(tmp_path: Path) -> None:
         ("step.bin", {}, "ending in .onnx or .pt2, got 'step.bin'"),
         ("step.onnx", {"height": 65}, "multiples of 16, got 96x65. Use 96x64"),
         ("step.onnx", {"objects": 0}, "at least one object and two slots, got 0 and 6"),
-        ("step.onnx", {"slots": 1}, "at least one object and two slots, got 1 and 1"),
+        ("step.onnx", {"memory_slots": 1}, "at least one object and two slots, got 1 and 1"),
         ("step.onnx", {"policy": "append"}, "'append' cannot be exported. It makes the memory"),
         ("step.onnx", {"policy": "ucb"}, f"Choose one of: {', '.join(EXPORTABLE)}"),
     ],

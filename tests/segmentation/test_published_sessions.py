@@ -200,7 +200,7 @@ def test_adapting_and_fusing_work(published: Pretrained) -> None:
 @pytest.mark.usefixtures("unchecked")  # it traces with its own tensors
 def test_the_step_is_exported(published: Pretrained, tmp_path: Path) -> None:
     path = export_step(
-        published.model, tmp_path / "step.onnx", height=64, width=64, objects=2, slots=3,
+        published.model, tmp_path / "step.onnx", height=64, width=64, objects=2, memory_slots=3,
         policy="evidence",
     )  # fmt: skip
     frames, labels = clip(6)

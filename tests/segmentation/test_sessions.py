@@ -138,7 +138,7 @@ def test_streaming_is_the_rollout_frame_by_frame(
     policy = model.policies[name] if name in model.policies else build_policy(name, seed=4)
     growth = 8 if name == "append" else 0
     with torch.no_grad():
-        clip = rollout(model, batch, slots=slots, policy=policy, growth=growth)
+        clip = rollout(model, batch, memory_slots=slots, policy=policy, growth=growth)
     session = open_session(model, memory_slots=slots, policy=name, seed=4)
     results = run(session, batch)
     for t, logp in enumerate(clip.log_probabilities, start=1):

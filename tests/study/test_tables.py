@@ -199,4 +199,4 @@ def test_errors(tmp_path, data):
 def test_rows_name_real_policies():
     assert {row.policy for row in (*rule_rows(), *slot_rows())} <= set(POLICIES)
     assert {row.policy for row in rule_rows()} == set(POLICIES)
-    assert [row.slots for row in slot_rows()] == [1, 2, 3, 4, 5, 6, 7, 10, 20]
+    assert [row.memory_slots for row in slot_rows()] == [1, 2, 3, 4, 5, 6, 7, 10, 20]

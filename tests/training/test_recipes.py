@@ -81,7 +81,7 @@ until = 0.5
 frames = 2
 size = 64
 batch = 2
-slots = [2, 3]
+memory_slots = [2, 3]
 policy = "random-drop"
 sources = { stills = 1.0 }
 [[stages]]
@@ -89,7 +89,7 @@ until = 1.0
 frames = 4
 size = 64
 batch = 1
-slots = 2
+memory_slots = 2
 policy = { learned = 0.5, random-drop = 0.5 }
 sources = { videos = 0.5, composed = 0.5 }
 [loss]
@@ -105,7 +105,7 @@ checkpoint_every = 1
 validate_every = 4
 [validation]
 size = 64
-slots = 2
+memory_slots = 2
 frames = 3
 probe_clips = 2
 [validation.videos]
@@ -167,7 +167,7 @@ def test_recipes_of_the_paper_to_the_letter() -> None:
     for recipe, frames in ((still, 5), (video, 10)):
         assert [s.frames for s in recipe.stages] == [frames]
         assert [s.size for s in recipe.stages] == [384]
-        assert [s.slots for s in recipe.stages] == [6]
+        assert [s.memory_slots for s in recipe.stages] == [6]
         assert recipe.train.optimizer == "adam"
         assert (recipe.loss.dice, recipe.loss.bootstrap) == (0, 1)
         assert recipe.train.ema is None
@@ -193,7 +193,7 @@ def test_whole_path_and_resuming_gives_the_same_weights(recipe: Path, tmp_path: 
     with Image.open(strips[0]) as strip:
         assert strip.size == (3 * round(56 * 160 / 40), 160)  # a tile a frame
     facts = json.loads((tmp_path / "whole" / "recipe.json").read_text())
-    assert facts["stages"][0]["slots"] == [2, 3]
+    assert facts["stages"][0]["memory_slots"] == [2, 3]
     loaded = load_model(tmp_path / "whole" / "best.safetensors")
     assert loaded.config.key == 8
 
@@ -241,9 +241,9 @@ def test_imitation_trains_the_rule_alone(
         "loss.imitate=spread-occupied",
         f"loss.taught={rule}",
         "stages.0.frames=5",
-        "stages.0.slots=3",
+        "stages.0.memory_slots=3",
         "stages.1.frames=5",
-        "stages.1.slots=3",
+        "stages.1.memory_slots=3",
         f'train.lr_multipliers={{"" = 0.0, "{weights}" = 1.0}}',
     ]
     TASK.run(recipe, overrides, tmp_path / "out")
@@ -262,7 +262,7 @@ def test_a_rule_that_cannot_learn_is_not_taught(recipe: Path, tmp_path: Path) ->
         "loss.imitate=spread-occupied",
         "loss.taught=learned",
         "stages.0.frames=5",
-        "stages.0.slots=3",
+        "stages.0.memory_slots=3",
         'train.lr_multipliers={"" = 0.0, "policies.evidence" = 1.0}',
     ]
     with pytest.raises(StremnError, match=r"none of its weights is trained: .*leave update_key"):
@@ -315,6 +315,11 @@ def test_keys_of_earlier_versions_still_work() -> None:
     del values["size"]
     with pytest.warns(DeprecationWarning, match="'short_side' in validation is called 'size' now"):
         assert ValidationSection(**values).size == 96
+    with pytest.warns(DeprecationWarning, match="'slots' in stages.0 is called 'memory_slots' now"):
+        changed = TASK.read(recipe, ["stages.0.slots=4"])
+    assert changed.stages[0].memory_slots == 4
+    with pytest.warns(DeprecationWarning, match="'slots' of StageSection is called"):
+        assert changed.stages[0].slots == 4  # type: ignore[attr-defined]
     current = clip_parameters(changed.data.sources["composed"], "composed")
     section = changed.data.sources["composed"]
     old = section.parameters | {"kin": section.parameters["same_class"]}
@@ -551,7 +556,7 @@ def test_policy_and_slots_are_drawn_from_the_recipe() -> None:
         frames=5,
         size=64,
         batch=2,
-        slots=(2, 3),
+        memory_slots=(2, 3),
         policy={"oldest": 1.0, "random-drop": 1.0},
         sources={"x": 1.0},
     )
@@ -575,7 +580,7 @@ def read_tiny_model():
 
 def test_a_learned_rule_is_compared_with_hand_made_ones() -> None:
     stage = StageSection(
-        until=1.0, frames=5, size=64, batch=1, slots=3, policy="learned", sources={"x": 1.0}
+        until=1.0, frames=5, size=64, batch=1, memory_slots=3, policy="learned", sources={"x": 1.0}
     )
     model = build_model(model_config(read_tiny_model()))
     loss = StageLoss(stage, TASK.read(RECIPES / "small-still.toml").loss)

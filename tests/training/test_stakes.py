@@ -20,12 +20,12 @@ def test_forced_evicts_the_slot_it_is_told_at_its_frame_alone(model: STReMN) -> 
     batch = square_clips([[0], [0]], 7)
     kept = []
     for n in (0, 1):
-        clip = rollout(model, batch, slots=3, policy=Forced(Newest(), 4, n))
+        clip = rollout(model, batch, memory_slots=3, policy=Forced(Newest(), 4, n))
         held = [set(choice.replace.argmax(1).tolist()) for choice in clip.choices]
         kept.append(held)
     # Frames 1 and 2 fill slots 1 and 2; at frame 4 slot n + 1 gives way; else "newest" decides.
     assert [row[3] for row in kept] == [{1}, {2}]
-    free = rollout(model, batch, slots=3, policy=Newest())
+    free = rollout(model, batch, memory_slots=3, policy=Newest())
     expected = [set(choice.replace.argmax(1).tolist()) for choice in free.choices]
     assert [row[:3] for row in kept] == [expected[:3]] * 2
 
@@ -43,12 +43,14 @@ def test_stakes_are_best_minus_worst_outcome(model: STReMN) -> None:
     batch = square_clips([[0], [0], [0]], 7)
     outcomes = torch.stack(
         [
-            last_frame_scores(rollout(model, batch, slots=3, policy=Forced(Spread(), 4, n)), batch)
+            last_frame_scores(
+                rollout(model, batch, memory_slots=3, policy=Forced(Spread(), 4, n)), batch
+            )
             for n in (0, 1)
         ]
     )
     with torch.no_grad():
-        found = stakes(model, batch, slots=3)
+        found = stakes(model, batch, memory_slots=3)
     difference = (outcomes[0] - outcomes[1]).abs()
     difference = difference[~difference.isnan()]
     assert found["eviction_stake"] == pytest.approx(float(difference.mean()))
@@ -61,5 +63,5 @@ def test_stakes_are_best_minus_worst_outcome(model: STReMN) -> None:
 def test_nothing_is_at_stake_where_nothing_or_no_choice_is_evicted(
     model: STReMN, frames: int, slots: int
 ) -> None:
-    found = stakes(model, square_clips([[0], [0]], frames), slots=slots)
+    found = stakes(model, square_clips([[0], [0]], frames), memory_slots=slots)
     assert found == {"eviction_stake": 0.0, "evictions_that_matter": 0.0}

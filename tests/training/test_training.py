@@ -317,6 +317,22 @@ def test_resuming_with_another_recipe_says_what_differs(tmp_path: Path) -> None:
     assert result.step == 9
 
 
+def test_a_checkpoint_with_keys_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
+    recipe = {"stages": [{"slots": 6}], "data": {"sources": {"a": {"parameters": {"kin": 0.5}}}}}
+    fit(make_model(), make_phases(6), make_config(6), out=tmp_path, recipe=recipe)
+    current = {
+        "stages": [{"memory_slots": 6}],
+        "data": {"sources": {"a": {"parameters": {"same_class": 0.5}}}},
+    }
+    result = fit(
+        make_model(), make_phases(6), make_config(6), out=tmp_path, recipe=current, resume=True
+    )
+    assert result.step == 6
+    current["stages"] = [{"memory_slots": 4}]
+    with pytest.raises(StremnError, match=r"stages\.0\.memory_slots: 6 -> 4"):
+        fit(make_model(), make_phases(6), make_config(6), out=tmp_path, recipe=current, resume=True)
+
+
 def test_existing_training_is_not_overwritten(tmp_path: Path) -> None:
     def run(size: int, **how) -> FitResult:
         recipe = {"data": {"size": size}}

@@ -31,7 +31,7 @@ from stremn.web.project import Project
 from stremn.web.shelf import FrameShelf
 from stremn.web.takes import MOST_STATES, SavedStates, Take, Way
 
-OPTIONS = Options(size=64, slots=3)
+OPTIONS = Options(size=64, memory_slots=3)
 
 
 @pytest.fixture(scope="module")
@@ -186,13 +186,13 @@ def test_a_correction_goes_on_from_a_saved_session_not_from_the_start(project: P
 
 def test_other_settings_begin_anew_and_an_earlier_end_is_kept(project: Project) -> None:
     project.mark(0, 1, BOX)
-    project.follow(Options(size=64, slots=3, end=6))
+    project.follow(Options(size=64, memory_slots=3, end=6))
     ended(project)
     assert project.work.followed() == [(0, 6)]
     project.follow(OPTIONS)
     ended(project)
     assert project.work.takes[-1].start == 6
-    project.follow(Options(size=64, slots=2))
+    project.follow(Options(size=64, memory_slots=2))
     ended(project)
     assert project.work.takes[-1].start == 0
 
@@ -242,7 +242,7 @@ def test_both_ways_from_the_frame_that_is_marked(project: Project) -> None:
     with pytest.raises(StremnError, match="All frames are followed"):
         project.follow(OPTIONS)
     with pytest.raises(StremnError, match="Only frames before 1 are followed, and no object"):
-        project.follow(Options(size=64, slots=3, end=1))
+        project.follow(Options(size=64, memory_slots=3, end=1))
 
 
 def two_marks(project: Project) -> None:
@@ -317,7 +317,7 @@ def test_what_a_pause_leaves_is_one_way_alone_until_it_goes_on(
     project.follow(OPTIONS)
     ended(project)
     np.testing.assert_array_equal(all_labels(project)[4:], paused[4:])
-    project.follow(Options(size=80, slots=3, both=False))
+    project.follow(Options(size=80, memory_slots=3, both=False))
     ended(project)
     for index, labels in enumerate(all_labels(project)):
         np.testing.assert_array_equal(labels, project.work.takes[-1].labels(index))
@@ -455,7 +455,7 @@ def test_files_in_every_format(project: Project) -> None:
         project.download("masks.zip")
     project.name_object(1, "the disc")
     project.mark(0, 1, BOX)
-    project.follow(Options(size=64, slots=3, end=6))
+    project.follow(Options(size=64, memory_slots=3, end=6))
     ended(project)
     for kinds in (["doc"], []):
         with pytest.raises(StremnError, match="Choose one or more of the formats"):

@@ -73,7 +73,7 @@ def test_the_whole_way(bench: Bench) -> None:
     assert mask.shape == (HEIGHT, WIDTH, 4)
     assert mask[48, 50, 3] in range(1, 255)
     assert mask[5, 5, 3] == 0
-    state = bench.do("follow", size=64, slots=3)
+    state = bench.do("follow", size=64, memory_slots=3)
     while state["status"]["running"]:
         time.sleep(0.05)
         state = bench.get("state").json()
@@ -119,7 +119,7 @@ def test_requests_that_no_page_makes(bench: Bench) -> None:
         ("mark", {"frame": 0, "object": True, "mark": BOX}),
         ("mark", {"frame": -1, "object": 1, "mark": BOX}),
         ("mark", {"frame": 0, "object": 1, "mark": {"kind": "box"}}),
-        ("follow", {"slots": 10**9}),
+        ("follow", {"memory_slots": 10**9}),
         ("follow", {"device": "cuda"}),
         ("name", {"object": 1}),
         ("rmtree", {}),

@@ -66,19 +66,19 @@ def measure_step(
     *,
     precision: str,
     objects: int = 1,
-    slots: int = PAPER.memory_slots,
+    memory_slots: int = PAPER.memory_slots,
     size: str = "480p",
     reach: float | None = None,
 ) -> dict[str, Any]:
     """Measure a whole step with a full memory, reading the whole frame or within `reach`."""
     height, width = SIZES[size]
     frame = made_frame(height, width)
-    session = full_session(model, frame, objects, slots, precision, height, reach)
+    session = full_session(model, frame, objects, memory_slots, precision, height, reach)
     taken = times(lambda: session.step(frame), plan.seconds, 3)
     return {
         "size": size,
         "objects": objects,
-        "slots": slots,
+        "memory_slots": memory_slots,
         "precision": precision,
         "reach": reach,
         "ms": statistics.median(taken) * 1e3,
@@ -94,7 +94,7 @@ def measure_sweeps(
     step = partial(measure_step, model, plan)
     looks = (None, SHIPPED.reach)
     rows = [step(objects=n, precision=precision, reach=r) for r in looks for n in plan.objects]
-    rows += [step(slots=k, precision=precision) for k in plan.slots]
+    rows += [step(memory_slots=k, precision=precision) for k in plan.memory_slots]
     rows += [step(size=size, precision=precision, reach=r) for r in looks for size in plan.sizes]
     return rows + [step(precision=other) for other in others]
 

@@ -78,7 +78,7 @@ def _sweep_row(row: dict[str, Any]) -> list[str]:
     return [
         row["size"],
         str(row["objects"]),
-        str(row["slots"]),
+        str(row["memory_slots"]),
         row["precision"],
         _looks_at(row),
         f"{row['ms']:.1f}",
@@ -95,7 +95,7 @@ SAM_GROWTH_HEADER = ["session", "frame", "ms", "session MB", "process MB"]
 def _sam_step_row(row: dict[str, Any]) -> list[str]:
     return [
         str(row["objects"]),
-        str(row["slots"]),
+        str(row["memory_slots"]),
         row["precision"],
         f"{row['ms']:.1f}",
         f"{row['best_ms']:.1f}",

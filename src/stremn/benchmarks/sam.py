@@ -44,7 +44,9 @@ def ready_sam(name: str) -> SamModel:
 def measure_sam_steps(model: SamModel, plan: Workload, precision: str) -> list[dict[str, Any]]:
     """Measure steps whose memory is full, against objects and slots, one at a time."""
     usual = model.memories
-    cases = dict.fromkeys([*((n, usual) for n in plan.objects), *((1, k) for k in plan.slots)])
+    cases = dict.fromkeys(
+        [*((n, usual) for n in plan.objects), *((1, k) for k in plan.memory_slots)]
+    )
     return [_measure_step(model, plan, precision, n, slots) for n, slots in cases]
 
 
@@ -58,7 +60,7 @@ def _measure_step(
     taken = times(lambda: session.step(made_frame(*SIDES, slots)), plan.seconds, 2)
     return {
         "objects": objects,
-        "slots": slots,
+        "memory_slots": slots,
         "precision": precision,
         "ms": statistics.median(taken) * 1e3,
         "best_ms": min(taken) * 1e3,

@@ -34,7 +34,7 @@ class Workload:
 
     seconds: float = 2.0
     objects: tuple[int, ...] = (1, 2, 5, 10)
-    slots: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16, 20)
+    memory_slots: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 16, 20)
     sizes: tuple[str, ...] = ("240p", "432p", "480p", "1080p")
     models: tuple[str, ...] = ("small", "resnet50")
     growth_frames: int = 200
@@ -47,7 +47,7 @@ FULL = Workload()
 QUICK = Workload(
     seconds=0.7,
     objects=(1, 5),
-    slots=(1, 6, 20),
+    memory_slots=(1, 6, 20),
     sizes=("240p", "480p"),
     growth_frames=100,
     flat_frames=1000,
@@ -94,7 +94,7 @@ def new_session(
     precision: str,
     size: int,
     *,
-    slots: int = PAPER.memory_slots,
+    memory_slots: int = PAPER.memory_slots,
     policy: str = PAPER.policy,
     reach: float | None = None,
 ) -> SegmentationSession:
@@ -103,7 +103,7 @@ def new_session(
         model,
         device="cpu",
         precision=precision,
-        memory_slots=slots,
+        memory_slots=memory_slots,
         policy=policy,
         size=size,
         reach=reach,
@@ -114,17 +114,17 @@ def full_session(
     model: STReMN,
     frame: Picture,
     objects: int,
-    slots: int,
+    memory_slots: int,
     precision: str,
     size: int,
     reach: float | None = None,
 ) -> SegmentationSession:
     """Return a session whose memory is full: what a step costs from then on."""
-    session = new_session(model, precision, size, slots=slots, reach=reach)
+    session = new_session(model, precision, size, memory_slots=memory_slots, reach=reach)
     session.step(frame, made_labels(frame.shape[0], frame.shape[1], objects))
     assert session.track is not None  # it has just been given objects
     session.track = replace(session.track, state=_filled(session.track.state))
-    session.frame = slots
+    session.frame = memory_slots
     return session
 
 

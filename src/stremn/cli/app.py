@@ -122,8 +122,8 @@ def main() -> None:
 
 
 _NO_MEMORY = (
-    "Out of memory. Use fewer memory slots or objects, a smaller size, or in training a smaller "
-    "train.micro_batch."
+    "Out of memory. Use fewer memory slots or objects, a lower working resolution, or in "
+    "training a smaller train.micro_batch."
 )
 
 _OUTPUT_ENDED = frozenset({errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO})

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stremn.cli.options import Model
+from stremn.cli.options import Model, Slots
 from stremn.cli.panels import MEASURE, TRAIN
 from stremn.cli.terminal import show
 from stremn.networks.defaults import SHIPPED
@@ -84,9 +84,7 @@ def export(
         int, typer.Option(help="Width of the frames in pixels: a multiple of 16.")
     ] = 864,
     objects: Annotated[int, typer.Option(help="Number of objects.")] = 1,
-    slots: Annotated[
-        int, typer.Option(help="K: number of templates kept per object.")
-    ] = SHIPPED.memory_slots,
+    slots: Slots = SHIPPED.memory_slots,
     policy: Annotated[str, typer.Option(help="Replacement rule.")] = SHIPPED.policy,
 ) -> None:
     """Write one step as an ONNX graph or torch.export program.
@@ -100,9 +98,17 @@ def export(
 
     network = load_model(model).model
     export_step(
-        network, path, height=height, width=width, objects=objects, slots=slots, policy=policy
+        network,
+        path,
+        height=height,
+        width=width,
+        objects=objects,
+        memory_slots=slots,
+        policy=policy,
     )
-    inputs, outputs = step_shapes(network, height=height, width=width, objects=objects, slots=slots)
+    inputs, outputs = step_shapes(
+        network, height=height, width=width, objects=objects, memory_slots=slots
+    )
     show(str(path))
     for title, shapes in (("inputs", inputs), ("outputs", outputs)):
         show(f"{title}:")

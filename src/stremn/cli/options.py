@@ -22,7 +22,7 @@ _MODEL = (
     "owner/name@REVISION)"
 )
 Model = Annotated[str, typer.Option(help=f"{_MODEL}.")]
-Slots = Annotated[int, typer.Option(help="K: number of templates kept per object.")]
+Slots = Annotated[int, typer.Option(help="Memory slots (K): number of templates kept per object.")]
 Policy = Annotated[
     str,
     typer.Option(
@@ -115,7 +115,8 @@ class SessionOptions:
     slots: Annotated[
         int | None,
         typer.Option(
-            help="K: templates kept of each object. Default: 6; for SAM models 7, as in training."
+            help="Memory slots (K): number of templates kept per object. Default: 6; for SAM models "
+            "7, as in training."
         ),
     ] = None
     policy: Annotated[

@@ -45,7 +45,7 @@ def prediction(
         list[str] | None,
         typer.Option(help="Name of shipped weights, or a weights file. Repeatable."),
     ] = None,
-    rule: Annotated[
+    policy: Annotated[
         list[str] | None,
         typer.Option(
             "--policy",
@@ -94,7 +94,7 @@ def prediction(
             split=split.value,
             observed=observed,
             future=future,
-            rules=rule or [],
+            policies=policy or [],
             clips=clips,
             lpips=lpips,
             against=against,

@@ -13,11 +13,21 @@ import tomllib
 import types
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from stremn.errors import StremnError
+from stremn.moved import RENAMED_KEYS, warn_of, with_current_keys
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -26,9 +36,27 @@ _BARE_WORD = re.compile(r"[A-Za-z_./~$][\w./~$:-]*")
 
 
 class Config(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error."""
+    """Base of every configuration: immutable, and an unknown key is an error.
+
+    Keys of earlier versions are taken, and warn.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keys_of_earlier_versions(cls, values: Any) -> Any:
+        where = cls.__name__.removesuffix("Section").removesuffix("Config").lower()
+        known = cls.model_fields
+        return with_current_keys(values, where, known) if isinstance(values, dict) else values
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if RENAMED_KEYS.get(name) in type(self).model_fields:
+                warn_of(type(self).__name__, name, RENAMED_KEYS[name])
+                return getattr(self, RENAMED_KEYS[name])
+            return super().__getattr__(name)
 
 
 def read_toml(path: Path) -> dict[str, Any]:

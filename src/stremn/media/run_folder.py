@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 from stremn.core.config import Config, build, read_json
 from stremn.errors import StremnError
 from stremn.media.files import iterate_rows, make_folder, write_whole, writing
+from stremn.moved import with_current_facts
 
 Existing = Literal["refuse", "resume", "replace"]
 """What to do with an earlier run in a folder."""
@@ -66,12 +67,13 @@ def earlier_run(out: Path, existing: Existing, settings: Mapping[str, Any]) -> P
         )
     if existing != "resume" or made is None:
         return None
-    if made.settings != settings:
-        keys = sorted(made.settings.keys() | settings.keys())
-        key = next(key for key in keys if made.settings.get(key) != settings.get(key))
+    before = with_current_facts(made.settings)
+    if before != settings:
+        keys = sorted(before.keys() | settings.keys())
+        key = next(key for key in keys if before.get(key) != settings.get(key))
         raise StremnError(
             f"The run in {out} cannot be continued: it was made with {key} "
-            f"{made.settings.get(key)!r}, now {key} is {settings.get(key)!r}. Use the "
+            f"{before.get(key)!r}, now {key} is {settings.get(key)!r}. Use the "
             "same settings, or --overwrite to start again."
         )
     return made

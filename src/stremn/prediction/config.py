@@ -32,7 +32,7 @@ class PredictionConfig(Config):
     stored: int = Field(default=0, ge=0, le=16_384)
     """Of the reading "displacements": channels of the stored value, of all pixels of a position;
     `value` counts the query's own alone. Else 0: the value is what is stored."""
-    slots: int = Field(default=5, gt=0, le=65_536)
+    memory_slots: int = Field(default=5, gt=0, le=65_536)
     policy: str = "learned"
     noise: float = Field(default=1.0, ge=0, le=100)
     """Of the rule "learned": size of its noise in training; 1 is the paper's."""

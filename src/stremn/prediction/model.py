@@ -21,7 +21,7 @@ from stremn.memory.choices import UpdatePolicy
 from stremn.memory.reading import read
 from stremn.memory.state import EVIDENCE, MemoryState, Template
 from stremn.memory.writing import write
-from stremn.moved import moved_names
+from stremn.moved import earlier_arguments, moved_names
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.motion import Motion, move
 from stremn.prediction.outputs import Traced, build_output, copied_over, observed_frame
@@ -146,7 +146,8 @@ class FramePredictor(nn.Module):
         self.config = config
         self.output = build_output(config.output, config.channels, config.reach).apply
 
-    def under(self, rule: str, slots: int | None = None) -> FramePredictor:
+    @earlier_arguments(rule="policy", slots="memory_slots")
+    def under(self, policy: str, memory_slots: int | None = None) -> FramePredictor:
         """Return a predictor with the same weights (shared) and the memory rule of a name.
 
         The model's own rule keeps its weights; "growing" keeps every stack. "learned" works on
@@ -155,20 +156,20 @@ class FramePredictor(nn.Module):
         Raises:
             StremnError: an unknown rule, or one whose weights this model never trained.
         """
-        own = rule == self.config.policy
+        own = policy == self.config.policy
         update = {
-            "policy": rule,
-            "slots": slots or self.config.slots,
-            "growth": 8 if rule == "growing" else 0,
+            "policy": policy,
+            "memory_slots": memory_slots or self.config.memory_slots,
+            "growth": 8 if policy == "growing" else 0,
         }
-        policy = self.policy if own else memory_rule(rule)
-        if not own and isinstance(policy, nn.Module) and any(True for _ in policy.parameters()):
+        rule = self.policy if own else memory_rule(policy)
+        if not own and isinstance(rule, nn.Module) and any(True for _ in rule.parameters()):
             raise StremnError(
-                f"The rule {rule!r} has weights of its own, and this model was trained with the "
+                f"The rule {policy!r} has weights of its own, and this model was trained with the "
                 f"rule {self.config.policy!r}: there is nothing trained to score. Train it with "
-                f"model.policy={rule}."
+                f"model.policy={policy}."
             )
-        return self._with(policy, self.config.model_copy(update=update))
+        return self._with(rule, self.config.model_copy(update=update))
 
     def _with(self, policy: UpdatePolicy, config: PredictionConfig) -> FramePredictor:
         other = FramePredictor(
@@ -192,7 +193,7 @@ class FramePredictor(nn.Module):
         grid = (height // c.feature_stride, width // c.feature_stride)
         memory = MemoryState.empty(
             batch,
-            c.slots,
+            c.memory_slots,
             grid,
             key=c.key,
             value=c.stored_value + c.stored_pixels,

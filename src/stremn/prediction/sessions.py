@@ -29,6 +29,7 @@ from stremn.core.guarded_calls import GuardedCalls, guarded
 from stremn.core.hardware import pick_device
 from stremn.errors import StremnError
 from stremn.memory.damage import check_memory
+from stremn.moved import with_current_facts
 from stremn.networks.inference import placed
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.frame_fit import fit_of
@@ -212,7 +213,7 @@ class PredictionSession:
         if _KEY not in header:
             raise StremnError(f"{path} holds no prediction session.")
         what = f"The header of {path}"
-        content = read_json(header[_KEY], what)
+        content = with_current_facts(read_json(header[_KEY], what))
         if content.get("format") != _FORMAT:
             raise StremnError(
                 f"The session {path} has format {content.get('format')}, this version reads format "

@@ -11,6 +11,7 @@ from torch import Tensor
 from stremn.core.config import build
 from stremn.core.weights import check_shapes, fill, read_weights, save_weights
 from stremn.errors import StremnError
+from stremn.moved import with_current_facts
 from stremn.prediction.baselines import RecurrentConfig, RecurrentPredictor, build_baseline
 from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PredictionConfig
@@ -83,7 +84,7 @@ def weights_path(source: str | Path) -> Path:
 def _memory_predictor(
     config: dict[str, Any], tensors: dict[str, Tensor], path: Path
 ) -> FramePredictor:
-    checked = build(PredictionConfig, config, str(path))
+    checked = build(PredictionConfig, with_current_facts(config), str(path))
     check_shapes(lambda: build_predictor(checked), tensors, path)
     model = build_predictor(checked)
     fill(model, tensors, path)

@@ -37,7 +37,7 @@ class PromptNetwork(nn.Module):
             nn.ReLU(),
             nn.Conv2d(HINT_CHANNELS, 2 * value, 1),
         )
-        self.rule = build_policy("oldest")  # one slot: it takes the only template
+        self.policy = build_policy("oldest")  # one slot: it takes the only template
         last = self.hint[2]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
@@ -53,7 +53,7 @@ class PromptNetwork(nn.Module):
         model, size = self.model, (planes.shape[-2], planes.shape[-1])
         masks = planes.to(query.stem.dtype)
         state = model.empty_state(len(planes), 1, size)
-        state, _ = model.memorize(state, query, masks, frame=0, policy=self.rule)
+        state, _ = model.memorize(state, query, masks, frame=0, policy=self.policy)
         found = read(state, query.key, matching=model.matching)
         hint = self.hint(F.avg_pool2d(masks, STRIDE)).permute(0, 2, 3, 1)
         for_read, for_own = hint.tensor_split(2, dim=-1)

@@ -26,6 +26,7 @@ from stremn.memory.policies import build_policy
 from stremn.memory.reading import affinity, comparable_keys, comparable_query
 from stremn.memory.state import NEVER, MemoryState
 from stremn.memory.writing import write
+from stremn.moved import earlier_arguments, with_current_facts
 from stremn.networks.backbones import STRIDE
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
@@ -107,13 +108,14 @@ class ExportedStep(nn.Module):
 
 
 def empty_memory(
-    model: STReMN, objects: int, slots: int, frame_size: tuple[int, int]
+    model: STReMN, objects: int, memory_slots: int, frame_size: tuple[int, int]
 ) -> dict[str, Tensor]:
     """Return the memory to begin with, by input name."""
-    tensors = model.empty_state(objects, slots, frame_size).tensors()
+    tensors = model.empty_state(objects, memory_slots, frame_size).tensors()
     return {name: tensors[name] for name in MEMORY}
 
 
+@earlier_arguments(slots="memory_slots")
 def export_step(
     model: STReMN,
     path: Path,
@@ -121,7 +123,7 @@ def export_step(
     height: int,
     width: int,
     objects: int = 1,
-    slots: int = PAPER.memory_slots,
+    memory_slots: int = PAPER.memory_slots,
     policy: str = PAPER.policy,
 ) -> Path:
     """Write the step for frames of `height` x `width` and a fixed number of objects and slots.
@@ -134,7 +136,7 @@ def export_step(
             that cannot be exported; a file that cannot be written.
         MissingExtraError: onnx or onnxscript is missing.
     """
-    _check(path, height, width, objects, slots, policy)
+    _check(path, height, width, objects, memory_slots, policy)
     check_target(path)
     make_folder(path.parent)
     plain = copy.deepcopy(model).to("cpu", torch.float32).eval()
@@ -146,9 +148,15 @@ def export_step(
         torch.rand(1, objects + 1, height, width),
         torch.tensor(True),
         torch.tensor(0),
-        *empty_memory(plain, objects, slots, (height, width)).values(),
+        *empty_memory(plain, objects, memory_slots, (height, width)).values(),
     )
-    facts = {"height": height, "width": width, "objects": objects, "slots": slots, "policy": policy}
+    facts = {
+        "height": height,
+        "width": width,
+        "objects": objects,
+        "memory_slots": memory_slots,
+        "policy": policy,
+    }
     if path.suffix == ".onnx":
         _write_onnx(step, example, path, facts)
         return path
@@ -159,14 +167,15 @@ def export_step(
     return path
 
 
+@earlier_arguments(slots="memory_slots")
 def step_shapes(
-    model: STReMN, *, height: int, width: int, objects: int, slots: int
+    model: STReMN, *, height: int, width: int, objects: int, memory_slots: int
 ) -> tuple[dict[str, str], dict[str, str]]:
     """Return type and shape of an exported step's inputs and outputs, by name."""
     channels = f"float32 1 {objects + 1} {height} {width}"
     memory = {
         name: " ".join([str(x.dtype).removeprefix("torch."), *map(str, x.shape)])
-        for name, x in empty_memory(model, objects, slots, (height, width)).items()
+        for name, x in empty_memory(model, objects, memory_slots, (height, width)).items()
     }
     inputs = {
         "frame": f"float32 1 3 {height} {width}",
@@ -178,7 +187,9 @@ def step_shapes(
     return inputs, {"shares": channels, **{f"new_{name}": memory[name] for name in MEMORY}}
 
 
-def _check(path: Path, height: int, width: int, objects: int, slots: int, policy: str) -> None:
+def _check(
+    path: Path, height: int, width: int, objects: int, memory_slots: int, policy: str
+) -> None:
     if path.suffix not in (".onnx", ".pt2"):
         raise StremnError(f"Export to a file ending in .onnx or .pt2, got {path.name!r}.")
     if height % STRIDE or width % STRIDE or min(height, width) < STRIDE:
@@ -187,9 +198,10 @@ def _check(path: Path, height: int, width: int, objects: int, slots: int, policy
             f"An exported step takes frames whose sides are multiples of {STRIDE}, got "
             f"{width}x{height}. Use {near[0]}x{near[1]} and resize frames to it."
         )
-    if objects < 1 or slots < 2:
+    if objects < 1 or memory_slots < 2:
         raise StremnError(
-            f"An exported step needs at least one object and two slots, got {objects} and {slots}."
+            "An exported step needs at least one object and two slots, got "
+            f"{objects} and {memory_slots}."
         )
     if policy not in EXPORTABLE:
         why = " It makes the memory grow." if policy == "append" else ""
@@ -251,7 +263,7 @@ class OnnxSession:
         facts = self._runtime.get_modelmeta().custom_metadata_map.get(META)
         if facts is None:
             raise StremnError(f"{path} was not written by stremn export.")
-        self.facts: dict[str, Any] = json.loads(facts)
+        self.facts: dict[str, Any] = with_current_facts(json.loads(facts))
         shapes = {x.name: x.shape for x in self._runtime.get_inputs()}
         self._types = {x.name: x.type for x in self._runtime.get_inputs()}
         self._memory = {name: self._empty(name, shapes[name]) for name in MEMORY}

@@ -78,7 +78,7 @@ class Asked:
     def settings(self) -> dict[str, str | float]:
         """Return what a run that goes on must have been begun with, as JSON values."""
         numbers = {
-            "slots": self.memory_slots,
+            "memory_slots": self.memory_slots,
             "policy": self.policy,
             "size": self.size,
             "reach": "inf" if self.reach == inf else self.reach,  # JSON has no infinity

@@ -1,7 +1,7 @@
 """What a pass through a video found, on disk: probabilities frame by frame, and how far it is.
 
 A file a frame, so that neither pass nor reader holds more than one. Probabilities are kept at the
-network's working size in steps of 1/255, compressed.
+working resolution in steps of 1/255, compressed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from jaxtyping import Float, Integer
 
 from stremn.errors import StremnError
 from stremn.media.files import make_folder, write_whole, writing
+from stremn.moved import with_current_facts
 from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.reports import MemoryReport, ObjectMemory, Replacement, StepResult
 
@@ -98,7 +99,8 @@ class PassStore:
         """
         self._folder = folder
         self._settings = json.loads(json.dumps(settings))
-        if not resume or self._progress().get("settings") != self._settings:
+        made = with_current_facts(self._progress().get("settings"))
+        if not resume or made != self._settings:
             with writing(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)

@@ -83,8 +83,8 @@ class SessionPass:
             if not is_out_of_memory(error):
                 raise
             raise StremnError(
-                f"The machine's memory is used up at frame {frame.index}. Fewer memory slots, a "
-                "smaller working size or fewer objects need less."
+                f"Out of memory at frame {frame.index}. Use fewer memory slots or objects, or a "
+                "lower working resolution."
             ) from error
 
     def _stepped(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:

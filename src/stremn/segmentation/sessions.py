@@ -232,7 +232,7 @@ class SegmentationSession:
         return 0 if self.track is None else self.track.state.nbytes
 
     def as_tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
-        """Return a frame of the working size as the network takes it, in [0, 1]."""
+        """Resize a frame to the working resolution, in [0, 1]."""
         pixels = torch.from_numpy(image).to(self.device)
         # Planes, not interleaved: shifting and scaling each color is then ten times as fast.
         return pixels.permute(2, 0, 1)[None].contiguous().to(self.dtype) / 255

@@ -60,11 +60,11 @@ class Study:
         return single_session(self.model, run, device=self.device)
 
 
-@earlier_arguments(resolution="size")
+@earlier_arguments(resolution="size", slots="memory_slots")
 def study_slots(
     data: SequenceSet,
     source: str | Path,
-    slots: Sequence[int],
+    memory_slots: Sequence[int],
     *,
     policy: str = PAPER.policy,
     size: int = PAPER.size,
@@ -78,7 +78,7 @@ def study_slots(
     Args:
         data: sequences.
         source: the weights, as for `load_model`.
-        slots: K of each run.
+        memory_slots: K of each run.
         policy: name of the replacement rule.
         size: working resolution: shorter side in pixels.
         reach: how far an object may go between frames, as for `SegmentationSession`.
@@ -90,15 +90,15 @@ def study_slots(
     weights = weights_of(
         str(source), model, size, reach, every=every, device=device, precision=precision
     )
-    runs = tuple(weights.run(row, seed=0) for row in slot_rows(policy, slots))
+    runs = tuple(weights.run(row, seed=0) for row in slot_rows(policy, memory_slots))
     return Study(data, model, runs, device)
 
 
 def analyze_data(study: Study, out: Path, *, watch: Watcher = nobody) -> list[Path]:
     """Run a data set with each number of slots, and draw what the memory did and what was scored.
 
-    Each run goes to `out/runs/<policy>-<slots>` (masks, scores, and the memory of each sequence)
-    and is not repeated when it is there already.
+    Each run goes to `out/runs/<policy>-<memory slots>` (masks, scores, and the memory of each
+    sequence) and is not repeated when it is there already.
 
     Raises:
         StremnError: no run, files of the data set that do not fit together, or nothing scored.

@@ -157,7 +157,7 @@ def _protocol_line(protocol: Mapping[str, Any], rows: Sequence[Measured]) -> str
     return (
         f"{protocol['data']} {protocol['split']}, {len(rows[0].j)} sequences, shown: "
         f"{protocol['frames_shown']}, scored: {protocol['frames_scored']}, "
-        f"{protocol['resolution']} px, {session}up to {repetitions} repetitions; "
+        f"{protocol['size']} px, {session}up to {repetitions} repetitions; "
         "without post-processing. "
         "Intervals are bootstrap percentiles over sequences; a difference whose interval holds "
         "zero is a tie. The paper's numbers are J&F on DAVIS 2017 test-dev: compare differences, "

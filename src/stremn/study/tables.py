@@ -37,6 +37,7 @@ RANDOM_POLICIES = frozenset({"random-drop", "random-select"})
 """Rules whose result depends on the seed; the others run with the first seed alone."""
 
 
+@earlier_fields(slots="memory_slots")
 @dataclass(frozen=True)
 class Row:
     """A row of a table.
@@ -44,43 +45,45 @@ class Row:
     Attributes:
         label: what the table calls it.
         policy: name of the rule.
-        slots: memory slots K.
+        memory_slots: K, templates kept of each object.
         paper: the paper's J&F on DAVIS 2017 test-dev in percent, None if it has none.
     """
 
     label: str
     policy: str
-    slots: int
+    memory_slots: int
     paper: float | None = None
 
 
-def rule_rows(slots: int = PAPER.memory_slots) -> tuple[Row, ...]:
+@earlier_arguments(slots="memory_slots")
+def rule_rows(memory_slots: int = PAPER.memory_slots) -> tuple[Row, ...]:
     """Return the rows of Table 1 and of further rules, with the same number of slots."""
     return (
-        Row("(A) remove oldest", "oldest", slots, 76.7),
-        Row("(B) remove newest", "newest", slots, 76.0),
-        Row("(C) random drop", "random-drop", slots, 75.5),
-        Row("(D) random select", "random-select", slots, 76.9),
-        Row("(E) keep the first and last frame", "first-and-last", slots, 75.2),
-        Row("(F) drop the most similar", "most-similar", slots, 76.9),
-        Row("learned (the paper's)", "learned", slots, 78.3),
-        Row("learned with evidence of the slots", "evidence", slots),
-        Row("spread", "spread", slots),
-        Row("spread, slots without the object first", "spread-occupied", slots),
-        Row("empty first", "empty-first", slots),
-        Row("upper confidence (as RMem)", "ucb", slots),
-        Row("least used (as AFB-URR, XMem)", "least-used", slots),
-        Row("Gram diversity (as READMem)", "diversity", slots),
-        Row("growing (STM, every 5th frame)", "append", slots),
+        Row("(A) remove oldest", "oldest", memory_slots, 76.7),
+        Row("(B) remove newest", "newest", memory_slots, 76.0),
+        Row("(C) random drop", "random-drop", memory_slots, 75.5),
+        Row("(D) random select", "random-select", memory_slots, 76.9),
+        Row("(E) keep the first and last frame", "first-and-last", memory_slots, 75.2),
+        Row("(F) drop the most similar", "most-similar", memory_slots, 76.9),
+        Row("learned (the paper's)", "learned", memory_slots, 78.3),
+        Row("learned with evidence of the slots", "evidence", memory_slots),
+        Row("spread", "spread", memory_slots),
+        Row("spread, slots without the object first", "spread-occupied", memory_slots),
+        Row("empty first", "empty-first", memory_slots),
+        Row("upper confidence (as RMem)", "ucb", memory_slots),
+        Row("least used (as AFB-URR, XMem)", "least-used", memory_slots),
+        Row("Gram diversity (as READMem)", "diversity", memory_slots),
+        Row("growing (STM, every 5th frame)", "append", memory_slots),
     )
 
 
+@earlier_arguments(slots="memory_slots")
 def slot_rows(
-    policy: str = PAPER.policy, slots: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 10, 20)
+    policy: str = PAPER.policy, memory_slots: Sequence[int] = (1, 2, 3, 4, 5, 6, 7, 10, 20)
 ) -> tuple[Row, ...]:
     """Return the rows of Table 2: one rule with several numbers of slots."""
     paper = {3: 76.3, 4: 76.9, 5: 77.8, 6: 78.3, 7: 77.3}
-    return tuple(Row(slots_label(k), policy, k, paper.get(k)) for k in slots)
+    return tuple(Row(slots_label(k), policy, k, paper.get(k)) for k in memory_slots)
 
 
 def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]:
@@ -124,7 +127,7 @@ class Weights:
         return RunDescription(
             self.name,
             row.policy,
-            row.slots,
+            row.memory_slots,
             self.size,
             seed=seed,
             reach=self.reach,
@@ -241,7 +244,7 @@ def run_table(
         rows: what to compare.
         suites: what to show.
         weights: trained models, each evaluated with each row.
-        out: folder; cells go to ``out/<suite>/<weights>/<policy>-<slots>-<seed>``.
+        out: folder; cells go to ``out/<suite>/<weights>/<policy>-<memory slots>-<seed>``.
         seeds: of the random rules.
         reference: policy of the row that the others are compared with; the last row with it, or
             the last row if none has it.
@@ -294,7 +297,7 @@ def _run_row(
             reports[f"{model.name}, seed {seed}"] = evaluate(
                 suite.data,
                 partial(model.make_session, run),
-                out / suite.name / model.name / f"{row.policy}-{row.slots}-{seed}",
+                out / suite.name / model.name / f"{row.policy}-{row.memory_slots}-{seed}",
                 run,
                 watch=tell,
                 elsewhere=elsewhere(Cell(suite.name, model.name, row, seed)),
@@ -341,6 +344,6 @@ def _curve(reports: Iterable[Report]) -> tuple[float, ...]:
 def _shared(
     protocol: Mapping[str, Any], seeds: Sequence[int], weights: Sequence[Weights]
 ) -> dict[str, Any]:
-    own = {"model", "weights", "policy", "slots", "seed", "scored_masks"}
+    own = {"model", "weights", "policy", "memory_slots", "seed", "scored_masks"}
     kept = {key: value for key, value in protocol.items() if key not in own}
     return kept | {"weights": [w.name for w in weights], "seeds_of_random_rules": list(seeds)}

@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from stremn.core.config import Config, Difference, build, differences
 from stremn.errors import StremnError
+from stremn.moved import with_current_facts
 
 # Keys that decide nothing about what is learned: a resumed run may change them unasked. All but
 # `micro_batch` touch the weights by rounding at most; that one also splits losses that are means
@@ -77,7 +78,7 @@ class TrainingRecipe(Config):
 
     def completed(self, old: Mapping[str, Any]) -> dict[str, Any]:
         """Return a checkpoint's facts, with defaults for keys that were added later."""
-        values = {**old, "train": self.train.model_dump(mode="json")}
+        values = {**with_current_facts(old), "train": self.train.model_dump(mode="json")}
         return build(type(self), values, "The recipe of the checkpoint").facts()
 
 
@@ -105,7 +106,8 @@ def refuse_differences(
 ) -> None:
     """Raise `StremnError` if keys differ that are neither free nor below one in `accept`."""
     allowed = (*FREE_KEYS, *accept)
-    found = [d for d in differences(before, now) if not _is_accepted(d, allowed)]
+    changes = differences(with_current_facts(before), with_current_facts(now))
+    found = [d for d in changes if not _is_accepted(d, allowed)]
     if found:
         raise StremnError(
             "Cannot resume with another recipe. Changed: "

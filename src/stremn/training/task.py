@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from stremn.core.config import build, override, read_toml
+from stremn.moved import with_current_requests
 from stremn.training.config import TrainingRecipe, overridden
 from stremn.training.fit import FitResult, Phase, fit
 
@@ -49,7 +50,8 @@ class Task(ABC, Generic[RecipeT]):
         Raises:
             StremnError: it cannot be read, or says what the task does not know.
         """
-        return build(self.recipe, override(read_toml(path), overrides), str(path))
+        requests = with_current_requests(overrides)
+        return build(self.recipe, override(read_toml(path), requests), str(path))
 
     def run(
         self, path: Path, overrides: Sequence[str], out: Path, *, resume: bool = False
@@ -61,6 +63,7 @@ class Task(ABC, Generic[RecipeT]):
         Raises:
             StremnError: a wrong recipe, missing data or weights, or another run in `out`.
         """
+        overrides = with_current_requests(overrides)
         recipe = self.read(path, overrides)
         torch.manual_seed(recipe.train.seed)
         plan = self.plan(recipe, path, out, resume=resume)

@@ -20,15 +20,15 @@ class Options(Config):
     """How to follow.
 
     Attributes:
-        slots: K, of each object.
+        memory_slots: K, templates kept of each object.
         policy: the rule that chooses the slot to evict.
-        size: working size: shorter side in pixels; None: the model's usual one.
+        size: working resolution: shorter side in pixels; None: the model's usual one.
         end: frame to stop before; 0: the video's end.
         both: whether to follow backward too, from the first frame that is marked.
         adapt: whether to adapt the network to the objects first.
     """
 
-    slots: Annotated[int, Field(ge=1, le=64)] = SHIPPED.memory_slots
+    memory_slots: Annotated[int, Field(ge=1, le=64)] = SHIPPED.memory_slots
     policy: Annotated[str, Field(max_length=40)] = SHIPPED.policy
     size: Annotated[int | None, Field(ge=64, le=2048)] = None
     end: Annotated[int, Field(ge=0, le=2**31)] = 0
@@ -37,7 +37,7 @@ class Options(Config):
 
     def settings(self) -> tuple[object, ...]:
         """Return what a session shares with one that it goes on from; not where it ends."""
-        return (self.slots, self.policy, self.size, self.adapt)
+        return (self.memory_slots, self.policy, self.size, self.adapt)
 
     def check(self, model: VideoModel, device: str) -> None:
         """Refuse what a session of the model does not take; raises StremnError."""
@@ -53,7 +53,7 @@ class Options(Config):
         """Return what a session is asked for."""
         from stremn.segmentation.opening import Asked
 
-        return Asked(self.slots, self.policy, self.size, device=device)
+        return Asked(self.memory_slots, self.policy, self.size, device=device)
 
 
 def offered(model: VideoModel, device: str) -> dict[str, object]:
@@ -67,7 +67,7 @@ def offered(model: VideoModel, device: str) -> dict[str, object]:
     usual = model.settled(Asked(device=device))
     return {
         "policies": [usual.policy, *(name for name in OFFERED if name != usual.policy)],
-        "slots": usual.memory_slots,
+        "memory_slots": usual.memory_slots,
         "size": usual.size,
         "adapts": isinstance(model, OwnModel),
     }

@@ -29,10 +29,12 @@ from stremn.evaluation.prediction.evaluation import (
 )
 from stremn.evaluation.prediction.metrics import METRICS, Metric, lpips_metrics
 from stremn.media.files import make_folder, write_whole
+from stremn.moved import earlier_arguments
 from stremn.prediction.baselines import TRIVIAL, Predict
 from stremn.prediction.weights import SHIPPED, load_memory_predictor, load_predictor
 
 
+@earlier_arguments(rules="policies")
 def evaluate_prediction(
     data: ClipsSection,
     predictors: Sequence[str],
@@ -40,7 +42,7 @@ def evaluate_prediction(
     observed: int = 10,
     future: int = 10,
     split: Split = "test",
-    rules: Sequence[str] = (),
+    policies: Sequence[str] = (),
     clips: int = 1000,
     lpips: bool = False,
     against: str | None = None,
@@ -51,7 +53,7 @@ def evaluate_prediction(
     """Score predictors on a data set: body of `stremn evaluate prediction`; returns the table.
 
     The trivial baselines are always scored. Weights with a space-time memory are scored once more
-    under each of `rules` (policies, or "growing"), with the same slots.
+    under each of `policies`, with as many memory slots.
 
     Args:
         data: which clips, and where.
@@ -59,7 +61,7 @@ def evaluate_prediction(
         observed: frames given.
         future: frames predicted and scored.
         split: which part of the data.
-        rules: other memory rules to score the same weights under.
+        policies: names of replacement rules, or "growing", to score the same weights under.
         clips: at most so many, evenly spaced over all.
         lpips: add LPIPS (see `lpips_metrics`).
         against: name of a row; adds every other row's paired difference to it, frame by frame.
@@ -74,7 +76,7 @@ def evaluate_prediction(
     source = open_clips(data, split, observed=observed, future=future, length=clips)
     metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
     # All weights are loaded before anything takes long.
-    to_score = list(_rows(predictors, rules, where))
+    to_score = list(_rows(predictors, policies, where))
     facts = {
         "data": data.model_dump(mode="json"),
         "split": split,
@@ -83,7 +85,7 @@ def evaluate_prediction(
         "clips": min(clips, len(source)),
         "clips_in_all": len(source),
         "predictors": list(predictors),
-        "rules": list(rules),
+        "policies": list(policies),
     }
     with output_folder(out) if out is not None else nullcontext():
         rows = []
@@ -113,7 +115,7 @@ def evaluate_prediction(
 
 
 def _rows(
-    predictors: Sequence[str], rules: Sequence[str], device: torch.device
+    predictors: Sequence[str], policies: Sequence[str], device: torch.device
 ) -> Iterator[tuple[str, int, Predict]]:
     """Name, parameters and function of every row of the table."""
     for name, predict in TRIVIAL.items():
@@ -128,8 +130,8 @@ def _rows(
         if model.config.kind != "stremn":
             continue
         network = load_memory_predictor(source).to(device)
-        for rule in rules:
-            yield f"{name}, rule {rule}", parameters, as_predict(network.under(rule), device)
+        for policy in policies:
+            yield f"{name}, rule {policy}", parameters, as_predict(network.under(policy), device)
 
 
 # ----------------------------------------------------------------------------------------- tables

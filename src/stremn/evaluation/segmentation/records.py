@@ -9,6 +9,7 @@ from stremn.core.config import read_json
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.results import Json, SequenceRecord
 from stremn.media.files import make_folder, write_whole
+from stremn.moved import with_current_facts
 
 _FOLDER = ".scores"
 """Inside the output folder."""
@@ -26,7 +27,7 @@ def open_output(out: Path, protocol: Json) -> None:
     if not path.is_file():
         save_json(path, protocol)
         return
-    before = read_json(path.read_bytes(), str(path))
+    before = with_current_facts(read_json(path.read_bytes(), str(path)))
     changed = [key for key in protocol if key in before and before[key] != protocol[key]]
     if changed:
         key = changed[0]

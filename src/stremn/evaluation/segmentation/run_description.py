@@ -70,14 +70,12 @@ class RunDescription:
     every: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """Return the description as a table for score files, which have names of their own."""
-        names = {"memory_slots": "slots", "size": "resolution"}
-        table = asdict(self) | {"scales": list(self.scales)}
-        return {names.get(name, name): value for name, value in table.items()}
+        """Return the description as a table for score files."""
+        return asdict(self) | {"scales": list(self.scales)}
 
 
 def slots_label(slots: int) -> str:
-    """Return the name of a memory of so many slots in tables and pictures."""
+    """Return the name of a memory of `slots` slots in tables and pictures."""
     return "1 slot" if slots == 1 else f"{slots} slots"
 
 
@@ -88,7 +86,7 @@ def single_session(
 
     Args:
         model: the network.
-        run: policy, slots, size, seed, reach, precision and which frames are memorized.
+        run: policy, memory slots, size, seed, reach, precision and which frames are memorized.
         device: as for :class:`stremn.segmentation.sessions.SegmentationSession`.
     """
     return SegmentationSession(

@@ -10,6 +10,7 @@ from torch import nn
 from stremn.core.config import build
 from stremn.core.weights import fill
 from stremn.errors import StremnError
+from stremn.moved import with_current_keys
 from stremn.prediction.baselines import RecurrentConfig, build_baseline
 from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
@@ -31,7 +32,9 @@ def first_model(recipe: PredictionRecipe) -> Predictor:
         raise StremnError(
             f"Unknown preset {section.preset!r}; known: {', '.join(PREDICTOR_PRESETS)}."
         )
-    values = PREDICTOR_PRESETS[section.preset].model_dump() | section.fields
+    values = PREDICTOR_PRESETS[section.preset].model_dump() | with_current_keys(
+        section.fields, "model.fields"
+    )
     config = build(PredictionConfig, values, "model.fields")
     if (config.size, config.channels) != (recipe.data.size, recipe.data.channels):
         raise StremnError(
@@ -49,7 +52,11 @@ def _started(path: Path, fields: dict[str, Any]) -> Predictor:
         if fields:
             raise StremnError(f"{path} holds a baseline; model.fields cannot change it.")
         return start
-    config = build(PredictionConfig, start.config.model_dump() | fields, "model.fields")
+    config = build(
+        PredictionConfig,
+        start.config.model_dump() | with_current_keys(fields, "model.fields"),
+        "model.fields",
+    )
     model = build_predictor(config, training=True)
     same_rule = config.policy == start.config.policy
     carried = {n: x for n, x in start.state_dict().items() if same_rule or not _of_rule(n)}

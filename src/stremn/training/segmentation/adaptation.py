@@ -125,7 +125,7 @@ def _in_its_own_words() -> Iterator[None]:
 
 
 def _loss(steps: int, watch: Watcher) -> BatchLoss[ClipBatch]:
-    clip_loss = ClipLoss(slots=FRAMES, dice=0.5, bootstrap=0.3, ramp=(0.0, 0.1))
+    clip_loss = ClipLoss(memory_slots=FRAMES, dice=0.5, bootstrap=0.3, ramp=(0.0, 0.1))
 
     def watched(model: nn.Module, batch: ClipBatch, progress: float) -> LossReport:
         watch(round(progress * steps), steps)

@@ -23,6 +23,7 @@ from stremn.memory.policies import Evidence, RandomDrop, SpreadOccupied
 from stremn.memory.similarity import similarity
 from stremn.memory.slot_features import slot_features
 from stremn.memory.state import MemoryState, Template
+from stremn.moved import earlier_fields
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
 from stremn.training.loss_report import LossReport
@@ -59,6 +60,7 @@ class Lessons:
         return self.behavior(state, new, evictable)
 
 
+@earlier_fields(slots="memory_slots")
 @dataclass(frozen=True)
 class Imitation:
     """Cross entropy between the scores of a rule of the model and a teacher's choices.
@@ -67,7 +69,7 @@ class Imitation:
     `SCALE`: then update keys learn, and gradients go through the clip.
     """
 
-    slots: int = PAPER.memory_slots
+    memory_slots: int = PAPER.memory_slots
     teacher: UpdatePolicy = field(default_factory=SpreadOccupied)
     taught: Taught = "evidence"
 
@@ -78,13 +80,13 @@ class Imitation:
         """
         lessons = Lessons(RandomDrop(seed=None), self.teacher, self._scores(model))
         with torch.set_grad_enabled(self.taught == "learned"):
-            rollout(model, batch, slots=self.slots, policy=lessons)
+            rollout(model, batch, memory_slots=self.memory_slots, policy=lessons)
         answers = torch.cat(lessons.answers)
         if not len(answers):
             raise StremnError(
-                f"Nothing was evicted from {self.slots} slots in clips of {batch.frames.shape[1]} "
-                "frames, so there is no choice to imitate. Give the stage 3 slots or more, and "
-                "at least two frames more than slots."
+                f"Nothing was evicted from {self.memory_slots} slots in clips of "
+                f"{batch.frames.shape[1]} frames, so there is no choice to imitate. Give the "
+                "stage 3 memory slots or more, and at least two frames more than slots."
             )
         scores = torch.cat(lessons.scores)
         if torch.is_grad_enabled() and not scores.requires_grad:

@@ -132,8 +132,8 @@ class StageLoss:
         """Return the loss of a batch of clips at `progress` in [0, 1] of the training."""
         # Of seed and step alone: a resumed run draws the same, and so do all parts of a batch.
         draw = random.Random(f"{self.seed} {progress}")
-        slots = self.stage.slots
-        chosen = slots if isinstance(slots, int) else draw.choice(slots)
+        counts = self.stage.memory_slots
+        chosen = counts if isinstance(counts, int) else draw.choice(counts)
         network = cast(STReMN, model)
         if self.loss.imitate is not None:
             teacher = build_policy(self.loss.imitate)
@@ -145,7 +145,7 @@ class StageLoss:
         watched = Watched(policy, {rule: build_policy(rule) for rule in WATCHED})
         learns = name in network.policies
         loss = ClipLoss(
-            slots=chosen,
+            memory_slots=chosen,
             policy=watched if learns else policy,
             dice=self.loss.dice,
             lovasz=self.loss.lovasz,

@@ -9,22 +9,12 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 
 from stremn.core.config import Config
 from stremn.memory.policies import POLICIES
-from stremn.moved import moved_names, with_current_keys
+from stremn.moved import moved_names
 from stremn.networks.defaults import PAPER
 from stremn.training.config import TrainingRecipe
 
 
-class RenamedSection(Config):
-    """A section some of whose keys had other names in earlier versions."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys_of_earlier_versions(cls, values: Any) -> Any:
-        where = cls.__name__.removesuffix("Section").lower()
-        return with_current_keys(values, where) if isinstance(values, dict) else values
-
-
-class ModelSection(RenamedSection):
+class ModelSection(Config):
     """Which model, and what it starts from."""
 
     preset: str
@@ -93,14 +83,14 @@ class DataSection(Config):
 
 
 class StageSection(Config):
-    """A stretch of the training. `slots` and `policy` are those of the memory meanwhile."""
+    """A part of the training, with the memory's slots and policy in it."""
 
     until: float = Field(gt=0, le=1)
     """Share of the steps at which it ends."""
     frames: int = Field(ge=2)
     size: int = Field(ge=32, multiple_of=16)
     batch: PositiveInt
-    slots: PositiveInt | tuple[PositiveInt, ...]
+    memory_slots: PositiveInt | tuple[PositiveInt, ...]
     """Several: one of them is drawn for each batch."""
     policy: str | dict[str, PositiveFloat]
     """Several with weights: one of them is drawn for each batch."""
@@ -135,14 +125,14 @@ class LossSection(Config):
     """Which rule imitates: the one with evidence, or the paper's, whose update keys then learn."""
 
 
-class ValidationSection(RenamedSection):
+class ValidationSection(Config):
     """J on sequences by streaming, and the memory probe."""
 
     videos: VideosSection
     sequences: tuple[str, ...] = ()
     """Names; none means all."""
     size: PositiveInt = PAPER.size
-    slots: PositiveInt = PAPER.memory_slots
+    memory_slots: PositiveInt = PAPER.memory_slots
     policy: str = PAPER.policy
     frames: PositiveInt | None = None
     """Only the first so many frames of each sequence."""

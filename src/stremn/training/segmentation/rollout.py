@@ -14,7 +14,7 @@ from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
 from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Learned
-from stremn.moved import moved_names
+from stremn.moved import earlier_arguments, earlier_fields, moved_names
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
 from stremn.segmentation.aggregation import one_hot, with_given
@@ -42,8 +42,9 @@ class ClipRollout:
     track: Track
 
 
+@earlier_arguments(slots="memory_slots")
 def rollout(
-    model: STReMN, batch: ClipBatch, *, slots: int, policy: UpdatePolicy, growth: int = 0
+    model: STReMN, batch: ClipBatch, *, memory_slots: int, policy: UpdatePolicy, growth: int = 0
 ) -> ClipRollout:
     """Segment clips frame by frame with the same steps as a session (Section 4.1.1).
 
@@ -77,7 +78,7 @@ def rollout(
             choices.append(choice)
         video, column = torch.nonzero(batch.given == t, as_tuple=True)
         if len(video):
-            new = Track.empty(model, video, column + 1, slots, size, growth)
+            new = Track.empty(model, video, column + 1, memory_slots, size, growth)
             new, _ = new.memorize(model, query, current, frame=t, policy=policy, pin=True)
             track = new if track is None else track.join(new)
     assert track is not None  # some object is given at frame 0
@@ -116,6 +117,7 @@ def _known(batch: ClipBatch, t: int, *, before: bool = False) -> Int[Tensor, "b 
     return labels
 
 
+@earlier_fields(slots="memory_slots")
 @dataclass(frozen=True)
 class ClipLoss:
     """Cross entropy on merged log-probabilities over all frames but the first, plus overlap.
@@ -123,12 +125,12 @@ class ClipLoss:
     `dice` and `lovasz` are the weights of two losses on the overlap of regions (not the paper's).
     Dice is a mean over all objects of a clip; one that is given later adds nothing before.
 
-    `slots` and `policy` are those of the memory during training; `policy` None is the model's
+    `memory_slots` and `policy` are the memory's during training; `policy` None is the model's
     learned rule. `bootstrap` is the share of hardest pixels kept at the end (1 keeps all, the
     paper's plain cross entropy), reached linearly between the two `ramp` points of progress.
     """
 
-    slots: int = PAPER.memory_slots
+    memory_slots: int = PAPER.memory_slots
     policy: UpdatePolicy | None = None
     growth: int = 0
     dice: float = 0.0
@@ -139,7 +141,9 @@ class ClipLoss:
     def __call__(self, model: STReMN, batch: ClipBatch, progress: float) -> LossReport:
         """Return the loss of a batch of clips at `progress` in [0, 1] of the training."""
         policy = self.policy if self.policy is not None else model.policies["learned"]
-        clip = rollout(model, batch, slots=self.slots, policy=policy, growth=self.growth)
+        clip = rollout(
+            model, batch, memory_slots=self.memory_slots, policy=policy, growth=self.growth
+        )
         fraction = bootstrap_fraction(progress, *self.ramp, self.bootstrap)
         frames = list(zip(clip.log_probabilities, clip.targets, strict=True))
         entropy = torch.stack([bootstrapped_cross_entropy(p, y, fraction) for p, y in frames])
@@ -201,7 +205,10 @@ def last_frame_scores(clip: ClipRollout, batch: ClipBatch) -> Float[Tensor, "b n
 
 
 @torch.no_grad()
-def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -> dict[str, float]:
+@earlier_arguments(slots="memory_slots")
+def probe(
+    model: STReMN, batch: ClipBatch, *, memory_slots: int = PAPER.memory_slots
+) -> dict[str, float]:
     """Test whether the model reads its memory: J of the last frame with three memories.
 
     Of each clip, the first object that is given in frame 0 is looked for.
@@ -224,7 +231,7 @@ def probe(model: STReMN, batch: ClipBatch, *, slots: int = PAPER.memory_slots) -
         ("wrong", entries.roll(1), truth),
         ("empty", entries, torch.cat([torch.ones_like(truth[:, :1]), 0 * truth[:, 1:]], 1)),
     ):
-        track = Track.empty(model, entries, torch.ones_like(entries), slots, size)
+        track = Track.empty(model, entries, torch.ones_like(entries), memory_slots, size)
         track, _ = track.memorize(
             model, queries[0].take(order), masks[order], frame=0, policy=Learned().eval()
         )

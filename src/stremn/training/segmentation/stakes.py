@@ -13,6 +13,7 @@ from stremn.data.clips.clip import ClipBatch
 from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.policies import Spread
 from stremn.memory.state import MemoryState, Template
+from stremn.moved import earlier_arguments
 from stremn.networks.model import STReMN
 from stremn.training.segmentation.rollout import last_frame_scores, rollout
 
@@ -37,27 +38,31 @@ class Forced:
 
 
 @torch.no_grad()
+@earlier_arguments(slots="memory_slots")
 def stakes(
-    model: STReMN, batch: ClipBatch, *, slots: int = 3, policy: UpdatePolicy | None = None
+    model: STReMN, batch: ClipBatch, *, memory_slots: int = 3, policy: UpdatePolicy | None = None
 ) -> dict[str, float]:
     """Run clips once for each slot that could be evicted in the middle, and compare J at the end.
 
     Before and after that write `policy` decides, "spread" if None. Returns "eviction_stake", the
     mean difference between best and worst choice, and "evictions_that_matter", the share of
     objects for which it is more than a point. Both are 0 where the memory has not overflowed by
-    then: nothing is evicted from `slots` slots in fewer than slots + 2 frames.
+    then: nothing is evicted from `memory_slots` slots in fewer than memory_slots + 2 frames.
     """
     policy = Spread() if policy is None else policy
     length = batch.frames.shape[1]
-    middle = (slots + length - 1) // 2  # writes from frame `slots` to length - 2 evict
-    if slots < 3 or middle > length - 2:
+    middle = (
+        memory_slots + length - 1
+    ) // 2  # writes from frame `memory_slots` to length - 2 evict
+    if memory_slots < 3 or middle > length - 2:
         return {"eviction_stake": 0.0, "evictions_that_matter": 0.0}
     outcomes = torch.stack(
         [
             last_frame_scores(
-                rollout(model, batch, slots=slots, policy=Forced(policy, middle, n)), batch
+                rollout(model, batch, memory_slots=memory_slots, policy=Forced(policy, middle, n)),
+                batch,
             )
-            for n in range(slots - 1)  # slot 0 holds the given mask and is never evicted
+            for n in range(memory_slots - 1)  # slot 0 holds the given mask and is never evicted
         ]
     )
     stake = outcomes.amax(0) - outcomes.amin(0)

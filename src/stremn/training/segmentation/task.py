@@ -101,7 +101,7 @@ def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidati
         sequences.only(section.sequences) if section.sequences else sequences,
         device=device,
         size=section.size,
-        memory_slots=section.slots,
+        memory_slots=section.memory_slots,
         policy=section.policy,
         frames=section.frames,
         clips=collate(clips) if clips else None,

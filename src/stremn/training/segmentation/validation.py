@@ -76,7 +76,7 @@ class StreamedValidation:
         result |= {f"J_{name}": float(np.mean(row)) for name, row in found.items() if row}
         if self._clips is not None:
             clips = self._clips.to(next(model.parameters()).device)
-            result |= probe(cast(STReMN, model), clips, slots=self._slots)
+            result |= probe(cast(STReMN, model), clips, memory_slots=self._slots)
             result |= stakes(cast(STReMN, model), clips)
         return result
 

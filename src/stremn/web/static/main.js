@@ -274,12 +274,12 @@ class Workbench {
     await this.do("follow", this.settings());
   }
 
-  #fillSettings({ policies, slots, size, adapts, formats }) {
+  #fillSettings({ policies, memory_slots, size, adapts, formats }) {
     showFormats(this.id("formats"), formats);
     const form = this.id("settings");
     const options = policies.map((name) => new Option(name, name));
     form.querySelector("[name=policy]").replaceChildren(...options);
-    form.querySelector("[name=slots]").value = slots;
+    form.querySelector("[name=memory_slots]").value = memory_slots;
     form.querySelector("[name=both]").checked = true;
     this.id("snap").checked = this.view.snap;
     form.querySelector("[name=size]").value = size ?? "";
