@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stremn.cli.evaluate import DataSet, Names, Root, Split, Year, only, read, whole_numbers_in
-from stremn.cli.options import Device, Every, Model, Policy, Precision, Reach, Size, asked
+from stremn.cli.options import (
+    Device,
+    Every,
+    Model,
+    Policy,
+    Precision,
+    Reach,
+    Size,
+    asked,
+    grouped,
+)
 from stremn.cli.panels import MEASURE
 from stremn.cli.terminal import sequence_progress, show
 from stremn.networks.defaults import SHIPPED
@@ -26,9 +37,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     analyze_app.command()(memory)
     for data_set in DataSet:
-        what = (
-            f"Run {data_set.value} with several numbers of slots and draw the memory and the masks."
-        )
+        what = f"Run {data_set.value} with several numbers of slots; draw the memory and the masks."
         analyze_app.command(data_set.value, help=what)(_analyze(data_set))
     analyze_app.command()(scores)
     analyze_app.command()(training)
@@ -52,11 +61,27 @@ def memory(
         _list(analyze_memory(sources, out))
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Which model is run, and how."""
+
+    model: Model = "small"
+    policy: Policy = SHIPPED.policy
+    device: Device = "auto"
+    precision: Precision = "auto"
+    size: Size = None
+    reach: Reach = None
+    every: Every = None
+
+
 def _analyze(kind: DataSet) -> Callable[..., None]:
     """Return the command `stremn analyze <kind>`."""
 
+    @grouped
     def analyze(
         root: Root,
+        run: _Run,
+        *,
         out: Out = Path("figures"),
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
@@ -65,31 +90,24 @@ def _analyze(kind: DataSet) -> Callable[..., None]:
             typer.Option(
                 help="Numbers of slots, separated by commas; masks are drawn for the last."
             ),
-        ] = ("3,4,5,6"),
-        model: Model = "small",
-        policy: Policy = SHIPPED.policy,
-        device: Device = "auto",
-        precision: Precision = "auto",
-        size: Size = None,
-        reach: Reach = None,
-        every: Every = None,
+        ] = "3,4,5,6",
         sequences: Names = None,
     ) -> None:
         from stremn.core.atomic_files import output_folder
         from stremn.study.analysis import analyze_data, study_slots
 
         data = only(read(kind, root, split, year, all_frames=False), sequences)
-        usual = asked(model, size, reach, every)
+        usual = asked(run.model, run.size, run.reach, run.every)
         study = study_slots(
             data,
-            model,
+            run.model,
             whole_numbers_in(slots),
-            policy=policy,
+            policy=run.policy,
             size=usual.size,
             reach=usual.reach,
             every=usual.every,
-            device=device,
-            precision=precision,
+            device=run.device,
+            precision=run.precision,
         )
         with output_folder(out), sequence_progress() as watch:
             _list(analyze_data(study, out, watch=watch))

@@ -36,7 +36,8 @@ def batch(
         Path,
         typer.Argument(
             help="CSV file with a header: `video`, one of `mask`, `box`, `click`, `object`, and "
-            "any option of `segment`; `name` names the jobs. Or a folder of videos, with --masks."
+            "any option of `segment`; `name` is the name of the job. Or a folder of videos, with "
+            "--masks."
         ),
     ],
     out: Out = Path("out"),
@@ -46,33 +47,36 @@ def batch(
     option: Annotated[
         list[str] | None,
         typer.Option(
-            help='`"size=240"`: an option of `segment` for all jobs; repeat it for more. A row\'s '
-            "own comes first."
+            help='`"size=240"`: an option of `segment` for all jobs; repeatable. A value in the '
+            "CSV file takes precedence."
         ),
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=1, help="Jobs at a time on this machine, each in its own process.")
+        int,
+        typer.Option(
+            min=1, help="Number of jobs at a time on this machine, each in its own process."
+        ),
     ] = 1,
     ray: Annotated[
         str | None,
         typer.Option(
-            help="Spread the jobs over a Ray cluster: `auto` (of this machine), HOST:PORT or "
+            help="Run the jobs on a Ray cluster: `auto` (this machine's), HOST:PORT or "
             "ray://HOST:PORT. Needs the extra `cluster`."
         ),
     ] = None,
-    cpus: Annotated[float, typer.Option(min=0, help="With --ray: cores that a job needs.")] = 1,
+    cpus: Annotated[float, typer.Option(min=0, help="With --ray: number of cores per job.")] = 1,
     gpus: Annotated[
-        float, typer.Option(min=0, help="With --ray: GPUs that a job needs, such as 0.5.")
+        float, typer.Option(min=0, help="With --ray: number of GPUs per job, such as 0.5.")
     ] = 0,
     retries: Annotated[
-        int, typer.Option(min=0, help="How often a job that failed is tried again.")
+        int, typer.Option(min=0, help="How many times to try a failed job again.")
     ] = 1,
 ) -> None:
-    """Follow objects through many videos; one job is one video.
+    """Segment many videos; one job is one video.
 
-    Writes OUT/NAME/ for each job: what `segment` writes, job.json (how it went) and log.txt. The
-    same command again does what is left: jobs that are done are never done twice, interrupted
-    ones go on, failed ones are tried again.
+    Writes OUT/NAME/ for each job: the results of `segment`, job.json (its status) and log.txt. Run
+    the same command again to continue: finished jobs are skipped, interrupted ones are resumed,
+    failed ones are tried again.
 
     Example: stremn batch jobs.csv -o out --workers 2
     """

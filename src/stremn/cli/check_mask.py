@@ -28,13 +28,13 @@ def register(app: typer.Typer) -> None:
 def check_mask(
     mask: Annotated[
         Path | None,
-        typer.Argument(help="Mask image; without one, `--box`, `--click` or `--object` make it."),
+        typer.Argument(help="Mask image. Without one, give `--box`, `--click` or `--object`."),
     ] = None,
     frame: Annotated[
         str | None,
         typer.Option(
-            help="Video, folder or image that the mask is for: its size is compared, and boxes and "
-            "clicks are in it."
+            help="Video, folder or image that the mask belongs to. The sizes are compared; boxes "
+            "and clicks refer to it."
         ),
     ] = None,
     out: Annotated[
@@ -46,7 +46,7 @@ def check_mask(
     objects: Objects = None,
     refine: Annotated[
         bool,
-        typer.Option("--refine", help="Draw the objects of a rough mask along their outlines."),
+        typer.Option("--refine", help="Align a rough mask with the outlines of its objects."),
     ] = False,
     prompt_model: PromptModel = "small",
     device: Device = "auto",
@@ -56,9 +56,10 @@ def check_mask(
     Reads palette, gray and color-coded masks, transparency and 16-bit ids. Repairs soft edges,
     lossy compression and wrong sizes. Exit code 1: the mask cannot be used as it is.
 
-    With --frame, boxes and clicks make a mask of the frame or correct the one given.
+    With --frame, boxes and clicks create a mask of the frame, or correct the given one.
 
     Example: stremn check-mask first.jpg --frame frames/00000.jpg -o first.png
+
     Example: stremn check-mask first.png --frame clip.mp4 --object "id=1 off=90,60" -o better.png
     """
     from stremn.media.given import parse_prompts

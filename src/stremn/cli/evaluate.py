@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 
 evaluate_app = typer.Typer(no_args_is_help=True, help="Score models on a data set.")
 
-Root = Annotated[Path, typer.Option(help="Folder of the data set in its official layout.")]
+Root = Annotated[Path, typer.Option(help="Folder of the data set, in its official layout.")]
 Split = Annotated[str | None, typer.Option(help="Split. Default: the usual validation split.")]
-Year = Annotated[int, typer.Option(help="Edition of the data set, if it has several.")]
-Scales = Annotated[
-    str,
-    typer.Option(
-        help="Scales to average over, as factors of `--size`, such as `1.0,1.3` (STReMN-MS)."
-    ),
+Year = Annotated[int, typer.Option(help="Edition of the data set, where there are several.")]
+Compat = Annotated[
+    bool, typer.Option("--compat", help="Compute decay in 8 bits, as the DAVIS toolkit does.")
+]
+Zipped = Annotated[
+    Path | None,
+    typer.Option("--zip", help="Write and check a submission file for the evaluation server."),
 ]
 Names = Annotated[str | None, typer.Option(help="Only these sequences, separated by commas.")]
 
@@ -51,12 +52,23 @@ class DataSet(StrEnum):
     FOLDERS = "folders"
 
 
+_NAMES = {
+    DataSet.DAVIS: "DAVIS",
+    DataSet.YOUTUBE_VOS: "YouTube-VOS",
+    DataSet.LVOS: "LVOS",
+    DataSet.MOSE: "MOSE",
+    DataSet.LONG_TIME_VIDEO: "Long-Time Video",
+    DataSet.FOLDERS: "folders of frames and masks",
+}
+"""What `--help` calls the data sets."""
+
+
 def register(app: typer.Typer) -> None:
     """Add the verbs of this file."""
     for data_set in DataSet:
         evaluate_app.command(
             data_set.value,
-            help=f"Score a model on {data_set.value}: J, F and J&F of every sequence.",
+            help=f"Score a model on {_NAMES[data_set]}: J, F and J&F of every sequence.",
         )(_evaluate(data_set))
     app.add_typer(evaluate_app, name="evaluate", rich_help_panel=MEASURE)
     app.command("score", rich_help_panel=MEASURE)(score)
@@ -81,6 +93,38 @@ def read(kind: DataSet, root: Path, split: str | None, year: int, all_frames: bo
             return layouts.read_folders(root, None if split is None else Path(split))
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Which model is scored, and how it is run."""
+
+    model: AnyModel = "small"
+    scales: Annotated[
+        str,
+        typer.Option(
+            help="Scales to average over, as factors of `--size`, such as `1.0,1.3` (STReMN-MS)."
+        ),
+    ] = "1.0"
+    flip: Annotated[bool, typer.Option("--flip", help="Also average over mirrored frames.")] = False
+    seed: Annotated[int, typer.Option(help="Seed of random rules.")] = 0
+    adapt: Adapt = 0
+
+    def how(self, session: SessionOptions) -> How:
+        """Return what is run with sessions of these options."""
+        scales = tuple(numbers_in(self.scales))
+        return How(self.model, session.asked(self.seed), scales, self.flip, self.adapt)
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """How masks are written and scored."""
+
+    filtered: Annotated[
+        bool, typer.Option("--filtered", help="Write the masks after the far-region filter.")
+    ] = False
+    compat: Compat = False
+    zipped: Zipped = None
+
+
 def _evaluate(kind: DataSet) -> Callable[..., None]:
     """Return the command `stremn evaluate <kind>`."""
 
@@ -89,15 +133,11 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         root: Root,
         out: Annotated[Path, typer.Option("--out", "-o", help="Folder for masks and scores.")],
         session: SessionOptions,
+        run: _Run,
+        scoring: _Scoring,
+        *,
         split: Split = None,
         year: Year = 2016 if kind is DataSet.DAVIS else 2019,
-        model: AnyModel = "small",
-        scales: Scales = "1.0",
-        flip: Annotated[
-            bool, typer.Option("--flip", help="Also average over mirrored frames.")
-        ] = False,
-        seed: Annotated[int, typer.Option(help="Seed of random rules.")] = 0,
-        adapt: Adapt = 0,
         sequences: Names = None,
         all_frames: Annotated[
             bool,
@@ -105,44 +145,30 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
                 "--all-frames", help="youtube-vos: read every frame, score those with masks."
             ),
         ] = False,
-        filtered: Annotated[
-            bool,
-            typer.Option("--filtered", help="Write the masks after the far-region filter."),
-        ] = False,
-        compat: Annotated[
-            bool,
-            typer.Option("--compat", help="Compute decay in 8 bits, as the DAVIS toolkit does."),
-        ] = False,
-        zipped: Annotated[
-            Path | None,
-            typer.Option(
-                "--zip", help="Write and check a submission file for the evaluation server."
-            ),
-        ] = None,
         workers: WorkerCount = 1,
         ray: RayAddress = None,
     ) -> None:
         from stremn.evaluation.segmentation.evaluation import evaluate
 
-        how = How(model, session.asked(seed), tuple(numbers_in(scales)), flip, adapt)
+        how = run.how(session)
         source = Source(kind, root.resolve(), split, year, all_frames, sequences)
-        masks = "filtered" if filtered else "plain"
+        masks = "filtered" if scoring.filtered else "plain"
         data = source.open()
-        run, sessions = how.open()
+        described, sessions = how.open()
         with sequence_progress() as watch:
             report = evaluate(
                 data,
                 sessions,
                 out,
-                run,
+                described,
                 written=masks,
-                compat_decay=compat,
+                compat_decay=scoring.compat,
                 watch=watch,
                 elsewhere=spread(partial(_run_sequence, source, how, masks), workers, ray),
             )
         _print_report(report)
-        if zipped is not None:
-            _write_zip(data, out, zipped)
+        if scoring.zipped is not None:
+            _write_zip(data, out, scoring.zipped)
         if report.failures:
             raise typer.Exit(1)
 
@@ -256,16 +282,11 @@ def score(
     split: Split = None,
     year: Year = 2016,
     sequences: Names = None,
-    compat: Annotated[
-        bool, typer.Option("--compat", help="Compute decay in 8 bits, as the DAVIS toolkit does.")
-    ] = False,
+    compat: Compat = False,
     workers: Annotated[
         int | None, typer.Option(help="Number of threads. Default: number of cores.")
     ] = None,
-    zipped: Annotated[
-        Path | None,
-        typer.Option("--zip", help="Write and check a submission file for the evaluation server."),
-    ] = None,
+    zipped: Zipped = None,
 ) -> None:
     """Score masks on disk, made by any program: J, F and J&F as DAVIS defines them.
 

@@ -28,23 +28,25 @@ def bench(
     parts: Annotated[
         str | None,
         typer.Option(
-            help="Only these, separated by commas: stages, sweeps, growth, pipeline, flat, compile."
+            help="Only these parts, separated by commas: stages, sweeps, growth, pipeline, flat, "
+            "compile."
         ),
     ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
             help="Preset (small, resnet50, stm, stcn; random weights where none are shipped), "
-            "weights file, SAM model of transformers (folder or hub id), or its shape with random "
+            "weights file, SAM model (folder or hub id), or a SAM configuration with random "
             "weights (sam2.1-hiera-tiny, -small, -base-plus, -large, edgetam, sam3-tracker, or "
-            "sam2.1-toy). Repeat it for several. Default: small and resnet50."
+            "sam2.1-toy). Repeatable. Default: small and resnet50."
         ),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer sizes and shorter streams; takes minutes.")
     ] = False,
     frames: Annotated[
-        int | None, typer.Option(min=2, help="Frames of `growth`. Default: 200; --quick 100.")
+        int | None,
+        typer.Option(min=2, help="Number of frames of `growth`. Default: 200, with --quick 100."),
     ] = None,
     precision: Annotated[
         str, typer.Option(help="Number format: auto, float32, bfloat16.")
@@ -89,7 +91,8 @@ def export(
 ) -> None:
     """Write one step as an ONNX graph or torch.export program.
 
-    The memory is an input and an output of fixed size. Prints both, and the lines that run it.
+    The memory is an input and an output of fixed size. Prints the shapes of all inputs and outputs,
+    and the code that runs the file.
 
     Example: stremn export step.onnx --height 480 --width 864
     """

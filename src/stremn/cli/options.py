@@ -12,39 +12,47 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from stremn.errors import StremnError
+from stremn.networks.defaults import PUBLISHED, SHIPPED
 
 if TYPE_CHECKING:
     from stremn.networks.defaults import SessionDefaults
     from stremn.segmentation.opening import Asked
 
 _MODEL = (
-    "Preset (`small`), weights file (.safetensors), folder with one, or hub id (owner/name or "
-    "owner/name@REVISION)"
+    "Preset (`small`), weights file (.safetensors), folder with one, or Hugging Face hub id "
+    "(owner/name or owner/name@REVISION)"
 )
 Model = Annotated[str, typer.Option(help=f"{_MODEL}.")]
-Slots = Annotated[int, typer.Option(help="Memory slots (K): number of templates kept per object.")]
+SLOTS = "Memory slots (K): templates kept per object."
+Slots = Annotated[int, typer.Option(help=SLOTS)]
 Policy = Annotated[
     str,
     typer.Option(
-        help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest`, ... An "
-        "unknown name prints all."
+        help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest`, "
+        "`spread`, ... All 15 are listed in docs/concepts.md."
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, mps.")]
-Precision = Annotated[str, typer.Option(help="Number format: auto, float32, bfloat16, float16.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="Number format: float32, bfloat16, or auto (bfloat16 where the hardware is fast)."
+    ),
+]
 Reach = Annotated[
     float | None,
     typer.Option(
-        help="Search window: how far from its last place an object may be in the next frame, in "
-        "object sizes; `inf` searches the whole frame. Default: 0.5 for `small`, inf for STM, STCN."
+        help="Search window: how far an object may move from one frame to the next, in object "
+        f"sizes; `inf` searches the whole frame. Default: {SHIPPED.reach} for `small`, inf for "
+        "STM, STCN."
     ),
 ]
 Size = Annotated[
     int | None,
     typer.Option(
         help="Working resolution: shorter side in pixels that frames are resized to for the "
-        "network. Smaller is faster. Masks have the size of the video. Default: 432 for `small`, "
-        "480 for STM, STCN."
+        "network. Smaller is faster. Masks have the size of the video. Default: "
+        f"{SHIPPED.size} for `small`, {PUBLISHED.size} for STM, STCN."
     ),
 ]
 PROMPT_MODEL = (
@@ -54,20 +62,22 @@ PROMPT_MODEL = (
 PromptModel = Annotated[str, typer.Option(help=PROMPT_MODEL)]
 AnyModel = Annotated[
     str,
-    typer.Option(
-        help=f"{_MODEL}; or SAM 2.1, EdgeTAM or SAM 3 of transformers, by hub id or folder."
-    ),
+    typer.Option(help=f"{_MODEL}; or SAM 2.1, EdgeTAM, SAM 3 by hub id or folder (extra `sam`)."),
 ]
 Every = Annotated[
     int | None,
-    typer.Option(help="Memorize every n-th frame only. Default: 1 for `small`, 5 for STM, STCN."),
+    typer.Option(
+        help=f"Memorize every n-th frame only. Default: {SHIPPED.every} for `small`, "
+        f"{PUBLISHED.every} for STM, STCN."
+    ),
 ]
 Adapt = Annotated[
     int,
     typer.Option(
         min=0,
-        help="Training steps on the first frame and its mask before the video is segmented, for "
-        "example 150: better masks, minutes more. 0 turns it off. Needs the extra `train`.",
+        help="Training steps on the first frame and its mask before the video is segmented, such "
+        "as 150. Masks get better, and the run takes minutes longer. 0 turns it off. Needs the "
+        "extra `train`.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results.")]
@@ -110,20 +120,19 @@ def _default(value: object) -> object:
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """How objects are followed; None is what the model is usually run with."""
+    """How objects are followed; None is the model's default."""
 
     slots: Annotated[
         int | None,
         typer.Option(
-            help="Memory slots (K): number of templates kept per object. Default: 6; for SAM models "
-            "7, as in training."
+            help=f"{SLOTS} Default: {SHIPPED.memory_slots}; for SAM models 7, as in training."
         ),
     ] = None
     policy: Annotated[
         str | None,
         typer.Option(
             help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest` "
-            "(default for SAM models), ... An unknown name prints all."
+            "(default for SAM models), `spread`, ... All 15 are listed in docs/concepts.md."
         ),
     ] = None
     device: Device = "auto"

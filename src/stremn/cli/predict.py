@@ -25,10 +25,12 @@ def predict(
     ),
     observe: Annotated[
         int | None,
-        typer.Option(help="Observe this many frames; later ones are the truth. Default: all."),
+        typer.Option(
+            help="Observe only this many frames; the next ones are the ground truth. Default: all."
+        ),
     ] = None,
     holdout: Annotated[
-        int, typer.Option(min=0, help="Keep the video's last frames as the truth to compare with.")
+        int, typer.Option(min=0, help="Hold out this many frames at the end as ground truth.")
     ] = 0,
     weights: Annotated[
         str,
@@ -36,15 +38,17 @@ def predict(
     ] = "natural",
     size: Annotated[
         int,
-        typer.Option(min=16, help="Shorter side to work at in pixels, at most; natural only."),
+        typer.Option(
+            min=16, help="Working resolution: largest shorter side in pixels; natural only."
+        ),
     ] = 480,
     device: Device = "auto",
 ) -> None:
     """Predict the next frames of a video.
 
-    Writes OUT/frames/*.png, OUT/side_by_side.mp4 (left the video, right the prediction),
-    OUT/strip.png and, where the truth is known, OUT/errors.csv. Says how well the same prediction
-    did on the last frames observed. The next few frames are predicted well, later ones blur.
+    Writes OUT/frames/*.png, OUT/side_by_side.mp4 (video on the left, prediction on the right),
+    OUT/strip.png and, where the ground truth is known, OUT/errors.csv. Prints the error of the
+    same prediction on the last observed frames. Later frames are less accurate than the first.
 
     Example: stremn predict clip.mp4 --holdout 8 --frames 8 -o out
     """

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from stremn.cli.evaluate import evaluate_app
-from stremn.cli.options import Device
+from stremn.cli.options import Device, grouped
 from stremn.cli.terminal import console, show
+
+if TYPE_CHECKING:
+    from stremn.data.readers.prediction_sets import ClipsSection
 
 
 class Split(StrEnum):
@@ -38,9 +42,40 @@ def register(app: typer.Typer) -> None:
     evaluate_app.command("prediction")(prediction)
 
 
+@dataclass(frozen=True)
+class Scored:
+    """Which clips are scored, and how their frames are cut."""
+
+    root: Annotated[Path, typer.Option(help="Folder of the data.")]
+    split: Annotated[Split, typer.Option(help="Split of the data.")] = Split.TEST
+    observed: Annotated[int, typer.Option(help="Number of observed frames.")] = 10
+    future: Annotated[int, typer.Option(help="Number of predicted frames.")] = 10
+    size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64
+    side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28
+    channels: Annotated[int, typer.Option(help="1 for gray, 3 for RGB; folders only.")] = 1
+    own_size: Annotated[
+        bool,
+        typer.Option("--own-size", help="Use whole frames at their original size; natural only."),
+    ] = False
+    clips: Annotated[int, typer.Option(help="Maximum number of clips.")] = 1000
+
+    def section(self, kind: Clips) -> ClipsSection:
+        """Return the clips as data readers take them; raises StremnError for a wrong number."""
+        from stremn.core.config import build
+        from stremn.data.readers.prediction_sets import ClipsSection
+
+        in_color = kind in (Clips.HUMAN_WALKING, Clips.NATURAL, Clips.PHOTO_PANS)
+        values = {"kind": kind.value, "path": str(self.root), "size": self.size, "side": self.side}
+        values |= {"channels": 3 if in_color else self.channels}
+        values |= {"own_size": True} if self.own_size else {}
+        return build(ClipsSection, values, "the options")
+
+
+@grouped
 def prediction(
     data: Annotated[Clips, typer.Argument(help="Kind of clips.")],
-    root: Annotated[Path, typer.Option(help="Folder of the data.")],
+    scored: Scored,
+    *,
     weights: Annotated[
         list[str] | None,
         typer.Option(help="Name of shipped weights, or a weights file. Repeatable."),
@@ -50,52 +85,39 @@ def prediction(
         typer.Option(
             "--policy",
             "--rule",
-            help="Also score the weights under this replacement rule. Repeatable.",
+            help="Also score the weights with this replacement rule. Repeatable.",
         ),
     ] = None,
-    split: Annotated[Split, typer.Option(help="Split of the data.")] = Split.TEST,
-    observed: Annotated[int, typer.Option(help="Number of observed frames.")] = 10,
-    future: Annotated[int, typer.Option(help="Number of predicted frames.")] = 10,
-    size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64,
-    side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28,
-    channels: Annotated[int, typer.Option(help="1 for grey, 3 for RGB; folders only.")] = 1,
-    own_size: Annotated[
-        bool, typer.Option("--own-size", help="Whole frames at their own size; natural only.")
-    ] = False,
-    clips: Annotated[int, typer.Option(help="At most so many clips.")] = 1000,
     lpips: Annotated[
-        bool, typer.Option("--lpips", help="Add LPIPS; needs AlexNet's weights.")
+        bool, typer.Option("--lpips", help="Add LPIPS; needs the weights of AlexNet.")
     ] = False,
     against: Annotated[
         str | None,
-        typer.Option(help="Add the paired difference to flow, copy-last, mean or zero by frame."),
+        typer.Option(
+            help="Add the paired difference per frame from a baseline: flow, copy-last, mean, zero."
+        ),
     ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Folder for a report.")] = None,
 ) -> None:
     """Score frame predictors: MSE, MAE, PSNR, SSIM, LPIPS.
 
-    Black, the last frame, the mean frame and the last frame moved by optical flow are always in
-    the table.
+    Four baselines are always scored: black, the last frame, the mean frame, and the last frame
+    moved by optical flow.
 
     Example: stremn evaluate prediction moving-digits --root mnist --weights digits
     """
-    from stremn.core.config import build
-    from stremn.data.readers.prediction_sets import ClipsSection
     from stremn.evaluation.prediction.report import evaluate_prediction
 
-    rgb = 3 if data in (Clips.HUMAN_WALKING, Clips.NATURAL, Clips.PHOTO_PANS) else channels
-    values = {"kind": data.value, "path": str(root), "size": size, "side": side, "channels": rgb}
-    values |= {"own_size": own_size} if own_size else {}
     with console.status("scoring") as status:
         text = evaluate_prediction(
-            build(ClipsSection, values, "the options"),
+            scored.section(data),
             weights or [],
-            split=split.value,
-            observed=observed,
-            future=future,
+            split=scored.split.value,
+            observed=scored.observed,
+            future=scored.future,
             policies=policy or [],
-            clips=clips,
+            clips=scored.clips,
             lpips=lpips,
             against=against,
             device=device,

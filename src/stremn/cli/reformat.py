@@ -23,10 +23,10 @@ def reformat(
     formats: FormatNames = None,
     names: CategoryNames = None,
     video: Annotated[
-        str | None, typer.Option(help="The run's video, for formats that show the frames.")
+        str | None, typer.Option(help="Video of the run, for formats that contain its frames.")
     ] = None,
 ) -> None:
-    """Write a run's masks in further formats, without following anything again.
+    """Write the masks of a finished run in other formats.
 
     Example: stremn reformat out --format yolo --names "1=cat"
     """

@@ -45,26 +45,26 @@ Objects = Annotated[
     typer.Option(
         "--object",
         help='`"id=2 box=x,y,w,h on=x,y off=x,y at=120"`: mark an object by a box and points '
-        "in any frame. Repeat it for more objects.",
+        "in any frame. Repeatable.",
     ),
 ]
 Live = Annotated[
     bool,
     typer.Option(
         "--live",
-        help="Show what is found as it happens, in a window or on a page. Frames that come while "
-        "the model works are dropped. For cameras and streams; a file is played at its own rate.",
+        help="Show the masks live, in a window or on a web page. Frames that arrive while the "
+        "model is busy are dropped. For cameras and streams; a file is played at its own rate.",
     ),
 ]
 Port = Annotated[
     int | None,
-    typer.Option(help="Port of the page of `--live`; 0 takes any free one. Default: 7861."),
+    typer.Option(help="Port of the web page of `--live`; 0 takes any free one. Default: 7861."),
 ]
 FormatNames = Annotated[
     list[str] | None,
     typer.Option(
         "--format",
-        help="Also write for other programs; repeat it for more: coco, coco-polygons, yolo, "
+        help="Also write a format for other programs; repeatable: coco, coco-polygons, yolo, "
         "youtube-vis, mots, cvat, mask-folders, mask-videos, cut-out, cut-out-webm, "
         "cut-out-prores, green-screen, black-background, blurred-background, exr.",
     ),
@@ -72,7 +72,7 @@ FormatNames = Annotated[
 CategoryNames = Annotated[
     str | None,
     typer.Option(
-        "--names", help='`"1=cat,2=dog"`: what the objects are, for formats with categories.'
+        "--names", help='`"1=cat,2=dog"`: category of each object, for formats with categories.'
     ),
 ]
 Limit = Annotated[
@@ -103,13 +103,13 @@ class Given:
     at: Annotated[
         str | None,
         typer.Option(
-            help="Moment that `--mask`, `--box` or `--click` is for: frame number (300), seconds "
-            "(12.5s) or timecode (00:01:02.5). Default: the first frame."
+            help="Moment of the frame that `--mask`, `--box` or `--click` marks: frame number "
+            "(300), seconds (12.5s) or timecode (00:01:02.5). Default: the first frame."
         ),
     ] = None
     prompt_model: Annotated[
         str | None,
-        typer.Option(help=f"{PROMPT_MODEL} Default: `small`; a SAM model does it itself."),
+        typer.Option(help=f"{PROMPT_MODEL} Default: `small`; SAM models use their own."),
     ] = None
 
     def masks_for(self, frames: FrameSource, model: VideoModel, asked: Asked) -> GivenMasks:
@@ -140,18 +140,18 @@ class Span:
     """The part of the video to follow: moments as they were written; None is its first or last."""
 
     start: Annotated[
-        str | None, typer.Option(help="First moment to follow, written as for `--at`.")
+        str | None, typer.Option(help="Start at this moment, written as for `--at`.")
     ] = None
     end: Annotated[
         str | None,
-        typer.Option(help="Moment to stop before: that frame itself is no longer followed."),
+        typer.Option(help="Stop before this moment; its frame is not segmented."),
     ] = None
     both_ways: Annotated[
         bool,
         typer.Option(
             "--both-ways",
-            help="Follow the given objects backward too, to the first frame (or --start); between "
-            "two given frames both directions are joined. Takes up to twice the time.",
+            help="Also segment backward, to the first frame (or --start). Between two given frames "
+            "the results of both directions are averaged. Takes up to twice the time.",
         ),
     ] = False
 
@@ -201,7 +201,7 @@ class Output:
         typer.Option("--probabilities", help="Also write soft masks to OUT/probabilities/*.npz."),
     ] = False
     coco: Annotated[
-        bool, typer.Option("--coco", help="Also write OUT/objects.json: short for --format coco.")
+        bool, typer.Option("--coco", help="Also write OUT/objects.json; same as --format coco.")
     ] = False
     formats: FormatNames = None
     names: CategoryNames = None
@@ -215,11 +215,11 @@ class Output:
     fps: Annotated[
         float | None,
         typer.Option(
-            help="Frames per second of the overlay. A video's overlay then leaves frames out; "
-            "images are shown at this rate. Default: the video's; images 25."
+            help="Frames per second of the overlay. Below the video's rate, frames are left out; "
+            "images are shown at this rate. Default: the video's rate; 25 for images."
         ),
     ] = None
-    scale: Annotated[float, typer.Option(help="Size of the overlay, 1 is the video's.")] = 1.0
+    scale: Annotated[float, typer.Option(help="Size of the overlay relative to the video.")] = 1.0
 
     @property
     def existing(self) -> Existing:

@@ -20,14 +20,16 @@ if TYPE_CHECKING:
 WorkerCount = Annotated[
     int,
     typer.Option(
-        "--workers", min=1, help="Sequences at a time on this machine, each in its own process."
+        "--workers",
+        min=1,
+        help="Number of sequences at a time on this machine, each in its own process.",
     ),
 ]
 RayAddress = Annotated[
     str | None,
     typer.Option(
         "--ray",
-        help="Spread the sequences over a Ray cluster, a core each: `auto` (of this machine), "
+        help="Run the sequences on a Ray cluster, one core each: `auto` (this machine's), "
         "HOST:PORT or ray://HOST:PORT. Needs the extra `cluster`.",
     ),
 ]

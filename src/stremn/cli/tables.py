@@ -39,7 +39,7 @@ tables_app = typer.Typer(
 
 
 Models = Annotated[
-    list[str] | None, typer.Option(help="Weights. Repeat it for several training runs.")
+    list[str] | None, typer.Option(help="Weights. Repeatable, for several training runs.")
 ]
 Seeds = Annotated[str, typer.Option(help="Seeds of random rules, separated by commas.")]
 
@@ -120,7 +120,7 @@ def rules(
     model: Models = None,
     slots: Slots = PAPER.memory_slots,
     policies: Annotated[
-        str | None, typer.Option(help="Only these rules, separated by commas.")
+        str | None, typer.Option(help="Only these replacement rules, separated by commas.")
     ] = None,
     seeds: Seeds = "0,1,2",
 ) -> None:
@@ -157,7 +157,7 @@ def fusion(
     runs: _Runs,
     shown: _Shown,
     model: Annotated[
-        list[str], typer.Option(help="Weights with fusion. Repeat it for several training runs.")
+        list[str], typer.Option(help="Weights with fusion. Repeatable, for several training runs.")
     ],
     *,
     slots: Slots = PAPER.memory_slots,

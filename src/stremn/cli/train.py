@@ -39,7 +39,8 @@ def train(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Check the data, time some steps, print what a full run costs, stop."
+            "--dry-run",
+            help="Check the data, time some steps, print the cost of a full run, and stop.",
         ),
     ] = False,
 ) -> None:

@@ -30,7 +30,7 @@ def web(
     model: Model = "small",
     device: Device = "auto",
 ) -> None:
-    """Serve a web page that segments videos; open its address in a browser.
+    """Segment videos on a web page: starts a server and prints the address.
 
     Example: stremn web
     """

@@ -142,7 +142,10 @@ class Run:
             logger.exception("A run of the page failed")
             words = f"The run failed: {error}."
             if isinstance(error, MemoryError | RuntimeError) and is_out_of_memory(error):
-                words = "Out of memory. Use fewer memory slots or objects, or a lower working resolution."
+                words = (
+                    "Out of memory. Use fewer memory slots or objects, or a lower working "
+                    "resolution."
+                )
             self.status = replace(self.status, stage="failed", words=words)
 
     def _check(self) -> None:
