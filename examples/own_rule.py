@@ -1,4 +1,4 @@
-"""An update policy of your own: a function that names the slot to be replaced."""
+"""A replacement rule of your own: a function that chooses the slot to replace."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from stremn.memory import Choice, MemoryState, Template, highest
 
 
 def least_object(state: MemoryState, new: Template, evictable) -> Choice:
-    """Replace the template that shows least of the object; `evictable` is "objects slots"."""
+    """Replace the template with the least of the object; `evictable` is "objects slots"."""
     return highest(-state.evidence[..., 0], evictable)
 
 

@@ -1,6 +1,6 @@
-"""Find the moments of a video that could not be expected: unusual_moment.py clip.mp4
+"""Find unexpected moments of a video: unusual_moment.py clip.mp4
 
-Every frame is predicted before it is seen; the error is compared with that of the frames before.
+Every frame is predicted first. Its error is compared with the median error of earlier frames.
 """
 
 import sys

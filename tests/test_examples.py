@@ -102,6 +102,22 @@ def test_a_data_set_of_ones_own_is_read_and_scored(tmp_path: Path) -> None:
     assert report.plain is not None
 
 
+def test_an_object_from_a_camera_is_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    ground = cv2.GaussianBlur(rng.integers(60, 120, (96, 128, 3)).astype(np.uint8), (0, 0), 3)
+    for t in range(4):
+        frame = cv2.circle(ground.copy(), (40 + 4 * t, 48), 18, (40, 60, 230), -1)
+        cv2.imwrite(str(folder / f"{t}.png"), frame)
+    follow = runpy.run_path(str(EXAMPLES / "camera.py"))["follow"]
+    session = SegmentationSession.from_pretrained("small", size=96, device="cpu")
+    centers = [
+        np.nonzero(labels == 1)[1].mean() for labels in follow(folder, (22, 30, 36, 36), session)
+    ]
+    assert np.abs(np.array(centers) - [40, 44, 48, 52]).max() < 3
+
+
 def test_the_unusual_moment_is_the_cut() -> None:
     """A camera that pans, then all of a sudden another picture, which pans too."""
     example = runpy.run_path(str(EXAMPLE.parent / "unusual_moment.py"))
