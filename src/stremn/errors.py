@@ -1,8 +1,8 @@
-"""Errors that a user can fix: what was wrong, what was expected, what came, what to do."""
+"""Errors that a user can fix: what is wrong, what was expected, what was given, what to do."""
 
 
 class StremnError(ValueError):
-    """Input, file or request that the user can put right; the message says how.
+    """An error in input, files or options that the user can fix; the message says how.
 
     The command line prints the message without a traceback and exits with code 2.
     """

@@ -87,11 +87,11 @@ two,videos/b,,"1,2,3,4",,,no,no,
     [
         ("", r"has no column video\."),
         ("mask,slots\n", r"has no column video\. .* it has mask, slots\."),
-        ("video,slots\nvideos/a,2\n", "no column that says what to follow: one of mask, box"),
+        ("video,slots\nvideos/a,2\n", "needs at least one of the columns mask, box"),
         ("video,mask,mask\n", "has the column 'mask' twice"),
         ("video,mask\n", "holds no job"),
         ("video,mask\n,masks/a.png\n", "line 2 has no video"),
-        ("video,mask\nvideos/a,\n", "line 2 does not say what to follow"),
+        ("video,mask\nvideos/a,\n", "line 2 marks no object"),
         ("video,mask\nvideos/a,masks/a.png\nz.mp4,masks/a.png\n", "line 3: there is no video .*z"),
         ("video,mask\nvideos/a,masks/z.png\n", r"line 2: there is no mask .*z\.png"),
         ("video,mask\nvideos/a,masks/a.png\nvideos/a,masks/b.png\n", "2 jobs called a"),
@@ -109,7 +109,7 @@ def test_a_table_that_is_none(folder: Path) -> None:
     with pytest.raises(StremnError, match="cannot be read: No such file"):
         read_jobs(folder / "none.csv")
     (folder / "jobs.csv").write_bytes(b"video,mask\n\xff\xfe")
-    with pytest.raises(StremnError, match="no table in UTF-8"):
+    with pytest.raises(StremnError, match="not a table in UTF-8"):
         read_jobs(folder / "jobs.csv")
 
 
@@ -129,8 +129,8 @@ def test_a_folder_of_videos_with_masks_of_the_same_names(folder: Path) -> None:
     [
         ("slot", "4", "Job a: No such option: --slot"),
         ("slots", "many", "Job a: Invalid value for '--slots'"),
-        ("overwrite", "yes", "Job a: overwrite is no option of a single job"),
-        ("coco", "perhaps", "Job a: coco is yes or no, got 'perhaps'"),
+        ("overwrite", "yes", "Job a: overwrite cannot be set for a single job"),
+        ("coco", "perhaps", "Job a: coco must be yes or no, got 'perhaps'"),
     ],
 )
 def test_options_are_checked_before_the_first_job(

@@ -75,10 +75,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StremnError, match=r"There is no checkpoint .*missing\.safetensors"):
         read_checkpoint(tmp_path / "missing.safetensors")
     (tmp_path / "broken.safetensors").write_bytes(b"\x00" * 50)
-    with pytest.raises(StremnError, match=r"broken\.safetensors is damaged or no checkpoint"):
+    with pytest.raises(StremnError, match=r"broken\.safetensors is damaged or not a checkpoint"):
         read_checkpoint(tmp_path / "broken.safetensors")
     save_file({"a": torch.zeros(1)}, tmp_path / "weights.safetensors")
-    with pytest.raises(StremnError, match=r"no training checkpoint.*start from them instead"):
+    with pytest.raises(StremnError, match=r"not a training checkpoint.*start from them instead"):
         read_checkpoint(tmp_path / "weights.safetensors")
     header = {"stremn_checkpoint": json.dumps({"version": 99})}
     save_file({"a": torch.zeros(1)}, tmp_path / "later.safetensors", metadata=header)

@@ -146,7 +146,7 @@ def test_missing_or_broken_digit_files_are_named(tmp_path):
     with pytest.raises(StremnError, match=r"expected t10k-images-idx3-ubyte\.gz or"):
         read_digits(tmp_path, "test")
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(b"x" * 100)
-    with pytest.raises(StremnError, match="no MNIST image file: magic number"):
+    with pytest.raises(StremnError, match="not an MNIST image file: magic number"):
         read_digits(tmp_path, "test")
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(b"x")
     with pytest.raises(StremnError, match="it has only 1 bytes"):

@@ -544,7 +544,7 @@ def test_numbers_of_one_length_with_zeros_are_frames(tmp_path: Path) -> None:
 def test_a_number_that_is_no_frames_name_is_not_taken_for_its_place(tmp_path: Path) -> None:
     names = [f"{index:05d}" for index in range(10, 40)]
     write_mask(tmp_path / "00003.png", scene((1,)).astype(np.uint8))
-    with pytest.raises(StremnError, match=r"00003\.png is named after no frame.*00010\.png"):
+    with pytest.raises(StremnError, match=r"00003\.png is not named after a frame.*00010\.png"):
         open_masks(tmp_path, SIZE, names=names, by="frame")
 
 
@@ -557,7 +557,7 @@ def test_sets_that_make_no_sense(tmp_path: Path) -> None:
     write_mask(tmp_path / "dog.png", scene().astype(np.uint8))
     with pytest.raises(StremnError, match=r"named like frames, but dog\.png is not"):
         open_masks(tmp_path, SIZE)
-    with pytest.raises(StremnError, match=r"dog\.png is named after no frame"):
+    with pytest.raises(StremnError, match=r"dog\.png is not named after a frame"):
         open_masks(tmp_path, SIZE, by="frame")
     (tmp_path / "00000.png").unlink()
     with pytest.raises(StremnError, match=r"dog\.png holds 2 objects, but a folder with one file"):

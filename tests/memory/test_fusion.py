@@ -336,7 +336,7 @@ def test_table_6_runs_the_same_weights_with_and_without(tmp_path):
 
 def test_table_6_wants_a_model_with_fusion():
     plain, _ = fused_model()
-    with pytest.raises(StremnError, match="'mine' has no fusion module to take out"):
+    with pytest.raises(StremnError, match="'mine' has no fusion module"):
         fusion_weights("mine", plain)
 
 

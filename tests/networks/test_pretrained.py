@@ -149,7 +149,7 @@ def test_damaged_and_foreign_files_are_told_apart(small: Pretrained, tmp_path: P
     with pytest.raises(StremnError, match=r"of PyTorch, .* stremn convert .*pickle.safetensors\.$"):
         load_model(pickled)
     pickled.write_bytes(b"neither")
-    with pytest.raises(StremnError, match="is damaged or no weights file"):
+    with pytest.raises(StremnError, match="is damaged or not a weights file"):
         load_model(pickled)
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(StremnError, match=r"holds no model of stremn; expected one for segment"):

@@ -158,7 +158,9 @@ def test_files_that_are_no_checkpoint_are_refused_in_a_sentence(tmp_path: Path) 
     assert not Path("ran").exists()
     torch.save({"key_comp.bias": torch.zeros(512)}, path)
     whole = path.read_bytes()
-    with pytest.raises(StremnError, match=r"is no checkpoint of STM or STCN: expected.*key_comp"):
+    with pytest.raises(
+        StremnError, match=r"is not a checkpoint of STM or STCN: expected.*key_comp"
+    ):
         convert(path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(StremnError, match=r"cannot be read \([^.]+\)\. Expected [^.]+\.$"):

@@ -207,7 +207,7 @@ def test_files_that_are_no_weights_are_named(tmp_path):
     with pytest.raises(StremnError, match=r"There are no weights at .* or one of: natural, digits"):
         load_predictor(tmp_path / "none.safetensors")
     (tmp_path / "text.safetensors").write_text("no weights")
-    with pytest.raises(StremnError, match="is damaged or no weights file"):
+    with pytest.raises(StremnError, match="is damaged or not a weights file"):
         load_predictor(tmp_path / "text.safetensors")
     PredictionSession(tiny()).save(tmp_path / "session.safetensors")
     with pytest.raises(StremnError, match="holds no model of stremn; expected one for prediction"):

@@ -103,10 +103,10 @@ def test_keys_of_expected_frames_are_blank_beyond_the_edge():
         ({"stored": 8}, r'stored and copied go with reading = "displacements"'),
         ({"copied": True}, r'stored and copied go with reading = "displacements"'),
         ({"reading": "displacements", "key": 6}, r"key = 6 must be a multiple of 16: a position"),
-        (MOVED | {"matched": "frames"}, r"keys of frames store pixels alone: set stored to 0"),
+        (MOVED | {"matched": "frames"}, r"keys of frames store only pixels: set stored = 0"),
         (MOVED | {"stored": 8}, r"stored = 8 must be a multiple of 16"),
         (MOVED | {"stored": 0, "copied": True}, r"with a stored value: set stored, such as 16"),
-        (MOVED | {"stored": 0, "matched": "frames"}, r"store pixels alone: set copied = true"),
+        (MOVED | {"stored": 0, "matched": "frames"}, r"store only pixels: set copied = true"),
         ({"matched": "frames"}, r'matched = "frames" goes with reading = "displacements"'),
     ],
 )

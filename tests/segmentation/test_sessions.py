@@ -648,7 +648,7 @@ def test_files_that_are_no_session_are_refused(model: STReMN, tmp_path: Path) ->
         SegmentationSession.load(tmp_path / "none.safetensors", model)
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"no tensors")
-    with pytest.raises(StremnError, match="is damaged or no saved session"):
+    with pytest.raises(StremnError, match="is damaged or not a saved session"):
         SegmentationSession.load(damaged, model)
     from safetensors.torch import save_file
 

@@ -136,7 +136,7 @@ def test_files_and_folders_are_read(model, tmp_path):
     [
         (None, "There is no .*memory.json. Give the output folder"),
         ("[\n]\n", "holds no object"),
-        ('[\n{"frame": 0}\n]\n', "is no record of a memory .KeyError"),
+        ('[\n{"frame": 0}\n]\n', "is not a record of a memory .KeyError"),
         ("scores\n", "cannot be read as JSON rows"),
     ],
 )
@@ -463,7 +463,7 @@ def test_trainings_without_a_log(tmp_path):
     with pytest.raises(StremnError, match=r"There is no .*log\.csv\. Give the folder"):
         analyze_training([tmp_path], tmp_path)
     (tmp_path / "log.csv").write_text("step\n")
-    with pytest.raises(StremnError, match="has no row yet"):
+    with pytest.raises(StremnError, match="has no rows yet"):
         analyze_training([tmp_path], tmp_path)
 
 

@@ -265,7 +265,7 @@ def test_a_rule_that_cannot_learn_is_not_taught(recipe: Path, tmp_path: Path) ->
         "stages.0.memory_slots=3",
         'train.lr_multipliers={"" = 0.0, "policies.evidence" = 1.0}',
     ]
-    with pytest.raises(StremnError, match=r"none of its weights is trained: .*leave update_key"):
+    with pytest.raises(StremnError, match=r"none of its weights is trained.*of update_key"):
         TASK.run(recipe, frozen, tmp_path / "out")
 
 

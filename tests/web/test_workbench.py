@@ -101,8 +101,8 @@ def test_a_mask_file(bench: Bench, tmp_path: Path) -> None:
     write_mask(tmp_path / "m.png", np.ones((9, 30), np.uint8))
     for content, words in [
         ((tmp_path / "m.png").read_bytes(), "it is 30x9 but the frame is 128x96"),
-        (b"no picture", "The mask is no image in a known format"),
-        (b"", "The mask is no image in a known format"),
+        (b"no picture", "The mask is not an image in a known format"),
+        (b"", "The mask is not an image in a known format"),
     ]:
         answer = bench.client.post(path, content=content)
         assert answer.status_code == 422

@@ -1,4 +1,4 @@
-"""One attempt at a job: do it, log what it says, and keep its report, whatever happens."""
+"""Try a job once: run it, log its output, and keep its report even if it fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Segment = Callable[[list[str]], None]
 
 @dataclass(frozen=True)
 class Task:
-    """A job as a worker gets it: it can be sent to another process or machine.
+    """A job that can be sent to a worker in another process or machine.
 
     Attributes:
         name: of the job.
@@ -40,7 +40,7 @@ class Task:
     segment: Segment
 
     def attempt(self) -> None:
-        """Do the job or go on with it.
+        """Run the job, or resume it.
 
         Raises:
             StremnError: it failed; the report says so too.
@@ -84,14 +84,14 @@ class Task:
         )
 
     def give_up(self, error: str) -> None:
-        """Keep in the report that whoever did the job is gone."""
+        """Record in the report that the job's worker has died."""
         report = read_report(self.folder) or self._begun()
         update = {"status": "failed", "error": error, "frames": frames_done(self.folder)}
         report.model_copy(update=update).save(self.folder)
 
 
 def _wait_until_free(folder: Path) -> None:
-    """Wait until the worker of a batch that was killed has ended; it stops after its frame.
+    """Wait until the worker of a killed batch has stopped; it stops after its current frame.
 
     Raises:
         StremnError: a run is writing into the folder for longer than that takes.
@@ -109,7 +109,7 @@ def _wait_until_free(folder: Path) -> None:
 
 @contextmanager
 def _logged(path: Path) -> Iterator[None]:
-    """Add what is printed and logged to a file."""
+    """Append printed and logged output to a file."""
     with (
         path.open("a", encoding="utf-8") as log,
         redirect_stdout(log),

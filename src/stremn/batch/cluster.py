@@ -1,4 +1,4 @@
-"""Jobs on a cluster: Ray decides where and when each runs, and runs it again if a machine dies."""
+"""Run jobs on a Ray cluster: Ray schedules each job, and restarts it if a machine dies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GRACE = 30.0  # seconds that jobs have to stop in
 
 @dataclass(frozen=True)
 class Cluster:
-    """A Ray cluster; its machines have stremn installed and see the same folders.
+    """A Ray cluster whose machines have stremn installed and share the same folders.
 
     Attributes:
         address: `auto` (the cluster of this machine), HOST:PORT, or ray://HOST:PORT.
@@ -43,7 +43,7 @@ class Cluster:
             raise MissingExtraError("ray", "cluster")
 
     def run(self, tasks: Sequence[Task]) -> Generator[list[Task]]:
-        """Do the tasks; yield those that have ended since the last time, now and then.
+        """Run the tasks; yield from time to time those that have ended since the last time.
 
         Raises:
             StremnError: no cluster answers at the address.
@@ -86,13 +86,13 @@ class Cluster:
             reason = str(error).strip().splitlines()[0].rstrip(".")
             raise StremnError(
                 f"No Ray cluster answers at {self.address} ({reason}). Start one with "
-                "`ray start --head`, or give the address that it told. On another machine, copy "
+                "`ray start --head`, or give the address that it printed. On another machine, copy "
                 "~/.ray/auth_token from the first."
             ) from error
 
 
 def send_token() -> None:
-    """Let Ray send this user's token, if there is one; call it before Ray is imported.
+    """Make Ray send this user's token, if there is one; call this before Ray is imported.
 
     Clusters of newer Ray ask for it. Ray sends it by itself to the cluster `auto`, to one that
     is named only if the environment says so. A cluster that asks for none takes it too.
@@ -114,7 +114,7 @@ def _attempt(task: Task) -> None:
 
 
 def _keep_failure(future: Any, task: Task) -> None:
-    """Keep in a task's report that its worker died; other failures are in it already."""
+    """Record in a task's report that its worker died; other failures are already in it."""
     import ray
 
     try:

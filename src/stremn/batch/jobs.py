@@ -1,4 +1,4 @@
-"""Jobs: one video each, read from a table or found in a folder, and checked before any begins."""
+"""Read jobs, one video each, from a table or a folder, and check them before any begins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Flags = Mapping[str, tuple[str, str | None]]
 
 
 class Job(Config):
-    """One video and what is done with it; `options` are those of `stremn segment`, by name."""
+    """One video to segment; `options` are those of `stremn segment`, by name."""
 
     name: str
     video: str = Field(min_length=1)
@@ -57,8 +57,8 @@ class Job(Config):
         for name, cell in cells.items():
             if name in _RESERVED:
                 raise StremnError(
-                    f"Job {self.name}: {name} is no option of a single job; its results are in "
-                    "OUT/NAME, and it goes on by itself."
+                    f"Job {self.name}: {name} cannot be set for a single job; its results are in "
+                    "OUT/NAME, and it is resumed automatically."
                 )
             if flags is not None and name in flags:
                 written = flags[name][0 if self._is_yes(name, cell) else 1]
@@ -70,12 +70,12 @@ class Job(Config):
 
     def _is_yes(self, name: str, cell: str) -> bool:
         if cell.lower() not in (*_YES, *_NO):
-            raise StremnError(f"Job {self.name}: {name} is yes or no, got {cell!r}.")
+            raise StremnError(f"Job {self.name}: {name} must be yes or no, got {cell!r}.")
         return cell.lower() in _YES
 
 
 def read_jobs(path: Path) -> list[Job]:
-    """Read jobs from a CSV file with a header: video, one of `PROMPTS`, and what else there is.
+    """Read jobs from a CSV file with a header: video, one of `PROMPTS`, and any options.
 
     A column `name` names the jobs, else they are called as their videos. Paths are relative to
     the file's folder.
@@ -93,7 +93,7 @@ def read_jobs(path: Path) -> list[Job]:
     except OSError as error:
         raise StremnError(f"The jobs {path} cannot be read: {error.strerror}.") from error
     except (ValueError, csv.Error) as error:
-        raise StremnError(f"The jobs {path} are no table in UTF-8: {error}.") from error
+        raise StremnError(f"The jobs {path} are not a table in UTF-8: {error}.") from error
     _check_columns(path, columns)
     jobs = [
         _job(row, f"{path}, line {line}", path.parent) for line, row in rows if any(row.values())
@@ -130,13 +130,13 @@ def jobs_of_folder(videos: Path, masks: Path) -> list[Job]:
 
 
 def with_options(jobs: Sequence[Job], options: dict[str, str]) -> list[Job]:
-    """Return the jobs with options for all; a job's own come first."""
+    """Return the jobs with options for all; a job's own options take precedence."""
     for_all = {_option(name): value for name, value in options.items()}
     return [job.model_copy(update={"options": for_all | job.options}) for job in jobs]
 
 
 def _option(name: str) -> str:
-    """Return an option's name without dashes before and with dashes inside."""
+    """Return an option's name without leading dashes, words separated by dashes."""
     return name.strip().removeprefix("--").replace("_", "-")
 
 
@@ -148,7 +148,7 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
         )
     if not set(PROMPTS) & set(columns):
         raise StremnError(
-            f"{path} has no column that says what to follow: one of {', '.join(PROMPTS)}."
+            f"{path} needs at least one of the columns {', '.join(PROMPTS)}: they mark the objects."
         )
     twice = [column for column, count in Counter(columns).items() if count > 1]
     if twice:
@@ -169,13 +169,13 @@ def _job(row: dict[Any, Any], where: str, folder: Path) -> Job:
     if facts.get("mask"):
         facts["mask"] = _found(facts["mask"], folder, where, "mask")
     if not any(facts.get(column) for column in PROMPTS):
-        raise StremnError(f"{where} does not say what to follow: fill {', '.join(PROMPTS)}.")
+        raise StremnError(f"{where} marks no object: fill one of {', '.join(PROMPTS)}.")
     facts["options"] = {_option(column): cell for column, cell in cells.items() if cell}
     return build(Job, facts, where)
 
 
 def _found(text: str, folder: Path, where: str, what: str) -> str:
-    """Return a path as it is found from everywhere; addresses are left as they are."""
+    """Return an absolute path; addresses are left as they are."""
     if "://" in text:
         return text
     try:

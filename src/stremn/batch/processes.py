@@ -1,4 +1,4 @@
-"""Jobs on one machine: each in a process of its own, so many at a time."""
+"""Run jobs on one machine, a given number at a time, each in its own process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TICK = 0.5  # seconds between two looks at how it goes
 
 @dataclass(frozen=True)
 class Processes:
-    """So many processes at a time; one that dies takes its job alone with it.
+    """Run a given number of processes at a time; a process that dies ends only its own job.
 
     retries: how often a failed job is tried again.
     threads: that a process computes with; None shares the machine's out.
@@ -33,7 +33,7 @@ class Processes:
     threads: int | None = None
 
     def run(self, tasks: Sequence[Task]) -> Generator[list[Task]]:
-        """Do the tasks; yield those that have ended since the last time, now and then.
+        """Run the tasks; yield from time to time those that have ended since the last time.
 
         Raises:
             KeyboardInterrupt: when interrupted, after the tasks at hand have been stopped.
@@ -58,7 +58,7 @@ class Processes:
     def _do(
         self, task: Task, threads: int, running: set[BaseProcess], stop: threading.Event
     ) -> None:
-        """Try a task until it is done, or has failed too often."""
+        """Run a task until it is done, or has failed too often."""
         context = multiprocessing.get_context("spawn")
         for _ in range(1 + self.retries):
             if stop.is_set():
@@ -83,7 +83,7 @@ def _interrupt(process: BaseProcess) -> None:
 
 
 def _attempt(task: Task, threads: int) -> None:
-    """Try a task in this process, and end it."""
+    """Run a task in this process, then end the process."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C goes to the parent alone, which passes it on
     # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
@@ -100,7 +100,7 @@ def _attempt(task: Task, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """Stop this process, so that it can go on later, when its parent has died."""
+    """Stop this process in a resumable state when its parent has died."""
     parent = multiprocessing.parent_process()
     while parent is not None and parent.is_alive():
         time.sleep(_TICK)

@@ -1,4 +1,4 @@
-"""A job's report: `job.json` in its folder, which says how it went, for people and for resuming."""
+"""A job's report: `job.json` in its folder, with its status, for people and for resuming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TAIL = 1 << 20  # bytes; a row of memory.json is far shorter
 
 
 class Report(Config):
-    """How a job is going.
+    """Status of a job.
 
     Attributes:
         name: of the job.

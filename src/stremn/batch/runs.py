@@ -1,4 +1,4 @@
-"""A whole run: which jobs are left, who does them, and how they are going."""
+"""Run a batch: find the jobs that are left, give them to workers, and follow their progress."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from stremn.errors import StremnError
 
 
 class Workers(Protocol):
-    """Does tasks, several at a time."""
+    """Runs tasks, several at a time."""
 
     def run(self, tasks: Sequence[Task]) -> Generator[list[Task]]:
-        """Do the tasks; yield those that have ended since the last time, now and then."""
+        """Run the tasks; yield from time to time those that have ended since the last time."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run went: the reports of all its jobs, and which of them were done before."""
+    """Result of a batch: the reports of all jobs, and which of them were done before."""
 
     reports: tuple[Report, ...]
     before: tuple[str, ...]
@@ -61,7 +61,7 @@ def left(tasks: Iterable[Task]) -> list[Task]:
 def run_tasks(
     tasks: Sequence[Task], workers: Workers, watch: Callable[[Sequence[Task]], None]
 ) -> Outcome:
-    """Do what is left of the tasks.
+    """Run the tasks that are not done yet.
 
     Args:
         tasks: all of the run.

@@ -1,1 +1,1 @@
-"""Speed and memory of a model, measured."""
+"""Measure speed and memory of a model."""

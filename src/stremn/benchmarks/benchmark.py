@@ -1,4 +1,4 @@
-"""Appendix A, measured: what a step costs, stage by stage, and against the length of the video.
+"""Measure the cost of a step by stage and by length of the video (Appendix A).
 
 Every figure stands beside what the machine allows: its matrix product rate and its memory
 bandwidth are measured in the same run, and the floor of a stage is the larger of its arithmetic

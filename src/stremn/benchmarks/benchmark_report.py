@@ -1,4 +1,4 @@
-"""What `benchmark` measured, as a page of tables and as plots."""
+"""Write the results of `benchmark` as tables and plots."""
 
 from __future__ import annotations
 

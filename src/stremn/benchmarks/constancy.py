@@ -1,4 +1,4 @@
-"""Appendix A: what a step costs against the length of the video, counted and measured."""
+"""Count and measure the cost of a step by the length of the video (Appendix A)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def measure_growth(
 
 @dataclass(frozen=True)
 class Flatness:
-    """A long stream: how long its steps took, and what the process held.
+    """Step times and resident memory over a long stream.
 
     Attributes:
         frames: their number.
@@ -130,7 +130,7 @@ def measure_flatness(model: STReMN, frames: int, side: int, precision: str) -> F
 
 
 def resident_bytes() -> int:
-    """Return the resident bytes of this process; 0 where the system does not tell."""
+    """Return the resident bytes of this process; 0 where the system does not report them."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""What SAM models cost: steps, and the memory of a long stream beside transformers' own session."""
+"""Measure SAM models: step times, and memory over a long stream compared with transformers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROWS = 20
 
 
 def is_measured_here(name: str) -> bool:
-    """Return whether a name is of a SAM model: one of `SHAPES`, a folder or a hub id."""
+    """Return whether a name is that of a SAM model: one of `SHAPES`, a folder or a hub id."""
     return name in SHAPES or is_sam(name)
 
 
@@ -113,9 +113,9 @@ def _streamed(
 
 
 class OwnSession:
-    """transformers' own streaming inference of a model: all of the past, frame by frame.
+    """The streaming inference of transformers, which keeps all past frames.
 
-    EdgeTAM gets a session an object: its code fails where only some objects have a mask.
+    EdgeTAM gets one session per object: its code fails where only some objects have a mask.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class OwnSession:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors that the session holds on to."""
+        """Bytes of all tensors that the session keeps."""
         return held_bytes(self.sessions)
 
 

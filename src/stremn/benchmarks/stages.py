@@ -1,4 +1,4 @@
-"""What each stage of a step costs, beside what the machine allows."""
+"""Measure the cost of each stage of a step, and the floor that the machine allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmark runs: how much, which drawn video, which model and full memory."""
+"""Define what the benchmark runs: amounts, a drawn video, a model and a full memory."""
 
 from __future__ import annotations
 

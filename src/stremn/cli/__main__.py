@@ -1,4 +1,4 @@
-"""`python -m stremn.cli`, as launchers of several processes want it."""
+"""`python -m stremn.cli`, for launchers of several processes."""
 
 from stremn.cli import main
 

@@ -1,4 +1,4 @@
-"""The backward pass of a run both ways, with a progress bar."""
+"""Run the backward pass of `--both-ways`, with a progress bar."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def check_backward(frames: FrameSource, last: int) -> None:
-    """Refuse a video that cannot be read backward from a frame, before anything is made."""
+    """Refuse a video that cannot be read backward from a frame, before any output is created."""
     with closing(frames.backward(last, last)) as there:
         next(there)
 
@@ -32,7 +32,7 @@ def follow_backward_first(
     settings: Mapping[str, str | float],
     open_session: Callable[[Path | None], Session],
 ) -> PassStore:
-    """Follow the objects from the last given frame back to the writer's first, or go on with that.
+    """Follow the objects from the last given frame back to the writer's first, or resume that.
 
     Args:
         frames: the video.

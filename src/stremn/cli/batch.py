@@ -137,7 +137,7 @@ def _jobs(source: Path, masks: Path | None, options: Sequence[str]) -> list[Job]
 
 
 def _segment() -> TyperCommand:
-    """Return the command `segment` by itself."""
+    """Return the command `segment`."""
     alone = typer.Typer(add_completion=False)
     segment.register(alone)
     command = typer.main.get_command(alone)
@@ -168,7 +168,7 @@ def _check_arguments(command: TyperCommand, task: Task) -> None:
 def _progress(
     tasks: Sequence[Task], waiting: Sequence[Task]
 ) -> Iterator[Callable[[Sequence[Task]], None]]:
-    """Show how many jobs are done, and how far those are that run."""
+    """Show how many jobs are done, and the progress of those that run."""
     from stremn.batch.reports import frames_done, read_report
 
     columns = (
@@ -206,7 +206,7 @@ def _progress(
 
 
 def _tell(outcome: Outcome, out: Path) -> None:
-    """Say how it went; exit with code 1 if a job failed."""
+    """Report the result; exit with code 1 if a job failed."""
     failed = outcome.failed
     done = len(outcome.reports) - len(failed)
     say(f"{done} of {len(outcome.reports)} jobs are done, in {out}.")

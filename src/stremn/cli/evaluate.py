@@ -109,7 +109,7 @@ class _Run:
     adapt: Adapt = 0
 
     def how(self, session: SessionOptions) -> How:
-        """Return what is run with sessions of these options."""
+        """Return the description of a run with these session options."""
         scales = tuple(numbers_in(self.scales))
         return How(self.model, session.asked(self.seed), scales, self.flip, self.adapt)
 
@@ -177,7 +177,7 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set as the command line names it; other processes can open it too."""
+    """A data set as the command line names it; it can be sent to other processes."""
 
     kind: DataSet
     root: Path
@@ -193,7 +193,7 @@ class Source:
 
 @dataclass(frozen=True)
 class How:
-    """What is run, as the command line says it; other processes can open it too."""
+    """A run as the command line describes it; it can be sent to other processes."""
 
     model: str
     asked: Asked
@@ -202,7 +202,7 @@ class How:
     adapt: int
 
     def open(self) -> tuple[RunDescription, Callable[[], Segmenter]]:
-        """Return what is run, for the record, and what makes a session that has seen nothing.
+        """Return the run's description for the record, and a function that opens a new session.
 
         Raises:
             StremnError: there is no such model, or it cannot honour something.
@@ -215,8 +215,8 @@ class How:
         is_sam = isinstance(chosen, SamVideoModel)
         if is_sam and (self.scales != (1.0,) or self.flip):
             raise StremnError(
-                "--scales and --flip cannot be used: a SAM model sees every frame once, at a "
-                "size of its own. Leave them out."
+                "--scales and --flip cannot be used: a SAM model processes every frame once, "
+                "at its own size. Leave them out."
             )
         if self.adapt:
             chosen.check_adaptable()

@@ -150,7 +150,7 @@ def run(
 
 
 def tell_files(writer: ResultWriter) -> None:
-    """List what a run has written."""
+    """List the files of a run."""
     for kind, path in writer.files().items():
         say(f"  {kind:<10} {path}")
 

@@ -1,4 +1,4 @@
-"""Follow objects as they happen: shown at once, and written as any run is."""
+"""Follow objects in a live source: show each result at once, and write it like any run."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def follow_live(
         if masks.frames != (0,):
             raise StremnError(
                 "--live takes objects in the first frame only, got some for frame "
-                f"{masks.frames[-1]}: which frames will be dropped is not known before."
+                f"{masks.frames[-1]}: which frames will be dropped is not known in advance."
             )
         check_formats(output, frames, masks)
         with (
@@ -111,7 +111,7 @@ def follow_live(
 
 
 class _Shown(SessionPass):
-    """A pass whose results are shown as soon as they are there."""
+    """A pass that shows each result at once."""
 
     def __init__(self, session: Session, show: Callable[[Frame, StepResult], None]) -> None:
         super().__init__(session)
@@ -126,7 +126,7 @@ class _Shown(SessionPass):
 
 @contextmanager
 def _screen(port: int) -> Iterator[Screen]:
-    """Open a window, or where there is none a page, and say which."""
+    """Open a window, or a page where there is no display, and print which."""
     from stremn.web.live_page import LivePage
 
     try:

@@ -1,4 +1,4 @@
-"""A window that shows pictures as they are made, where there is a display."""
+"""Show pictures live in a window, where there is a display."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class LiveWindow:
         self._root.update()
 
     def close(self) -> None:
-        """Take the window away."""
+        """Close the window."""
         self._photo = None
         self._root.destroy()
 

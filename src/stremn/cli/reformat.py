@@ -1,4 +1,4 @@
-"""`stremn reformat`: a finished run in further formats."""
+"""`stremn reformat`: write a finished run in other formats."""
 
 from __future__ import annotations
 

@@ -62,10 +62,10 @@ def segment(
 
 
 def _check_live(**given: object) -> None:
-    """Refuse options that need more of a video than the frame that comes next."""
+    """Refuse options that need more of the video than its next frame."""
     for name, value in given.items():
         if value:
             raise StremnError(
-                f"--live and --{name.replace('_', '-')} do not go together: a live run takes what "
-                "comes from its beginning on, once."
+                f"--live and --{name.replace('_', '-')} do not go together: a live run reads each "
+                "frame once, as it arrives."
             )

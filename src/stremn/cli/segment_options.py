@@ -87,7 +87,7 @@ Limit = Annotated[
 
 @dataclass(frozen=True)
 class Given:
-    """Which objects to follow: a mask, box or click (`at` a moment), and single objects."""
+    """Options that mark the objects: a mask, box or click (`at` a moment), and single objects."""
 
     mask: Annotated[
         Path | None,
@@ -120,7 +120,7 @@ class Given:
         return masks_for(frames, self.mask, *prompts, self._finder(model, asked), at=self.at)
 
     def _finder(self, model: VideoModel, asked: Asked) -> MaskFinder:
-        """Return what finds objects: the model's own, if none is named and it has one.
+        """Return the finder of objects: the model's own, if none is named and it has one.
 
         A network is loaded only if there are boxes or clicks.
         """
@@ -137,7 +137,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Span:
-    """The part of the video to follow: moments as they were written; None is its first or last."""
+    """Options that select a part of the video; None is its start or end."""
 
     start: Annotated[
         str | None, typer.Option(help="Start at this moment, written as for `--at`.")
@@ -173,7 +173,7 @@ class Span:
         return reopened(frames, source, first)
 
     def settings(self) -> dict[str, str | float]:
-        """Return what a run that goes on must have been begun with."""
+        """Return the settings that a resumed run must share."""
         both_ways = self.both_ways or None
         given = {"start": self.start, "end": self.end, "both_ways": both_ways}
         return {name: value for name, value in given.items() if value is not None}
@@ -191,7 +191,7 @@ def reopened(frames: FrameSource, source: str, start: int) -> FrameSource:
 
 @dataclass(frozen=True)
 class Output:
-    """What to write, where, and how to treat an earlier run there."""
+    """Options of the output: what to write, where, and what to do with an earlier run."""
 
     out: Out = Path("out")
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False
@@ -235,11 +235,11 @@ class Output:
 
     @cached_property
     def chosen(self) -> tuple[Format, ...]:
-        """The formats that are asked for; raises as `chosen_formats`."""
+        """The requested formats; raises as `chosen_formats`."""
         return chosen_formats(self.formats, self.coco, self.names)
 
     def check(self) -> None:
-        """Refuse formats and numbers that cannot be, before anything is opened."""
+        """Refuse unknown formats and numbers out of range, before anything is opened."""
         _ = self.style, self.chosen
 
     def writer(
@@ -275,7 +275,7 @@ class Output:
 def chosen_formats(
     names: list[str] | None, coco: bool, categories: str | None
 ) -> tuple[Format, ...]:
-    """Return the formats that are asked for.
+    """Return the requested formats.
 
     Raises:
         StremnError: there is no such format, its package is missing, or the categories' names are

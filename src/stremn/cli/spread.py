@@ -39,7 +39,7 @@ Job = Callable[[str, Path], None]
 
 
 def spread(job: Job, workers: int, ray: str | None) -> Elsewhere | None:
-    """Return what runs sequences in workers; None: one worker, which this process is.
+    """Return a function that runs sequences in workers; None for one worker, this process.
 
     Raises:
         MissingExtraError: Ray is asked for and not installed.

@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
 
 @dataclass(frozen=True)
 class _Shown:
-    """What is shown of a data set: suites, and how they are made."""
+    """Options of the suites, and how they are made from a data set."""
 
     suite: Annotated[
         str, typer.Option(help="Suites, separated by commas: short, long, occlusion.")
@@ -92,7 +92,7 @@ class _Shown:
 
 @dataclass(frozen=True)
 class _Runs:
-    """What is run for every table: on which data, how, by whom, into which folder."""
+    """Options that all tables share: data, session, workers, output folder."""
 
     root: Root
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the table.")]
@@ -175,7 +175,7 @@ def fusion(
 
 @dataclass(frozen=True)
 class _Parts:
-    """What a table is made of, as the command line says it; other processes can open it too."""
+    """A table as the command line describes it; it can be sent to other processes."""
 
     runs: _Runs
     shown: _Shown
@@ -187,7 +187,7 @@ class _Parts:
         return self.shown.open(self.runs.source().open(), names)
 
     def weights(self, only: str | None = None) -> list[Weights]:
-        """Load the weights, or those alone whose name in the table is `only`."""
+        """Load the weights; with `only`, those with this name in the table."""
         from stremn.networks.pretrained import load_model
         from stremn.study.fusion_table import fusion_weights
         from stremn.study.tables import weights_of

@@ -87,7 +87,7 @@ class _LogLines:
 
 
 def log_lines() -> _LogLines:
-    """Return what says when a line of progress is due."""
+    """Return a function that says when to print a progress line."""
     return _LogLines()
 
 
@@ -185,7 +185,7 @@ def step_progress(label: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def stopping_between_frames() -> Iterator[Callable[[], None]]:
-    """Let Ctrl-C, SIGTERM and SIGHUP wait for the end of a frame; a second one stops at once.
+    """Delay Ctrl-C, SIGTERM and SIGHUP to the end of a frame; a second one stops at once.
 
     Yields a function to call after each frame: it raises KeyboardInterrupt after a signal.
     """

@@ -1,1 +1,1 @@
-"""Foundations that know no network: files, checkpoints, configuration, hardware."""
+"""Basics without networks: files, checkpoints, configuration, hardware."""

@@ -1,4 +1,4 @@
-"""Checks of single arguments that users pass, before anything depends on them."""
+"""Check single arguments that users pass."""
 
 from __future__ import annotations
 

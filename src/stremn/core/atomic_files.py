@@ -33,7 +33,7 @@ _LONGEST = 255  # bytes that a name may have on the usual file systems
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals inside the block into a sentence about `path`."""
+    """Turn errors of the operating system inside the block into a StremnError about `path`."""
     try:
         yield
     except PermissionError as error:
@@ -121,7 +121,7 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 def sync(paths: Iterable[Path]) -> None:
-    """Bring files and their names to the disk; those that are gone are passed over.
+    """Flush files and their names to the disk; skip those that no longer exist.
 
     Raises:
         StremnError: the disk does not take them.
@@ -151,7 +151,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class FolderLock:
-    """Keep every other run out of a folder until `release`, or the end of the process.
+    """Lock a folder against other runs until `release`, or the end of the process.
 
     Nothing is written, so nothing can be left behind.
     """
@@ -188,7 +188,7 @@ class FolderLock:
 
 @contextmanager
 def output_folder(path: Path) -> Iterator[Path]:
-    """Make a folder for the results of one run, and keep every other run out until the block ends.
+    """Make a folder for the results of one run, and lock it until the block ends.
 
     What killed runs left half written in it is removed. A folder that was made here and is still
     empty at the end is removed again.
@@ -210,7 +210,7 @@ def output_folder(path: Path) -> Iterator[Path]:
 
 
 def _create(path: Path) -> tuple[Path, int]:
-    """Create an empty file beside `path` that is nobody else's, and hold a lock on it."""
+    """Create a new empty file beside `path`, and hold a lock on it."""
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
     # The suffix stays last: writers may choose the format by it.
     suffix = path.suffix if len(path.suffix) < 32 else ""

@@ -104,7 +104,7 @@ def read_tensors(path: Path, what: str) -> tuple[dict[str, str], dict[str, Tenso
 
 def _damaged(path: Path, what: str, reason: str) -> StremnError:
     return StremnError(
-        f"{path} is damaged or no {what} ({reason}). If it came from elsewhere, copy or "
+        f"{path} is damaged or not a {what} ({reason}). If it came from elsewhere, copy or "
         "download it again."
     )
 
@@ -136,7 +136,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     header, tensors = read_tensors(path, "checkpoint")
     if _FACTS not in header:
         raise StremnError(
-            f"{path} is no training checkpoint: it lacks the {_FACTS!r} header. "
+            f"{path} is not a training checkpoint: it lacks the {_FACTS!r} header. "
             "Weights alone cannot be resumed; start from them instead."
         )
     facts = read_json(header[_FACTS], f"The header of {path}")

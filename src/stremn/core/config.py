@@ -66,7 +66,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StremnError(f"Cannot read the recipe {path}: {error.strerror}.") from error
     except ValueError as error:
-        raise StremnError(f"{path} is no text in UTF-8: {error}.") from error
+        raise StremnError(f"{path} is not text in UTF-8: {error}.") from error
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -85,7 +85,7 @@ def read_json(text: str | bytes, source: str) -> dict[str, Any]:
 
 
 def override(data: Mapping[str, Any], requests: Iterable[str]) -> dict[str, Any]:
-    """Return a copy of `data` in which each request "a.b=value" has been carried out.
+    """Return a copy of `data` with each request "a.b=value" applied.
 
     The value is TOML (`1e-4`, `true`, `[3, 5]`, `"text"`); a bare word is taken as a string. A
     number in the key selects an entry of a list, from 0: `stages.0.frames=5`.

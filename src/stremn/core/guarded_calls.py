@@ -1,4 +1,4 @@
-"""Calls that change an object wholly or not at all, one at a time."""
+"""Make calls on an object atomic: one at a time, each changes it completely or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 class GuardedCalls:
-    """Let one call at a time change an object's attributes, and put them back if it fails.
+    """Run one call at a time on an object, and restore its attributes if the call fails.
 
     Attributes are put back by reference. Whoever changes something in place says so with `changing`
     before it begins: if that is cut short, there is no way back, and every later call is refused.
@@ -63,7 +63,7 @@ class GuardedCalls:
                 self._inside, self._changing = None, False
 
     def changing(self) -> None:
-        """Say that what follows in this call changes something in place."""
+        """Mark that the rest of this call changes something in place."""
         self._changing = True
 
 

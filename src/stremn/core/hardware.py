@@ -1,4 +1,4 @@
-"""What to run on, and how precisely: decided by the hardware, unless the user says."""
+"""Choose device and precision: what the user names, else what suits the hardware."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def pick_device(name: str) -> torch.device:
         ) from error
     if device.type == "meta":
         raise StremnError(
-            f"The device {name!r} cannot be used: a model needs a device that computes, and this "
-            "one keeps shapes without numbers. Use auto, cpu, cuda or mps."
+            f"The device {name!r} cannot be used: it has shapes but no numbers. "
+            "Use auto, cpu, cuda or mps."
         )
     return device
 
@@ -62,7 +62,7 @@ def pick_precision(name: str, device: torch.device) -> torch.dtype:
 
 @functools.cache
 def _warn_of_slow_bfloat16() -> None:
-    """Say it once a process, however many sessions are opened."""
+    """Warn once per process."""
     logger.warning(
         "This processor is not known to multiply bfloat16 (AMX, AVX512-BF16): it may take twenty "
         "to a hundred times as long as float32. Use float32, or auto."
@@ -76,7 +76,7 @@ def precision_name(name: str, device: torch.device) -> str:
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next allocations; return whether it does.
+    """Make this process keep freed memory for its next allocations; return whether it does.
 
     A step frees and allocates the same large tensors again and again. glibc gives each back to
     the system and asks for it again, and the system then clears every page: a sixth of a step's

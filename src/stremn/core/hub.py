@@ -20,7 +20,7 @@ _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]*")
 
 @dataclass(frozen=True)
 class HubModel:
-    """A repository of the hub, and which of its states is meant.
+    """A repository of the hub, and its revision.
 
     Attributes:
         id: `owner/name`.
@@ -33,7 +33,7 @@ class HubModel:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """Return what `owner/name` or `owner/name@REVISION` stands for; None if it is neither.
+        """Parse `owner/name` or `owner/name@REVISION`; return None if it is neither.
 
         Raises:
             StremnError: the revision is no name of a commit, tag or branch.
@@ -49,7 +49,7 @@ class HubModel:
         return cls(name, revision or None)
 
     def download(self, file: str) -> Path:
-        """Return where a file of the repository is in the hub's cache; fetched if it is not there.
+        """Return the path of a file of the repository in the hub's cache; download it if needed.
 
         Raises one of `UNREACHABLE` if it is not available.
         """

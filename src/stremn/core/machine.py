@@ -1,4 +1,4 @@
-"""What the machine allows, and what a piece of work costs: rates, times, arithmetic, bytes."""
+"""Measure the machine and the cost of work: rates, times, arithmetic, bytes."""
 
 from __future__ import annotations
 

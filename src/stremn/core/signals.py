@@ -1,4 +1,4 @@
-"""Requests to stop from outside, handled where it suits the work."""
+"""Handle signals that ask the process to stop."""
 
 from __future__ import annotations
 

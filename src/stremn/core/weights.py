@@ -87,7 +87,7 @@ def _holds_plain_numbers(x: Tensor) -> bool:
 
 
 def check_shapes(build: Callable[[], nn.Module], tensors: dict[str, Tensor], path: Path) -> None:
-    """Compare tensors with the model that `build` makes, before any memory is taken for it.
+    """Compare tensors with the model that `build` makes, before memory is allocated for it.
 
     Raises StremnError if the model cannot be built, or has other tensors.
     """

@@ -1,4 +1,4 @@
-"""Masks and id maps: where objects are, how large, and shapes made up.
+"""Measure objects in masks and id maps, and draw random shapes.
 
 Masks are uint8 "height width", 0 or 1 unless said otherwise; in id maps 0 is background and 255
 void. Everything random takes a numpy generator.

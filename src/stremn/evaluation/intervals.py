@@ -39,7 +39,7 @@ class Interval:
 
     @property
     def tie(self) -> bool:
-        """Whether zero lies inside, or nobody knows: a difference that may be chance."""
+        """Whether the interval includes zero or is unknown: the difference may be chance."""
         return not self.known or self.low <= 0.0 <= self.high
 
 

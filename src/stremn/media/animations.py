@@ -1,4 +1,4 @@
-"""Animated WebP and PNG images, read as the videos they are."""
+"""Read animated WebP and PNG images as videos."""
 
 from __future__ import annotations
 

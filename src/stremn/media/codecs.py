@@ -1,4 +1,4 @@
-"""How videos are encoded: which codec, in which container, from which pictures."""
+"""Codecs of output videos: codec, container and pixel format."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class VideoCodec(Protocol):
         """Add a stream, without a size yet."""
 
     def mark(self, stream: av.VideoStream) -> None:
-        """Write into a stream what players look for."""
+        """Write the metadata that players expect into a stream."""
 
     def frame(self, picture: Pixels) -> av.VideoFrame:
-        """Return a picture as the encoder takes it."""
+        """Convert a picture to the encoder's format."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class H264:
         """Do nothing: no mark is needed."""
 
     def frame(self, picture: Pixels) -> av.VideoFrame:
-        """Return a picture as the encoder takes it.
+        """Convert a picture to the encoder's format.
 
         OpenCV converts the colors in a quarter of the time that FFmpeg's scaler takes.
         """
@@ -111,13 +111,13 @@ class Transparent:
         return stream
 
     def mark(self, stream: av.VideoStream) -> None:
-        """Write into a stream what players look for."""
+        """Write the metadata that players expect into a stream."""
         if self.tag is not None:
             name, value = self.tag
             stream.metadata[name] = value
 
     def frame(self, picture: Pixels) -> av.VideoFrame:
-        """Return a picture as the encoder takes it."""
+        """Convert a picture to the encoder's format."""
         height, width = picture.shape[:2]
         margins = ((0, -height % _BLOCK), (0, -width % _BLOCK), (0, 0))
         frame = av.VideoFrame.from_ndarray(np.pad(picture, margins, mode="edge"), format="rgba")
@@ -146,7 +146,7 @@ def prores_4444() -> Transparent:
 
 
 def _without_margins(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """Return the frame without what is right and below, which stays in memory beside it.
+    """Return the frame without the margins at the right and bottom.
 
     The encoder of ProRes looks at whole blocks; without margins it would see other memory.
     """

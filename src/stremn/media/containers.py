@@ -1,4 +1,4 @@
-"""Opening video files and addresses through PyAV, so that FFmpeg opens nothing else."""
+"""Open video files and addresses with PyAV, and keep FFmpeg from opening anything else."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -82,7 +82,7 @@ def _limits(protocols: str, formats: frozenset[str]) -> dict[str, str]:
 
 
 def _check_size(stream: av.VideoStream, container: av.container.InputContainer, label: str) -> None:
-    """Refuse pictures that are too large, before the decoder makes room for one."""
+    """Refuse pictures that are too large, before the decoder allocates memory."""
     try:
         if stream.width or stream.height:
             check_pixels(stream.width, stream.height)
@@ -116,5 +116,5 @@ def stopped(label: str, decoded: int, reason: str) -> StremnError:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what FFmpeg says, without the number of the error."""
+    """Return FFmpeg's message without the error number."""
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")

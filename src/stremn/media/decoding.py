@@ -118,7 +118,7 @@ def _decode_packet(
 
 
 def _until_corrupt(frames: list[av.VideoFrame]) -> list[av.VideoFrame]:
-    """Return the frames before the first that the decoder had to make up in part."""
+    """Return the frames before the first corrupt one."""
     return list(takewhile(lambda frame: not frame.is_corrupt, frames))
 
 

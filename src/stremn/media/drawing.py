@@ -1,4 +1,4 @@
-"""How objects are drawn over a frame: how strongly they are filled, outlined, and named."""
+"""Draw objects over a frame: fill, outline and id."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class VideoPart:
 
 @contextmanager
 def _encoding(path: Path) -> Iterator[None]:
-    """Turn an encoder's failure inside the block into a sentence about `path`."""
+    """Turn an encoder's error inside the block into a StremnError about `path`."""
     try:
         yield
     except av.error.ExternalError as error:
@@ -138,7 +138,7 @@ def join_videos(
 
 @contextmanager
 def _whole_parts(path: Path) -> Iterator[None]:
-    """Say in words that a part of `path` cannot be read, as when the disk was full before."""
+    """Turn an unreadable part of `path`, as after a full disk, into a StremnError."""
     try:
         yield
     except av.error.InvalidDataError as error:

@@ -17,7 +17,7 @@ _TAIL = b"\n]\n"
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder with its parents, and remove what killed runs left half written in it.
+    """Create a folder with its parents, and remove partial files of killed runs in it.
 
     Raises:
         StremnError: that is not possible.
@@ -29,7 +29,7 @@ def make_folder(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write a file so that it is never seen half written.
+    """Write a file atomically.
 
     Args:
         path: the file; its folder must exist.
@@ -44,7 +44,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 class JsonRows:
-    """A JSON array that grows: one row a line, and a valid JSON file after every `append`.
+    """A JSON array that grows: one row per line, and a valid JSON file after every `append`.
 
     A row and the closing bracket go out in one write over the old bracket, so a killed process
     leaves the file as it was before or after the row.

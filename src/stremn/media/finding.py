@@ -1,4 +1,4 @@
-"""What finds an object in a frame from a prompt: the interface, and GrabCut behind it."""
+"""Interface of finders, which turn a prompt into a mask; GrabCut is one."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def grab_cut(
 def check_prompt(
     frame: Picture, box: Box | None, clicks: Sequence[Click], previous: ObjectMask | None
 ) -> None:
-    """Refuse a prompt that says nothing, lies outside the frame or contradicts itself.
+    """Refuse a prompt that is empty, outside the frame or contradictory.
 
     Raises:
         StremnError: one of these.
     """
     height, width = frame.shape[:2]
     if box is None and not clicks and previous is None:
-        raise StremnError("Say what to find: a box round the object, or points on it.")
+        raise StremnError("Say what to find: a box around the object, or points on it.")
     if previous is not None and previous.shape != (height, width):
         raise StremnError(
             f"The mask to refine is {previous.shape[1]}x{previous.shape[0]} pixels, the frame "
@@ -94,7 +94,7 @@ def check_prompt(
 
 
 def check_place(size: tuple[int, int], box: Box | None, clicks: Sequence[Click]) -> None:
-    """Refuse a box or clicks outside a frame of (height, width), or that contradict themselves.
+    """Refuse a box or clicks outside a frame of (height, width), or contradictory clicks.
 
     Raises:
         StremnError: one of these.
@@ -107,7 +107,7 @@ def check_place(size: tuple[int, int], box: Box | None, clicks: Sequence[Click])
     off = {(int(x), int(y)) for x, y, is_on in clicks if not is_on}
     for x, y in sorted(on & off):
         raise StremnError(
-            f"The click {x},{y} is marked as on the object and off it. Take one of the two back."
+            f"The click {x},{y} is marked as on the object and off it. Remove one of the two."
         )
     if box is not None:
         _check_box(box, width, height)
@@ -141,7 +141,7 @@ def without_others(found: ObjectMask, others: ObjectMask | None) -> ObjectMask:
     rest = found if others is None else found & ~others
     if not rest.any():
         raise StremnError(
-            "No object was found. Click on more parts of the object, take the last click back, or "
-            "draw a box round it."
+            "No object was found. Click on more parts of the object, undo the last click, or "
+            "draw a box around it."
         )
     return rest

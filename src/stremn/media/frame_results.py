@@ -1,4 +1,4 @@
-"""What is known about one frame after its step, as results are written from it."""
+"""Results of one frame, from which output files are written."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from stremn.media.masks import Labels
 
 @dataclass(frozen=True)
 class FrameResult:
-    """What is known about one frame after its step.
+    """Results of one frame.
 
     Attributes:
         frame: the frame as it was read.

@@ -1,4 +1,4 @@
-"""Frames of one video, one at a time: what every kind of input is read as."""
+"""Frames of one video, one at a time: the common form of all inputs."""
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Frame:
 
 
 class Recording(Protocol):
-    """An input that is all there, so that more can be asked of it than its frames in order."""
+    """A complete input, which can be read in any order."""
 
     def count(self) -> int:
         """Return how many frames there are; it may read the whole file, but decodes nothing."""

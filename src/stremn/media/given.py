@@ -1,4 +1,4 @@
-"""The masks a user gives for a video: files, a box, or points on the object."""
+"""Read the masks that a user gives for a video: files, a box, or points."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def masks_for(
     *,
     at: int | str | None = None,
 ) -> GivenMasks:
-    """Return what gives the masks of `frames`, from one of the ways to say them.
+    """Return the given masks of `frames`, from a mask file, a box, points or objects.
 
     Masks of frames that are not read (before `frames.start`, from `frames.stop` on) are left out.
     A mask of the first frame that is read is found at once, and the first mask file is read at
@@ -174,7 +174,7 @@ def _checked(
     prompts: Sequence[ObjectPrompt],
     find: MaskFinder,
 ) -> GivenMasks:
-    """Return the masks of the frames `there`; what can be known of the first, is known now."""
+    """Return the masks of the frames `there`; the first one is checked at once."""
     found: dict[int, LabelMap | None] = {}
 
     def first(frame: Frame) -> LabelMap | None:
@@ -205,7 +205,7 @@ def _corrected(
     find: MaskFinder,
     segmented: Labels,
 ) -> LabelMap | None:
-    """Return the masks of a frame's files and prompts, these on top of what was segmented.
+    """Return the masks of a frame's files and prompts; prompts correct the segmented mask.
 
     A prompt that gives no mask is reported and left out: much of the video may be done by then.
     """
@@ -257,8 +257,8 @@ def _masks_in(frames: FrameSource, mask: Path, first: int, at: int | str | None)
     masks = open_masks(mask, frames.size, frames.names, first=first)
     if at is not None and masks.kind == "frames":
         raise StremnError(
-            f"The masks in {mask} are named by their frames, so --at {at} says nothing; leave it "
-            "out."
+            f"The masks in {mask} are named by their frames, so --at {at} has no effect; leave "
+            "it out."
         )
     count = frames.count
     if count is not None and masks.frames[-1] >= count:

@@ -1,4 +1,4 @@
-"""Videos followed as they happen: frames that come while the model works are dropped."""
+"""Read live videos: frames that arrive while the model is busy are dropped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PATIENCE = 2.0  # seconds to wait for a source that is still being read
 
 
 class Newest(Iterator[Shot]):
-    """Iterate pictures that come by themselves; those that nobody was ready for are dropped.
+    """Iterate over arriving pictures; those that arrive while the consumer is busy are dropped.
 
     The first picture is read when it is asked for. From the second on a thread reads without a
     break and keeps one picture, the newest. Errors come out of the iteration after the picture
@@ -38,7 +38,7 @@ class Newest(Iterator[Shot]):
         self._thread: threading.Thread | None = None
 
     def __next__(self) -> Shot:
-        """Return the newest picture that was not given out; wait for one if there is none."""
+        """Return the newest picture not returned before; wait for one if there is none."""
         if self._first:
             self._first = False
             return next(self._shots)
@@ -58,7 +58,7 @@ class Newest(Iterator[Shot]):
         raise StopIteration
 
     def end(self) -> None:
-        """Give out no more pictures; it may be called from a signal's handler."""
+        """Stop returning pictures; it may be called from a signal handler."""
         self._ended = True
 
     def close(self) -> None:
@@ -95,14 +95,14 @@ class Newest(Iterator[Shot]):
 
 
 class Live(NamedTuple):
-    """A video as it happens. Its frames are numbered in the order in which they are given out."""
+    """A live video. Frames are numbered in the order in which they are returned."""
 
     frames: FrameSource
     newest: Newest
 
 
 def as_it_happens(frames: FrameSource) -> Live:
-    """Return a video whose frames are dropped when they come faster than they are taken.
+    """Return a video whose frames are dropped when they arrive faster than they are read.
 
     A recording is played at its own rate, images at `RATE_IF_UNKNOWN`. Each frame has the time at
     which it came.
@@ -129,7 +129,7 @@ def played(
     clock: Callable[[], float] = time.monotonic,
     wait: Callable[[float], None] = time.sleep,
 ) -> Iterator[Shot]:
-    """Yield the frames of a recording, each when it is its time; the second one starts the clock.
+    """Yield the frames of a recording at its own rate; the second frame starts the clock.
 
     Args:
         frames: the recording; it is closed in the end.

@@ -1,4 +1,4 @@
-"""Saying what a mask file holds and what is wrong with it, and repairing what can be repaired."""
+"""Report what a mask file holds and what is wrong with it, and repair it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +53,7 @@ class MaskReport:
         return all(problem.repairable for problem in self.problems if problem.blocking)
 
     def lines(self) -> list[str]:
-        """Return the report in words, a line each."""
+        """Return the report as lines of text."""
         height, width = self.size
         count = "1 object" if len(self.objects) == 1 else f"{len(self.objects)} objects"
         lines = [f"{self.path}: {width}x{height}, {_KINDS[self.kind]}, {count}"]
@@ -79,7 +79,7 @@ _KINDS = {
 
 
 def diagnose(mask: MaskInput, frame_size: tuple[int, int] | None = None) -> MaskReport:
-    """Say what a mask holds and what is wrong with it, without refusing it.
+    """Report what a mask holds and what is wrong with it, without raising an error.
 
     Args:
         mask: as in `read_mask`.

@@ -1,4 +1,4 @@
-"""What a mask file holds, pixel by pixel, before it is decided which objects that means.
+"""Read a mask file as one code per pixel, before codes are mapped to objects.
 
 A pixel's code is its palette index, its grey value or its packed color. Soft edges and lossy
 compression leave codes that mean no object; they are told apart and replaced here.
@@ -56,7 +56,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class MaskCodes:
-    """One code per pixel, before any judgement.
+    """One code per pixel.
 
     `kind` is "palette" (index), "grey" (value), "colors" (r * 65536 + g * 256 + b), "binary"
     (0 and 1) or "array" (ids as given).
@@ -91,7 +91,7 @@ def read_codes(path: Path, size: tuple[int, int] | None = None) -> MaskCodes:
         raise StremnError(f"There is no mask file {path}.") from error
     except UnidentifiedImageError as error:
         raise StremnError(
-            f"The mask {path} is no image in a known format. Give a PNG: palette, grey or one "
+            f"The mask {path} is not an image in a known format. Give a PNG: palette, grey or one "
             "color per object."
         ) from error
     except (OSError, SyntaxError) as error:
@@ -251,7 +251,7 @@ def dominant_codes(raw: MaskCodes, solid: list[int]) -> list[int]:
 
 
 def harden(raw: MaskCodes, dominant: list[int]) -> np.ndarray:
-    """Give every pixel of no dominant code the most alike of the dominant codes nearby."""
+    """Replace every code that is not dominant by the most similar dominant code nearby."""
     trusted = [_parts_with_block(raw, code) for code in dominant]
     apart = np.stack([_distance_to(region) for region in trusted])
     candidate = apart <= 2 * apart.min(axis=0) + _NEARBY

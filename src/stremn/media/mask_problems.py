@@ -1,4 +1,4 @@
-"""What is wrong with the codes of a mask: each thing found is a `Problem`."""
+"""Find problems in the codes of a mask."""
 
 import numpy as np
 

@@ -141,7 +141,7 @@ def _masks_by_frame(
         if index is None:
             expected = "00000" if names is None else names[0]
             raise StremnError(
-                f"The mask {path} is named after no frame. Expected frame names such as "
+                f"The mask {path} is not named after a frame. Expected frame names such as "
                 f"{expected}.png."
             )
         found[index] = (path,)

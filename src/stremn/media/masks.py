@@ -1,4 +1,4 @@
-"""Label maps: reading them from the many forms of mask files, writing, drawing.
+"""Read label maps from all common kinds of mask files; write and draw them.
 
 A label map holds one integer per pixel: 0 is background, any other number the id of an object.
 """

@@ -1,4 +1,4 @@
-"""Objects given by box and points, in any frame: `id=2 box=x,y,w,h on=x,y off=x,y at=120`."""
+"""Objects marked by box and points, in any frame: `id=2 box=x,y,w,h on=x,y off=x,y at=120`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ObjectPrompt:
 
     @property
     def says_where(self) -> bool:
-        """Whether it leads to the object by itself, not only to a correction of its mask."""
+        """Whether it marks an object, and not only corrects its mask."""
         return self.box is not None or any(click.on for click in self.clicks)
 
 
@@ -97,7 +97,7 @@ def _whole(key: str, value: str, least: int, most: int) -> int:
 def find_objects(
     frame: Picture, prompts: Sequence[ObjectPrompt], begun: LabelMap | None, find: MaskFinder
 ) -> LabelMap:
-    """Return the label map of a frame's prompts, found one after the other.
+    """Return the label map of a frame's prompts, segmented one after the other.
 
     Points correct an object that is known already; a box gives it again. A pixel that belongs to an
     object is not given to the next.
@@ -128,7 +128,7 @@ def find_objects(
 
 
 def refine_objects(frame: Picture, begun: LabelMap, find: MaskFinder) -> LabelMap:
-    """Return a rough label map with every object drawn along its outline in the frame.
+    """Align the objects of a rough label map with their outlines in the frame.
 
     An object that is lost in this stays as it was.
     """
@@ -141,7 +141,7 @@ def refine_objects(frame: Picture, begun: LabelMap, find: MaskFinder) -> LabelMa
 
 
 def nothing_to_correct(prompt: ObjectPrompt) -> StremnError:
-    """Return the error of a prompt that takes away from an object that is not there."""
+    """Return the error of a prompt that removes pixels of an object that does not exist."""
     return StremnError(
         f"Object {prompt.id} is not in frame {prompt.at} yet, so that off= has nothing to correct: "
         "say where it is with box= or on=."
@@ -154,6 +154,6 @@ def _check_free(prompt: ObjectPrompt, labels: Integer[np.ndarray, "height width"
         other = int(labels[int(y), int(x)])
         if on and other not in (0, prompt.id):
             raise StremnError(
-                f"The point {x:g},{y:g} of object {prompt.id} lies on object {other} already. Take "
-                f'it away there first: --object "id={other} ... off={x:g},{y:g}".'
+                f"The point {x:g},{y:g} of object {prompt.id} lies on object {other} already. "
+                f'Remove it from that object first: --object "id={other} ... off={x:g},{y:g}".'
             )

@@ -1,4 +1,4 @@
-"""Reading ahead of the model and writing behind it, in threads.
+"""Read ahead of the model and write behind it, in threads.
 
 Both are bounded, so memory does not grow with the length of the video.
 """

@@ -1,4 +1,4 @@
-"""The overlay of a run: which frames it shows, when each is shown, and what is heard."""
+"""Write the overlay of a run: its frames, their times, and the sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which frames of a video an overlay shows, so that it has fewer of them a second."""
+"""Choose the frames of an overlay with a lower frame rate than its video."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RATE_IF_UNKNOWN = 25.0
 
 @dataclass(frozen=True)
 class Pace:
-    """Frames a second of a video and of its overlay, and the first frame of both.
+    """Frames per second of a video and of its overlay, and the first frame of both.
 
     Attributes:
         rate: of the video.
@@ -28,7 +28,7 @@ class Pace:
 
     @classmethod
     def of(cls, rate: float | None, wanted: float | None, first: int = 0) -> Pace:
-        """Return the pace of an overlay with `wanted` frames a second; None is the video's own.
+        """Return the pace of an overlay with `wanted` frames per second; None is the video's own.
 
         Images have no rate of their own: all are shown, `wanted` a second.
 

@@ -1,4 +1,4 @@
-"""Colors of ids: the field's standard palette, and vivid ones for drawing."""
+"""Colors of ids: the standard palette of masks, and vivid colors for drawing."""
 
 import colorsys
 from functools import lru_cache
@@ -53,7 +53,7 @@ _VIVID = (
 
 @lru_cache(maxsize=1)
 def vivid_table() -> UInt8[np.ndarray, "256 3"]:
-    """Return colors that stand out over a picture, told apart well; index 0 is not drawn."""
+    """Return colors that stand out over a picture and differ clearly; index 0 is not drawn."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[1 : len(_VIVID) + 1] = _VIVID
     for item in range(len(_VIVID) + 1, 256):

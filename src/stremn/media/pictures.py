@@ -1,4 +1,4 @@
-"""Image files from anywhere: usual formats alone, and no more pixels than memory can hold."""
+"""Open image files safely: common formats only, and a limited number of pixels."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ MOST_PIXELS = 2**26
 
 @contextmanager
 def opened_picture(source: Path | BytesIO, most: int = MOST_PIXELS) -> Iterator[Image.Image]:
-    """Give an image whose size is known and whose pixels are not decoded yet.
+    """Open an image and check its size before its pixels are decoded.
 
     Args:
         source: the file.

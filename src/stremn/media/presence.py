@@ -1,4 +1,4 @@
-"""Where every object is, frame by frame: a table that spreadsheets read."""
+"""Write a table of all objects in all frames: `objects.csv`."""
 
 from __future__ import annotations
 

@@ -203,7 +203,7 @@ def _without(
         wrong = scribble_mask(frame, spot, (keep & ~spot) | ~(mask | spot)) if still_there else spot
         mask = mask & ~wrong
     if not mask.any():
-        raise StremnError("Nothing is left of the object. Take the last click back.")
+        raise StremnError("Nothing is left of the object. Undo the last click.")
     return mask
 
 

@@ -1,4 +1,4 @@
-"""Moments of a video as people write them, and the frames between two of them.
+"""Parse moments of a video (frames, seconds, timecodes), and find the frames between two.
 
 A moment is
 

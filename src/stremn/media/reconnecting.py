@@ -1,4 +1,4 @@
-"""Streams of cameras in a network: when one breaks off, it is opened again."""
+"""Reopen network streams that break off."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reconnecting(
     label: str,
     wait: Callable[[float], None] = sleep,
 ) -> Iterator[Shot]:
-    """Yield the frames of a stream, and go on with those after it broke off or ended.
+    """Yield the frames of a stream, and reopen it when it breaks off or ends.
 
     Args:
         shots: of the stream, opened.

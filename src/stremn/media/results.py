@@ -1,4 +1,4 @@
-"""Results out: palette PNG masks, overlay video, one JSON row a frame; valid at any moment.
+"""Write results: palette PNG masks, overlay video, one JSON row per frame; valid at any moment.
 
 In the output folder:
 
@@ -6,7 +6,7 @@ In the output folder:
 - `overlay.mp4`: the video with the objects drawn in. It is encoded in numbered parts of
   `checkpoint_every` frames in `.resume/` and joined without encoding again, so a run that was
   continued gives the same file as one that was not interrupted.
-- `memory.json`: a JSON array, one row a line, valid after every frame.
+- `memory.json`: a JSON array, one row per line, valid after every frame.
 - `objects.csv`: where each object is in each frame (`stremn.media.presence`).
 - `probabilities/NAME.npz` and the formats of `stremn.media.formats`, if asked for.
 - `adapted.safetensors`: the weights of a run that adapted its network, kept by whoever did.
@@ -168,7 +168,7 @@ class ResultWriter:
 
     @property
     def resume_folder(self) -> Path:
-        """Where what only resuming needs is kept."""
+        """Folder of files that only resuming needs."""
         return self._resume
 
     def files(self) -> dict[str, Path]:
@@ -311,7 +311,7 @@ class ResultWriter:
             shutil.rmtree(self._resume / folder, ignore_errors=True)
 
     def _sync(self) -> None:
-        """Bring to the disk what was written since the last time; a power cut then takes no part.
+        """Flush what was written since the last time, so that it survives a power cut.
 
         Single frames are not waited for: that would take longer than segmenting them.
         """

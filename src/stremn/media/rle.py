@@ -54,7 +54,7 @@ def decode_rle(text: str, size: tuple[int, int]) -> Bool[np.ndarray, "height wid
     for letter in text:
         group = ord(letter) - _FIRST_LETTER
         if not 0 <= group < 2 * _MORE or shift > _LONGEST:
-            raise StremnError(f"{letter!r} has no place in the run lengths of a mask.")
+            raise StremnError(f"{letter!r} is not a valid character in the run lengths of a mask.")
         number |= (group & 31) << shift
         shift += 5
         if not group & _MORE:

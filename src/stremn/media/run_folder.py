@@ -1,4 +1,4 @@
-"""A run's output folder: whose run it holds, how far that is, and what may be removed of it."""
+"""Manage a run's output folder: its settings, its progress, and the removal of its files."""
 
 import glob
 import json
@@ -33,7 +33,7 @@ PROGRESS = "progress.json"
 
 
 class Progress(Config):
-    """How far a run is: complete frames, and the session's state after them."""
+    """Progress of a run: complete frames, and the session's state after them."""
 
     model_config = ConfigDict(strict=True)
 
@@ -89,7 +89,7 @@ def _count_rows(path: Path) -> int:
 
 
 def _read_progress(folder: Path, rows: int) -> Progress | None:
-    """Return how far a run of `rows` frames in memory.json is; None if nothing says so."""
+    """Return the progress of a run with `rows` frames in memory.json; None if it is not stored."""
     path = folder / PROGRESS
     if not path.exists():
         return None
@@ -123,7 +123,7 @@ def refuse_link(folder: Path) -> None:
 
 
 def formats_of(out: Path) -> list[str]:
-    """Return the names of the formats that the run in `out` has, as far as it says."""
+    """Return the names of the formats that the run in `out` has recorded."""
     names = []
     for file, *keys in ((PROGRESS, "settings", "formats"), (LATER, "formats")):
         with suppress(OSError, ValueError, RecursionError, LookupError, TypeError):
@@ -182,7 +182,7 @@ def _remove_matches(out: Path, pattern: str) -> None:
 
 
 def is_plain_name(name: object) -> TypeGuard[str]:
-    """Return whether something is a file's name that stays in its folder."""
+    """Return whether a name is a plain file name, which stays in its folder."""
     if not isinstance(name, str) or name in ("", ".", ".."):
         return False
     return not any(letter in name for letter in "/\\\0")

@@ -1,4 +1,4 @@
-"""A video of single pictures, each of which can be read by itself."""
+"""A video of separate pictures."""
 
 from collections.abc import Callable, Iterator
 

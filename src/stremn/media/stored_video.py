@@ -1,4 +1,4 @@
-"""A video file of which more is asked than its frames in order: times, count, frames backward.
+"""Read times, count and frames backward from a video file.
 
 Nothing here holds more than a few frames and, for every 32nd frame at most, two numbers.
 """
@@ -42,7 +42,7 @@ class _KeyFrame(NamedTuple):
 
 
 class _Scan:
-    """What the packets of a video say, none of which is decoded.
+    """Facts from the packets of a video, without decoding.
 
     Attributes:
         count: frames.
@@ -88,7 +88,7 @@ class _Scan:
             self._key = self._key._replace(place=self._key.place + 1)
 
     def end(self) -> None:
-        """Take it that there are no more packets."""
+        """Note that there are no more packets."""
         self._end_key()
 
     def _end_key(self) -> None:

@@ -1,4 +1,4 @@
-"""Frames in: video file, folder or glob of images, camera, URL, array; one frame at a time.
+"""Open inputs as frames: video file, folder or glob of images, camera, URL, array.
 
 `open_frames` gives a `FrameSource`, which is iterated once and holds one frame.
 """

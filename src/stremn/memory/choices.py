@@ -1,4 +1,4 @@
-"""What an update policy is, what it answers, and what it may choose from."""
+"""Interface of replacement rules (policies): their input, their choice, the slots open to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stremn.memory.state import MemoryState, Template
 
 @dataclass(frozen=True)
 class Choice:
-    """What a policy decided: `replace` is one-hot ("this slot") or all zero ("do not store").
+    """Decision of a policy: `replace` is one-hot ("this slot") or all zero ("do not store").
 
     `scores` are the numbers it compared, NaN where a slot could not be chosen; `tally` is the
     policy's own count for every slot, for the memory to keep until the next write.
@@ -29,7 +29,7 @@ class Choice:
 
 
 class UpdatePolicy(Protocol):
-    """Section 3.2: names the slot that makes room for a new template.
+    """Section 3.2: chooses the slot that a new template replaces.
 
     `evictable` marks the slots open to the policy: the first empty one alone while there is one,
     else all that are not pinned. A policy may leave slots empty on purpose, as "first and
@@ -63,7 +63,7 @@ def highest(scores: Float[Tensor, "b k"], evictable: Bool[Tensor, "b k"]) -> Cho
 
 
 def checked(choice: Choice, state: MemoryState, evictable: Bool[Tensor, "b k"]) -> Choice:
-    """Return a rule's choice if the memory can carry it out.
+    """Return a rule's choice after checking that the memory can apply it.
 
     Raises:
         StremnError: it is no `Choice` of the memory's shape, a row names more than one slot, holds

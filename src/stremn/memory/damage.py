@@ -1,4 +1,4 @@
-"""A memory from a file: checked before a state is made of it."""
+"""Check a memory that was read from a file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_memory(
     empty = MemoryState.empty(1, 1, (1, 1), key=1, value=1, update_key=1).tensors()
     other = sorted(tensors.keys() ^ empty.keys())
     if other:
-        raise ValueError(f"the memory has no {other[0]}, or it belongs to nothing")
+        raise ValueError(f"the memory lacks {other[0]}, or {other[0]} is unknown")
     keys = tensors["keys"]
     if keys.dim() != 5 or keys.shape[1] < 1:
         raise ValueError(f"the memory's keys have the shape {tuple(keys.shape)}")
@@ -63,4 +63,4 @@ def _check_slots(
     if bool((pinned & ~held).any()):
         raise ValueError("an empty slot is pinned")
     if bool((seen < held.sum(1)).any()):
-        raise ValueError("fewer templates were seen than are held")
+        raise ValueError("fewer templates were written than are held")

@@ -1,4 +1,4 @@
-"""Update policies with weights: the paper's (Eq 1-3), and one that sees more."""
+"""Replacement rules with weights: the paper's (Eq 1-3), and `evidence`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Evidence(nn.Module):
 
 
 class PlainEvidence(nn.Module):
-    """`Evidence` for networks that were not trained with it: the same numbers, weighed by hand.
+    """`Evidence` for networks that were not trained with it: the same features with fixed weights.
 
     Evicts a template that is similar to the new one, shows little of the object, comes from an
     uncertain mask, or is close to others in time. Each weight is about one by the spread of its

@@ -1,4 +1,4 @@
-"""What a read compares, and how: part of a network, the same for every frame."""
+"""How a read compares queries with keys."""
 
 from __future__ import annotations
 

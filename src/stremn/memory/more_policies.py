@@ -1,4 +1,4 @@
-"""Update policies beyond the paper's: of time, of the object, and of other networks."""
+"""Replacement rules beyond the paper's: by time, by object, and those of other networks."""
 
 from __future__ import annotations
 

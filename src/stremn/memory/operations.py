@@ -1,4 +1,4 @@
-"""Names of earlier versions, now in the files beside this one: each still works, and warns."""
+"""Names of earlier versions, now in other files of this package: they still work, and warn."""
 
 from typing import TYPE_CHECKING
 

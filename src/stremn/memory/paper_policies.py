@@ -1,4 +1,4 @@
-"""The update policies of Table 1, and STM's growing memory."""
+"""The replacement rules of Table 1, and STM's growing memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Section 3.2 and Table 1: every update policy by its name.
+"""All replacement rules by name (Section 3.2, Table 1).
 
 Every one is an `UpdatePolicy`: (state, new template, evictable slots) -> `Choice`. `Learned` is
 the paper's (Eq 1-3); rules A-F are its Table 1; `Append` is the growing memory of STM; the rest

@@ -1,4 +1,4 @@
-"""Eq 1: how alike two templates are."""
+"""Eq 1: similarity of two templates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What update policies see of a slot: its neighbors in time, its object, its attention."""
+"""Features of slots for replacement rules: time, object mass, attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eq 4: a new template is stored in the slot that an update policy names."""
+"""Eq 4: store a new template in the slot that the replacement rule chooses."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def write(
 def _insist(
     a: Float[Tensor, "b k"], state: MemoryState, frame: int, pin: Bool[Tensor, "..."]
 ) -> Float[Tensor, "b k"]:
-    """Return `a`, but for what is not the policy's to decide (see `write`).
+    """Return `a` with the exceptions that the policy does not decide (see `write`).
 
     If it declines to store a template to be pinned, the latest evictable template is evicted.
     """

@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
 
     def normalize(self, frames: Float[Tensor, "b 3 height width"]) -> Tensor:
-        """Shift and scale frames in [0, 1] as the backbone was trained with."""
+        """Normalize frames in [0, 1] as in the backbone's training."""
         return (frames - self.mean) / self.std
 
     def forward(self, frames: Float[Tensor, "b 3 height width"]) -> Pyramid:

@@ -1,4 +1,4 @@
-"""The official checkpoints of STM and STCN, read by name and shape into models of this package.
+"""Convert the official checkpoints of STM and STCN to models of this package.
 
 A checkpoint is a table of tensors under the names of the official code. What is expected is worked
 out from the network here and a table of names; nothing else is accepted, and every tensor is used.
@@ -55,7 +55,7 @@ class ResNet:
 
 @dataclass(frozen=True, eq=False)
 class Official:
-    """One family of checkpoints: the preset it fills, its ResNets, and its names for the rest.
+    """A family of checkpoints: its preset, its ResNets, and the names of its other tensors.
 
     `names` maps prefixes here to prefixes there. `logits` is the number of the last convolution's
     outputs: of two, "not the object" and "the object", a softmax sees only the difference.
@@ -186,13 +186,13 @@ def _unwrapped(name: str) -> str:
 
 
 def _family(tensors: Mapping[str, Tensor], name: str) -> Official:
-    """Tell whose checkpoint it is by its two encoders."""
+    """Recognize the family of a checkpoint by its two encoders."""
     for family in FAMILIES:
         if any(key.startswith((family.query.prefix, family.memory.prefix)) for key in tensors):
             return family
     some = ", ".join(list(tensors)[:3]) or "none"
     raise StremnError(
-        f"{name} is no checkpoint of STM or STCN: expected tensors such as "
+        f"{name} is not a checkpoint of STM or STCN: expected tensors such as "
         f"{STM.query.prefix}.conv1.weight or {STCN.query.prefix}.conv1.weight, got {some}. "
         "Those are the networks whose weights can be converted."
     )
@@ -218,7 +218,7 @@ def _check(tensors: Mapping[str, Tensor], family: Official, name: str) -> None:
     for key, x in tensors.items():
         if tuple(x.shape) != wanted[key]:
             raise StremnError(
-                f"{name} is of another width than the published {family.title}: {key} has the "
+                f"{name} has another width than the published {family.title}: {key} has the "
                 f"shape {_by(x.shape)}, expected {_by(wanted[key])}."
             )
         if key.endswith((".mean", ".std")) and not key.endswith("running_mean"):

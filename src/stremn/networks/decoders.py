@@ -1,4 +1,4 @@
-"""Section 3.3: the decoder, from what was read to a mask, with ASPP and optional skips.
+"""Section 3.3: the decoder, with ASPP and optional skips.
 
 Section 3.3 has no connections from encoder to decoder but the memory read; Section 4.1.1 says
 "the same as STM", which has them. Both can be built: `skips` on or off.
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 
 
 class Decoder(Protocol):
-    """What was read, at stride 16, to one logit a pixel at stride 4: is it the object?"""
+    """Decode what was read, at stride 16, to one logit per pixel at stride 4."""
 
     def skip_features(
         self, stride4: Float[Tensor, "b c4 h4 w4"], stride8: Float[Tensor, "b c8 h8 w8"]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the skips for strides 8 and 4: once a frame, whatever the number of objects."""
+        """Return the skips for strides 8 and 4: once per frame, for all objects."""
         ...
 
     def __call__(
@@ -73,7 +73,7 @@ class AtrousPyramid(nn.Module):
         self.join = nn.Conv2d(outputs * (1 + len(rates)), outputs, 1)
 
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
-        """Return features that have seen several radii around each position."""
+        """Return features with several receptive fields around each position."""
         near = self.reduce(x)
         source = F.relu(near) if self.from_reduced else x
         views = [near, *(branch(source) for branch in self.branches)]
@@ -98,7 +98,7 @@ class Refine(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """What was read, at stride 16, to one logit a pixel at stride 4: is it the object?"""
+    """Decode what was read, at stride 16, to one logit per pixel at stride 4."""
 
     def __init__(
         self,
@@ -123,7 +123,7 @@ class MaskDecoder(nn.Module):
     def skip_features(
         self, stride4: Float[Tensor, "b c4 h4 w4"], stride8: Float[Tensor, "b c8 h8 w8"]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the skips for strides 8 and 4: once a frame, whatever the number of objects."""
+        """Return the skips for strides 8 and 4: once per frame, for all objects."""
         return (
             None if self.refine8.skip is None else self.refine8.skip(stride8),
             None if self.refine4.skip is None else self.refine4.skip(stride4),

@@ -1,4 +1,4 @@
-"""What sessions run with unless asked otherwise: the one place of these numbers."""
+"""Default settings of sessions; no other module repeats these numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SessionDefaults:
-    """Arguments of `SegmentationSession`, which says what each means."""
+    """Default arguments of `SegmentationSession`, which documents them."""
 
     memory_slots: int = 6
     policy: str = "evidence"

@@ -1,4 +1,4 @@
-"""Depthwise convolutions whose backward pass is fast on CPUs."""
+"""Depthwise convolutions with a backward pass that is fast on CPUs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class DepthwiseConv(nn.Module):
-    """A depthwise convolution with a backward pass that suits CPUs.
+    """A depthwise convolution with a backward pass that is fast on CPUs.
 
     In bfloat16 a CPU takes five to fifty times as long for the gradients of a depthwise
     convolution as for the convolution: for those of the input where there is a stride, and for
@@ -67,7 +67,7 @@ class _Depthwise(torch.autograd.Function):
 
 
 def ease_depthwise(module: nn.Module) -> None:
-    """Put a `DepthwiseConv` in the place of every depthwise convolution it can stand for."""
+    """Replace every depthwise convolution that `DepthwiseConv` supports by one."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Conv2d) and _is_plain_depthwise(child):
             setattr(module, name, DepthwiseConv(child))
@@ -76,8 +76,7 @@ def ease_depthwise(module: nn.Module) -> None:
 
 
 def _is_plain_depthwise(conv: nn.Conv2d) -> bool:
-    """Return whether `DepthwiseConv` knows all that `conv` does: no dilation, no padding by
-    name."""
+    """Return whether `DepthwiseConv` supports `conv`: no dilation, no padding by name."""
     return (
         conv.groups == conv.in_channels > 1
         and conv.dilation == (1, 1)

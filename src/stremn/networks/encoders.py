@@ -75,7 +75,7 @@ class QueryEncoder(nn.Module):
 
 
 class ImageEncoder(Protocol):
-    """Image -> features at strides 4, 8 and 16, and what a memory encoder may share at stride 4."""
+    """Image -> features at strides 4, 8 and 16, and raw ones at stride 4 for a memory encoder."""
 
     @property
     def channels(self) -> tuple[int, int, int]:
@@ -188,7 +188,7 @@ def widen_first_convolution(stem: nn.Module, extra: int) -> None:
 
 
 class SharedStemMemoryEncoder(nn.Module):
-    """For small models: the query encoder's stem serves both; masks enter at strides 4 and 16.
+    """For small models: shares the query encoder's stem; masks enter at strides 4 and 16.
 
     At stride 4 the sixteen mask pixels of each position are channels, so no edge is lost.
     """

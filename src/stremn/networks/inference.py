@@ -1,4 +1,4 @@
-"""A model as it runs fastest on a CPU: the same weights, the same result, fewer passes over memory.
+"""Make a model faster on a CPU: the same weights and results, fewer passes over memory.
 
 On a CPU most layers of a small network wait for memory, not for arithmetic. Two things are saved:
 
@@ -50,7 +50,7 @@ def for_inference(model: Module) -> Module:
 
 
 def placed(model: Module, device: torch.device, precision: torch.dtype) -> Module:
-    """Return the model ready to run: itself if it is, else a copy, so that the caller's stays."""
+    """Return the model on the device and in the type to run: itself if possible, else a copy."""
     weight = next(model.parameters())
     same_device = torch.empty(0, device=device).device == weight.device
     if same_device and weight.dtype == precision and not model.training:
@@ -71,7 +71,7 @@ def can_fuse(precision: torch.dtype) -> bool:
 
 
 def fuse_activations(module: nn.Module) -> None:
-    """Put a `FusedConv` in the place of every convolution that gains from it, in place.
+    """Replace, in place, every convolution that becomes faster by a `FusedConv`.
 
     The activation is the child that follows the convolution, where that runs right after it: in a
     `Sequential`, or where it took the place of a folded BatchNorm ("bn...").
@@ -110,7 +110,7 @@ class FusedConv(nn.Module):
 
     @classmethod
     def of(cls, conv: nn.Conv2d | DepthwiseConv, activation: nn.Module) -> FusedConv | None:
-        """Return the fused form of `conv` and `activation`; None if there is nothing to gain."""
+        """Return `conv` and `activation` fused; None if that is not faster."""
         kernel, dilation = conv.weight.shape[-1], 1
         if isinstance(conv, nn.Conv2d):
             dilation = conv.dilation[0]

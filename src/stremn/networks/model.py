@@ -29,7 +29,7 @@ from stremn.networks.working_size import Margins
 
 @dataclass(frozen=True)
 class Query:
-    """All that is computed once a frame, whatever the number of objects.
+    """All that is computed once per frame, for all objects.
 
     `key` and `value` are k^Q and v^Q of Eq 5; `skips` go to the decoder; `frames`, `stem` and
     `features` (stride 16) to the memory encoder. `frames` are in [0, 1].
@@ -95,7 +95,7 @@ class Projection(nn.Module):
 
 
 class STReMN(nn.Module):
-    """The network of Fig 1. Parts are passed in; builders know the numbers.
+    """The network of Fig 1, made of parts that are passed in.
 
     Networks differ in what they project (`Projection`) before it is stored:
 

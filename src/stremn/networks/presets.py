@@ -69,7 +69,7 @@ class SegmentationConfig(BaseModel):
 
     @property
     def usual(self) -> SessionDefaults:
-        """What sessions are opened with: what weights of each family were made for."""
+        """Default settings of sessions for weights of this family."""
         return SHIPPED if self.family == "stremn" else PUBLISHED
 
     @property
@@ -202,15 +202,14 @@ def build_stremn(config: SegmentationConfig, backbone: Backbone, masks: int = MA
 
 
 def build_write(config: SegmentationConfig) -> Write:
-    """Return what stores templates: `memory.write`, or a fusion module with fresh weights."""
+    """Return the function that stores templates: `memory.write`, or a new fusion module."""
     if config.fusion is None:
         return write
     return build_fusion(config.fusion, config.key + config.value + config.update_key)
 
 
 def frozen_parameters(model: nn.Module) -> list[str]:
-    """Return names of parameters that training leaves alone on a CPU: the stem and depthwise
-    weights.
+    """Return the names of parameters that training on a CPU freezes: stem and depthwise weights.
 
     ImageNet's are good as they are, and their gradients are the slow part of a backward pass.
     """

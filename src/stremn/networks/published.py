@@ -1,8 +1,8 @@
-"""STM and STCN: the networks that published weights are of, as parts of `STReMN`.
+"""STM and STCN, the networks of published weights, as parts of `STReMN`.
 
 Space-Time Memory networks (Oh et al., ICCV 2019) are what the paper starts from: two ResNet-50 with
 frozen BatchNorm, here folded, and a decoder with skips. Space-Time Correspondence networks (Cheng
-et al., NeurIPS 2021) have one key a frame for all objects, compared by distance, and a ResNet-18
+et al., NeurIPS 2021) have one key per frame for all objects, compared by distance, and a ResNet-18
 that encodes masks. Both read the one memory and are written to it; neither has update keys.
 """
 
@@ -76,7 +76,7 @@ class PlainMemoryEncoder(nn.Module):
 
 
 class FusingMemoryEncoder(nn.Module):
-    """STCN's: a light backbone sees image and masks, then joins the query encoder's features.
+    """STCN's: a light backbone for image and masks, fused with the query encoder's features.
 
     Not `local`: its attention weighs channels by what is in all of the frame.
     """
@@ -174,7 +174,7 @@ class ResidualDecoder(nn.Module):
     def skip_features(
         self, stride4: Float[Tensor, "b c4 h4 w4"], stride8: Float[Tensor, "b c8 h8 w8"]
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Return the skips for strides 8 and 4: once a frame, whatever the number of objects."""
+        """Return the skips for strides 8 and 4: once per frame, for all objects."""
         return self.refine8.skip(stride8), self.refine4.skip(stride4)
 
     def forward(
@@ -274,7 +274,7 @@ def build_stcn(
 
 
 def settle_activations(module: nn.Module) -> None:
-    """Let each activation of a ResNet take the place of the folded BatchNorm before it, in place.
+    """Move each activation of a ResNet to the place of the folded BatchNorm before it, in place.
 
     The same function; `inference.fuse_activations` then finds convolution and activation together.
     The last one of a block follows a sum and stays.

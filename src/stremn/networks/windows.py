@@ -50,11 +50,11 @@ class Window:
 
     @property
     def positions(self) -> int:
-        """How many positions it has."""
+        """Number of positions."""
         return (self.bottom - self.top) * (self.right - self.left)
 
     def inside(self, grid: tuple[int, int]) -> Window:
-        """Return it without its outermost positions, but for those at the borders of the grid."""
+        """Return the window without its outermost positions, but for those at the grid's border."""
         return Window(
             self.top + EDGE * (self.top > 0),
             self.bottom - EDGE * (self.bottom < grid[0]),
@@ -63,7 +63,7 @@ class Window:
         )
 
     def seen_from(self, other: Window) -> Window:
-        """Return the same positions as counted from the first one of `other`."""
+        """Return the same positions relative to the first one of `other`."""
         return Window(
             self.top - other.top,
             self.bottom - other.top,
@@ -96,7 +96,7 @@ def window_round(
     grid: tuple[int, int],
     context: int,
 ) -> Window:
-    """Return where to look for an object.
+    """Return the search window of an object.
 
     Args:
         previous: where it was in the previous frame, at the size that the network sees.

@@ -1,4 +1,4 @@
-"""From the frame's size to the one the network works at, and back."""
+"""Resize frames to the network's working size, and results back."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class WorkingSize:
     def inward_image(
         self, image: UInt8[np.ndarray, "height width 3"]
     ) -> UInt8[np.ndarray, "h w 3"]:
-        """Bring a frame to the working size; the padding repeats the border.
+        """Resize a frame to the working size; the padding repeats the border.
 
         Other margins are painted when the frame is a tensor (`paint_margins`): a mean color is no
         whole number.
@@ -88,7 +88,7 @@ class WorkingSize:
         return frames
 
     def empty_margins(self, shares: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 c h w"]:
-        """Say in place that no object is in black margins, as STM does; others may show some."""
+        """Set masks to no object in black margins, in place, as STM does."""
         if self.margins == "black":
             nothing = shares.new_zeros(shares.shape[1], 1, 1)
             nothing[0] = 1
@@ -104,7 +104,7 @@ class WorkingSize:
     def inward_shares(
         self, layers: Float[np.ndarray, "c height width"]
     ) -> Float[np.ndarray, "c h w"]:
-        """Bring masks in [0, 1] to the working size; the padding is 0."""
+        """Resize masks in [0, 1] to the working size; the padding is 0."""
         small = [
             layer
             if self.same
@@ -114,7 +114,7 @@ class WorkingSize:
         return np.stack([self._pad(layer, cv2.BORDER_CONSTANT) for layer in small])
 
     def outward(self, shares: Float[np.ndarray, "c h w"]) -> Layers:
-        """Bring probabilities back to the frame's size."""
+        """Resize probabilities back to the frame's size."""
         top, left = self.start
         inner = shares[:, top : top + self.inner[0], left : left + self.inner[1]]
         if self.same:

@@ -1,4 +1,4 @@
-"""What a predictor must beat: black, the last frame, the mean frame, ConvLSTM, PredRNN.
+"""Baselines: black, the last frame, the mean frame, optical flow, ConvLSTM, PredRNN.
 
 The recurrent networks are trained by the same `fit`, on the same clips, with the same loss.
 """
@@ -48,7 +48,7 @@ def predict_mean(
 def predict_flow(
     observed: Float[Tensor, "b t c height width"], frames: int
 ) -> Float[Tensor, "b n c height width"]:
-    """Predict the last frame, moved further and further by the motion of the last two.
+    """Predict the last frame, moved by the optical flow of the last two frames.
 
     See `dis_motion`. Each prediction is sampled from the last frame itself, by the flow of all
     steps so far: sampling from predictions would blur them a little more each time.

@@ -1,4 +1,4 @@
-"""From a configuration to a predictor with fresh weights."""
+"""Build a predictor with fresh weights from its configuration."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def build_predictor(config: PredictionConfig, *, training: bool = False) -> Fram
 
 
 def build_fine_keys(config: PredictionConfig) -> nn.Module | None:
-    """Build what makes keys of pixels, if templates are to be moved as a whole."""
+    """Build the module of pixel keys if the model moves whole templates, else None."""
     if config.reading != "displacements":
         return None
     key, value = config.key // config.fold**2, config.stored // config.fold**2
@@ -75,7 +75,7 @@ def _detail(inputs: int, config: PredictionConfig) -> nn.Module | None:
 
 
 def build_recurrence(config: PredictionConfig) -> ConvLSTMCell | None:
-    """Build what carries a state, if the model is to carry one.
+    """Build the recurrent part if the model carries a state, else None.
 
     Each gate is normalized by itself: without that they saturate early in training.
     """

@@ -1,4 +1,4 @@
-"""The numbers that fix a predictor, and the presets."""
+"""Configuration of a predictor, and the presets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Channels = Annotated[int, Field(ge=1, le=16_384)]
 
 
 class PredictionConfig(Config):
-    """All that fixes a `FramePredictor` but its weights; numbers as in `PREDICTOR_PRESETS`."""
+    """Configuration of a `FramePredictor`; see `PREDICTOR_PRESETS`."""
 
     kind: Literal["stremn"] = "stremn"
     channels: Literal[1, 3] = 1
@@ -114,7 +114,7 @@ class PredictionConfig(Config):
                 raise ValueError('matched = "frames" goes with reading = "displacements"')
             return self
         if self.matched == "frames" and self.stored:
-            raise ValueError("keys of frames store pixels alone: set stored to 0, and copied")
+            raise ValueError("keys of frames store only pixels: set stored = 0 and copied = true")
         area = self.fold**2
         for name, channels in (("key", self.key), ("stored", self.stored)):
             if channels % area:
@@ -123,9 +123,9 @@ class PredictionConfig(Config):
                     f"{self.fold}x{self.fold} pixels"
                 )
         if self.matched == "stack" and not self.stored:
-            raise ValueError(f"keys of stacks go with a stored value: set stored, such as {area}")
+            raise ValueError(f"keys of stacks need a stored value: set stored, such as {area}")
         if self.matched == "frames" and not self.copied:
-            raise ValueError("keys of frames store pixels alone: set copied = true")
+            raise ValueError("keys of frames store only pixels: set copied = true")
         return self
 
     @property

@@ -1,4 +1,4 @@
-"""Any video or folder in, predicted frames out: PNG files, a side-by-side video and a strip."""
+"""Predict the next frames of a video or folder: PNG files, a side-by-side video and a strip."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class PredictionFiles:
-    """What `predict_video` wrote, and what is known of how good it is.
+    """Files of `predict_video`, and the errors that are known.
 
     Attributes:
         tried: errors of the same prediction made earlier, on frames that were observed since; None
@@ -87,7 +87,7 @@ def predict_video(
     size: int | None = 480,
     device: str = "auto",
 ) -> PredictionFiles:
-    """Observe a video, predict what follows, and write both. Body of `stremn predict`.
+    """Observe a video, predict the next frames, and write both. Body of `stremn predict`.
 
     Args:
         source: anything `open_frames` takes.
@@ -127,7 +127,7 @@ def predict_video(
 def _observed(
     stream: FrameSource, view: _View, frames: int, observe: int | None, holdout: int
 ) -> list[np.ndarray]:
-    """Show the view all frames but those held out, and return these, `frames` at least."""
+    """Give the view all frames except those held out, and return these, at least `frames`."""
     truth: deque[np.ndarray] = deque()
     for frame in stream:
         if observe is not None and frame.index >= observe:
@@ -146,7 +146,7 @@ def _observed(
 
 @dataclass
 class _View:
-    """A session over a video, with what is shown and tried of it. Memory does not grow."""
+    """A session over a video, with the frames to show and to test on. Memory does not grow."""
 
     model: FramePredictor
     device: str
@@ -166,7 +166,7 @@ class _View:
 
     @property
     def tried(self) -> Errors | None:
-        """How well the frames observed last would have been predicted before they came."""
+        """Errors of predicting the last observed frames from those before."""
         if not self._earlier or self._earlier[0].frames_seen <= self.model.config.stack:
             return None
         count = len(self._earlier)
@@ -175,7 +175,7 @@ class _View:
         return _errors(predicted, last, true)
 
     def shown(self, image: np.ndarray) -> Picture:
-        """Bring a frame to the size and colors that predictions have, for showing beside them."""
+        """Convert a frame to the size and colors of predictions."""
         config = self.model.config
         fit = fit_of(config, (image.shape[0], image.shape[1]), self.size)
         picture = to_channels(as_unit_range(image), config.channels)

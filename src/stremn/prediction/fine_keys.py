@@ -20,7 +20,7 @@ constant part votes. Below 1, many displacements are tried at first."""
 
 
 class FineKeys(Protocol):
-    """Makes what is stored and what is read with, for one stack of frames."""
+    """Makes the keys and the stored value of one stack of frames."""
 
     def __call__(
         self,

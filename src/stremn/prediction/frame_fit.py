@@ -1,4 +1,4 @@
-"""How frames of a video are brought to the size that a predictor works at, and back."""
+"""Fit frames of a video to a predictor's size, and back."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class FrameFit:
     def crop(
         self, frames: Float[Tensor, "n c padded_height padded_width"]
     ) -> Float[Tensor, "n c height width"]:
-        """Cut what was padded."""
+        """Remove the padding."""
         return frames[..., : self.shown[0], : self.shown[1]]
 
 

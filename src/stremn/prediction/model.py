@@ -35,7 +35,7 @@ FLOW_UNIT = 8.0
 
 @dataclass(frozen=True)
 class Encoded:
-    """A stack of frames after encoder and projections: what is read with, and what is stored."""
+    """An encoded stack of frames: what the memory is read with, and what is stored."""
 
     features: Float[Tensor, "b f h w"]
     key: Float[Tensor, "b h w ck"]
@@ -148,7 +148,7 @@ class FramePredictor(nn.Module):
 
     @earlier_arguments(rule="policy", slots="memory_slots")
     def under(self, policy: str, memory_slots: int | None = None) -> FramePredictor:
-        """Return a predictor with the same weights (shared) and the memory rule of a name.
+        """Return a predictor that shares the weights, with another replacement rule.
 
         The model's own rule keeps its weights; "growing" keeps every stack. "learned" works on
         update keys, which a model trained with another rule has as they were drawn.
@@ -253,7 +253,7 @@ class FramePredictor(nn.Module):
         return key, query, value, stored, pixels, update_key.permute(0, 2, 3, 1)
 
     def carry(self, past: Past, encoded: Encoded) -> Past:
-        """Carry the state on by one stack; without one, nothing changes."""
+        """Update the carried state by one stack; without a state, do nothing."""
         if self.recurrence is None:
             return past
         return replace(past, carried=self.recurrence(encoded.features, *past.carried))
@@ -273,7 +273,7 @@ class FramePredictor(nn.Module):
         return self.draw(past, encoded).frame
 
     def draw(self, past: Past, encoded: Encoded) -> Traced:
-        """Do as `recall`, and trace the frame: a roll-out goes on from it with `encode_query`."""
+        """Do as `recall`, and trace where pixels were observed, for a roll-out's `encode_query`."""
         return self.decode(self.retrieve(past, encoded), encoded)
 
     def retrieve(self, past: Past, encoded: Encoded) -> Float[Tensor, "b h w n"]:
@@ -353,7 +353,7 @@ class FramePredictor(nn.Module):
 def _explained(
     stack: Float[Tensor, "b s c height width"], motion: Float[Tensor, "b m height width"]
 ) -> Float[Tensor, "b n height width"]:
-    """What the encoder is shown of a motion: the flow, the frame it leads to, and its error.
+    """Return the encoder's input from a motion: the flow, the warped frame, and its error.
 
     The error is that of the last frame, drawn from the one before; m = 0 shows nothing.
     """

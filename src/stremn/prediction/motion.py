@@ -55,7 +55,7 @@ def dis_motion(
 def carry_forward(
     flow: Float[Tensor, "b 2 height width"],
 ) -> Float[Tensor, "b 2 height width"]:
-    """Return the flow one frame later, if every thing goes on as it goes: flow moved by itself."""
+    """Extrapolate the flow by one frame: move the flow by itself."""
     return move(flow, flow)
 
 

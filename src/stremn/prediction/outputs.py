@@ -1,4 +1,4 @@
-"""Turn the decoder's last channels into a frame: a new one, a change, or moved pixels."""
+"""Outputs: turn the decoder's last channels into a frame."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def moved_output(
     *,
     reach: int,
 ) -> Float[Tensor, "b c height width"]:
-    """Mix, for each pixel, the last frame's pixels near it and a newly drawn one.
+    """Mix, for each pixel, the last frame's pixels near it and a newly generated value.
 
     Not in the paper: an extension, after the dynamic filters of DFN (Jia et al. 2016). What was
     seen is carried over rather than drawn again from features, so a roll-out loses less of it.
@@ -168,7 +168,7 @@ def flow_output(
     last: Traced,
     motion: Float[Tensor, "b 2 height width"],
 ) -> Traced:
-    """Mix, for each pixel, one that moved, one that stayed and a newly drawn one.
+    """Mix, for each pixel, the warped frame, the last frame and a newly generated value.
 
     Not in the paper: an extension for real video. The network corrects the motion that was
     estimated and decides where to trust it; untrained, it is nearly the moved frame. In a roll-out

@@ -1,4 +1,4 @@
-"""Roll-outs: what every trainable predictor does, and the frames that one can start from."""
+"""Roll-outs of predictors, and checks of the frames that they start from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Rollout:
 
 
 class Forecaster(Protocol):
-    """What a trainable predictor can do: our model and the recurrent baselines alike."""
+    """A trainable predictor: our model or a recurrent baseline."""
 
     def rollout(
         self,

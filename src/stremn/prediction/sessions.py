@@ -1,4 +1,4 @@
-"""Prediction from a stream: observe frames as they come, predict the next ones at any time.
+"""Predict from a stream: observe frames as they arrive, predict the next ones at any time.
 
     session = PredictionSession(load_memory_predictor("digits"))
     for frame in frames:
@@ -106,7 +106,7 @@ class PredictionSession:
 
     @guarded
     def fork(self) -> PredictionSession:
-        """Return a session that continues from here by itself.
+        """Return an independent copy of the session.
 
         It costs next to nothing: tensors are shared, and no call changes one in place.
         """
@@ -116,7 +116,7 @@ class PredictionSession:
 
     @guarded
     def observe(self, frame: np.ndarray) -> None:
-        """Take in the next frame.
+        """Observe the next frame.
 
         Args:
             frame: uint8, or floating point in [0, 1]; "height width", or channels last with 1 or 3
@@ -305,7 +305,7 @@ def _parts(
     window = [f"window.{i}" for i in range(min(facts.frames_seen, config.stack))]
     other = sorted(tensors.keys() ^ {*memory.values(), *carried, *window})
     if other:
-        raise ValueError(f"{other[0]} is missing, or belongs to nothing")
+        raise ValueError(f"{other[0]} is missing or unknown")
     held = {name: tensors[long] for name, long in memory.items()}
     own = empty.memory.tensors()
     check_memory(

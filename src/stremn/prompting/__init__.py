@@ -1,1 +1,1 @@
-"""A box, clicks or a rough mask becomes the mask of an object: the memory's third task."""
+"""Turn a box, clicks or a rough mask into the mask of an object."""

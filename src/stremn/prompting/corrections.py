@@ -1,4 +1,4 @@
-"""What a click or a refinement may change in a mask: on its own side, and round it."""
+"""Limit what a click or a refinement changes in a mask: its own side, and around it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def follows(found: Probability, click: Click) -> bool:
 def corrected(
     found: Probability, previous: Probability, clicks: Sequence[Click], *, local: bool
 ) -> Probability | None:
-    """Return the mask before the latest click with what that click changes in it.
+    """Return the mask before the latest click, corrected by that click.
 
     A click on the object adds to the mask and a click off it takes away from it, whatever else the
     new answer would change. Earlier clicks of the other kind keep their pixels. Where the change
@@ -76,7 +76,7 @@ def corrected(
 
 
 def refined(found: Probability, rough: Probability) -> Probability:
-    """Return what the network makes of a rough mask, unless that is another object."""
+    """Return the network's mask for a rough mask, unless it is another object."""
     now, before = found > 0.5, rough > 0.5
     same = (now & before).sum() >= STILL_IT * (now | before).sum()
     return found if same else rough
@@ -85,7 +85,7 @@ def refined(found: Probability, rough: Probability) -> Probability:
 def taken_at_its_word(
     found: Probability, previous: Probability, clicks: Sequence[Click]
 ) -> Probability:
-    """Return the mask before the latest click, changed near that click though the network does not.
+    """Return the mask before the latest click, changed near the click against the network.
 
     What the network doubts as much as it doubts the click, in its neighbourhood, shares its side;
     where there is no such thing, the click's disc does. Earlier clicks keep their pixels.

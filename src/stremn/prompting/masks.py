@@ -30,7 +30,7 @@ Probability = Float[np.ndarray, "height width"]
 
 
 def mask_finder(model: str | Path = SHIPPED, *, device: str = "auto") -> MaskFinder:
-    """Return what finds objects: the shipped network, a weights file's, or "grabcut".
+    """Return a finder of objects: the shipped network, a weights file, or "grabcut".
 
     Raises:
         StremnError: no such weights, or an unknown device.

@@ -1,4 +1,4 @@
-"""The prompt network: the video network whose memory holds the same frame under its prompt."""
+"""The prompt network: the video network with the same frame and its prompt in the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A prompt as the network sees it: planes over the frame, and the click that corrects most."""
+"""Draw prompts as input planes of the network, and find the next click."""
 
 from __future__ import annotations
 

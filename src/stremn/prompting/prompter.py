@@ -1,4 +1,4 @@
-"""From a frame and prompts to a mask: encode the frame once, look closer where the object is."""
+"""Turn prompts into masks: encode the frame once, then a closer view of the object."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Prompter:
 
 
 class PromptedFrame:
-    """A frame in which objects are found; what was computed for one prompt serves the next."""
+    """A frame in which objects are found; encoded views are reused by later prompts."""
 
     def __init__(self, prompter: Prompter, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         self._prompter = prompter
@@ -169,7 +169,7 @@ class PromptedFrame:
     def _followed(
         self, found: Float[np.ndarray, "height width"], prompt: MaskPrompt
     ) -> Float[np.ndarray, "height width"]:
-        """Return the mask before the latest click with what that click changes in it.
+        """Return the mask before the latest click, corrected by that click.
 
         Where the network does not follow the click, or changes too much, it looks closely round it;
         if that does not help either, the click is taken at its word in its neighbourhood.
@@ -199,7 +199,7 @@ class PromptedFrame:
     def _near(
         self, found: Float[np.ndarray, "height width"], prompt: MaskPrompt
     ) -> FrameView | None:
-        """Return the view round an object and its clicks; None where the whole frame serves."""
+        """Return a view around an object and its clicks; None to use the whole frame."""
         mask = (found > 0.5).astype(np.uint8)
         left, top, width, height = cv2.boundingRect(mask)
         xs = [c.x for c in prompt.clicks] + ([left, left + width] if width else [])
@@ -213,7 +213,7 @@ class PromptedFrame:
         return view if max(view.width, view.height) < WORTH_ZOOM * max(self._size) else None
 
     def _closer(self, box: Box) -> FrameView:
-        """Return a square view round a box, moved into the frame.
+        """Return a square view around a box, moved into the frame.
 
         Its side and its place are rounded, so that the boxes of one click and of the next mostly
         get the same view: what was encoded for the one then serves the other.

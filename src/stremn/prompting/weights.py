@@ -1,4 +1,4 @@
-"""Weights of the prompt network: what comes with the package, and files of one's own."""
+"""Load and save weights of the prompt network."""
 
 from __future__ import annotations
 

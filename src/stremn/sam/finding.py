@@ -1,4 +1,4 @@
-"""Objects from boxes and clicks with a SAM model's own prompt encoder and mask decoder."""
+"""Find objects from boxes and clicks with a SAM model's own prompt encoder and mask decoder."""
 
 from __future__ import annotations
 

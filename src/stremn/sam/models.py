@@ -1,4 +1,4 @@
-"""Published SAM models by hub id or folder, through transformers, and what is refused."""
+"""Load published SAM models by hub id or folder, through transformers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @dataclass(frozen=True)
 class SamModel:
-    """A model of transformers, with what a session has to know of it.
+    """A model of transformers, with the facts that a session needs.
 
     mean, std: of the colors in [0, 1] that it was trained with.
     """
@@ -46,7 +46,7 @@ class SamModel:
 
     @property
     def size(self) -> int:
-        """Sides, in pixels, of the square that it sees."""
+        """Side in pixels of the square that frames are resized to."""
         size = self.network.config.image_size
         return int(size if isinstance(size, int) else size[0])
 
@@ -63,7 +63,7 @@ class SamModel:
     def pixels(
         self, image: UInt8[Tensor, "height width 3"], dtype: torch.dtype
     ) -> Float[Tensor, "1 3 h w"]:
-        """Return a frame as the model takes it."""
+        """Convert a frame to the model's input."""
         from torchvision.transforms.v2 import functional as TF
 
         planes = image.permute(2, 0, 1)[None]
@@ -103,7 +103,7 @@ def check_transformers() -> None:
         low, high = (".".join(map(str, v)) for v in (OLDEST, BEFORE))
         raise StremnError(
             f"SAM models run on transformers {low} or later, before {high}; {version} is "
-            f'installed. Get another: pip install "transformers>={low},<{high}"'
+            f'installed. Install another one: pip install "transformers>={low},<{high}"'
         )
 
 
@@ -129,7 +129,7 @@ def load_sam(source: str | Path) -> SamModel:
         network = kind.from_pretrained(name, **pinned, use_safetensors=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise StremnError(
-            f"The weights of {source} cannot be read ({_first_line(error)}). Get them again."
+            f"The weights of {source} cannot be read ({_first_line(error)}). Download them again."
         ) from error
     finally:
         if shown:

@@ -1,4 +1,4 @@
-"""A model of any kind by the name that a user gave: this package's own, or a SAM model."""
+"""Open a model by name: this package's own, or a SAM model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MEANINGLESS = {
 
 
 def video_model(source: str) -> VideoModel:
-    """Return the model that a name stands for; its weights are not read yet.
+    """Return the model of a name; its weights are not read yet.
 
     Args:
         source: preset, weights file, folder (this package's or transformers'), or hub id.
@@ -96,7 +96,7 @@ class SamVideoModel:
         )
 
     def resume(self, path: Path, asked: Asked) -> SamSession:
-        """Return a session that goes on."""
+        """Resume a session."""
         from stremn.sam.sessions import SamSession
 
         return SamSession.load(path, self._loaded, device=asked.device)
@@ -109,7 +109,7 @@ class SamVideoModel:
 
     @property
     def side(self) -> int:
-        """Sides, in pixels, of the square that it sees."""
+        """Side in pixels of the square that frames are resized to."""
         return self._loaded.size
 
     def fingerprint(self) -> int:

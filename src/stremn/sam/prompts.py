@@ -1,4 +1,4 @@
-"""Where objects are, as a model's own prompt encoder takes it."""
+"""Prompts for a SAM model's own prompt encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two places where transformers' models look into the past, looking at slots instead.
+"""Make transformers' models read slots where they read their past frames.
 
 Everything else of a model is transformers' own: encoders, memory attention, prompt encoder, mask
 decoder. A frame is run in a session of transformers that is made for it and thrown away after.
@@ -23,7 +23,7 @@ _OFFSET_OF_GIVEN = 0
 
 
 class ReadsSlots:
-    """Mixed into a transformers model: its past is what the session's slots hold."""
+    """Mixin for a transformers model that reads the session's slots."""
 
     def _gather_memory_frame_outputs(
         self, inference_session: Any, obj_idx: int, frame_idx: int, *_: Any, **__: Any
@@ -75,7 +75,7 @@ def reading_slots(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Past:
-    """What a frame is read with: the objects' memories, in the session's order.
+    """The objects' memories that a frame is read with, in the session's order.
 
     shape: of one template's features, as the model keeps them; places: their position codes, the
     same for every frame. None before the first frame.
@@ -103,9 +103,9 @@ Prompts = Mapping[int, Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a model answers for one frame.
+    """Result of a model for one frame.
 
-    logits: one layer an object, at a quarter of the model's size.
+    logits: one layer per object, at a quarter of the model's size.
     encoded: what the memory is to keep, object by object.
     shape, places: see `Past`.
     features: of the frame, for another look at it.
@@ -128,7 +128,7 @@ def look(
     pixels: Float[Tensor, "1 3 h w"] | None = None,
     features: Any = None,
 ) -> Seen:
-    """Run a model on a frame (see `run_frame`), in two runs where it cannot do it in one.
+    """Run a model on a frame (see `run_frame`), in two runs where one is not possible.
 
     transformers' EdgeTAM fails on a frame where some objects have a prompt and others do not.
     """

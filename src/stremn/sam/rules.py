@@ -1,4 +1,4 @@
-"""Which rules a SAM session takes, and how many slots."""
+"""Check the replacement rule and the number of slots of a SAM session."""
 
 from __future__ import annotations
 

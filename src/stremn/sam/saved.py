@@ -23,7 +23,7 @@ PLACES = "places"
 
 @dataclass(frozen=True)
 class SavedSam:
-    """What a session remembers, and how it was opened.
+    """State of a session, and the arguments that it was opened with.
 
     settings: arguments that it was opened with (JSON values).
     weights: fingerprint of its model's.

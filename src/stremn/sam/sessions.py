@@ -53,7 +53,7 @@ class SamSession:
         for frame in frames:
             result = session.step(frame)
 
-    Of past frames it keeps K templates an object and a bounded number of pointers, nothing else,
+    Of past frames it keeps K templates per object and a bounded number of pointers, nothing else,
     whatever the length of the video.
     """
 

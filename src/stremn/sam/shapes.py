@@ -1,4 +1,4 @@
-"""The published SAM models' shapes, and toys, with random weights: for measurements."""
+"""Configurations of the published SAM models and of toys, with random weights, for measurements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session keeps of one object: K templates under any rule, and a bounded row of pointers.
+"""The memory of one object: K templates under any rule, and a bounded list of pointers.
 
 A template is what the model's memory encoder makes of a frame; it is key and value at once, so
 that the memory here holds it as the key and leaves the value empty. Frames with a mask, a box or
@@ -24,7 +24,7 @@ MOST_GIVEN = 8
 
 @dataclass(frozen=True)
 class Encoded:
-    """What the model made of an object in one frame.
+    """Features of an object in one frame.
 
     features: of the memory encoder, in whatever order the model keeps them.
     pointer: the object's token.
@@ -138,7 +138,7 @@ class ObjectSlots:
         return memory
 
     def _demoted(self, frame: int) -> ObjectSlots:
-        """Let a given frame compete like any other."""
+        """Unpin a given frame, so that it can be evicted."""
         mark = self.state.written_at == frame
         return replace(
             self,

@@ -1,4 +1,4 @@
-"""Follow objects through videos: tracks, sessions, reports."""
+"""Video object segmentation: tracks, sessions, reports."""
 
 from typing import TYPE_CHECKING
 

@@ -26,7 +26,7 @@ BOUND = 16.118
 def upsampled(
     logits: Float[Tensor, "n 1 h4 w4"], frames: Float[Tensor, "_ 3 height width"]
 ) -> Float[Tensor, "n height width"]:
-    """Bring logits at stride 4 to the size of `frames`, in float32."""
+    """Upsample logits at stride 4 to the size of `frames`, in float32."""
     size = frames.shape[-2:]
     return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)[:, 0]
 
@@ -88,7 +88,7 @@ def with_given(
     truth: Float[Tensor, "b o height width"],
     given: Bool[Tensor, "b o"],
 ) -> Float[Tensor, "b c height width"]:
-    """Put true masks over what was segmented: objects `given` are there and nowhere else.
+    """Replace the probabilities of objects that are `given` by their true masks.
 
     Args:
         probabilities: probabilities of background and objects, c = 1 + o.
@@ -109,7 +109,7 @@ def with_label_map(
     ids: Sequence[int],
     size: WorkingSize,
 ) -> Float[Tensor, "1 c2 height width"]:
-    """Put the objects of a label map over what was segmented.
+    """Replace the probabilities of the objects of a label map by that map.
 
     Args:
         probabilities: of background and the first objects of `ids`.

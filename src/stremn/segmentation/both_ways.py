@@ -1,4 +1,4 @@
-"""Following objects backward and forward from the frames in which they are given.
+"""Segment backward and forward from the frames in which objects are given.
 
 First a session goes backward, from the last given frame to the run's first, and what it finds is
 kept on disk. Then a session goes forward from the first given frame on. Each meets all masks that
@@ -43,7 +43,7 @@ def follow_backward(
     checkpoint_every: int = 250,
     watch: Callable[[int, StepResult], None],
 ) -> None:
-    """Follow the objects from the last given frame back to frame `first`; go on where it stopped.
+    """Follow the objects from the last given frame back to frame `first`; resume an earlier pass.
 
     Args:
         frames: the video.
@@ -92,7 +92,7 @@ class BothWays:
         first: int,
         done: int = 0,
     ) -> None:
-        """Start at frame `first`, or go on.
+        """Start at frame `first`, or resume.
 
         Args:
             session: a new one, or one that was saved by `save`.
@@ -115,12 +115,12 @@ class BothWays:
 
     @property
     def done(self) -> int:
-        """Frames that it has been through."""
+        """Number of frames processed."""
         return self._done
 
     @property
     def memory(self) -> MemoryReport:
-        """What the memory of the forward pass holds now."""
+        """Content of the forward pass's memory."""
         return self._forward.memory
 
     @property
@@ -129,7 +129,7 @@ class BothWays:
         return self._forward.memory_bytes
 
     def step(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
-        """Return what both passes found in the next frame.
+        """Segment the next frame, joined with the backward pass.
 
         Raises:
             StremnError: as `SessionPass.step`, or what the backward pass kept is gone.
@@ -145,12 +145,12 @@ class BothWays:
         return result
 
     def save(self, path: Path) -> None:
-        """Write all that the forward pass remembers."""
+        """Save the state of the forward pass."""
         self._session.save(path)
 
 
 def result_of(kept: Kept, frame: int) -> StepResult:
-    """Return what a pass kept of a frame, as a result."""
+    """Return the stored result of a frame."""
     probabilities = _with_background(kept.probabilities)
     labels = label_map_of(kept.size.outward(probabilities), kept.ids)
     return StepResult(frame, labels, kept.ids, kept.memory, probabilities, kept.size)

@@ -1,4 +1,4 @@
-"""Functions of earlier versions, for whoever imports them: methods of `Track` do their work."""
+"""Functions of earlier versions, now methods of `Track`."""
 
 from __future__ import annotations
 

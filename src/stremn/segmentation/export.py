@@ -110,7 +110,7 @@ class ExportedStep(nn.Module):
 def empty_memory(
     model: STReMN, objects: int, memory_slots: int, frame_size: tuple[int, int]
 ) -> dict[str, Tensor]:
-    """Return the memory to begin with, by input name."""
+    """Return an empty memory by input name."""
     tensors = model.empty_state(objects, memory_slots, frame_size).tensors()
     return {name: tensors[name] for name in MEMORY}
 
@@ -236,7 +236,7 @@ def _write_onnx(
 
 
 class OnnxSession:
-    """Follows objects with an exported step: onnxruntime and numpy, no PyTorch at work.
+    """Follows objects with an exported step, using onnxruntime and numpy instead of PyTorch.
 
     session = OnnxSession(Path("step.onnx"))
     labels = session.step(frame, mask)

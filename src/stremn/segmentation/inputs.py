@@ -40,7 +40,7 @@ def as_rgb(frame: FrameInput) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def _plain(x: Tensor, what: str) -> Tensor:
-    """Return a tensor as an ordinary one on the CPU that NumPy can hold."""
+    """Return a tensor on the CPU in a type that NumPy supports."""
     if x.layout is not torch.strided or x.is_quantized or x.is_nested or x.is_meta:
         raise StremnError(f"{what} must be a dense tensor, got layout {x.layout} on {x.device}.")
     if x.is_complex():

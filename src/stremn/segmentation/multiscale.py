@@ -25,7 +25,7 @@ SCALES = (1.0, 1.15, 1.3, 1.5)
 
 
 class ViewResult(Protocol):
-    """What the session of a view answers."""
+    """Result of the session of a view."""
 
     @property
     def ids(self) -> tuple[int, ...]:
@@ -39,12 +39,12 @@ class ViewResult(Protocol):
 
     @property
     def memory(self) -> MemoryReport:
-        """What the memory holds."""
+        """Content of the memory."""
         ...
 
 
 class ViewSession(Protocol):
-    """A session that answers probabilities."""
+    """A session whose results have probabilities."""
 
     def step(self, frame: Picture, mask: Labels | None = None) -> ViewResult:
         """Segment the next frame."""
@@ -57,7 +57,7 @@ class ViewSession(Protocol):
 
 @dataclass(frozen=True)
 class View:
-    """A way to look at a frame.
+    """A scale and orientation of the frame.
 
     Attributes:
         size: shorter side in pixels at which the session works.
@@ -68,11 +68,11 @@ class View:
     flipped: bool
 
     def frame(self, frame: Picture) -> Picture:
-        """Return the frame as this view's session sees it; the session resizes it."""
+        """Return the frame in the view's orientation; the session resizes it."""
         return np.ascontiguousarray(frame[:, ::-1]) if self.flipped else frame
 
     def mask(self, labels: Labels) -> Labels:
-        """Return the label map as this view's session sees it."""
+        """Return the label map in the view's orientation."""
         return np.ascontiguousarray(labels[:, ::-1]) if self.flipped else labels
 
     def back(
@@ -84,7 +84,7 @@ class View:
 
 @dataclass(frozen=True)
 class FusedResult:
-    """What a multi-scale session answers for one frame.
+    """Result of a multi-scale session for one frame.
 
     Attributes:
         labels: ids at the frame's size, uint8, or uint16 if an id is over 255.
@@ -100,7 +100,7 @@ class FusedResult:
 
 
 class MultiScaleSession:
-    """A session that looks at every frame in several sizes, and mirrored.
+    """A session that segments every frame at several scales, and mirrored.
 
         session = MultiScaleSession(
             lambda size: SegmentationSession(model, size=size), size=432, scales=(1.0, 1.3)
@@ -140,7 +140,7 @@ class MultiScaleSession:
 
     @property
     def views(self) -> tuple[View, ...]:
-        """The ways this session looks at a frame."""
+        """The views of this session."""
         return tuple(view for view, _ in self._views)
 
     def step(self, frame: Picture, mask: Labels | None = None) -> FusedResult:

@@ -1,4 +1,4 @@
-"""What a video is followed with: sessions of any kind of model, and how they are opened."""
+"""Interface of sessions and models, and how sessions are opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Session(Protocol):
 
     @property
     def memory(self) -> MemoryReport:
-        """What the memory holds now."""
+        """Content of the memory."""
         ...
 
     @property
@@ -50,17 +50,17 @@ class Session(Protocol):
         ...
 
     def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
-        """Keep what the memory holds of a frame for ever, or no longer."""
+        """Pin the templates of a frame so that no rule evicts them, or unpin them."""
         ...
 
     def save(self, path: str | Path) -> None:
-        """Write all that the session remembers."""
+        """Save the session's state."""
         ...
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked of a session. None: what the model is usually run with.
+    """Requested options of a session; None is the model's default.
 
     reach: in object sizes; inf is anywhere.
     seed: of the random rules.
@@ -76,7 +76,7 @@ class Asked:
     seed: int = 0
 
     def settings(self) -> dict[str, str | float]:
-        """Return what a run that goes on must have been begun with, as JSON values."""
+        """Return the settings that a resumed run must share, as JSON values."""
         numbers = {
             "memory_slots": self.memory_slots,
             "policy": self.policy,
@@ -88,7 +88,7 @@ class Asked:
 
 
 class VideoModel(Protocol):
-    """A model by the name that a user gave; its weights are read when they are first needed."""
+    """A model by name; its weights are read at first use."""
 
     @property
     def source(self) -> str:
@@ -96,7 +96,7 @@ class VideoModel(Protocol):
         ...
 
     def settled(self, asked: Asked) -> Asked:
-        """Return what was asked for, and of what was not, what the model is usually run with.
+        """Return the options with the model's defaults for those not given.
 
         Raises:
             StremnError: there is no such model, or it cannot honour something.
@@ -104,19 +104,19 @@ class VideoModel(Protocol):
         ...
 
     def open(self, asked: Asked) -> Session:
-        """Return a session that has seen nothing."""
+        """Return a new session."""
         ...
 
     def resume(self, path: Path, asked: Asked) -> Session:
-        """Return a session that goes on from a file that `Session.save` wrote."""
+        """Resume a session from a file that `Session.save` wrote."""
         ...
 
     def finder(self, asked: Asked) -> MaskFinder | None:
-        """Return the model's own way from boxes and clicks to masks; None: it has none."""
+        """Return the model's own finder of objects from boxes and clicks; None if it has none."""
         ...
 
     def check_adaptable(self) -> None:
-        """Refuse to be adapted to objects, before anything is loaded.
+        """Raise StremnError if the model cannot be adapted to objects, before anything is loaded.
 
         Raises:
             StremnError: this model's network cannot be.
@@ -141,7 +141,7 @@ class OwnModel:
         self._given = None if isinstance(source, str) else source
 
     def settled(self, asked: Asked) -> Asked:
-        """Return `asked` with the numbers that the model is usually run with; see `VideoModel`."""
+        """Return `asked` with the model's defaults for options not given."""
         usual = (config_of(self.source) if self._given is None else self._given.config).usual
         reach = inf if usual.reach is None else usual.reach
         found = replace(
@@ -163,11 +163,11 @@ class OwnModel:
         return SegmentationSession.from_pretrained(self._loaded, device=asked.device, **options)
 
     def resume(self, path: Path, asked: Asked) -> SegmentationSession:
-        """Return a session that goes on."""
+        """Resume a session."""
         return SegmentationSession.load(path, self._loaded, device=asked.device)
 
     def finder(self, asked: Asked) -> None:
-        """Return None: these networks take masks alone."""
+        """Return None: these networks take only masks."""
 
     def check_adaptable(self) -> None:
         """Do nothing: these networks can be adapted."""

@@ -1,7 +1,7 @@
-"""What a pass through a video found, on disk: probabilities frame by frame, and how far it is.
+"""Store the results of a pass through a video on disk: probabilities per frame, and the progress.
 
-A file a frame, so that neither pass nor reader holds more than one. Probabilities are kept at the
-working resolution in steps of 1/255, compressed.
+One file per frame, so that neither pass nor reader holds more than one. Probabilities are kept at
+the working resolution in steps of 1/255, compressed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STEPS = 255
 
 @dataclass(frozen=True)
 class Kept:
-    """What is kept of a frame.
+    """What is stored of a frame.
 
     Attributes:
         given: for each object the number of its given frame that the pass met last.
@@ -49,13 +49,13 @@ class Kept:
 
     @classmethod
     def of(cls, result: StepResult, given: Mapping[int, int]) -> Self:
-        """Return what is to be kept of a result."""
+        """Select what is stored of a result."""
         met = {item: given[item] for item in result.ids}
         return cls(met, result.layer_probabilities[1:], result.memory, result.size)
 
 
 def write_kept(path: Path, kept: Kept) -> None:
-    """Write what is kept of a frame; raises StremnError if that is not possible."""
+    """Store the results of a frame; raises StremnError if that is not possible."""
     content = io.BytesIO()
     np.savez_compressed(
         content,
@@ -84,10 +84,10 @@ def read_kept(path: Path) -> Kept:
 
 
 class PassStore:
-    """A folder with what a pass found; it goes when the run is finished."""
+    """A folder with the results of a pass; it is removed when the run is finished."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-        """Continue in a folder, or empty it first: without `resume`, or if it is of another run.
+        """Continue in a folder; empty it first without `resume`, or if it belongs to another run.
 
         Args:
             folder: where to keep it.
@@ -119,11 +119,11 @@ class PassStore:
         return path if path is not None and path.is_file() else None
 
     def add(self, frame: int, kept: Kept) -> None:
-        """Keep what was found in a frame; raises StremnError if the disk is full."""
+        """Store the results of a frame; raises StremnError if the disk is full."""
         write_kept(self._frame(frame), kept)
 
     def read(self, frame: int) -> Kept:
-        """Return what was kept of a frame.
+        """Return the stored results of a frame.
 
         Raises:
             StremnError: it is gone or damaged.
@@ -140,7 +140,7 @@ class PassStore:
     def checkpoint(
         self, frame: int, save_state: Callable[[Path], object], *, complete: bool = False
     ) -> None:
-        """Make the pass resumable after a frame, or say that it was the last one.
+        """Make the pass resumable after a frame, or mark it as complete.
 
         Raises:
             StremnError: no permission, disk full; the checkpoint before stays in force.

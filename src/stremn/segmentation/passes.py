@@ -1,4 +1,4 @@
-"""A session on its way through a video, whose frames have the video's numbers."""
+"""Run a session through a video; frames keep the video's numbers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from stremn.segmentation.reports import MemoryReport, StepResult
 
 @runtime_checkable
 class Pass(Protocol):
-    """Goes through a video frame by frame."""
+    """Processes a video frame by frame."""
 
     @property
     def done(self) -> int:
-        """Frames that it has been through."""
+        """Number of frames processed."""
         ...
 
     @property
     def memory(self) -> MemoryReport:
-        """What its memory holds now."""
+        """Content of its memory."""
         ...
 
     @property
@@ -36,11 +36,11 @@ class Pass(Protocol):
         ...
 
     def step(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
-        """Segment the next frame under the mask given with it, or correct what was segmented."""
+        """Segment the next frame, with its given mask or a correction of the segmented one."""
         ...
 
     def save(self, path: Path) -> None:
-        """Write all that it remembers."""
+        """Save its state."""
         ...
 
 
@@ -58,12 +58,12 @@ class SessionPass:
 
     @property
     def done(self) -> int:
-        """Frames that it has been through."""
+        """Number of frames processed."""
         return self._session.frame + 1
 
     @property
     def memory(self) -> MemoryReport:
-        """What the memory holds now, in the video's frame numbers."""
+        """Content of the memory, in the video's frame numbers."""
         return self._session.memory.renumbered(self._number)
 
     @property
@@ -72,7 +72,7 @@ class SessionPass:
         return self._session.memory_bytes
 
     def step(self, frame: Frame, given: LabelMap | Correction | None) -> StepResult:
-        """Segment the next frame under the mask given with it, or correct what was segmented.
+        """Segment the next frame, with its given mask or a correction of the segmented one.
 
         Raises:
             StremnError: as `SegmentationSession.step`, or the machine's memory is used up.
@@ -100,7 +100,7 @@ class SessionPass:
         return result if mask is None else session.add_object(mask.labels)
 
     def save(self, path: Path) -> None:
-        """Write all that the session remembers."""
+        """Save the session's state."""
         self._session.save(path)
 
     def _number(self, frame: int) -> int:

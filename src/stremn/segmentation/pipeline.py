@@ -1,4 +1,4 @@
-"""A whole video through a session into a folder: read, segment and write at the same time."""
+"""Segment a whole video into a folder: read, segment and write at the same time."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ STRIP = "memory.png"
 
 
 def nobody(done: int, result: StepResult) -> None:
-    """Do nothing with a result: the watcher of a run that nobody watches."""
+    """Do nothing: the default watcher of results."""
 
 
 def read_when_wanted(frames: Iterator[Frame]) -> AbstractContextManager[Iterable[Frame]]:
-    """Read no frame before the model is ready for it, so that none waits and grows old."""
+    """Read a frame only when the model is ready for it, so that none is outdated."""
     return nullcontext(frames)
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """How a run went. `frames` counts those of this run; `memory_bytes` is the session's memory."""
+    """Summary of a run: `frames` of this run, seconds, and `memory_bytes` of the session."""
 
     frames: int
     seconds: float

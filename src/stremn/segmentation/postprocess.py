@@ -97,7 +97,7 @@ def remove_distant_regions(
 
 @dataclass
 class DistantRegionFilter:
-    """The filter over a stream of label maps, remembering the last one.
+    """The filter for a stream of label maps; it keeps the last one.
 
     Attributes:
         reach: see :func:`near_regions`.

@@ -37,7 +37,7 @@ Side = Annotated[int, Field(ge=1, le=2**20)]
 
 @dataclass(frozen=True)
 class SavedSession:
-    """What a session remembers, and how it was opened.
+    """State of a session, and the arguments that it was opened with.
 
     Attributes:
         settings: arguments that it was opened with (JSON values).
@@ -164,7 +164,7 @@ def _check_tensors(facts: SessionFacts, tensors: dict[str, Tensor]) -> None:
 
 
 def check_belongs(saved: SavedSession, model: STReMN, path: Path, *, grows: bool) -> None:
-    """Compare a saved session with the network that shall go on with it.
+    """Compare a saved session with the network that is to continue it.
 
     Args:
         saved: from `path`.

@@ -1,4 +1,4 @@
-"""Arguments of a session, checked before any work."""
+"""Check the arguments of a session."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GROWTH = 8
 def checked_numbers(
     memory_slots: int, size: int, every: int, reach: float | None
 ) -> tuple[int, int, int, float | None]:
-    """Return K, size, `every` and reach of a session as it takes them; an infinite reach is None.
+    """Return K, size, `every` and reach after checking them; an infinite reach becomes None.
 
     Raises:
         StremnError: one of them is out of its range, or no number.
@@ -61,7 +61,7 @@ def check_options(
     device: str,
     precision: str,
 ) -> None:
-    """Refuse options that no session takes, before a model is loaded for it.
+    """Refuse wrong options before a model is loaded.
 
     Raises:
         StremnError: as `SegmentationSession` does.
@@ -73,7 +73,7 @@ def check_options(
 
 
 def resolved_policy(policy: str | UpdatePolicy, model: STReMN, seed: int) -> UpdatePolicy:
-    """Return the rule itself; of a name, the model's own where it has one.
+    """Return the rule; for a name, the model's own rule if it has one.
 
     Raises:
         StremnError: there is no such rule, or it is neither a name nor a rule.

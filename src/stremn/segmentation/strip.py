@@ -28,7 +28,7 @@ _KEPT = Path(".resume") / "strip.npz"
 
 @dataclass(frozen=True)
 class _Seen:
-    """A frame of the video, and what was found in it."""
+    """A frame of the video, and its segmentation."""
 
     index: int
     frame: UInt8[np.ndarray, "height width 3"]
@@ -37,7 +37,7 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Tile:
-    """A frame of the strip's height, and what was found in it."""
+    """A frame of the strip's height, and its segmentation."""
 
     frame: UInt8[np.ndarray, "tile w 3"]
     labels: Integer[np.ndarray, "tile w"]
@@ -56,7 +56,7 @@ class _Tile:
 class MemoryStrip:
     """Keeps a small picture of every frame that some slot holds, and no other.
 
-    So its size is bounded by the memory's: K pictures an object. The latest frame, which most often
+    Its size is bounded: K pictures per object. The latest frame, which most often
     is the next to leave the memory, is drawn only once it has stayed.
     """
 

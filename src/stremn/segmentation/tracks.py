@@ -1,4 +1,4 @@
-"""Section 4.1: objects through a video, each with a memory of its own."""
+"""Section 4.1: segment several objects, each with its own memory."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from stremn.segmentation.aggregation import (
 
 @dataclass(frozen=True)
 class Track:
-    """What is remembered between frames: one batch entry per object.
+    """The memories of the objects between frames: one batch entry per object.
 
     `video` and `label` say whose entry it is: the index of the video in the batch, and the
     object's number in that video's label map (1, 2, ...).
@@ -63,7 +63,7 @@ class Track:
         return Track(self.state.select(entries), self.video[entries], self.label[entries])
 
     def with_entries(self, entries: Int[Tensor, " m"], track: Track) -> Track:
-        """Return this track with `track`, which has as many entries, in the place of some."""
+        """Return this track with some entries replaced by those of `track`."""
         if len(entries) == len(self.video):
             return track
         kept = torch.ones_like(self.video, dtype=torch.bool)

@@ -156,7 +156,7 @@ def _pictures_of_data(
 
 
 def _pictures_of(sequence: VideoSequence, folder: Path) -> FrameOf:
-    """Return what gives a frame with its segmentation, or bare where there is none on disk."""
+    """Return a function that gives a frame with its segmentation, or without if none is stored."""
 
     def picture(index: int) -> Picture | None:
         if index >= len(sequence):

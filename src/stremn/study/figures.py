@@ -1,4 +1,4 @@
-"""How every figure looks, and grids of pictures; drawn for people who do not read code.
+"""Common style of all figures, and grids of pictures.
 
 A function `draw_...` draws one figure into a file and returns its path. matplotlib comes with the
 extra `study`.
@@ -46,7 +46,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing(size: tuple[float, float], path: Path) -> Iterator[Figure]:
-    """Give an empty figure of `size` inches; write it to `path` afterwards."""
+    """Yield an empty figure of `size` inches, and write it to `path` afterwards."""
     try:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg

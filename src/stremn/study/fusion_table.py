@@ -36,7 +36,7 @@ def fusion_weights(
     *,
     device: str = "auto",
 ) -> Weights:
-    """Return what makes sessions for both rows from one training.
+    """Return the weights with a session factory for both rows.
 
     As in the paper, "without" removes the module and retrains nothing.
 
@@ -45,7 +45,7 @@ def fusion_weights(
     """
     if trained.config.fusion is None:
         raise StremnError(
-            f"The model {name!r} has no fusion module to take out. Train one with "
+            f"The model {name!r} has no fusion module. Train one with "
             "recipes/small-fusion.toml, and give its weights."
         )
     plain = trained.with_fusion(None).model

@@ -59,7 +59,9 @@ def analyze_training(runs: Sequence[Path], out: Path) -> list[Path]:
 def _draw_run(run: Path, path: Path) -> Path:
     log = read_log(run / "log.csv")
     if not log:
-        raise StremnError(f"{run / 'log.csv'} has no row yet: wait for the training's first ones.")
+        raise StremnError(
+            f"{run / 'log.csv'} has no rows yet. Wait until the training has logged some."
+        )
     steps = max(int(steps[-1]) for steps, _ in log.values())
     return _draw_training(
         panels_of(log, _read_validation(run)),

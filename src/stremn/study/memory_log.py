@@ -1,4 +1,4 @@
-"""What the slots held, frame by frame: read from `memory.json` or recorded in an evaluation.
+"""Content of the slots per frame, read from `memory.json` or recorded in an evaluation.
 
 The numbers of Section 4.3 come from here: the ages of templates, d^K[t], and the frames that are
 still held at a video's end.
@@ -88,8 +88,8 @@ def read_histories(source: Path) -> list[SlotHistory]:
         histories = histories_of(name, rows)
     except (KeyError, TypeError, ValueError) as error:
         raise StremnError(
-            f"{path} is no record of a memory ({type(error).__name__}: {error}). It should hold a "
-            f"row for each frame, as {MEMORY_FILE} of `stremn segment` does."
+            f"{path} is not a record of a memory ({type(error).__name__}: {error}). It should have "
+            f"a row for each frame, as {MEMORY_FILE} of `stremn segment` does."
         ) from error
     if not histories:
         raise StremnError(f"{path} holds no object: nothing was segmented yet.")
@@ -122,7 +122,7 @@ def _history(video: str, name: str, rows: Sequence[Mapping[str, Any]]) -> SlotHi
 
 
 class MemoryRecorder:
-    """Writes what the sessions of an evaluation remember to `folder/<sequence>.json`.
+    """Writes the memory of an evaluation's sessions to `folder/<sequence>.json`.
 
     recorder = MemoryRecorder(make_session, folder)
     evaluate(data, recorder.session, out, run, watch=recorder.watch)
@@ -156,7 +156,7 @@ class MemoryRecorder:
 
 
 class RecordedSession:
-    """A session that shows every result to someone else too."""
+    """A session that also passes every result to a callback."""
 
     def __init__(self, session: SegmentationSession, take: Callable[[StepResult], None]) -> None:
         self._session = session

@@ -1,4 +1,4 @@
-"""Pictures of what was scored: Fig 3 and 10 (results) and Fig 11 (failures)."""
+"""Pictures of scored sequences: Fig 3 and 10 (results) and Fig 11 (failures)."""
 
 from __future__ import annotations
 

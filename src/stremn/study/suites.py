@@ -1,4 +1,4 @@
-"""Three ways to show a data set to a memory: as it is, for long, and with the object hidden.
+"""Suites of a data set: as it is, extended to long videos, and with interruptions.
 
 Short clips hardly separate replacement rules. ``long`` plays a sequence forwards and
 backwards without ever returning to its first frames, because seeing those again would reset a

@@ -164,7 +164,7 @@ def weights_of(
 
 @dataclass(frozen=True)
 class Cell:
-    """One evaluation of a table, by the names that its parts have: another process can repeat it.
+    """One evaluation of a table, by the names of its parts, so that another process can run it.
 
     Attributes:
         suite: its name.

@@ -1,4 +1,4 @@
-"""What a picture of many frames is made of: frames evenly spaced, and reduced."""
+"""Choose evenly spaced frames and reduce them, for pictures of many frames."""
 
 from __future__ import annotations
 

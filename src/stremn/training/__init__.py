@@ -1,1 +1,1 @@
-"""The training loop, which knows no task; below it what each task adds."""
+"""The training loop, independent of tasks; each task has a package."""

@@ -1,4 +1,4 @@
-"""How a training optimizes, what every recipe has, and which keys a resumed run may change."""
+"""Configuration of the training loop, common parts of recipes, and checks of resumed runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FREE_KEYS = (
 
 
 class TrainConfig(Config):
-    """How to optimize. All counts are optimizer steps."""
+    """Optimizer settings. All counts are optimizer steps."""
 
     steps: PositiveInt
     seed: NonNegativeInt = 0
@@ -68,7 +68,7 @@ class TrainConfig(Config):
 
 
 class TrainingRecipe(Config):
-    """What every task's recipe has, and how it is kept beside the weights."""
+    """Base of all recipes, and how they are stored with the weights."""
 
     train: TrainConfig
 

@@ -1,4 +1,4 @@
-"""`fit`: minimize a clip loss. It knows no task, and any number of processes run it unchanged.
+"""`fit`: minimize a clip loss, independent of the task, in one or several processes.
 
 A step is a function of the weights, the optimizer and its own number: the samples of step s are
 given by s alone, and every random generator is seeded with (seed, s, process) before it. So a
@@ -135,7 +135,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Hooks:
-    """Where a run writes and whom it asks."""
+    """Output folder and callbacks of a run."""
 
     out: Path
     validate: Callable[[nn.Module], Mapping[str, float]] | None
@@ -242,7 +242,7 @@ def _log_row(run: Run, means: Means, clock: Clock) -> dict[str, float]:
 def _stop_not_finite(
     run: Run, out: Path, micro_batches: Sequence[Any], error: NotFiniteError
 ) -> StremnError:
-    """Save the batch for inspection and say what happened. The checkpoint is left as it is."""
+    """Save the batch for inspection and raise StremnError. The checkpoint stays as it is."""
     rank = run.accelerator.process_index
     path = out / f"not_finite_step_{run.step:07d}_process_{rank}.safetensors"
     tensors = {
@@ -289,7 +289,7 @@ def _stop_request(config: TrainConfig, started: float, stop: threading.Event) ->
 
 
 def _agreed(run: Run, request: int) -> int:
-    """Let every process take the same decision: the largest request of all."""
+    """Return the largest request of all processes, so that they decide alike."""
     if run.accelerator.num_processes == 1:
         return request
     mine = torch.tensor([request], device=run.accelerator.device)
@@ -306,7 +306,7 @@ def _mean_over_processes(run: Run, value: float) -> float:
 def _with_precision(
     config: TrainConfig, saved: Checkpoint | None, device: torch.device
 ) -> TrainConfig:
-    """Decide what "auto" is: what the training began with, or what suits the device."""
+    """Resolve "auto": the precision that the training began with, or what suits the device."""
     name = config.precision
     if name == "auto" and saved is not None:
         name = saved.facts["train"].get("precision", name)
@@ -316,7 +316,7 @@ def _with_precision(
 def _check_folder(out: Path, resume: bool) -> None:
     if (out / CHECKPOINT).exists() and not resume:
         raise StremnError(
-            f"{out} already holds a training. Go on with --resume, or choose another folder."
+            f"{out} already holds a training. Continue with --resume, or choose another folder."
         )
 
 
@@ -335,7 +335,7 @@ def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> Non
 
 
 def _rehearse(run: Run, phases: Sequence[Phase[Any, Any]]) -> None:
-    """Try the first step of each phase to come, without its update.
+    """Run the first step of each remaining phase without its update, to find errors early.
 
     A later phase may take larger batches: what does not fit should fail now, not after hours. Clips
     of a later batch may hold more objects, and need more, than these.

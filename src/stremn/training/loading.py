@@ -23,7 +23,7 @@ logger = logging.getLogger("stremn.training.fit")
 
 
 class Batch(Protocol):
-    """A batch can move to a device; its tensors are fields of a dataclass."""
+    """A batch: a dataclass of tensors that can move to a device."""
 
     def to(self, device: torch.device) -> Self:
         """Copy to a device."""
@@ -39,7 +39,7 @@ BatchLoss = Callable[[nn.Module, BatchT, float], LossReport]
 
 @dataclass(frozen=True)
 class Phase(Generic[SampleT, BatchT]):
-    """A stretch of training with its own data and loss.
+    """A part of training with its own data and loss.
 
     `dataset[i]` for i in [0, steps x batch) must depend on i alone; each is used exactly once.
     """
@@ -53,7 +53,7 @@ class Phase(Generic[SampleT, BatchT]):
 
 
 class ProcessPlace(Protocol):
-    """Where a process stands among all; accelerate's `Accelerator` is one."""
+    """Index and number of processes; accelerate's `Accelerator` is one."""
 
     @property
     def num_processes(self) -> int:
@@ -158,7 +158,7 @@ def _loader(
 
 @contextmanager
 def _in_the_workers_words() -> Iterator[None]:
-    """Leave out what PyTorch puts before a worker's own error: where, and its traceback."""
+    """Remove PyTorch's prefix and traceback from a worker's error."""
     try:
         yield
     except StremnError as error:
@@ -178,7 +178,7 @@ def _leave_signals_to_parent(_: int) -> None:
 
 
 class Clock:
-    """Seconds a step, and the share of them spent waiting for data."""
+    """Seconds per step, and the share spent waiting for data."""
 
     def __init__(self) -> None:
         self._mark = time.monotonic()
@@ -200,7 +200,7 @@ class Clock:
         self._steps += 1
 
     def pause_over(self) -> None:
-        """Leave out what happened since the last step (validation, checkpoints)."""
+        """Exclude the time since the last step (validation, checkpoints)."""
         self._mark = time.monotonic()
 
     def take(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a training run says: CSV file, TensorBoard, progress bar or log lines."""
+"""Log a training run: CSV file, TensorBoard, progress bar or log lines."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Means:
 
 
 class CsvLog:
-    """A CSV table of rows keyed by `step`, which grows a column when a new name appears."""
+    """A CSV table with a row per `step`, which adds a column for a new name."""
 
     def __init__(self, path: Path, keep_until: int) -> None:
         """Continue the file at `path`; rows after step `keep_until` will be trained again."""

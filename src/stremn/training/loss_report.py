@@ -1,4 +1,4 @@
-"""What the loss of any task hands to the training loop."""
+"""Result of a task's loss for the training loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stremn.errors import StremnError
 
 @dataclass(frozen=True)
 class LossReport:
-    """What a clip loss returns: the scalar to minimize, and numbers to log beside it."""
+    """Result of a clip loss: the scalar to minimize, and numbers to log."""
 
     loss: Tensor
     scalars: dict[str, float] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""One optimizer step after another: what a checkpoint holds, and how a step changes it."""
+"""State of a training run, and its optimizer steps."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
 
 class Run:
-    """Model, average, optimizer and step: what a checkpoint holds."""
+    """Model, average, optimizer and step number: the content of a checkpoint."""
 
     def __init__(self, model: nn.Module, config: TrainConfig, accelerator: Any) -> None:
         self.model = model
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def shipped(self) -> nn.Module:
-        """The weights to validate and to ship."""
+        """Weights to validate and export."""
         return self.average if self.average is not None else self.model
 
     def checkpoint(self, recipe: Mapping[str, Any] | None) -> Checkpoint:
@@ -114,7 +114,7 @@ class Run:
         self.scored = saved.facts.get("scored", self.step)
 
     def rehearse(self, phase: Phase[Any, Any], batch: Any) -> None:
-        """Do all that a step does with a micro-batch but the update: what does not fit, fails."""
+        """Run a step with a micro-batch without its update, so that what does not fit fails."""
         seed_step(self.config.seed, self.step, self.accelerator.process_index)
         self.loss_module.train()
         loss, _ = self.loss_module(phase.clip_loss, batch, 0.0, self.accelerator.device)

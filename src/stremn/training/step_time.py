@@ -1,4 +1,4 @@
-"""How long a training step takes on this machine."""
+"""Time training steps on this machine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stremn.training.config import TrainConfig
 
 
 class StepTimer:
-    """Takes steps as a training does, but for the update: the weights stay as they are."""
+    """Runs steps like a training, with zero updates: the weights do not change."""
 
     def __init__(self, model: nn.Module, train: TrainConfig) -> None:
         """Bring `model` to the device of the training, in training mode."""
@@ -25,7 +25,7 @@ class StepTimer:
         self.model = model.to(self.device).train()
 
     def seconds(self, loss: Callable[[], Tensor]) -> float:
-        """Time one step: the loss, its gradients, and an update by nothing."""
+        """Time one step: the loss, its gradients, and a zero update."""
         weights = [p for p in self.model.parameters() if p.requires_grad]
         optimizer = torch.optim.Adam(weights, lr=0.0)
         begin = time.monotonic()

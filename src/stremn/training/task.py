@@ -1,4 +1,4 @@
-"""What a task is to `stremn train`: a recipe that it reads, a training that it runs, its cost."""
+"""Interface of a task for `stremn train`: read a recipe, run a training, estimate its cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RecipeT = TypeVar("RecipeT", bound=TrainingRecipe)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a recipe comes to: arguments of `fit`, and what is left to do once it has finished."""
+    """A recipe turned into arguments of `fit`, and a final action."""
 
     model: nn.Module
     phases: Sequence[Phase[Any, Any]]
@@ -32,7 +32,7 @@ class Plan:
 
 
 class Task(ABC, Generic[RecipeT]):
-    """A kind of training. A task says what its recipe is, what follows from one, and its cost."""
+    """A kind of training: its recipe, its plan and its cost."""
 
     recipe: type[RecipeT]
 
@@ -42,10 +42,10 @@ class Task(ABC, Generic[RecipeT]):
 
     @abstractmethod
     def estimate(self, recipe: RecipeT, path: Path) -> object:
-        """Return what a run of the recipe at `path` takes; printed, it is text for the user."""
+        """Return the cost of a run of the recipe at `path`; `str` of it is text for the user."""
 
     def read(self, path: Path, overrides: Sequence[str] = ()) -> RecipeT:
-        """Read a recipe and carry out `overrides` ("train.lr=1e-4").
+        """Read a recipe and apply `overrides` ("train.lr=1e-4").
 
         Raises:
             StremnError: it cannot be read, or says what the task does not know.
@@ -85,5 +85,5 @@ class Task(ABC, Generic[RecipeT]):
         return result
 
     def cost(self, path: Path, overrides: Sequence[str] = ()) -> str:
-        """Check a recipe, time some steps, and return in words what a full run takes."""
+        """Check a recipe, time some steps, and return the cost of a full run as text."""
         return str(self.estimate(self.read(path, overrides), path))

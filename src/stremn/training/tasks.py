@@ -1,4 +1,4 @@
-"""The tasks that can be trained, and which one a recipe is of."""
+"""All tasks, and the task of a recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stremn.training.task import Task
 
 
 def task_of(path: Path) -> Task[Any]:
-    """Return the task of the recipe at `path`: what it says, else video object segmentation."""
+    """Return the task that the recipe at `path` names; the default is segmentation."""
     data = read_toml(path)
     name = "prompting" if "prompts" in data else data.get("task", "segmentation")
     known = name if name in ("prediction", "prompting") else "segmentation"
@@ -22,7 +22,7 @@ def task_of(path: Path) -> Task[Any]:
 def train(
     path: Path, overrides: Sequence[str], out: Path | None, *, resume: bool, dry_run: bool
 ) -> str:
-    """Train as the recipe at `path` says, or with `dry_run` say what that takes: text to print."""
+    """Train as the recipe at `path` says, or with `dry_run` estimate the cost; return text."""
     task = task_of(path)
     if dry_run:
         return task.cost(path, overrides)

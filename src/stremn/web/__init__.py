@@ -1,1 +1,1 @@
-"""A web page that follows objects through a video: upload, point, run, watch, download."""
+"""The web page: upload a video, mark objects, segment, correct, download."""

@@ -1,4 +1,4 @@
-"""Files to take home: the objects of all frames in the formats that a visitor chose."""
+"""Write files for download in the formats that a visitor chose."""
 
 import logging
 import shutil
@@ -50,7 +50,7 @@ FORMATS = {
 
 @dataclass(frozen=True)
 class ExportStatus:
-    """How far the files are.
+    """Progress of the files.
 
     Attributes:
         running: whether they are being written.
@@ -72,7 +72,7 @@ class ExportStatus:
 
 
 class _CancelledError(Exception):
-    """Other files are wanted now."""
+    """Raised when other files were requested."""
 
 
 class Export:
@@ -110,13 +110,13 @@ class Export:
         self._thread.start()
 
     def path(self, name: str) -> Path:
-        """Return a file that is there; raises StremnError if there is none of that name."""
+        """Return a finished file; raises StremnError if there is none of that name."""
         if name not in [known for known, _ in self.status.files]:
             raise StremnError("There is no such file. Prepare the files again.")
         return self.folder / name
 
     def close(self) -> None:
-        """End the writing and remove the files."""
+        """Stop writing and remove the files."""
         self._stop.set()
         self._thread.join()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -139,7 +139,7 @@ class Export:
             self.status = replace(self.status, running=False, words=words)
 
     def _write(self, results: Path) -> dict[str, Path]:
-        """Write all frames, and return what was written by its kind."""
+        """Write all frames, and return the files by kind."""
         with open_frames(self._video) as frames:
             writer = ResultWriter(
                 results, fps=frames.fps, existing="replace", formats=self._formats
@@ -153,7 +153,7 @@ class Export:
         return writer.files()
 
     def _result(self, frame: Frame, soft: bool) -> FrameResult:
-        """Return what is written of a frame, with probabilities if soft edges need them."""
+        """Return the results of a frame, with probabilities if soft edges need them."""
         height, width = frame.image.shape[:2]
         work = self._work
         labels = work.labels(frame.index, (height, width))
@@ -173,7 +173,7 @@ class Export:
         )
 
     def _pack(self, written: dict[str, Path]) -> Iterator[tuple[str, int]]:
-        """Put what was chosen beside the results: files as they are, folders as one archive."""
+        """Collect the chosen files; folders become one archive."""
         for kind in self._kinds:
             source = written[kind]
             if source.is_dir():
@@ -186,7 +186,7 @@ class Export:
 
 
 def _memory(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a row as `memory.json` has it: without what only the page shows."""
+    """Return a row of `memory.json`, without data that only the page shows."""
     objects = row.get("objects", {}).items()
     kept = {item: {k: x for k, x in one.items() if k != "pinned"} for item, one in objects}
     return {"bytes": row.get("bytes", 0), "objects": kept}

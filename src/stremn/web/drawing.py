@@ -1,4 +1,4 @@
-"""What a user has said about one frame, and the objects that this led to."""
+"""The marks of a user in one frame, and the masks that they lead to."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class Said:
-    """The gestures about one object since its mask was last painted.
+    """The marks of one object since its mask was last painted.
 
     Attributes:
         box: round it, if one was drawn.
@@ -58,7 +58,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Drawing:
-    """The objects of one frame as far as they are marked; every change makes a new one.
+    """The marked objects of one frame; immutable, every change makes a new drawing.
 
     Attributes:
         index: of the frame.
@@ -74,7 +74,7 @@ class Drawing:
 
     @classmethod
     def on(cls, index: int, labels: Labels) -> Drawing:
-        """Begin with what is known of a frame; label 0 is background."""
+        """Start from the known label map of a frame; label 0 is background."""
         return cls(index, Packed.of(labels.astype(np.uint16)))
 
     def labels(self) -> Labels:
@@ -83,7 +83,7 @@ class Drawing:
 
     @cached_property
     def given(self) -> dict[int, Packed]:
-        """The masks of the objects about which something was said here, by their ids."""
+        """The masks of the objects that were marked here, by id."""
         labels = self.labels()
         return {i: Packed.of((labels == i).astype(np.uint8)) for i in sorted(self.touched)}
 
@@ -94,7 +94,7 @@ class Drawing:
         mark: BoxMark | ClickMark | StrokeMark,
         find: MaskFinder,
     ) -> Drawing:
-        """Return the drawing after one more gesture about object `item`.
+        """Return the drawing after one more mark of object `item`.
 
         What is another object already is not given to this one, unless it is painted over.
 
@@ -148,7 +148,7 @@ def _pack(mask: ObjectMask) -> Packed | None:
 def _check_begun(mask: ObjectMask, said: Said, on: bool) -> None:
     if not on and not mask.any() and said.box is None:
         raise StremnError(
-            "There is no object yet to take something away from. Draw a box round it, or click "
+            "There is no object yet to remove something from. Draw a box around it, or click "
             "on it, first."
         )
 
@@ -156,7 +156,7 @@ def _check_begun(mask: ObjectMask, said: Said, on: bool) -> None:
 def _stroked(
     frame: Picture, mask: ObjectMask, mark: StrokeMark, others: ObjectMask, find: MaskFinder
 ) -> tuple[ObjectMask, ObjectMask]:
-    """Return the object after a stroke, and the other objects without what it painted over."""
+    """Return the object after a stroke, and the other objects without the painted pixels."""
     size = (frame.shape[0], frame.shape[1])
     painted = mark.pixels(size)
     if not painted.any():
@@ -179,7 +179,7 @@ def _snapped(
     others: ObjectMask,
     find: MaskFinder,
 ) -> ObjectMask:
-    """Return the object as clicks along a stroke change it, where the change touches the stroke."""
+    """Return the object corrected by clicks along a stroke, where the change touches the stroke."""
     previous = mask if mask.any() else None
     try:
         found = find(frame, clicks=clicks, previous=previous, others=others)

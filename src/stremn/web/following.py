@@ -1,4 +1,4 @@
-"""A run in a thread: it follows objects from a frame on, can be paused, and says how it goes."""
+"""Run segmentation in a thread that can be paused and reports its status."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Stage = Literal["idle", "waiting", "loading", "adapting", "following", "paused",
 
 @dataclass(frozen=True)
 class Status:
-    """How a run goes.
+    """Status of a run.
 
     Attributes:
         stage: what it does.
@@ -64,11 +64,11 @@ class Status:
 
     @property
     def running(self) -> bool:
-        """Whether there is something to pause."""
+        """Whether the run can be paused."""
         return self.stage in ("waiting", "loading", "adapting", "following")
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values, with the seconds that are left, if they can be told."""
+        """Return it as JSON values, with the remaining seconds if they are known."""
         left = None
         if self.stage == "following" and self.rate and self.total is not None:
             left = (self.total - self.done) / self.rate
@@ -77,7 +77,7 @@ class Status:
 
 @dataclass(frozen=True)
 class Order:
-    """What a run is to do.
+    """Instructions for a run.
 
     Attributes:
         video: its file.
@@ -101,7 +101,7 @@ class StoppedError(StremnError):
 
 
 class Run:
-    """One run. `turn` is held while it computes: one run at a time in the whole server."""
+    """One run. It holds `turn` while it computes, so that the server computes one run at a time."""
 
     def __init__(
         self, order: Order, shelf: FrameShelf, states: SavedStates, turn: threading.Lock
@@ -116,7 +116,7 @@ class Run:
         self._thread.start()
 
     def pause(self) -> None:
-        """End the run after its current frame; it can be gone on from there."""
+        """Stop the run after its current frame; it can be continued from there."""
         self._stop.set()
 
     def join(self, timeout: float | None = None) -> None:
@@ -176,7 +176,7 @@ class Run:
         return session
 
     def _go(self, leg: Leg, session: Session) -> None:
-        """Follow the objects along a leg; a session is saved now and then, and at its end."""
+        """Segment a leg; save the session from time to time, and at the end."""
         take = leg.take
         moments: deque[float] = deque([time.perf_counter()], maxlen=30)
         before = self.status.done
@@ -244,7 +244,7 @@ def together(masks: Mapping[int, Packed], objects: Set[int]) -> Labels | None:
 
 
 def memory_row(result: StepResult) -> dict[str, Any]:
-    """Return what `memory.json` holds of a frame, and which templates were given by the visitor."""
+    """Return a frame's row of `memory.json`, and which templates the visitor gave."""
     row = result.memory.to_json()
     for entry in result.memory.objects:
         row["objects"][str(entry.id)]["pinned"] = list(entry.pinned)

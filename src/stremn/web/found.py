@@ -1,4 +1,4 @@
-"""What all runs together found in a frame: on the way forward, backward, or both joined."""
+"""Combine the results of all runs for a frame: forward, backward, or both joined."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Found:
-    """The takes that say what is in a frame.
+    """The takes that hold results of a frame.
 
     Attributes:
         index: of the frame.
@@ -32,12 +32,12 @@ class Found:
     other: Take | None = None
 
     def has_taken(self, given: object) -> bool:
-        """Return whether these masks were the truth for the frame."""
+        """Return whether the frame was segmented with these given masks."""
         return self.take.given.get(self.index) == given
 
     @property
     def row(self) -> dict[str, Any]:
-        """What the memory held after the frame."""
+        """Content of the memory after the frame."""
         return self.take.rows[self.index]
 
     def labels(self) -> Labels:
@@ -60,7 +60,7 @@ class Found:
 
 
 def find(takes: Sequence[Take], index: int) -> Found | None:
-    """Return what takes found in a frame, the latest take last; None: none came to it.
+    """Return the takes' results of a frame, the latest take last; None if no take has it.
 
     Takes on the ways of the latest run are joined, if they had the same settings; otherwise the
     latest take counts.

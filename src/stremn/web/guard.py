@@ -1,4 +1,4 @@
-"""Who may talk to the page's server: requests are checked before anything else looks at them."""
+"""Check requests to the page's server before they are handled."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def new_token() -> str:
 
 
 class Guard:
-    """Refuse requests that no page of this server sends; ASGI middleware.
+    """ASGI middleware that refuses requests from other pages or for other servers.
 
     - Another site's pages: the Origin, where there is one, must be the host that is asked.
     - Another site's name for this computer (DNS rebinding): a server on loopback answers to
@@ -150,7 +150,7 @@ def _hostname(host: str) -> str:
 
 
 def _is_plain_path(scope: Scope) -> bool:
-    """Return whether a path stays in its folder, and the sessions it names could be a browser's."""
+    """Return whether a path stays in its folder and names valid sessions."""
     path = scope["path"]
     for _ in range(3):  # however often it was quoted
         path = unquote(path)
@@ -171,7 +171,7 @@ def _with_headers(send: Send, headers: list[tuple[bytes, bytes]]) -> Send:
 
 
 def _bounded(receive: Receive, largest: int) -> Receive:
-    """End a body that turns out larger than allowed, as if its sender had left."""
+    """End a request body that is larger than allowed, as if the client had disconnected."""
     taken = 0
 
     async def receiving() -> Message:

@@ -1,4 +1,4 @@
-"""A page on this computer that shows pictures as they are made, as a stream of JPEG images."""
+"""Serve a local page that shows live pictures as a stream of JPEG images."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class LivePage:
 
     @property
     def address(self) -> str:
-        """Where a browser finds the page."""
+        """Address of the page."""
         return f"http://{HOST}:{self._server.server_address[1]}/"
 
     def show(self, draw: Draw, words: str) -> None:
@@ -111,7 +111,7 @@ class LivePage:
     # ------------------------------------------------------------ for visitors
 
     def words(self) -> str:
-        """Return what is said about the newest picture."""
+        """Return the text about the newest picture."""
         return "" if self._shown is None else self._shown.words
 
     def picture(self, after: int = -1) -> tuple[int, bytes] | None:
@@ -139,7 +139,7 @@ class _Server(ThreadingHTTPServer):
     page: LivePage
 
     def handle_error(self, *_: Any) -> None:
-        """Say nothing of visitors who leave."""
+        """Ignore visitors who disconnect."""
 
 
 class _Visit(BaseHTTPRequestHandler):
@@ -188,7 +188,7 @@ class _Visit(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Keep visits out of the terminal."""
+        """Do not log visits to the terminal."""
 
 
 def _page() -> bytes:

@@ -1,4 +1,4 @@
-"""What a user says about an object with one gesture: a box, a click or a stroke of a brush."""
+"""Marks of a user: a box, a click or a brush stroke."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAMPLES = 4
 
 
 class BoxMark(Config):
-    """A box round an object, in pixels of the frame."""
+    """A box around an object, in pixels of the frame."""
 
     kind: Literal["box"]
     x: Coordinate
@@ -40,7 +40,7 @@ class BoxMark(Config):
 
 
 class ClickMark(Config):
-    """A point on an object (`on`), or on what is taken for it."""
+    """A point on an object (`on`), or on something that is not the object."""
 
     kind: Literal["click"]
     x: Coordinate
@@ -92,7 +92,7 @@ _MARKS: TypeAdapter[BoxMark | ClickMark | StrokeMark] = TypeAdapter(Mark)
 
 
 def parse_mark(data: object) -> BoxMark | ClickMark | StrokeMark:
-    """Return the mark that a browser describes.
+    """Parse a mark from a browser's request.
 
     Raises:
         StremnError: it describes none.

@@ -1,4 +1,4 @@
-"""How a visitor wants objects followed."""
+"""Options of a run on the page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OFFERED = ("evidence", "learned", "oldest", "random-select", "spread", "most-sim
 
 
 class Options(Config):
-    """How to follow.
+    """Options of a run.
 
     Attributes:
         memory_slots: K, templates kept of each object.
@@ -36,11 +36,11 @@ class Options(Config):
     adapt: bool = False
 
     def settings(self) -> tuple[object, ...]:
-        """Return what a session shares with one that it goes on from; not where it ends."""
+        """Return the settings that a continued session must share; not where it ends."""
         return (self.memory_slots, self.policy, self.size, self.adapt)
 
     def check(self, model: VideoModel, device: str) -> None:
-        """Refuse what a session of the model does not take; raises StremnError."""
+        """Raise StremnError for options that the model does not support."""
         model.settled(self.asked(device))
         if self.adapt:
             model.check_adaptable()
@@ -50,7 +50,7 @@ class Options(Config):
         return model.open(self.asked(device))
 
     def asked(self, device: str) -> Asked:
-        """Return what a session is asked for."""
+        """Return the options as models take them."""
         from stremn.segmentation.opening import Asked
 
         return Asked(self.memory_slots, self.policy, self.size, device=device)

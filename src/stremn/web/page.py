@@ -1,4 +1,4 @@
-"""The page: the workbench and the other tabs, put into gradio.
+"""The page: the workbench and the other tabs, in gradio.
 
 `build_page` makes it, `serving.serve` shows it.
 """
@@ -34,7 +34,7 @@ Follow objects through a video of any length, with a memory that never grows.
 """
 
 _HELP = """
-Open a video, drag a box round an object (or click on it), and press **Follow**. Look at any frame;
+Open a video, drag a box around an object (or click on it), and press **Follow**. Look at any frame;
 where something is wrong, correct it there and go on. Nothing leaves this computer's server.
 """
 
@@ -156,7 +156,7 @@ class Page:
 
     @contextmanager
     def _told(self) -> Iterator[None]:
-        """Show a user's mistake on the page, in its own words."""
+        """Show a StremnError on the page."""
         try:
             yield
         except StremnError as error:
@@ -167,7 +167,7 @@ class Page:
 def build_page(
     model: str = "small", device: str = "auto", limits: Limits = LIMITS
 ) -> "tuple[gradio.Blocks, Projects]":
-    """Return the page, ready for `serving.launch`, and the projects that its workbench is about.
+    """Return the page, ready for `serving.launch`, and the projects of its workbench.
 
     Args:
         model: preset, weights file, folder or hub id; loaded with the first run.

@@ -1,4 +1,4 @@
-"""Pictures that the page shows: masks to lie over a frame, and the memory's templates."""
+"""Pictures for the page: masks to overlay on a frame, and the memory's templates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def colors(item: int) -> str:
 
 
 def mask_picture(labels: Labels) -> bytes:
-    """Return the objects of a label map as PNG to lie over the frame: filled lightly, outlined."""
+    """Return the objects of a label map as a transparent PNG overlay: lightly filled, outlined."""
     labels = _smaller(labels, _LONGEST_SIDE)
     ids = np.where(labels > 255, (labels - 1) % 255 + 1, labels).astype(np.uint8)
     drawn = np.zeros((*ids.shape, 4), np.uint8)

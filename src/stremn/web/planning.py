@@ -1,4 +1,4 @@
-"""What a run has to compute: the stretches in which nothing is known yet, or no longer."""
+"""Plan a run: the ranges of frames without valid results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from stremn.web.takes import Given, SavedState, SavedStates, Take, Way, first_ch
 
 @dataclass(frozen=True)
 class Leg:
-    """A stretch of a way.
+    """A range of frames in one direction.
 
     Attributes:
         take: where its masks go; knows way, start and given masks.
@@ -27,7 +27,7 @@ class Leg:
 
     @property
     def length(self) -> int:
-        """Frames that it has."""
+        """Number of frames."""
         return self.end - self.take.start
 
 
@@ -40,7 +40,7 @@ def plan(
     states: SavedStates,
     folder: Callable[[], Path],
 ) -> tuple[Leg, ...]:
-    """Return the legs of a run; none if all is known.
+    """Return the legs of a run; none if all frames have results.
 
     As with `segment --both-ways`, the way forward begins at the first frame that is marked, and
     the way backward at the last; between them both are followed.

@@ -1,4 +1,4 @@
-"""The tab that predicts a video's next frames, and shows them beside what came."""
+"""The tab that predicts a video's next frames, and shows them beside the true ones."""
 
 import shutil
 from collections.abc import Callable
@@ -108,7 +108,7 @@ class PredictTab:
 
 
 def _measured(files: "PredictionFiles") -> list[str]:
-    """Return what is known of how good a prediction is, a paragraph each."""
+    """Return the known errors of a prediction, one paragraph each."""
     known = [
         ("Tried on the last frames observed", files.tried),
         ("Against the true frames", files.errors),

@@ -1,4 +1,4 @@
-"""One visitor's work on one video: objects, drawings, runs, and the way back from all of them."""
+"""One visitor's work on one video: objects, drawings and runs, with undo."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LONGEST_NAME = 60
 
 @dataclass(frozen=True)
 class Tools:
-    """What all visitors share.
+    """Models, folders and limits that all visitors share.
 
     Attributes:
         find: finds an object from a prompt.
@@ -55,7 +55,7 @@ class Tools:
 
 
 class Project:
-    """One video and what is made of it, in a folder of its own.
+    """One video, its objects and results, in its own folder.
 
     Every method may be called by any thread. One that is refused changes nothing.
     """
@@ -81,27 +81,27 @@ class Project:
 
     @property
     def work(self) -> Work:
-        """What is made so far."""
+        """The current state."""
         return self._work
 
     @property
     def status(self) -> Status:
-        """How the latest run goes."""
+        """Status of the latest run."""
         return Status() if self._run is None else self._run.status
 
     @property
     def export_status(self) -> ExportStatus:
-        """How far the files for download are."""
+        """Progress of the files for download."""
         return ExportStatus() if self._export is None else self._export.status
 
     @property
     def can_undo(self) -> bool:
-        """Whether there is a change to take back."""
+        """Whether there is a change to undo."""
         return bool(self._past)
 
     @property
     def can_redo(self) -> bool:
-        """Whether there is a change that was taken back."""
+        """Whether there is a change to redo."""
         return bool(self._future)
 
     def labels(self, index: int) -> Labels:
@@ -111,7 +111,7 @@ class Project:
     # ------------------------------------------------------------ changing
 
     def mark(self, index: int, item: int, data: object) -> None:
-        """Take one gesture about an object in a frame; a run is paused first.
+        """Apply one mark of an object in a frame; a run is paused first.
 
         Raises:
             StremnError: no such object or frame, or the gesture leads to no object.
@@ -127,7 +127,7 @@ class Project:
             self._change(replace(work, drawings={**work.drawings, index: drawing}))
 
     def clear(self, index: int) -> None:
-        """Take back all that was said about a frame."""
+        """Remove all marks of a frame."""
         with self._lock:
             self._halt()
             rest = {i: one for i, one in self._work.drawings.items() if i != index}
@@ -135,7 +135,7 @@ class Project:
                 self._change(replace(self._work, drawings=rest))
 
     def use_mask(self, index: int, mask: LabelMap) -> None:
-        """Take the objects of a mask file for a frame."""
+        """Use the objects of a mask file for a frame."""
         with self._lock:
             self._halt()
             work = self._work
@@ -181,11 +181,11 @@ class Project:
             self._change(replace(self._work, objects=objects))
 
     def undo(self) -> None:
-        """Take the latest change back, a run too."""
+        """Undo the latest change, also a run."""
         self._step_in_time(self._past, self._future)
 
     def redo(self) -> None:
-        """Make the change again that was taken back."""
+        """Redo the change that was undone last."""
         self._step_in_time(self._future, self._past)
 
     def _step_in_time(self, source: list[Work], target: list[Work]) -> None:
@@ -205,7 +205,7 @@ class Project:
         self._remove_unreachable()
 
     def _remove_unreachable(self) -> None:
-        """Remove the masks of runs that neither undo nor redo comes to any more."""
+        """Remove the masks of runs that undo and redo can no longer reach."""
         reachable = {take for work in (*self._past, self._work) for take in work.takes}
         for take in self._takes - reachable:
             shutil.rmtree(take.folder, ignore_errors=True)
@@ -218,7 +218,7 @@ class Project:
     # ------------------------------------------------------------ following
 
     def follow(self, options: Options) -> None:
-        """Start a run, or go on where nothing is known yet or something was corrected.
+        """Start a run, or continue where results are missing or something was corrected.
 
         Raises:
             StremnError: no object is marked, all is followed already, or an impossible option.
@@ -230,7 +230,7 @@ class Project:
             given, objects = work.given(), work.objects.keys()
             if not given:
                 raise StremnError(
-                    "Mark an object first: draw a box round it, click on it, or paint it."
+                    "Mark an object first: draw a box around it, click on it, or paint it."
                 )
             options.check(self._tools.model(), self._tools.device)
             legs = plan(
@@ -269,7 +269,7 @@ class Project:
         return self._adapted[1]
 
     def pause(self) -> None:
-        """End the run after its current frame; `follow` goes on."""
+        """Stop the run after its current frame; `follow` continues it."""
         if self._run is not None:
             self._run.pause()
 
@@ -282,7 +282,7 @@ class Project:
     # ------------------------------------------------------------ downloads
 
     def export(self, kinds: Sequence[str]) -> None:
-        """Begin to write files in these formats, in place of earlier ones.
+        """Start writing files in these formats; earlier ones are removed.
 
         Raises:
             StremnError: no such format, or nothing has been followed yet.
@@ -301,7 +301,7 @@ class Project:
         return self._export.path(name)
 
     def close(self) -> None:
-        """End the run and let go of the video."""
+        """Stop the run and close the video."""
         self.pause()
         if self._export is not None:
             self._export.close()

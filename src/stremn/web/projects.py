@@ -1,4 +1,4 @@
-"""The visitors' projects: who has which, and when they go."""
+"""The projects of all visitors, and their removal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stremn.web.project import Project, Tools
 
 @dataclass(frozen=True)
 class Limits:
-    """What visitors of a page may ask for.
+    """Limits for visitors of a page.
 
     upload: bytes of a request.
     frames: of a video; a longer one is cut there.
@@ -53,7 +53,7 @@ class Projects:
         self._lock = threading.Lock()
 
     def open(self, visitor: str, video: Path) -> str:
-        """Begin a visitor's work on a video, end the one before, and return the new one's key.
+        """Open a visitor's project on a video, close the earlier one, and return the new key.
 
         Raises:
             StremnError: it cannot be read as a video; the one before stays.
@@ -85,7 +85,7 @@ class Projects:
         return project
 
     def leave_later(self, visitor: str) -> None:
-        """Remove what is kept of a visitor once nothing was heard of it for `Limits.absence`.
+        """Remove a visitor's data when nothing was heard of the visitor for `Limits.absence`.
 
         A connection that breaks, or a page that is loaded again, thus loses nothing.
         """
@@ -107,7 +107,7 @@ class Projects:
         timer.start()
 
     def leave(self, visitor: str) -> None:
-        """End a visitor's run and remove all that is kept of the visitor."""
+        """Stop a visitor's run and remove all of the visitor's data."""
         with self._lock:
             key = self._keys.pop(visitor, None)
             project = None if key is None else self._by_key.pop(key, None)
@@ -118,7 +118,7 @@ class Projects:
 
 
 def _keep(video: Path, own: Path) -> None:
-    """Keep a video under a name of one's own, without a copy where that is possible."""
+    """Keep a video under a new name, without a copy where possible."""
     try:
         own.hardlink_to(video)
     except OSError:  # on another disk

@@ -1,4 +1,4 @@
-"""The page's server: gradio behind a guard, with the workbench's own routes."""
+"""The page's server: gradio with the workbench's routes, behind a guard."""
 
 from __future__ import annotations
 

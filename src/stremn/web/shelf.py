@@ -1,4 +1,4 @@
-"""The frames of a visitor's video as pictures on disk, so that any of them is at hand at once."""
+"""Keep the frames of a visitor's video as pictures on disk, for fast random access."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class FrameShelf:
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
     def put(self, frame: Frame) -> None:
-        """Keep a frame that was decoded elsewhere."""
+        """Store a frame that was decoded elsewhere."""
         path = self._folder / f"{frame.index}.jpg"
         if not path.is_file() and not self._closed:
             _write(path, frame.image)
@@ -96,7 +96,7 @@ class FrameShelf:
             self.put(frame)
 
     def close(self) -> None:
-        """Let go of the video; the pictures go with their folder."""
+        """Close the video; the pictures are removed with their folder."""
         self._closed = True
         with self._lock:
             self._source.close()

@@ -1,4 +1,4 @@
-"""What a run leaves on disk for the page: a mask a frame, what the memory held, saved sessions."""
+"""Files of a run of the page: one mask per frame, memory reports, saved sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Given = Mapping[int, Mapping[int, Packed]]
 
 @dataclass(frozen=True)
 class Way:
-    """A way through the video: forward (`step` 1) or backward (-1) from the frame `anchor`.
+    """A pass through the video: forward (`step` 1) or backward (-1) from the frame `anchor`.
 
     Its own time counts the frames from there.
     """
@@ -33,19 +33,19 @@ class Way:
     step: int
 
     def time(self, index: int) -> int:
-        """Return when it comes to a frame; negative if it never does."""
+        """Return the time at which it reaches a frame; negative if it never does."""
         return (index - self.anchor) * self.step
 
     def index(self, time: int) -> int:
-        """Return the frame that it comes to then."""
+        """Return the frame that it reaches at a time."""
         return self.anchor + time * self.step
 
     def of(self, given: Given) -> Given:
-        """Return the masks that are given on the way."""
+        """Return the given masks that it meets."""
         return {index: masks for index, masks in given.items() if self.time(index) >= 0}
 
     def met(self, given: Given, index: int) -> dict[int, int]:
-        """Return for each object that was given up to a frame the frame of that, the latest."""
+        """Return for each object the latest frame, up to a given one, in which it was given."""
         on_way = sorted(self.of(given), key=self.time)
         return {
             item: frame
@@ -56,7 +56,7 @@ class Way:
 
 
 class Take:
-    """The frames of one run in one direction. A later take lies over an earlier one.
+    """The results of one run in one direction. A later take replaces an earlier one.
 
     Attributes:
         way: where it goes.
@@ -87,11 +87,11 @@ class Take:
         self.reached = start
 
     def holds(self, index: int) -> bool:
-        """Return whether it has masks of a frame; the way forward has those of its anchor."""
+        """Return whether it has a mask of a frame; the forward take has that of its anchor."""
         return index in self.rows and (self.way.step > 0 or index != self.way.anchor)
 
     def add(self, index: int, labels: Labels, kept: Kept, row: dict[str, Any]) -> None:
-        """Keep a frame's label map, the probabilities behind it, and what the memory held."""
+        """Store a frame's label map, its probabilities, and the content of the memory."""
         write_mask(self._path(index, "png"), labels, durable=False)
         write_kept(self._path(index, "npz"), kept)
         self.rows[index] = row
@@ -112,7 +112,7 @@ class Take:
             return read_kept(self._path(index, "npz"))
         except OSError as error:
             raise StremnError(
-                f"What was found in frame {index} is gone from the server's disk."
+                f"The mask of frame {index} is missing on the server's disk."
             ) from error
 
     def _path(self, index: int, kind: str) -> Path:
@@ -121,7 +121,7 @@ class Take:
 
 @dataclass(frozen=True)
 class SavedState:
-    """A session on disk, after the frame at time `after` of a way with these given masks."""
+    """A session saved after the frame at time `after` of a pass with these given masks."""
 
     path: Path
     way: Way
@@ -136,7 +136,7 @@ MOST_STATES = 48
 
 @dataclass
 class SavedStates:
-    """Sessions to go on from."""
+    """Saved sessions, from which runs continue."""
 
     folder: Path
     kept: list[SavedState] = field(default_factory=list)
@@ -144,7 +144,7 @@ class SavedStates:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def save(self, take: Take, after: int, write: Callable[[Path], object]) -> None:
-        """Keep a session's state after the frame at time `after`; `write` writes it to a path."""
+        """Save a session's state after the frame at time `after`; `write` writes it to a path."""
         make_folder(self.folder)
         path = self.folder / f"{next(self._names)}.safetensors"
         write(path)
@@ -154,7 +154,7 @@ class SavedStates:
                 self._thin_out()
 
     def _thin_out(self) -> None:
-        """Remove the state that is missed least: distances grow towards the past."""
+        """Remove the least useful state: distances grow towards the past."""
         order = sorted(self.kept, key=lambda state: state.after)
         latest = order[-1].after
 
@@ -169,7 +169,7 @@ class SavedStates:
     def best(
         self, way: Way, before: int, settings: object, given: Given, objects: Set[int]
     ) -> SavedState | None:
-        """Return the latest state before a time that these settings and masks would lead to.
+        """Return the latest state before a time that fits these settings and masks.
 
         What it knows of other than `objects` does not matter: they can be removed from it.
         """
@@ -185,7 +185,7 @@ class SavedStates:
 
 
 def first_change(take: Take, settings: object, given: Given, objects: Set[int]) -> int:
-    """Return the time from which a take no longer holds; its end if all of it does."""
+    """Return the time from which a take is no longer valid; its end if all of it is."""
     if take.settings != settings:
         return 0
     changed = _changes(take.way, take.given, given, take.reached - 1, objects)

@@ -1,4 +1,4 @@
-"""What a visitor has made of a video so far: objects, drawings, runs."""
+"""State of a visitor's work: objects, drawings, runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from stremn.web.takes import Take
 
 @dataclass(frozen=True)
 class Work:
-    """What a visitor has made so far; every change makes a new one.
+    """State of a visitor's work; immutable, every change makes a new one.
 
     Attributes:
         objects: names by id.
@@ -27,7 +27,7 @@ class Work:
     takes: tuple[Take, ...] = ()
 
     def given(self) -> dict[int, dict[int, Packed]]:
-        """Return the masks to take as the truth: by frame, each object's by its id."""
+        """Return the given masks by frame and object id."""
         found = {}
         for index, drawing in sorted(self.drawings.items()):
             masks = {i: m for i, m in drawing.given.items() if i in self.objects}
@@ -36,7 +36,7 @@ class Work:
         return found
 
     def found(self, index: int) -> Found | None:
-        """Return what runs found in a frame; None: nothing, or something was drawn since then."""
+        """Return the runs' results of a frame; None if there are none, or it was marked since."""
         drawing = self.drawings.get(index)
         found = find(self.takes, index)
         if found is None or drawing is None or found.has_taken(drawing.given):
@@ -44,7 +44,7 @@ class Work:
         return None
 
     def labels(self, index: int, size: tuple[int, int]) -> Labels:
-        """Return the objects of a frame: as runs found them, or as drawn since then."""
+        """Return the objects of a frame: from runs, or as marked since."""
         found, drawing = self.found(index), self.drawings.get(index)
         if found is not None:
             labels = found.labels()
@@ -55,12 +55,12 @@ class Work:
         return np.where(np.isin(labels, list(self.objects)), labels, 0)
 
     def row(self, index: int) -> dict[str, Any]:
-        """Return what the memory held after a frame; empty if no run came to it."""
+        """Return the content of the memory after a frame; empty if no run reached it."""
         found = find(self.takes, index)
         return {} if found is None else found.row
 
     def followed(self) -> list[tuple[int, int]]:
-        """Return the stretches of frames that have masks from a run, as (first, after the last)."""
+        """Return the ranges of frames with masks from a run, as (first, after the last)."""
         frames = sorted(set().union(*(take.rows for take in self.takes)))
         stretches: list[tuple[int, int]] = []
         for index in frames:

@@ -1,4 +1,4 @@
-"""What the page's workbench asks the server: the state, pictures, and changes, as HTTP routes.
+"""HTTP routes of the page's workbench: state, pictures, changes.
 
 Every route but the static files names a project by its key, which only its visitor knows.
 """
@@ -59,7 +59,7 @@ def routes(projects: Projects) -> list[BaseRoute]:
 
 
 class _Answer:
-    """Answers a request about a project in a thread, and puts a user's mistake into words."""
+    """Answers a request about a project in a thread, and returns StremnErrors as text."""
 
     def __init__(self, projects: Projects, answer: Callable[..., Response]) -> None:
         self._projects = projects
@@ -108,7 +108,7 @@ def _json(content: Any, status: int = HTTPStatus.OK) -> Response:
 
 
 def state(project: Project, body: bytes = b"") -> Response:
-    """Answer with all that the workbench shows but pictures."""
+    """Return the state that the workbench shows, without pictures."""
     work = project.work
     height, width = project.shelf.size
     return _json(
@@ -151,7 +151,7 @@ def _picture(content: bytes, kind: str, headers: dict[str, str]) -> Response:
 
 
 def _memory(project: Project, body: bytes, index: int) -> Response:
-    """Answer with what the memory held after a frame: by object, the frames in its slots."""
+    """Return the content of the memory after a frame: for each object, the frames in its slots."""
     row = project.work.row(index)
     objects = [
         {"id": int(item), "slots": one["slots"], "pinned": one["pinned"]}
@@ -184,7 +184,7 @@ def _mask_file(project: Project, body: bytes, index: int) -> Response:
 
 
 def _do(project: Project, body: bytes, what: str) -> Response:
-    """Carry out a change and answer with the state after it."""
+    """Apply a change and return the new state."""
     try:
         told = json.loads(body or b"{}")
         change = _CHANGES[what]

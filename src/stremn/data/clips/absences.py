@@ -1,4 +1,4 @@
-"""When the objects of composed clips are out of the picture, and how they leave and come."""
+"""Decide when objects of composed clips are out of the picture, and how they leave and return."""
 
 from dataclasses import replace
 

@@ -148,7 +148,7 @@ def collate(clips: Sequence[Clip]) -> ClipBatch:
 
 
 class ClipSource(Protocol):
-    """Something clips can be drawn from. Stateless: the same generator state, the same clip."""
+    """A source of clips. Stateless: the same generator state gives the same clip."""
 
     def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
         """Draw a clip of `frames` frames of `size` x `size` pixels.

@@ -311,12 +311,11 @@ class _Take:
         return self._never()
 
     def _passing(self) -> Layer:
-        """Return something that crosses the canvas in front."""
+        """Return an object that crosses the canvas in the foreground."""
         return passing(self.rng, self.draw, self.frames, self.size, self.p.motion)
 
     def _cover(self, placed: Placed) -> Layer:
-        """Return something that covers an object for a run of frames, or passes in a clip too
-        short."""
+        """Return an occluder that covers an object for some frames; in a short clip it crosses."""
         covered = run_of_frames(self.rng, self.frames, self.p.away_run)
         cover = self.canvas.cover(placed, occluder(self.rng, self.draw), covered)
         return self._passing() if cover is None else cover

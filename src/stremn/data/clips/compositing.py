@@ -1,4 +1,4 @@
-"""Objects that move over a canvas: how large they are, which way they go, what covers them."""
+"""Composite moving objects on a canvas: their size, their path, their occluders."""
 
 from dataclasses import dataclass, replace
 

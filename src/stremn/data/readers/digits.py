@@ -51,11 +51,11 @@ def _idx_file(root: Path, stem: str) -> Path:
 def _read_idx(path: Path) -> UInt8[np.ndarray, "n 28 28"]:
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(content) < 16:
-        raise StremnError(f"{path} is no MNIST image file: it has only {len(content)} bytes.")
+        raise StremnError(f"{path} is not an MNIST image file: it has only {len(content)} bytes.")
     magic, count, height, width = struct.unpack(">IIII", content[:16])
     if magic != 2051 or len(content) != 16 + count * height * width:
         raise StremnError(
-            f"{path} is no MNIST image file: magic number {magic} (expected 2051), "
+            f"{path} is not an MNIST image file: magic number {magic} (expected 2051), "
             f"{len(content)} bytes. Download it again."
         )
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)

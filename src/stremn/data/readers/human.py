@@ -26,7 +26,7 @@ _HUMAN_NAME = re.compile(r"^(S\d+)_(Walking(?:[_ ]\d)?)\.(\d+)_(\d+)\.jpg$")
 class HumanWalking:
     """Human3.6M, scenario Walking, by the reference loader's protocol.
 
-    Images are stored every 5 raw frames; a clip takes every second of them (5 frames a second) and
+    Images are stored every 5 raw frames; a clip takes every second of them (5 fps) and
     must have no gap. Clips start every 10 images in training and every 5 in val and test. The
     middle half of the picture in both axes is cut out, then resized.
 

@@ -177,7 +177,7 @@ def split_names(path: Path, tree: str) -> list[str]:
         raise StremnError(f"The split file {path} cannot be read as text: {error}.") from error
     names = [line for line in lines if line]
     if not names:
-        raise StremnError(f"The split file {path} is empty; it should name a sequence a line.")
+        raise StremnError(f"The split file {path} is empty; it should name one sequence per line.")
     return names
 
 

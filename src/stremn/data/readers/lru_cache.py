@@ -1,4 +1,4 @@
-"""What was read last, kept up to a limit."""
+"""An LRU cache of items that were read."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -10,7 +10,7 @@ ItemT = TypeVar("ItemT")
 
 
 class Recent(Generic[KeyT, ItemT]):
-    """Keeps the items read last; the one used longest ago goes first.
+    """Keeps the items used last; evicts the one used longest ago.
 
     limit: largest sum of the sizes kept; 0 keeps nothing. size: of an item, in the limit's unit.
     Threads may share one; a copy for another process starts empty.

@@ -13,7 +13,7 @@ MOST_LISTED = 30
 
 @dataclass(frozen=True)
 class DataProblem:
-    """Something in a data set that cannot be trained on: where, and what is wrong with it."""
+    """An item of a data set that cannot be used for training: where it is, and what is wrong."""
 
     where: str
     reason: str

@@ -97,7 +97,7 @@ class VideoSequence(Protocol):
         ...
 
     def check(self) -> None:
-        """Find what would fail midway, at little cost.
+        """Find errors before a run, at little cost.
 
         Raises:
             StremnError: files that do not fit together, or no object to follow.

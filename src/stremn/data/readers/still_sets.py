@@ -1,4 +1,4 @@
-"""Sets of still images by the name of their layout, and what is broken in them.
+"""Open sets of still images by the name of their layout, and find broken files.
 
 A set gives pictures with id maps when asked; nothing is read before. `check_stills` reads all of
 a set once and lists everything that a training would stumble over.

@@ -138,7 +138,7 @@ def _rows(
 
 
 def paired_table(rows: Sequence[PredictionScores], against: str, metrics: Sequence[Metric]) -> str:
-    """Make a Markdown table a metric: each predictor minus `against`, frame by frame, paired.
+    """Make one Markdown table per metric: each predictor minus `against`, frame by frame, paired.
 
     Raises:
         StremnError: no row has that name.
@@ -206,7 +206,7 @@ def write_report(
 ) -> None:
     """Write a report into the folder `out`.
 
-    `table.md`, `curves.csv` (a row a frame), `clips.safetensors` (every number), `facts.json`.
+    `table.md`, `curves.csv` (one row per frame), `clips.safetensors` (every number), `facts.json`.
     """
     make_folder(out)
     write_whole(out / "table.md", f"{table(rows, metrics)}\n".encode())

@@ -1,4 +1,4 @@
-"""How good the masks of boxes and clicks are: IoU after each prompt, and clicks to a threshold."""
+"""Score the masks of boxes and clicks: IoU after each prompt, and clicks to a threshold."""
 
 from __future__ import annotations
 

@@ -151,7 +151,7 @@ def swapped(
     truth: Integer[np.ndarray, "height width"],
     ids: Sequence[int],
 ) -> Bool[np.ndarray, " o"]:
-    """Return whether each object's mask covers more of some other object than of its own.
+    """Return whether each object's mask overlaps another object more than its own.
 
     Then the object took another's place. No benchmark's measure, but what a user sees at once.
 

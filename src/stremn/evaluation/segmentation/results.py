@@ -1,4 +1,4 @@
-"""What an evaluation found: scores of frames, of objects, of sequences, and the report of a run."""
+"""Results of an evaluation: scores of frames, objects and sequences, and the report of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is run: a session that segments frame by frame, its description, and how one is made."""
+"""Describe a run, and open its sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stremn.segmentation.sessions import SegmentationSession
 
 
 class Labelled(Protocol):
-    """What a session answers for a frame."""
+    """Result of a session for one frame."""
 
     @property
     def labels(self) -> Labels:
@@ -25,7 +25,7 @@ class Labelled(Protocol):
 
 
 class Segmenter(Protocol):
-    """Something that segments a video frame by frame, given masks of some frames."""
+    """Segments a video frame by frame, given masks of some frames."""
 
     def step(self, frame: Picture, mask: Labels | None = None) -> Labelled:
         """Segment the next frame. ``mask`` gives objects (pixels of new ids only)."""

@@ -1,4 +1,4 @@
-"""Scoring label maps that are on disk already, made by anything."""
+"""Score label maps on disk, made by any program."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def score_predictions(
     workers: int | None = None,
     compat_decay: bool = False,
 ) -> Report:
-    """Score label maps ``folder/<sequence>/<frame name>.png`` made by anything.
+    """Score label maps ``folder/<sequence>/<frame name>.png`` made by any program.
 
     Args:
         data: ground truth.

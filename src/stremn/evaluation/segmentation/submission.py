@@ -86,7 +86,7 @@ def write_submission(
 
 
 def check_submission(data: SequenceSet, path: Path, kind: str | None = None) -> Submission:
-    """Check a zip, made by anything, against a split: names, count, kind, sizes and ids.
+    """Check a zip, made by any program, against a split: names, count, kind, sizes and ids.
 
     Args:
         data: the split the zip is for.

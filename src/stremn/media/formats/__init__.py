@@ -1,1 +1,1 @@
-"""Formats that other programs read: what is in them, and when they are written."""
+"""Output formats that other programs read."""

@@ -1,4 +1,4 @@
-"""What a format is: a choice that a run makes, and a writer that is open while it runs.
+"""Interface of output formats, and of their writers during a run.
 
 A format lies in files of its own below the output folder. It is written frame by frame, in
 constant memory. `checkpoint` makes it possible to go on after a kill with the same result: what
@@ -19,7 +19,7 @@ from stremn.media.frame_results import FrameResult
 
 @dataclass(frozen=True)
 class Place:
-    """Where a format is written, and what is there already.
+    """Where a format is written, and what exists there.
 
     Attributes:
         out: the run's output folder.
@@ -41,14 +41,14 @@ class FormatWriter(Protocol):
         """Write a frame; raises StremnError if it cannot be written."""
 
     def checkpoint(self) -> Iterable[Path]:
-        """Let a run go on after the last frame; return the files that must be on the disk then."""
+        """Make the run resumable after the last frame; return the files that this needs."""
 
     def close(self) -> None:
         """Complete the files for the frames so far and close them; safe to call twice."""
 
 
 class WrittenAtOnce:
-    """The part of a `FormatWriter` whose files are whole as soon as they are written."""
+    """Base of writers whose files are complete as soon as they are written."""
 
     def __init__(self) -> None:
         self._new: list[Path] = []
@@ -68,10 +68,10 @@ class WrittenAtOnce:
 
 
 class TakesAnything:
-    """The part of a `Format` that can hold any objects."""
+    """Base of formats that can hold any objects."""
 
     def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
-        """Take everything."""
+        """Accept everything."""
 
 
 class Format(Protocol):

@@ -1,4 +1,4 @@
-"""What kind of thing each object is: names and numbers of categories."""
+"""Names and numbers of the objects' categories."""
 
 from __future__ import annotations
 

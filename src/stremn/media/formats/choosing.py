@@ -1,4 +1,4 @@
-"""The formats by name, as they are asked for."""
+"""Choose formats by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""COCO: an image a frame, an annotation an object and frame, with track ids.
+"""COCO: one image per frame, one annotation per object and frame, with track ids.
 
 Read by pycocotools, FiftyOne, Label Studio, Roboflow and most trainers of detectors.
 """
@@ -20,7 +20,7 @@ _DECIMALS = 2  # of a point; outlines lie on quarters of a pixel
 
 
 class Shape(Protocol):
-    """How COCO says which pixels an object has."""
+    """How COCO stores the pixels of an object."""
 
     @property
     def file(self) -> str:

@@ -1,7 +1,7 @@
-"""CVAT for video 1.1: a track an object, with a polygon in every frame.
+"""CVAT for video 1.1: one track per object, with a polygon in every frame.
 
 CVAT loads the file as annotations of a task with the same video ("Upload annotations", "CVAT 1.1").
-A track has one polygon a frame: parts of an object are joined by lines of no width.
+A track has one polygon per frame: parts of an object are joined by lines of no width.
 """
 
 from __future__ import annotations

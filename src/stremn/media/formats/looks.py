@@ -1,4 +1,4 @@
-"""What a frame looks like once its background is gone, replaced or blurred."""
+"""Render a frame with its background removed, replaced or blurred."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Look(Protocol):
 
 @dataclass(frozen=True)
 class CutOut:
-    """The objects on nothing: straight RGBA, soft at the edge.
+    """The objects on a transparent background: straight RGBA, soft edges.
 
     Colors are kept a little beyond the edge, so that no seam shows where others blend, and are 0
     further out, which makes files small.
@@ -54,7 +54,7 @@ class PlainBackground:
 
 @dataclass(frozen=True)
 class BlurredBackground:
-    """The objects sharp, everything else out of focus.
+    """The objects on their blurred background.
 
     radius: of the blur, in shares of the shorter side.
     """

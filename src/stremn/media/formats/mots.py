@@ -1,4 +1,4 @@
-"""MOTS text: a line an object and frame, `frame id class height width run-lengths`.
+"""MOTS text: one line per object and frame, `frame id class height width run-lengths`.
 
 Read by TrackEval and the tools of KITTI MOTS. Frames count from 0; an object's id is
 1000 * class + its own id.

@@ -50,7 +50,7 @@ class OpenFormats:
             self._checked = ids
 
     def checkpoint(self) -> list[Path]:
-        """Let a run go on after the last frame; return the files that must be on the disk then."""
+        """Make the run resumable after the last frame; return the files that this needs."""
         return [path for writer in self._writers for path in writer.checkpoint()]
 
     def close(self) -> None:

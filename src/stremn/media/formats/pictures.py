@@ -1,4 +1,4 @@
-"""Formats of pictures: a video, or a folder of files, that shows every frame in one look."""
+"""Formats that contain the frames: a video, or a folder of image files."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class VideoWriter:
 
 @dataclass(frozen=True)
 class FolderFormat:
-    """A folder with a file a frame, `NAME/FRAME.png` or another suffix.
+    """A folder with one file per frame, `NAME/FRAME.png` or another suffix.
 
     encode: gives a file's content.
     require: raises StremnError if that is not possible here.
@@ -97,11 +97,11 @@ class FolderFormat:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """A file a frame."""
+        """One file per frame."""
         return (f"{self.name}/{{name}}{self.suffix}",)
 
     def check(self, ids: Collection[int], size: tuple[int, int]) -> None:
-        """Take everything, where files can be written at all."""
+        """Accept everything."""
         self.require()
 
     def open(self, place: Place) -> FolderWriter:
@@ -124,7 +124,7 @@ class FolderWriter(WrittenAtOnce):
 
 
 def png_of(look: Look) -> Callable[[FrameResult], bytes]:
-    """Return what gives a frame in a look as the content of a PNG file."""
+    """Return a function that renders a frame to the content of a PNG file."""
 
     def encode(result: FrameResult) -> bytes:
         content = io.BytesIO()

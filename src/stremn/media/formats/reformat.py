@@ -1,4 +1,4 @@
-"""Formats of a run that is over, from the files in its folder."""
+"""Write further formats of a finished run from the files in its folder."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _rate(out: Path, frames: FrameSource | None) -> float:
 
 
 def _results(out: Path, frames: FrameSource | None) -> Iterator[FrameResult]:
-    """Yield the run's frames with what was found in them."""
+    """Yield the run's frames with their results."""
     shown = None if frames is None else iter(frames)
     for row in iterate_rows(out / ROWS):
         name = row.get("name")

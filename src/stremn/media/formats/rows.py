@@ -1,4 +1,4 @@
-"""Formats of one file for the whole video: a row a frame while it runs, the file at the end."""
+"""Formats of one file for the whole video: one row per frame, then the file at the end."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class RowsWriter:
 
 
 class RowsFormat(TakesAnything, ABC):
-    """The part of a `Format` that all formats of one file for the whole video share."""
+    """Base of formats with one file for the whole video."""
 
     def open(self, place: Place) -> RowsWriter:
         """Begin or go on."""

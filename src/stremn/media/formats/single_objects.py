@@ -40,7 +40,7 @@ class MaskFolders(TakesAnything):
 
     @property
     def files(self) -> tuple[str, ...]:
-        """A folder an object."""
+        """One folder per object."""
         return (f"{self.name}/*/{{name}}.png",)
 
     def open(self, place: Place) -> MaskFoldersWriter:
@@ -49,7 +49,7 @@ class MaskFolders(TakesAnything):
 
 
 class MaskFoldersWriter(WrittenAtOnce):
-    """Writes a file an object and frame."""
+    """Writes one file per object and frame."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class MaskVideos:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """A file an object."""
+        """One file per object."""
         return (f"{self.name}/*.mp4",)
 
     def check(self, ids: Collection[int], size: tuple[int, int]) -> None:

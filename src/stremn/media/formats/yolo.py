@@ -1,4 +1,4 @@
-"""YOLO segmentation labels: a text file a frame, a line an object, and `data.yaml`.
+"""YOLO segmentation labels: one text file per frame, one line per object, and `data.yaml`.
 
 Read by Ultralytics and supervision. A line is `class x y x y ...`, with points in shares of the
 frame's width and height and classes from 0. Put the frames into `yolo/images` to train on them.

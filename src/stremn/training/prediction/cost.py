@@ -1,4 +1,4 @@
-"""Estimate what training a predictor takes on this machine, from steps on random clips."""
+"""Estimate the cost of training a predictor on this machine from steps on random clips."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _StepTime:
 
 
 def estimate_cost(recipe: PredictionRecipe) -> str:
-    """Look for the data, time steps on random clips, and return what a full run takes."""
+    """Check the data, time steps on random clips, and return the cost of a full run."""
     missing = _missing_data(recipe)
     model = first_model(recipe)
     seconds = _step_time(recipe, model)
@@ -48,7 +48,7 @@ def estimate_cost(recipe: PredictionRecipe) -> str:
 
 
 def _missing_data(recipe: PredictionRecipe) -> str:
-    """Look for the clips; log what is wrong and return it as a line to append, or return ""."""
+    """Check the clips; log what is wrong and return it as a line to append, or ""."""
     try:
         clips_of(recipe, "train")
     except StremnError as error:

@@ -1,4 +1,4 @@
-"""Clips for training a predictor: batches, and as many samples as a training needs."""
+"""Training clips of a predictor: batches and samples."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def collate(clips: Sequence[UInt8[Tensor, "t c height width"]]) -> FrameBatch:
 
 
 class NumberedClips(Dataset[Tensor]):
-    """As many samples as the training needs: sources that are shorter are drawn from again.
+    """Numbered samples of a training; shorter sources are repeated.
 
     Sample i is clip i where the source has that many, else a clip drawn with (seed, i).
     """

@@ -1,4 +1,4 @@
-"""From a recipe to its predictor before the first step."""
+"""Build the predictor of a recipe before the first step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a prediction recipe (TOML) says.
+"""The sections of a prediction recipe (TOML).
 
 Paths in a recipe are absolute or below the folder named by the variable STREMN_DATA.
 """
@@ -86,7 +86,7 @@ class ValidationSection(Config):
 
 
 class PredictionRecipe(TrainingRecipe):
-    """Everything that decides a training."""
+    """A complete prediction recipe."""
 
     task: Literal["prediction"]
     model: PredictorSection = PredictorSection()

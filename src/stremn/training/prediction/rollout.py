@@ -1,4 +1,4 @@
-"""What a predictor is trained on: batches of clips, the roll-out's horizon, the loss (Sec 4.2)."""
+"""Loss of a predictor's roll-out over a batch of clips (Sec 4.2)."""
 
 from __future__ import annotations
 

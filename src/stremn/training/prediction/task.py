@@ -1,4 +1,4 @@
-"""A prediction recipe (TOML) -> model, clips, loss, validation, averaging of checkpoints."""
+"""Train a predictor from a recipe: model, clips, loss, validation, averaging of checkpoints."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PredictionTask(Task[PredictionRecipe]):
         )
 
     def estimate(self, recipe: PredictionRecipe, path: Path) -> str:
-        """Look for the data, and time steps on random clips."""
+        """Check the data, and time steps on random clips."""
         return estimate_cost(recipe)
 
 

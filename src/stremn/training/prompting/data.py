@@ -1,4 +1,4 @@
-"""Single pictures with one object to find, cut and moved at random, for training prompts."""
+"""Training pictures of the prompt network: one object to find, cropped and moved at random."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stremn.training.prompting.recipe import PromptRecipe
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """Pictures in [0, 255], the object's mask, and what other objects cover or nobody knows."""
+    """Pictures in [0, 255], the object's mask, and masks of other objects and void pixels."""
 
     frames: UInt8[Tensor, "b 3 side side"]
     truth: Bool[Tensor, "b side side"]

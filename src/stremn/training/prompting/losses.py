@@ -1,4 +1,4 @@
-"""Prompts drawn as a user would give them, answered round by round, and their loss."""
+"""Loss of the prompt network over simulated prompts and corrections."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _mean_iou(found: np.ndarray, truth: np.ndarray, void: np.ndarray) -> float:
 
 
 def first_prompt(rng: np.random.Generator, truth: Plane, others: Plane | None) -> MaskPrompt:
-    """Draw what a user would begin with: a box, a click, a stroke or a rough mask."""
+    """Draw a simulated first prompt: a box, a click, a stroke or a rough mask."""
     kind = rng.choice(["box", "click", "stroke", "rough"], p=[0.42, 0.4, 0.08, 0.10])
     start = MaskPrompt(others=others)
     if kind == "box":
@@ -102,7 +102,7 @@ def first_prompt(rng: np.random.Generator, truth: Plane, others: Plane | None) -
 
 
 def loose_box(rng: np.random.Generator, truth: Plane) -> tuple[float, float, float, float]:
-    """Return the object's box, as tight or as loose as users draw it (up to 30 % too large)."""
+    """Return a simulated box of the object, up to 30 % too large."""
     left, top, width, height = cv2.boundingRect(truth.astype(np.uint8))
     room = rng.choice([0.03, 0.1, 0.3])
     a, b, c, d = rng.uniform(-0.04, room, 4) / np.array([1, 1, 1, 1])

@@ -1,4 +1,4 @@
-"""What a prompt recipe (TOML) says."""
+"""The sections of a prompt recipe (TOML)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PromptsSection(Config):
 
 
 class PromptRecipe(TrainingRecipe):
-    """All that a training of the prompt network needs."""
+    """A complete recipe of the prompt network."""
 
     prompts: PromptsSection
     stills: dict[str, PicturesSection] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""A prompt recipe (TOML) -> network, pictures and loss."""
+"""Train the prompt network from a recipe: network, pictures and loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapting a network to the objects of one video, before it is followed.
+"""Adapt a network to the objects of one video before it is segmented.
 
 Not in the paper, whose weights stay as they were trained. Clips made of the given frame and its
 mask (`stremn.data.clips.given_frame`) train the network for a moment, with the loss and the loop of
@@ -109,7 +109,7 @@ def adapt(
 
 @contextmanager
 def _in_its_own_words() -> Iterator[None]:
-    """Say what goes wrong without the settings and files of a training, which nobody has here."""
+    """Rephrase errors of training without its settings and files, which do not exist here."""
     try:
         yield
     except StremnError as error:
@@ -141,7 +141,7 @@ def _loss(steps: int, watch: Watcher) -> BatchLoss[ClipBatch]:
 
 
 class AdaptedSession:
-    """A session that adapts the network to the first masks that it is given, then follows.
+    """A session that first adapts the network to the given masks.
 
     make_session: opens the session on the adapted network.
     """

@@ -1,4 +1,4 @@
-"""What a learned rule has become: how often it chooses as each hand-made rule would."""
+"""Measure how often a learned rule chooses as each hand-made rule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stremn.memory.state import MemoryState, Template
 
 
 class Watched:
-    """An update policy that acts as `policy` and counts where `rules` would have done the same.
+    """A policy that acts as `policy` and counts where `rules` would have chosen the same.
 
     Only writes with a choice count: more than one slot to replace, and one of them replaced.
     """

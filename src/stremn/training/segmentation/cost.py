@@ -1,4 +1,4 @@
-"""Estimate what a training run takes on this machine, from two steps on synthetic clips."""
+"""Estimate the cost of a training run on this machine from two steps on synthetic clips."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class TrainingCost:
 
     @property
     def hours(self) -> float:
-        """Whole training without validation."""
+        """Hours of the whole training without validation."""
         return sum(stage.seconds * stage.steps for stage in self.stages) / 3600
 
     def __str__(self) -> str:
@@ -88,7 +88,7 @@ class TrainingCost:
 
 
 def estimate_cost(recipe: Recipe) -> TrainingCost:
-    """Look for the data, then time the second of two steps of each stage on synthetic clips.
+    """Check the data, then time the second of two steps of each stage on synthetic clips.
 
     Missing data is logged first and does not stop the estimate: a step costs the same with any
     clips of as many objects. The synthetic clips hold from one object up to the most that a source

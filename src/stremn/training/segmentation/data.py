@@ -1,4 +1,4 @@
-"""From the data section of a recipe to clips: sets opened and checked, sources, the data set."""
+"""Build the clips of a recipe: open and check the data sets, make the sources."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
 
 
 def _telling(name: str) -> Told:
-    """Return what logs how far the check of a set is, now and then."""
+    """Return a function that logs the progress of a check from time to time."""
     last = time.monotonic()
 
     def told(done: int, count: int) -> None:

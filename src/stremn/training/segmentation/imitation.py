@@ -1,4 +1,4 @@
-"""Pretrain a learned policy by imitation of a hand-made one.
+"""Pretrain a learned replacement rule by imitation of a hand-made one.
 
 The segmentation loss says little about a single eviction: most of them change nothing that a
 clip will show. So the rule is first trained to imitate, on the states that a roll-out under
@@ -41,7 +41,7 @@ Scoring = Callable[[MemoryState, Template], Float[Tensor, "b k"]]
 
 @dataclass
 class Lessons:
-    """A policy that acts as `behavior`, and notes scores and what `teacher` would have done."""
+    """A policy that acts as `behavior`, and records scores and the choices of `teacher`."""
 
     behavior: UpdatePolicy
     teacher: UpdatePolicy
@@ -92,8 +92,8 @@ class Imitation:
         if torch.is_grad_enabled() and not scores.requires_grad:
             weights = "update_key" if self.taught == "learned" else "policies.evidence"
             raise StremnError(
-                f"The rule {self.taught!r} is to be taught, but none of its weights is trained: "
-                f"train.lr_multipliers must leave {weights} above 0."
+                f"The rule {self.taught!r} cannot imitate, because none of its weights is trained. "
+                f"Set train.lr_multipliers of {weights} above 0."
             )
         loss = F.cross_entropy(scores, answers)
         agreement = float((scores.argmax(1) == answers).float().mean())

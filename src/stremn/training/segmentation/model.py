@@ -1,4 +1,4 @@
-"""From a recipe to its model before the first step, and to the loss of each stage."""
+"""Build the model of a recipe before the first step, and the loss of each stage."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
 
 
 def blank_model(recipe: Recipe, config: SegmentationConfig) -> STReMN:
-    """Return the model for weights that come from elsewhere, or do not matter: none are read."""
+    """Return the model without reading weights: they come from elsewhere, or do not matter."""
     model = build_model(config)
     _freeze(model, recipe.model)
     return model
@@ -106,7 +106,7 @@ def _started(source: str, config: SegmentationConfig) -> STReMN:
 
 
 def _draw_again(model: STReMN, parts: Sequence[str], config: SegmentationConfig) -> None:
-    """Give the named parts the weights that they would have without a start."""
+    """Initialize the named parts again, as without a start."""
     if not parts:
         return
     fresh = build_model(config)

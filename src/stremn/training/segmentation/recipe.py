@@ -1,4 +1,4 @@
-"""What a segmentation recipe may say: the sections of its TOML file."""
+"""The sections of a segmentation recipe (TOML)."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class ValidationSection(Config):
 
 
 class Recipe(TrainingRecipe):
-    """Everything that decides a training."""
+    """A complete segmentation recipe."""
 
     task: Literal["segmentation"] = "segmentation"
     model: ModelSection

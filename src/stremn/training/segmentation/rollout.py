@@ -1,4 +1,4 @@
-"""Section 4.1.1: clips for training: the roll-out, the loss, and a probe of the memory."""
+"""Section 4.1.1: the roll-out over training clips, the loss, and a probe of the memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stremn.training.segmentation.losses import (
 
 @dataclass(frozen=True)
 class ClipRollout:
-    """A clip as the model saw it: one entry per frame from the second on.
+    """Results of a roll-out: one entry per frame from the second on.
 
     `log_probabilities[i]` is of frame i + 1; `targets` are label maps in which objects not yet
     given are background; `choices` are what the policy decided at every frame memorised.
@@ -163,7 +163,7 @@ class ClipLoss:
 
 @torch.no_grad()
 def memory_scalars(clip: ClipRollout) -> dict[str, float]:
-    """Return numbers that tell whether the policy could learn from a batch of clips.
+    """Return statistics of evictions: whether the policy could learn from a batch of clips.
 
     Evictions per entry (a write with more than one slot to choose from), and the entropy of the
     softmax over the scores at those writes, as a share of a uniform choice's.

@@ -1,4 +1,4 @@
-"""How much an eviction matters: the loss of the clip if another slot were evicted instead."""
+"""Measure how much an eviction matters: J of the clip's end if another slot is evicted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POINT = 0.01
 
 
 class Forced:
-    """An update policy that evicts the n-th slot open to it at one frame, else acts as `policy`."""
+    """A policy that evicts the n-th open slot at one frame, and otherwise acts as `policy`."""
 
     def __init__(self, policy: UpdatePolicy, frame: int, n: int) -> None:
         self._policy, self._frame, self._n = policy, frame, n

@@ -1,4 +1,4 @@
-"""A segmentation recipe (TOML) -> model, data, clip loss and validation: the place that composes.
+"""Train a segmentation model from a recipe: model, data, clip loss and validation.
 
     TASK.run(Path("recipes/small-still.toml"), ["train.steps=100"], Path("out/still"))
     print(TASK.cost(Path("recipes/small-still.toml")))

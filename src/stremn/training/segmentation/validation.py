@@ -1,4 +1,4 @@
-"""Scores of a model while it trains: held-out sequences through a session, the memory probe."""
+"""Validate a model during training: held-out sequences through a session, the memory probe."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StreamedValidation:
         frames: int | None = None,
         clips: ClipBatch | None = None,
     ) -> None:
-        """Keep what every validation of a run shares.
+        """Store what all validations of a run share.
 
         Args:
             sequences: to score.
@@ -81,7 +81,7 @@ class StreamedValidation:
         return result
 
     def pictures(self, _: nn.Module, folder: Path) -> None:
-        """Write what the model answered when it was scored last: a strip for each sequence."""
+        """Write pictures of the last validation: a strip for each sequence."""
         make_folder(folder)
         for name, strip in self._strips.items():
             with replacing(folder / f"{name}.jpg") as temporary:
