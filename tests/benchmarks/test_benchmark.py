@@ -21,12 +21,13 @@ from stremn.benchmarks.constancy import (
     measure_growth,
     resident_bytes,
 )
-from stremn.benchmarks.workload import TINY, Workload, full_session, made_frame, made_labels
+from stremn.benchmarks.workload import Workload, full_session, made_frame, made_labels
 from stremn.core import hardware
 from stremn.core.machine import Cost, Machine, best_of, cost_of, measure_machine
 from stremn.errors import StremnError
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import tiny_model
+from tiny_workload import TINY
 
 MACHINE = Machine("a processor", 1, False, "2", "2026-01-01", {"float32": 1e9}, 1e8)
 

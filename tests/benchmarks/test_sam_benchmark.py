@@ -9,10 +9,10 @@ pytest.importorskip("transformers")
 
 from stremn.benchmarks import benchmark
 from stremn.benchmarks.sam import is_measured_here, measure_sam_growth, ready_sam
-from stremn.benchmarks.workload import TINY
 from stremn.core.machine import Machine
 from stremn.errors import StremnError
 from stremn.sam.shapes import SHAPES, random_sam
+from tiny_workload import TINY
 
 MACHINE = Machine("a processor", 1, False, "2", "2026-01-01", {"float32": 1e9}, 1e8)
 PLAN = replace(TINY, models=("sam2.1-toy",), growth_frames=24)

@@ -53,8 +53,6 @@ QUICK = Workload(
     flat_frames=1000,
     pipeline_frames=30,
 )
-TINY = Workload(0.02, (1, 2), (1, 2), ("240p",), ("small",), 8, 30, 64, 4)
-"""For tests."""
 
 
 def made_frame(height: int, width: int, index: int = 0) -> Picture:

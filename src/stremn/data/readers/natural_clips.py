@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -29,8 +28,6 @@ from stremn.data.readers.frame_clips import (
 )
 from stremn.data.readers.lru_cache import Recent
 from stremn.errors import StremnError
-
-Crop = Literal["square", "none"]
 
 ROOM = 1.25
 """Shorter side of a decoded training video, in sides of a crop: how much closer a crop may go."""
