@@ -80,7 +80,7 @@ def test_programs_are_not_started_for_pictures(tmp_path: Path, suffix: str) -> N
     path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     with pytest.raises(StremnError, match="cannot be read"):
         read_image(path)
-    with pytest.raises(StremnError, match=r"is no image|cannot be read"):
+    with pytest.raises(StremnError, match=r"is not an image|cannot be read"):
         read_mask(path)
 
 

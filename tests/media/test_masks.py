@@ -219,7 +219,7 @@ def test_refusals_say_what_and_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StremnError, match=r"There is no mask file .*nope\.png"):
         read_mask(tmp_path / "nope.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(StremnError, match=r"text\.png is no image"):
+    with pytest.raises(StremnError, match=r"text\.png is not an image"):
         read_mask(tmp_path / "text.png")
     whole = small.read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])

@@ -180,7 +180,7 @@ def test_masks_of_frames_that_are_not_read_are_left_out(folder: Path) -> None:
     message = r"given in frames 1, 4, 8, but only frames 5 to 6 are read"
     with pytest.raises(StremnError, match=message):
         masks_for(frames, folder / "masks")
-    with pytest.raises(StremnError, match="named by their frames, so --at 4 says nothing"):
+    with pytest.raises(StremnError, match="named by their frames, so --at 4 has no effect"):
         masks_for(open_frames(folder / "frames"), folder / "masks", at=4)
 
 

@@ -105,7 +105,7 @@ def test_keys_of_expected_frames_are_blank_beyond_the_edge():
         ({"reading": "displacements", "key": 6}, r"key = 6 must be a multiple of 16: a position"),
         (MOVED | {"matched": "frames"}, r"keys of frames store only pixels: set stored = 0"),
         (MOVED | {"stored": 8}, r"stored = 8 must be a multiple of 16"),
-        (MOVED | {"stored": 0, "copied": True}, r"with a stored value: set stored, such as 16"),
+        (MOVED | {"stored": 0, "copied": True}, r"need a stored value: set stored, such as 16"),
         (MOVED | {"stored": 0, "matched": "frames"}, r"store only pixels: set copied = true"),
         ({"matched": "frames"}, r'matched = "frames" goes with reading = "displacements"'),
     ],

@@ -189,7 +189,8 @@ def _index(entries: list[Any], part: str, dotted: str) -> int:
 def _explain(model: type[BaseModel], detail: Mapping[str, Any]) -> str:
     """Turn one pydantic error into a sentence."""
     location = [str(part) for part in detail["loc"]]
-    dotted = ".".join(location) or "the whole"
+    dotted = ".".join(location)
+    where = f"{dotted}: " if location else ""
     if detail["type"] == "extra_forbidden":
         known = sorted(_fields_at(model, location[:-1]))
         close = difflib.get_close_matches(location[-1], known, n=1)
@@ -199,8 +200,8 @@ def _explain(model: type[BaseModel], detail: Mapping[str, Any]) -> str:
     if detail["type"] == "missing":
         return f"The key {dotted!r} is missing."
     if detail["type"] == "value_error":  # raised by one of our own validators: already a sentence
-        return f"{dotted}: {str(detail['ctx']['error']).rstrip('.')}."
-    return f"{dotted}: {detail['msg']}, got {detail['input']!r}."
+        return f"{where}{str(detail['ctx']['error']).rstrip('.')}."
+    return f"{where}{detail['msg']}, got {detail['input']!r}."
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> set[str]:

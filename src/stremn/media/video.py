@@ -201,7 +201,7 @@ def read_reduced(path: Path, about: int | None) -> tuple[Picture, tuple[int, int
     except cv2.error as error:
         raise _unreadable(path, "it is damaged") from error
     if pixels is None:
-        raise _unreadable(path, "it is no image in a known format")
+        raise _unreadable(path, "it is not an image in a known format")
     picture = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
     return picture, (picture.shape[0], picture.shape[1])
 
