@@ -50,7 +50,7 @@ def follow(
         asked: options of the session, settled.
         span: which part of the video; frames before the first given object are left out.
         adapt: training steps on the first frame's objects; 0 leaves the model as it is.
-        limit: stop after so many frames of the span; None runs to its end.
+        limit: number of frames after which to stop; None: the end of the span.
 
     Raises:
         StremnError: an input is missing or wrong, or an earlier run is in the way. Finished

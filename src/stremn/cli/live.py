@@ -60,7 +60,7 @@ def follow_live(
         model: what opens the session; it does so before the source is opened.
         asked: options of the session, settled.
         port: of the page, where there is no window; 0 is any free one.
-        limit: stop after so many frames; None goes on.
+        limit: number of frames after which to stop; None: no limit.
 
     Raises:
         StremnError: an input is missing or wrong, an earlier run is in the way, or the source

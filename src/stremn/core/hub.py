@@ -25,7 +25,7 @@ class HubModel:
     Attributes:
         id: `owner/name`.
         revision: a commit, tag or branch; None is the newest state. Only a commit's 40 hex digits
-            stand for the same files for ever.
+            always stand for the same files.
     """
 
     id: str

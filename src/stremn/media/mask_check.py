@@ -64,8 +64,8 @@ class MaskReport:
             lines.append(f"  and {len(self.objects) - _LISTED} more")
         for problem in self.problems:
             mark = "problem" if problem.blocking else "note"
-            mend = " (can be repaired)" if problem.repairable else ""
-            lines.append(f"  {mark}: {problem.text}{mend}")
+            hint = " (can be repaired)" if problem.repairable else ""
+            lines.append(f"  {mark}: {problem.text}{hint}")
         return lines
 
 

@@ -1,7 +1,7 @@
 """Read a mask file as one code per pixel, before codes are mapped to objects.
 
 A pixel's code is its palette index, its grey value or its packed color. Soft edges and lossy
-compression leave codes that mean no object; they are told apart and replaced here.
+compression leave codes that mean no object; they are recognized and replaced here.
 """
 
 from dataclasses import dataclass

@@ -109,7 +109,7 @@ def _read_progress(folder: Path, rows: int) -> Progress | None:
 
 
 def state_name(frames: int) -> str:
-    """Return the name of the file with a session's state after so many frames."""
+    """Return the name of the file with a session's state after that many frames."""
     return f"state-{frames:09d}.safetensors"
 
 

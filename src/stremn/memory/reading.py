@@ -171,7 +171,7 @@ def affinity(
 ) -> Float[Tensor, "*b q m"]:
     """Return the softmax of query-key products over the m = k h w positions; vacant slots get 0.
 
-    With `top`, over the so many largest alone; all others get 0.
+    With `top`, only over the `top` largest products; all others get 0.
     """
     products = _products(query, keys, vacant)
     if top is None or top >= keys.shape[-2]:

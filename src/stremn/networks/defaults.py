@@ -17,10 +17,10 @@ class SessionDefaults:
 
 
 SHIPPED = SessionDefaults()
-"""What the shipped weights do best with, and what sessions have unless asked otherwise."""
+"""Best settings of the shipped weights, and the defaults of sessions."""
 
 PAPER = SessionDefaults(policy="learned", size=480, reach=None)
-"""What the paper measures with: the defaults of the experiments."""
+"""Settings of the paper's experiments: the defaults of tables and analyses."""
 
 PUBLISHED = SessionDefaults(size=480, reach=None, every=5)
-"""What STM and STCN were made for."""
+"""Settings of STM and STCN, as in their authors' code."""

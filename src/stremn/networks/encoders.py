@@ -108,7 +108,7 @@ class MemoryEncoder(Protocol):
         masks: Float[Tensor, "b m height width"],
         features: Float[Tensor, "b c16 h w"] | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """Return what is to be projected and stored.
+        """Return the features to project and store.
 
         `stem` and `features` are the query encoder's at strides 4 and 16.
         """

@@ -55,7 +55,7 @@ class SegmentationConfig(BaseModel):
     scale: Scale = "sqrt"
     similarity: Similarity = "dot"
     top: int | None = Field(default=None, ge=1)
-    """Of so many best matches the read takes the mean; None: of all."""
+    """Number of best matches that the read uses; None: all."""
     margins: Margins = "edge"
     """What the frame is padded with (see `WorkingSize`)."""
     tau: float = Field(default=1.0, gt=0)

@@ -186,8 +186,8 @@ def flow_output(
     moved = redraw(last.source, travel)
     trust = shares.new_tensor([MOVED_BIAS, 0.0, 0.0]).view(1, 3, 1, 1)
     shares = (shares + trust).softmax(1)
-    anew = torch.sigmoid(drawn + torch.logit(moved, eps=0.01))
-    frame = shares[:, :1] * moved + shares[:, 1:2] * last.frame + shares[:, 2:] * anew
+    generated = torch.sigmoid(drawn + torch.logit(moved, eps=0.01))
+    frame = shares[:, :1] * moved + shares[:, 1:2] * last.frame + shares[:, 2:] * generated
     return Traced(frame, last.source, travel)
 
 

@@ -51,8 +51,8 @@ def follow_backward(
         given: the masks.
         store: what takes the results.
         first: index of the last frame of this pass.
-        checkpoint_every: frames between two points from which the pass can go on.
-        watch: told (frames done, result) after every frame.
+        checkpoint_every: frames between two checkpoints.
+        watch: called with (frames done, result) after every frame.
 
     Raises:
         StremnError: the video cannot be read backward, a mask does not fit, the disk is full; the

@@ -91,7 +91,7 @@ class PassStore:
 
         Args:
             folder: where to keep it.
-            settings: JSON values that a pass which goes on must share with the one before.
+            settings: JSON values that a resumed pass must share with the interrupted one.
             resume: keep what is there.
 
         Raises:

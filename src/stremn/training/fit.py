@@ -273,7 +273,7 @@ def _stop_requests() -> Iterator[threading.Event]:
     def request(number: int) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        logger.info("asked to stop: finishing this step")
+        logger.info("stop requested: finishing this step")
         stop.set()
 
     with stop_requests(request):

@@ -26,7 +26,7 @@ def serve(
 ) -> None:
     """Show the page until it is interrupted; `announce` is called with its address once it runs.
 
-    Where other computers can reach it, the address holds a token, and nobody is served without.
+    If other computers can reach it, the address has a token; requests without it are refused.
 
     Raises:
         MissingExtraError: gradio is not installed.

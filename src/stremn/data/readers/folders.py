@@ -17,7 +17,7 @@ def images_in(folder: Path) -> list[Path]:
 
 
 def distinct(paths: Sequence[Path], at_least: int = 1) -> list[str]:
-    """Name each path by its last parts, `at_least` so many and as many as tell all apart."""
+    """Name each path by its last parts: `at_least` that many, and enough to be unique."""
     parts = [path.resolve().parts for path in paths]
 
     def named(count: int) -> list[str]:

@@ -47,7 +47,7 @@ def every_sequence(
     read: Callable[[str], StoredSequence],
     left_out: LeaveOut | None = None,
 ) -> tuple[StoredSequence, ...]:
-    """Read the sequence of each name; those that cannot be used are told to `left_out`.
+    """Read the sequence of each name; call `left_out` for those that cannot be used.
 
     Without it raises one StremnError that lists what is wrong with any of them.
     """

@@ -112,7 +112,7 @@ def score(
         metrics: what to compute.
         parameters: of the predictor, for the table.
         batch: clips at a time.
-        limit: use so many clips, evenly spaced over all: neighbors show the same video.
+        limit: number of clips to use, evenly spaced, because neighbors show the same video.
         progress: called with (clips done, clips in all).
 
     Raises:

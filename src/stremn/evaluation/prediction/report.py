@@ -62,7 +62,7 @@ def evaluate_prediction(
         future: frames predicted and scored.
         split: which part of the data.
         policies: names of replacement rules, or "growing", to score the same weights under.
-        clips: at most so many, evenly spaced over all.
+        clips: maximum number of clips, evenly spaced over all.
         lpips: add LPIPS (see `lpips_metrics`).
         against: name of a row; adds every other row's paired difference to it, frame by frame.
         device: where predictors compute; metrics are computed on the CPU.

@@ -30,7 +30,7 @@ THRESHOLDS = (0.85, 0.90)
 
 @dataclass(frozen=True)
 class Example:
-    """An object to find: a frame, its mask, and pixels that nobody knows (void)."""
+    """An object to find: a frame, its mask, and void pixels."""
 
     name: str
     frame: Picture

@@ -35,7 +35,7 @@ def object_row(result: FrameResult) -> Row:
 
 
 class Rows:
-    """The rows of a run, read one at a time, as often as one likes."""
+    """The rows of a run, read one at a time; can be read repeatedly."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -22,7 +22,7 @@ def shrinkage_l1(
     Args:
         prediction: frames in [0, 1], any shape.
         target: frames of the same shape.
-        steepness: a, how sharply easy pixels are told from hard ones.
+        steepness: a, how sharply easy and hard pixels are separated.
         center: c, the error at which a pixel counts half.
     """
     error = (prediction - target).abs()

@@ -71,7 +71,7 @@ def adapt(
         steps: how long; each takes one clip, forward and backward. None: `STEPS`.
         seed: of the clips.
         device: where to train: "auto", "cpu", ...; of several GPUs the first is used.
-        watch: told how far it is.
+        watch: called with (steps done, steps in all).
 
     Raises:
         StremnError: no steps, a mask without object or of another size, objects too small, an

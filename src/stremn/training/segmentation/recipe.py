@@ -135,7 +135,7 @@ class ValidationSection(Config):
     memory_slots: PositiveInt = PAPER.memory_slots
     policy: str = PAPER.policy
     frames: PositiveInt | None = None
-    """Only the first so many frames of each sequence."""
+    """Number of frames of each sequence to use; None: all."""
     probe_clips: int = Field(default=16, ge=0)
 
 

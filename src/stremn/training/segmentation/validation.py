@@ -53,7 +53,7 @@ class StreamedValidation:
             size: working resolution: shorter side in pixels.
             memory_slots: K.
             policy: name of the replacement rule.
-            frames: only the first so many of each sequence; None: all.
+            frames: number of frames of each sequence to use; None: all.
             clips: for the memory probe and the stakes of an eviction; None leaves both out.
         """
         self._sequences = sequences
