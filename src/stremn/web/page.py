@@ -34,8 +34,8 @@ Follow objects through a video of any length, with a memory that never grows.
 """
 
 _HELP = """
-Open a video, drag a box around an object (or click on it), and press **Follow**. Look at any frame;
-where something is wrong, correct it there and go on. Nothing leaves this computer's server.
+Open a video, drag a box around an object (or click on it), and press **Follow**. If a mask is
+wrong, go to that frame, correct it and press **Continue**. The video stays on this server.
 """
 
 _START = """

@@ -17,14 +17,14 @@ MOST_FRAMES = 200
 """Frames that a visitor may ask for."""
 
 _HELP = """
-Open a video, say how many of its frames are observed, and see the predicted frames beside the true
-ones. `natural` takes any video; the first few frames are good, later ones blur. `digits` is for the
+Open a video and choose how many of its frames are observed. The predicted frames are shown beside
+the true ones. `natural` takes any video; later frames are less accurate. `digits` is for the
 paper's moving digits only.
 """
 
-_VIDEO = "Left: the video. Right: the same until the prediction begins, then what is predicted"
+_VIDEO = "Left: the video. Right: the observed frames, then the prediction"
 
-_STRIP = "Rows: what was looked at, what really came, what was predicted"
+_STRIP = "Rows: observed frames, true frames, predicted frames"
 
 
 class PredictTab:
@@ -52,7 +52,7 @@ class PredictTab:
                     elem_id="predict-video",
                 )  # fmt: skip
                 observe = gr.Number(
-                    10, precision=0, minimum=0, label="Frames to look at (0: all)",
+                    10, precision=0, minimum=0, label="Observed frames (0: all)",
                     elem_id="observe",
                 )  # fmt: skip
                 frames = gr.Number(

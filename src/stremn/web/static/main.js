@@ -91,7 +91,7 @@ class Workbench {
 
   #showRun(status) {
     const run = this.id("run");
-    run.textContent = status.running ? "Pause" : this.state.followed.length ? "Go on" : "Follow";
+    run.textContent = status.running ? "Pause" : this.state.followed.length ? "Continue" : "Follow";
     this.id("words").textContent = runWords(status);
     this.id("words").classList.toggle("wb-wrong", status.stage === "failed");
     const progress = this.id("progress");

@@ -75,7 +75,7 @@ export function inWords(seconds) {
 // How a run goes, in a sentence.
 export function runWords(status) {
   const { stage, done, total, rate, memory, words } = status;
-  const held = memory ? ` The memory takes ${(memory / 1e6).toFixed(1)} MB, however long it gets.` : "";
+  const held = memory ? ` The memory takes ${(memory / 1e6).toFixed(1)} MB, however long the video is.` : "";
   switch (stage) {
     case "waiting":
       return "Waiting for another visitor's run…";
@@ -90,9 +90,9 @@ export function runWords(status) {
     case "paused":
       return status.frame < 0
         ? "Paused."
-        : `Paused after frame ${status.frame}. Correct what is wrong, then go on.`;
+        : `Paused after frame ${status.frame}. Correct the mask, then press Continue.`;
     case "done":
-      return `Done: ${done} frames.${held} Wrong somewhere? Correct it there, then go on.`;
+      return `Done: ${done} frames.${held} To correct a frame, mark it there and press Continue.`;
     case "failed":
       return words;
     default:
