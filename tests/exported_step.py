@@ -33,5 +33,5 @@ def largest_difference(
     for frame, mask in clip:
         exported.step(frame, mask)
         expected = session.step(frame, mask).layer_probabilities
-        worst = max(worst, float(np.abs(exported.shares - expected).max()))
+        worst = max(worst, float(np.abs(exported.probabilities - expected).max()))
     return worst

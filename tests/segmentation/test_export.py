@@ -73,6 +73,8 @@ def test_the_memory_stays_one_size_and_pins_the_given_frame(exported: Path) -> N
 def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
     session = OnnxSession(exported)
     assert session.facts == {**SIZE, "objects": 2, "memory_slots": 3, "policy": "learned"}
+    with pytest.warns(DeprecationWarning, match="'shares' of OnnxSession is called"):
+        assert session.shares is session.probabilities
     with pytest.raises(StremnError, match="exported for frames and masks of 96x64"):
         session.step(made_frame(32, 32), made_labels(32, 32, 1))
     with pytest.raises(StremnError, match="first frame needs a mask"):

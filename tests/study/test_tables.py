@@ -200,3 +200,7 @@ def test_rows_name_real_policies():
     assert {row.policy for row in (*rule_rows(), *slot_rows())} <= set(POLICIES)
     assert {row.policy for row in rule_rows()} == set(POLICIES)
     assert [row.memory_slots for row in slot_rows()] == [1, 2, 3, 4, 5, 6, 7, 10, 20]
+    with pytest.warns(
+        DeprecationWarning, match="'slots' of rule_rows is called 'memory_slots' now"
+    ):
+        assert rule_rows(slots=4) == rule_rows(4)

@@ -128,4 +128,4 @@ _RUN_ONNX = """\
 _RUN_PROGRAM = """\
   import torch
   step = torch.export.load("{}").module()
-  shares, *memory = step(frame, given, is_given, time, *memory)"""
+  probabilities, *memory = step(frame, given, is_given, time, *memory)"""

@@ -99,7 +99,7 @@ def window_round(
     """Return the search window of an object.
 
     Args:
-        previous: where it was in the previous frame, at the size that the network sees.
+        previous: its mask in the previous frame, at the working resolution.
         reach: how far it may move, in units of the square root of its area.
         grid: rows and columns of positions.
         context: positions beyond the reach.
@@ -122,25 +122,25 @@ def window_round(
 
 
 def windows_round(
-    where: Int32[np.ndarray, "height width"],
+    layers: Int32[np.ndarray, "height width"],
     objects: int,
     reach: float,
     grid: tuple[int, int],
     context: int,
 ) -> list[Window]:
-    """Return the window of each of the layers 1..objects of `where` (see `window_round`)."""
-    return [window_round(where == layer, reach, grid, context) for layer in range(1, objects + 1)]
+    """Return the search windows of the objects 1..`objects` in `layers` (see `window_round`)."""
+    return [window_round(layers == layer, reach, grid, context) for layer in range(1, objects + 1)]
 
 
 def windows_that_pay(
-    where: Int32[np.ndarray, "height width"], objects: int, grid: tuple[int, int]
+    layers: Int32[np.ndarray, "height width"], objects: int, grid: tuple[int, int]
 ) -> list[Window] | None:
-    """Return the windows of the layers 1..objects, to memorize them in.
+    """Return the windows to memorize the objects 1..`objects` in.
 
     None where one whole frame and all windows are not clearly less work than a whole frame for
     each object: then each object takes the whole frame.
     """
-    windows = windows_round(where, objects, 0.0, grid, MEMORY_CONTEXT)
+    windows = windows_round(layers, objects, 0.0, grid, MEMORY_CONTEXT)
     frame = whole(grid).positions
     work = frame + sum(window.positions for window in windows)
     return windows if work < WORTH * objects * frame else None

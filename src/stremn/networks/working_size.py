@@ -87,13 +87,13 @@ class WorkingSize:
         self._paint(frames, color[:, None, None])
         return frames
 
-    def empty_margins(self, shares: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 c h w"]:
+    def empty_margins(self, probabilities: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 c h w"]:
         """Set masks to no object in black margins, in place, as STM does."""
         if self.margins == "black":
-            nothing = shares.new_zeros(shares.shape[1], 1, 1)
+            nothing = probabilities.new_zeros(probabilities.shape[1], 1, 1)
             nothing[0] = 1
-            self._paint(shares, nothing)
-        return shares
+            self._paint(probabilities, nothing)
+        return probabilities
 
     def _paint(self, x: Float[Tensor, "b c h w"], color: Float[Tensor, "c 1 1"]) -> None:
         top, left = self.start
@@ -113,10 +113,10 @@ class WorkingSize:
         ]
         return np.stack([self._pad(layer, cv2.BORDER_CONSTANT) for layer in small])
 
-    def outward(self, shares: Float[np.ndarray, "c h w"]) -> Layers:
+    def outward(self, probabilities: Float[np.ndarray, "c h w"]) -> Layers:
         """Resize probabilities back to the frame's size."""
         top, left = self.start
-        inner = shares[:, top : top + self.inner[0], left : left + self.inner[1]]
+        inner = probabilities[:, top : top + self.inner[0], left : left + self.inner[1]]
         if self.same:
             return inner
         size = (self.width, self.height)

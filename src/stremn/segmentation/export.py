@@ -26,7 +26,7 @@ from stremn.memory.policies import build_policy
 from stremn.memory.reading import affinity, comparable_keys, comparable_query
 from stremn.memory.state import NEVER, MemoryState
 from stremn.memory.writing import write
-from stremn.moved import earlier_arguments, with_current_facts
+from stremn.moved import earlier_arguments, warn_of, with_current_facts
 from stremn.networks.backbones import STRIDE
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
@@ -36,7 +36,7 @@ MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
 """The memory's tensors, as inputs under these names and as outputs under `new_<name>`."""
 
 INPUTS = ("frame", "given", "is_given", "time", *MEMORY)
-OUTPUTS = ("shares", *(f"new_{name}" for name in MEMORY))
+OUTPUTS = ("probabilities", *(f"new_{name}" for name in MEMORY))
 EXPORTABLE = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
 """Rules without random numbers, growth or counts: those that a graph of fixed shapes can hold."""
 
@@ -87,13 +87,13 @@ class ExportedStep(nn.Module):
         query = self.model.encode_query(frame)
         each = query.take(self.video)
         logits = upsampled(self.model.decode(self._read(state, each), each), frame)
-        shares = torch.where(is_given, given, aggregate_fast(logits[None]))
-        masks = object_masks(shares, self.video, self.label)
+        probabilities = torch.where(is_given, given, aggregate_fast(logits[None]))
+        masks = object_masks(probabilities, self.video, self.label)
         template = self.model.encode_memory(each, masks, cast(int, time))
         # As in a session: the latest frame needs a slot too, so that not all may be pinned.
         room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
         new, _ = write(state, template, self.policy, pin=is_given & room)
-        return shares, *(getattr(new, name) for name in MEMORY)
+        return probabilities, *(getattr(new, name) for name in MEMORY)
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
         """Read as `memory.read`, without its checks of values, which a graph cannot hold."""
@@ -184,7 +184,7 @@ def step_shapes(
         "time": "int64",
         **memory,
     }
-    return inputs, {"shares": channels, **{f"new_{name}": memory[name] for name in MEMORY}}
+    return inputs, {"probabilities": channels, **{f"new_{name}": memory[name] for name in MEMORY}}
 
 
 def _check(
@@ -268,8 +268,14 @@ class OnnxSession:
         self._types = {x.name: x.type for x in self._runtime.get_inputs()}
         self._memory = {name: self._empty(name, shapes[name]) for name in MEMORY}
         self._time = 0
-        self.shares = np.zeros((self.facts["objects"] + 1, *self._size), np.float32)
+        self.probabilities = np.zeros((self.facts["objects"] + 1, *self._size), np.float32)
         """Probabilities "c height width" of background and objects in the latest frame."""
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Earlier name of `probabilities`."""
+        warn_of("OnnxSession", "shares", "probabilities")
+        return self.probabilities
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -307,7 +313,7 @@ class OnnxSession:
             )
         ids = np.arange(count + 1)[:, None, None]
         labels = np.zeros(size, np.uint8) if mask is None else mask
-        shares, *new = self._runtime.run(
+        probabilities, *new = self._runtime.run(
             None,
             {
                 "frame": (frame.transpose(2, 0, 1)[None] / np.float32(255)),
@@ -319,8 +325,8 @@ class OnnxSession:
         )
         self._memory = dict(zip(MEMORY, new, strict=True))
         self._time += 1
-        self.shares = shares[0]
-        return shares[0].argmax(0).astype(np.uint8)
+        self.probabilities = probabilities[0]
+        return probabilities[0].argmax(0).astype(np.uint8)
 
     def _empty(self, name: str, shape: list[int]) -> np.ndarray:
         kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
