@@ -198,7 +198,7 @@ def test_positions_are_the_models_own_while_they_fit() -> None:
 
 def test_refused_calls_change_nothing() -> None:
     session = SamSession(tiny_sam(), device="cpu")
-    with pytest.raises(StremnError, match="No object is given yet"):
+    with pytest.raises(StremnError, match="There is no object to follow"):
         session.step(noisy_square(0))
     session.step(noisy_square(0), square_mask(0))
     before = session.memory

@@ -592,10 +592,10 @@ def test_auto_picks_what_there_is() -> None:
 def test_a_step_before_any_mask_is_refused(model: STReMN) -> None:
     session = open_session(model)
     with pytest.raises(
-        StremnError, match=r"No object is given yet: give a mask .* step\(frame, mask"
+        StremnError, match=r"There is no object to follow: give a mask .* step\(frame, mask"
     ):
         session.step(noise(1)[0])
-    with pytest.raises(StremnError, match="add_object needs a frame, and this"):
+    with pytest.raises(StremnError, match="add_object needs a frame, but this"):
         session.add_object(square((1, 0, 0, 20, 20)))
     assert session.step(noise(1, (48, 80))[0], np.ones((48, 80), np.uint8)).frame == 0
 

@@ -44,24 +44,24 @@ _FORMAT = 1
 _STATE = ("frames_seen", "surprise", "_fit", "_past", "_window", "_last", "_shape")
 
 SMALLEST, MOST_PIXELS = 16, 2**14
-"""Pixels that a session may be asked to work at: of the shorter side."""
+"""Allowed working resolutions: shorter side in pixels."""
 MOST_FRAMES = 1_000_000
-"""Frames that one call predicts, at most: they are all held in memory."""
+"""Maximum number of frames of one call, which are all held in memory."""
 
 
 class PredictionSession:
     """Streams frames into a predictor's memory.
 
     Args:
-        model: a predictor with weights; copied if it is in training or elsewhere.
+        model: a predictor with weights; copied if it is in training mode or on another device.
         device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
-        size: of a predictor of any size, the shorter side in pixels that larger frames are brought
-            to; None keeps them as they are. Others have one size, and take none.
-        score: predict every frame before it is observed, and keep the error in `surprise`. Takes a
-            decoding more a frame.
+        size: for predictors of any size: larger frames are resized to this shorter side in pixels;
+            None keeps their size. Other predictors have a fixed size and refuse this argument.
+        score: predict every frame before it is observed, and store the error in `surprise`. This
+            takes one more decoding per frame.
 
     Raises:
-        StremnError: an unknown device, or a size where the model has one of its own.
+        StremnError: an unknown device, or a size for a predictor of fixed size.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class PredictionSession:
         self.score = score
         self.frames_seen = 0
         self.surprise: float | None = None
-        """With `score`: how far the latest frame was from what was predicted, as the root of the
-        mean squared error of values in [0, 1]. None before a frame could be predicted."""
+        """With `score`: root mean squared error of the latest frame's prediction, values in [0, 1].
+        None before a frame could be predicted."""
         square = (model.config.size, model.config.size)
         self._fit = fit_of(model.config, square, self._side)
         self._past = self._empty()
@@ -108,7 +108,7 @@ class PredictionSession:
     def fork(self) -> PredictionSession:
         """Return an independent copy of the session.
 
-        It costs next to nothing: tensors are shared, and no call changes one in place.
+        It is cheap: tensors are shared, and no call changes one in place.
         """
         other = copy.copy(self)
         other._calls = GuardedCalls(_STATE)
@@ -120,7 +120,7 @@ class PredictionSession:
 
         Args:
             frame: uint8, or floating point in [0, 1]; "height width", or channels last with 1 or 3
-                of them. It is converted to grey or RGB and brought to the size the model works at.
+                channels. It is converted to gray or RGB and resized for the model.
 
         Raises:
             StremnError: a frame that cannot be used; the session is then as before.
@@ -147,10 +147,10 @@ class PredictionSession:
 
     @guarded
     def predict(self, frames: int) -> UInt8[np.ndarray, "frames height width c"]:
-        """Predict the next `frames` frames, at the size worked at; the session does not change.
+        """Predict the next `frames` frames at the working resolution; the session does not change.
 
         Raises:
-            StremnError: fewer frames were observed than a stack has, or no frame is asked for.
+            StremnError: fewer frames were observed than a stack has, or `frames` is below 1.
         """
         frames = whole_number(frames, "The number of frames", 1, MOST_FRAMES)
         size = self.model.config.stack

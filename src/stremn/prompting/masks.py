@@ -107,24 +107,24 @@ def mask_from(
     model: str | Path = SHIPPED,
     device: str = "auto",
 ) -> ObjectMask:
-    """Return the mask of an object from a box, points, or a mask that is nearly right.
+    """Return the mask of an object from a box, points, or a rough mask.
 
-    Points correct a mask that is given (`previous`) round them; without points and box, the whole
-    of it is drawn again along the object's outline. A stroke is its points.
+    With `previous`, points correct that mask around them. Without points and box, the whole mask is
+    aligned with the object's outline. Give a brush stroke as its points.
 
     Args:
         frame: "height width 3" RGB, uint8.
-        box: (x, y, width, height) in pixels, round the object.
-        on: points (x, y) on the object, in the order in which they were given.
-        off: points that are not on it; they come after those.
+        box: (x, y, width, height) in pixels, around the object.
+        on: points (x, y) on the object, in the order of the clicks.
+        off: points that are not on the object; they are applied after `on`.
         previous: a mask to correct or to refine.
-        others: pixels of other objects, which this one does not get.
+        others: pixels of other objects, which are excluded.
         model: "small" (shipped), a weights file, or "grabcut"; it is kept for the next call.
         device: "auto", "cpu", "cuda", ...
 
     Raises:
-        StremnError: no prompt, one that does not fit the frame or contradicts itself, no object
-            found, or no such weights.
+        StremnError: no prompt, a prompt outside the frame or a contradictory one, no object found,
+            or no such weights.
     """
     key = (str(model), device)
     if key not in _finders:

@@ -135,8 +135,8 @@ class SamSession:
         where = self._prompts(mask, prompts, size)
         if self.frame < 0 and not where:
             raise StremnError(
-                "No object is given yet: give a mask or a prompt with the first frame, "
-                "as in step(frame, mask)."
+                "There is no object to follow: give a mask or a prompt with the first frame, as in "
+                "step(frame, mask)."
             )
         self._frame_size = size_of(image, self._frame_size, self.frame + 1)
         self.frame += 1
@@ -152,7 +152,7 @@ class SamSession:
     def add_object(
         self, mask: MaskInput | None = None, *, prompts: Mapping[int, Prompt] | None = None
     ) -> StepResult:
-        """Add or correct objects on the frame given last; returns that frame's new result.
+        """Add or correct objects in the latest frame; return its new result.
 
         Raises:
             StremnError: no frame to look at, or the mask or prompt does not fit it.

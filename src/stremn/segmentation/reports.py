@@ -108,7 +108,7 @@ class StepResult:
 
     @property
     def confidences(self) -> dict[int, float]:
-        """Mean probability of each object where it is the likeliest, 0..1, if it is anywhere."""
+        """Mean probability, 0..1, of each object over its pixels; without pixels it is left out."""
         layers = likeliest(torch.from_numpy(self.layer_probabilities))
         found = {}
         for place, item in enumerate(self.ids, 1):

@@ -58,7 +58,7 @@ class SegmentationSession:
         for frame in frames:
             result = session.step(frame)
 
-    Memory does not grow with the video: K slots per object, whatever the length.
+    Memory does not grow with the video: each object has K slots.
     """
 
     def __init__(
@@ -77,19 +77,20 @@ class SegmentationSession:
         """Start with no objects.
 
         Args:
-            model: the network; copied if it is in training, elsewhere or of another precision.
+            model: the network; copied if it is in training mode, on another device or of another
+                precision.
             device: "auto", "cpu", "cuda", "cuda:1", "mps", ...
             precision: "auto" (bfloat16 where the hardware has it), "float32" or "bfloat16".
-            memory_slots: K, templates kept of each object; the first is the given mask's.
+            memory_slots: K, number of templates per object, including that of the given mask.
             policy: name of a replacement rule, or the rule itself.
             size: working resolution: shorter side in pixels; small frames are at most doubled.
             seed: of the random rules.
-            reach: how far an object may be from where it was in the previous frame, in units of
-                its size (square root of its area). False positives that are farther away are
-                removed before the frame is memorized (Sec 4.1.1), and are not read either, which
-                saves time; a lost object is searched for everywhere. None or inf: no limit.
-            every: memorize frames 0, n, 2n, ... and those with a mask; 1 is all, as in the paper.
-                STM and STCN were trained for every fifth.
+            reach: search window: how far an object may move from one frame to the next, in units
+                of its size (square root of its area). Regions farther away are removed before the
+                frame is memorized (Sec 4.1.1), and only the window is read, which saves time. A
+                lost object is searched for in the whole frame. None or inf: no limit.
+            every: memorize frames 0, n, 2n, ... and those with a mask. 1 memorizes all, as in the
+                paper; STM and STCN were trained with 5.
 
         Raises:
             StremnError: K or `every` below 1, size below 64, a negative reach, an unknown device,
@@ -128,25 +129,26 @@ class SegmentationSession:
 
     @guarded
     def step(self, frame: FrameInput, mask: MaskInput | None = None) -> StepResult:
-        """Segment the next frame; with `mask`, take that as the truth for the ids in it.
+        """Segment the next frame; `mask` adds or corrects objects.
 
-        A new id is a new object, from this frame on; a known one is corrected. Objects that the
-        mask does not show stay as they are. Once all objects are removed, all is background.
+        A new id in `mask` adds an object from this frame on; a known id is corrected. Objects that
+        are not in the mask are segmented as usual. Without objects, all pixels are background.
 
         Args:
             frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
             mask: label map of the frame's size with any ids, 0 for background.
 
         Raises:
-            StremnError: nothing to follow yet and no mask; a mask without object or of another
-                size; a frame of another size than those before. The session is then as before,
-                as it is after any other error, a rule's own among them.
+            StremnError: the first frame without a mask; a mask without objects or of another
+                size; a frame of another size than those before. After this and any other error,
+                also one of a custom rule, the session is as before the call.
         """
         image = as_rgb(frame)
         given = None if mask is None else given_masks(mask, (image.shape[0], image.shape[1]))
         if self.frame < 0 and given is None:
             raise StremnError(
-                "No object is given yet: give a mask with the first frame, as in step(frame, mask)."
+                "There is no object to follow: give a mask with the first frame, as in "
+                "step(frame, mask)."
             )
         self._frame_size = size_of(image, self._frame_size, self.frame + 1)
         size = WorkingSize.of(image.shape[0], image.shape[1], self.size, self.model.margins)
@@ -160,15 +162,15 @@ class SegmentationSession:
 
     @guarded
     def add_object(self, mask: MaskInput) -> StepResult:
-        """Add or correct objects on the frame given last; returns that frame's new result.
+        """Add or correct objects in the latest frame; return its new result.
 
         Raises:
             StremnError: no frame has been given yet, or the mask does not fit it.
         """
         if self._latest is None:
             raise StremnError(
-                "add_object needs a frame, and this session has had none since it was opened: give "
-                "the mask with the next frame, as in step(frame, mask)."
+                "add_object needs a frame, but this session has segmented none since it was "
+                "opened. Give the mask with the next frame, as in step(frame, mask)."
             )
         query, probabilities, size = self._latest
         given = given_masks(mask, (size.height, size.width))
@@ -204,7 +206,7 @@ class SegmentationSession:
 
         Args:
             frame: index of a frame that is in the memory now.
-            object_id: of this object alone; None for all.
+            object_id: only of this object; None: of all.
             pinned: False makes the templates evictable again.
 
         Raises:

@@ -65,12 +65,11 @@ class ComposedClipParameters:
     """Chance of a copy of the target, mirrored and in other colors, that is background."""
     same_class: float = 0.0
     """Chance that a second target comes from the first one's set of stills: with a set of people,
-    another person, to be told from the first."""
+    another person, which the network has to distinguish."""
     carried: float = 0.0
     """Chance that a target cut from a still carries another target."""
     crowd: float = 0.0
-    """Chance of several things of the target's own set of stills that are background: with a set
-    of people, bystanders."""
+    """Chance of several distractors from the target's own set of stills, such as other people."""
     crowd_size: tuple[int, int] = (2, 5)
     """How many of them: fewest and most."""
     emerging: float = 0.0
@@ -214,7 +213,7 @@ class _Take:
         return [self.draw.still(self.rng).image] * frames
 
     def _add_targets(self, own: int) -> int:
-        """Stage targets up to one or two, `own` of which the background has; returns how many."""
+        """Add targets up to one or two, `own` of them in the background; return their number."""
         p, count = self.p, own
         wanted = 1 if self.rng.random() >= p.second else 2
         origin: int | None = None
@@ -243,7 +242,7 @@ class _Take:
         return count
 
     def _add_distractor(self) -> None:
-        """Stage a moving object that is background, behind or in front of the others."""
+        """Add a moving distractor, behind or in front of the other objects."""
         absent = self._absence(True, False)
         distractor = self.canvas.composite(self._foreground(), 0, absent)
         self.layers.insert(int(self.rng.integers(1, len(self.layers) + 1)), distractor.layer)
@@ -270,7 +269,7 @@ class _Take:
         return ForegroundObject([cut.image], [cut.alpha], False, number)
 
     def _crowd(self, origin: int) -> list[Layer]:
-        """Return bystanders: background of the same set as the target, always in the picture."""
+        """Return distractors from the same set as the target, always in the picture."""
         fewest, most = self.p.crowd_size
         return [
             self.canvas.composite(self._still_foreground(origin), 0, self._never()).layer

@@ -62,22 +62,22 @@ def adapt(
 ) -> Pretrained:
     """Return a model adapted to the objects of `mask`; the one given stays as it is.
 
-    As every training it seeds the global random generators.
+    Like every training, this seeds the global random generators.
 
     Args:
         pretrained: the model to start from.
         frame: "height width 3" RGB uint8 array, PIL image, or tensor (channels first or last).
         mask: label map of the frame's size with any ids, 0 for background.
-        steps: how long; each takes one clip, forward and backward. None: `STEPS`.
+        steps: number of training steps of one clip each. None: `STEPS`.
         seed: of the clips.
-        device: where to train: "auto", "cpu", ...; of several GPUs the first is used.
+        device: "auto", "cpu", ...; of several GPUs the first is used.
         watch: called with (steps done, steps in all).
 
     Raises:
         StremnError: no steps, a mask without object or of another size, objects too small, an
             unknown device, too little memory, or numbers that do not stay finite.
         MissingExtraError: accelerate is missing.
-        KeyboardInterrupt: it was asked to stop.
+        KeyboardInterrupt: a signal to stop was received.
     """
     steps = STEPS if steps is None else steps
     if steps < 1:
