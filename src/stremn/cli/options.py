@@ -29,7 +29,7 @@ Policy = Annotated[
     str,
     typer.Option(
         help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest`, "
-        "`spread`, ... All 15 are listed in docs/concepts.md."
+        "`spread`, ... docs/concepts.md lists all rules."
     ),
 ]
 Device = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, mps.")]
@@ -132,7 +132,7 @@ class SessionOptions:
         str | None,
         typer.Option(
             help="Replacement rule: `evidence` (default), `learned` (the paper's), `oldest` "
-            "(default for SAM models), `spread`, ... All 15 are listed in docs/concepts.md."
+            "(default for SAM models), `spread`, ... docs/concepts.md lists all rules."
         ),
     ] = None
     device: Device = "auto"

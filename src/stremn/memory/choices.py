@@ -31,9 +31,9 @@ class Choice:
 class UpdatePolicy(Protocol):
     """Section 3.2: chooses the slot that a new template replaces.
 
-    `evictable` marks the slots open to the policy: the first empty one alone while there is one,
-    else all that are not pinned. A policy may leave slots empty on purpose, as "first and
-    last" and "append" do, or decline to store (all zero); it must never name a pinned slot.
+    `evictable` marks the slots open to the policy: only the first empty one while there is one,
+    otherwise all that are not pinned. A policy may leave slots empty on purpose, as "first and
+    last" and "append" do, or decline to store (all zero); it must never choose a pinned slot.
     """
 
     def __call__(self, state: MemoryState, new: Template, evictable: Bool[Tensor, "b k"]) -> Choice:
@@ -55,7 +55,7 @@ def precise(x: Tensor) -> Tensor:
 
 
 def highest(scores: Float[Tensor, "b k"], evictable: Bool[Tensor, "b k"]) -> Choice:
-    """Choose the evictable slot with the highest score; ties go to the first, none if none."""
+    """Choose the evictable slot with the highest score (the first of equal ones), if there is one."""
     scores = precise(scores)
     open_scores = scores.masked_fill(~evictable, -torch.inf)
     best = F.one_hot(open_scores.argmax(1), scores.shape[1]).to(scores.dtype)

@@ -1,4 +1,4 @@
-"""Eq 5: a query is matched with every position of every slot."""
+"""Eq 5: read the memory by matching a query with every position of every slot."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def read(
     """Read the memory (Eq 5, left half): softmax over all positions, weighted sum of values.
 
     The query may be of a part of the frame: every position is read by itself. `matching` says how
-    queries and keys are compared. An entry without any template reads zeros; sessions and rollouts
-    refuse to get there. Of the pooling "displacements" the query must be a whole frame.
+    queries and keys are compared. An entry without any template reads zeros; sessions and roll-outs
+    never do this. The pooling "displacements" needs the query of a whole frame.
     """
     h, w = query_key.shape[1:3]
     used = max(state.filled, 1)

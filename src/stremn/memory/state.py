@@ -1,14 +1,14 @@
 """Section 3: a memory with a fixed number of slots, and the templates in them.
 
-A *template* is what one frame leaves behind: its key, its value and its update key. The memory
-holds `k` templates, one a slot.
+A *template* stores one frame: its key, value and update key. The memory holds `k` templates, one
+per slot.
 
-The paper stores the feature map X and projects all K of them again at every step. Here the
-projections are stored. Projections are convolutions, applied to each template by itself, and
-Eq 4 with a one-hot vector picks whole templates; so projecting before or after Eq 4 is the same,
-forward and backward, and a step projects one frame, not K + 1.
+The paper stores the feature map X and projects all K of them at every step. Here the projections
+are stored. Projections are convolutions of single templates, and Eq 4 with a one-hot vector picks
+whole templates. So projecting before or after Eq 4 is the same, forward and backward, and a step
+projects one frame, not K + 1.
 
-Letters: b batch entries (one an object), k slots, h w positions (stride 16), ck cv cu channels.
+Letters: b batch entries (one per object), k slots, h w positions (stride 16), ck cv cu channels.
 Channels come last, so that a read is two plain matrix products.
 """
 
@@ -34,11 +34,11 @@ NEVER = -1
 
 @dataclass(frozen=True)
 class Template:
-    """One projected frame, about to be stored.
+    """One projected frame to store.
 
-    `frame` is its index in the video. `evidence` says how much object the frame shows (mean of
-    the soft mask) and how sure the model is of it. `query_key` is the same frame's read key,
-    there for rules that ask which slots the frame attends to, as the read with `matching` would.
+    `frame` is its index in the video. `evidence` has the object's mass in the frame (mean of
+    the soft mask) and the model's confidence. `query_key` is the frame's read key, for rules that
+    use the attention of the frame on each slot, computed as the read with `matching` does.
     """
 
     key: Float[Tensor, "b h w ck"]

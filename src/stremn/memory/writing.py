@@ -40,13 +40,12 @@ def write(
 ) -> tuple[MemoryState, Choice]:
     """Write a template (Eq 4): X_i = (1 - a_i) X_i + a_i X_t, with the one-hot a of `policy`.
 
-    A template written with `pin` (for all entries or some) is stored whatever the policy says, and
-    never replaced. A frame that the memory already holds is replaced by itself: the same frame
-    under a better mask. Returns the new state and the choice made.
+    A template written with `pin` (for all entries or some) is always stored and never replaced. A
+    frame that the memory already holds replaces its earlier template: the same frame with a better
+    mask. Returns the new state and the choice made.
 
-    With `reuse` the caller gives `state` away: the template is stored in its tensors instead of
-    in copies of them, and `state` must not be used again. That is for callers that hold one state
-    and need no gradient.
+    With `reuse` the template is stored in the tensors of `state` instead of in copies, and `state`
+    must not be used again. It is for callers that hold one state and need no gradient.
     """
     if state.growth and state.filled == state.slots:
         state = state.grown(state.growth)
