@@ -44,7 +44,7 @@ class Task:
 
         Raises:
             StremnError: it failed; the report says so too.
-            KeyboardInterrupt: it was stopped and can go on.
+            KeyboardInterrupt: it was stopped and can be resumed.
         """
         make_folder(self.folder)
         began = time.monotonic()

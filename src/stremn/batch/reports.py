@@ -22,10 +22,10 @@ class Report(Config):
     Attributes:
         name: of the job.
         arguments: of `stremn segment`.
-        status: failed jobs are tried again in the next run, stopped ones go on.
-        attempts: how often it was begun.
+        status: failed jobs are tried again in the next run, stopped ones are resumed.
+        attempts: number of times it was started.
         frames: how many are complete.
-        seconds: what the last attempt took.
+        seconds: duration of the last attempt.
         host: where that was.
         error: why it failed, or "".
     """

@@ -66,7 +66,7 @@ def run_tasks(
     Args:
         tasks: all of the run.
         workers: who does them.
-        watch: called now and then with the tasks that have ended since the last time.
+        watch: called from time to time with the tasks that have ended since the last time.
 
     Raises:
         StremnError: a job has other arguments than before; no worker can be reached.

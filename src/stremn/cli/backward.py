@@ -38,7 +38,7 @@ def follow_backward_first(
         frames: the video.
         masks: the objects.
         writer: of the run.
-        settings: what a pass that goes on must have been begun with.
+        settings: what a resumed pass must share.
         open_session: opens a session, from a saved state if there is one.
 
     Raises:

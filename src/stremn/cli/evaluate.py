@@ -205,7 +205,7 @@ class How:
         """Return the run's description for the record, and a function that opens a new session.
 
         Raises:
-            StremnError: there is no such model, or it cannot honour something.
+            StremnError: there is no such model, or it does not support an option.
         """
         from stremn.core.hardware import pick_device, precision_name
         from stremn.evaluation.segmentation.run_description import RunDescription

@@ -20,8 +20,8 @@ R = TypeVar("R")
 class GuardedCalls:
     """Run one call at a time on an object, and restore its attributes if the call fails.
 
-    Attributes are put back by reference. Whoever changes something in place says so with `changing`
-    before it begins: if that is cut short, there is no way back, and every later call is refused.
+    Attributes are restored by reference. Code that changes something in place calls `changing`
+    first: if that change is interrupted, it cannot be undone, and every later call is refused.
     """
 
     def __init__(self, attributes: tuple[str, ...]) -> None:
@@ -36,7 +36,7 @@ class GuardedCalls:
 
         Raises:
             StremnError: the block of the same thread is not at its end (a rule that calls its own
-                session), or an earlier call was cut short in the middle of a change.
+                session), or an earlier call was interrupted in the middle of a change.
         """
         if self._inside == threading.get_ident():
             raise StremnError(

@@ -80,7 +80,7 @@ def keep_freed_memory() -> bool:
 
     A step frees and allocates the same large tensors again and again. glibc gives each back to
     the system and asks for it again, and the system then clears every page: a sixth of a step's
-    time on a CPU. Only glibc needs it, and only once a process; others return False.
+    time on a CPU. Only glibc needs it, and only once per process; others return False.
     """
     if not sys.platform.startswith("linux"):
         return False

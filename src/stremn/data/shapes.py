@@ -15,7 +15,7 @@ Mask = UInt8[np.ndarray, "height width"]
 
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
-    """Return the smallest rectangle x0, y0, x1, y1 (ends excluded) round the non-zero pixels."""
+    """Return the smallest rectangle x0, y0, x1, y1 (ends excluded) around the non-zero pixels."""
     x, y, width, height = cv2.boundingRect(mask)
     return (x, y, x + width, y + height) if width and height else None
 

@@ -27,9 +27,9 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
 
     Args:
         address: path or URL.
-        label: what is read, in words for messages.
+        label: what is read, for messages.
         start: frames to leave out at the front.
-        live: a stream: damage is stepped over, and waiting ends after 30 seconds; RTSP streams
+        live: a stream: damaged parts are skipped, and waiting ends after 30 seconds; RTSP streams
             that break off are opened again.
 
     Raises:
@@ -65,7 +65,7 @@ def _decode(
     *,
     live: bool,
 ) -> Iterator[Shot]:
-    """Decode in presentation order; stop at damage in a file, step over it in a live stream."""
+    """Decode in presentation order; stop at damage in a file, skip it in a live stream."""
     decoded = 0
     end = 0.0
     left_out = None

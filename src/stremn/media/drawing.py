@@ -25,7 +25,7 @@ class OverlayStyle:
 
     Attributes:
         opacity: share of an object's color in its fill, 0..1; the object shows through the rest.
-        outline: draw a line round every object.
+        outline: draw a line around every object.
         labels: write every object's id on it.
         scale: size of the overlay by that of the video.
 

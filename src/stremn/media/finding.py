@@ -39,13 +39,13 @@ class MaskFinder(Protocol):
 
         Args:
             frame: RGB.
-            box: a rectangle round the object.
+            box: a rectangle around the object.
             clicks: points on and off the object, in the order in which they were given.
-            previous: a mask that is nearly right; the clicks correct it.
+            previous: a rough mask; the clicks correct it.
             others: pixels of other objects, which the object does not get.
 
         Raises:
-            StremnError: no prompt, one that does not fit the frame or contradicts itself, or no
+            StremnError: no prompt, one that does not fit the frame or is contradictory, or no
                 object found.
         """
         ...

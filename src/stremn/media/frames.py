@@ -80,7 +80,7 @@ class FrameSource:
     """Frames of one video, read one at a time; iterate once, then close.
 
     Attributes:
-        label: what is read, in words for messages.
+        label: what is read, for messages.
         fps: frames per second, or None where the input has no rate (images, arrays).
         size: (height, width) in pixels after rotation; (0, 0) if no frame is left after `start`.
         count: frames from the very first one, as far as the input says; None if unknown.

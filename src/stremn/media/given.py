@@ -82,7 +82,7 @@ def masks_for(
     Args:
         frames: the video, from the first frame that is wanted on, not iterated yet.
         mask: a file for the frame `at`, or a folder (by frame or by object).
-        box: "x,y,width,height" round the object in the frame `at`.
+        box: "x,y,width,height" around the object in the frame `at`.
         click: "x,y x,y ..." points on the object in the frame `at`.
         exclude: points that are not on it; with `box` or `click`.
         objects: "id=2 box=x,y,w,h on=x,y off=x,y at=120" for each object, at any frame; with

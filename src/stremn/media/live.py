@@ -133,7 +133,7 @@ def played(
 
     Args:
         frames: the recording; it is closed in the end.
-        rate: frames a second, where the recording has no times.
+        rate: frames per second, where the recording has no times.
         clock: tells seconds.
         wait: waits some seconds.
     """

@@ -98,7 +98,7 @@ def objects_of(found: LabelMap) -> tuple[MaskObject, ...]:
 class ColorTable:
     """Ids for colors; masks read with the same table give the same color the same id.
 
-    The colors of the standard palette keep their index. Otherwise new colors get the next free
+    The colors of the standard palette keep their index. Other colors get the next free
     id, in ascending order of (red, green, blue) within a mask. Black is background.
     """
 
@@ -231,7 +231,7 @@ def overlay(
         frame: RGB.
         labels: ids, of the size of the frame; 0 is left as it is.
         alpha: how much of the color is mixed in, 0..1.
-        outline: draw a line round each object.
+        outline: draw a line around each object.
 
     Raises:
         StremnError: frame and labels differ in size.

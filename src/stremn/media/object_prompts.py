@@ -25,7 +25,7 @@ class ObjectPrompt:
 
     Attributes:
         id: of the object, from 1.
-        box: round it, or None.
+        box: around it, or None.
         clicks: points on and off it.
         at: index of the frame.
     """

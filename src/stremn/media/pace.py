@@ -9,7 +9,7 @@ from fractions import Fraction
 from stremn.errors import StremnError
 
 RATE_IF_UNKNOWN = 25.0
-"""Frames a second of inputs that have no rate, such as images."""
+"""Frames per second of inputs that have no rate, such as images."""
 
 
 @dataclass(frozen=True)

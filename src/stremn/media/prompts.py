@@ -296,7 +296,7 @@ def _inside(box: Box, size: tuple[int, int]) -> ObjectMask:
 
 
 def _points_mask(size: tuple[int, int], points: Sequence[Point]) -> ObjectMask:
-    """Return a small disc round each point; raises StremnError for one outside the frame."""
+    """Return a small disc around each point; raises StremnError for one outside the frame."""
     radius = max(2, round(_CLICK_RADIUS * math.hypot(*size)))
     mask = np.zeros(size, dtype=np.uint8)
     for x, y in points:

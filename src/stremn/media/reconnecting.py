@@ -26,7 +26,7 @@ def reconnecting(
     Args:
         shots: of the stream, opened.
         reopen: opens it again; raises StremnError if that is not possible.
-        label: the stream, in words for messages.
+        label: the stream, for messages.
         wait: sleeps for some seconds.
 
     Yields:

@@ -73,7 +73,7 @@ class ResultWriter:
         read_from: index of the first frame that `redraw` wants, at most `next_frame`: the part of
             the overlay that the interruption cut short is drawn again, so that it comes out the
             same as without an interruption.
-        resumes: an earlier run may go on.
+        resumes: an earlier run can be resumed.
         finished: the folder holds a complete run already.
         state_path: file with the session's state before `next_frame`; None at the first frame.
     """
@@ -106,7 +106,7 @@ class ResultWriter:
             formats: what else is written, for other programs.
             style: how the overlay looks; None is the usual one.
             first: index of the run's first frame in its video.
-            overlay_fps: frames a second of the overlay, at most `fps`; None is as many as that.
+            overlay_fps: frames per second of the overlay, at most `fps`; None is as many as that.
             pixel_aspect: width of the video's pixels by their height.
             sound: the video, if its sound is to be heard in the overlay.
 

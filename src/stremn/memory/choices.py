@@ -55,7 +55,7 @@ def precise(x: Tensor) -> Tensor:
 
 
 def highest(scores: Float[Tensor, "b k"], evictable: Bool[Tensor, "b k"]) -> Choice:
-    """Choose the evictable slot with the highest score (the first of equal ones), if there is one."""
+    """Choose the evictable slot with the highest score (the first of equals), if there is one."""
     scores = precise(scores)
     open_scores = scores.masked_fill(~evictable, -torch.inf)
     best = F.one_hot(open_scores.argmax(1), scores.shape[1]).to(scores.dtype)

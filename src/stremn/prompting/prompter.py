@@ -24,7 +24,7 @@ SIDES = (384, 512)
 """Longer sides in pixels of what the network sees; what it finds in them is averaged."""
 
 FOCUS = 0.5
-"""Side of the view round a correcting click, as a multiple of the object's."""
+"""Side of the view around a correcting click, as a multiple of the object's."""
 
 EARLY = 3
 """Clicks whose answers may change a mask far from them too: so few say little of its extent."""
@@ -145,9 +145,9 @@ class PromptedFrame:
     def find(self, prompt: MaskPrompt) -> Float[np.ndarray, "height width"]:
         """Return the probability of the object at every pixel of the frame.
 
-        A box is looked at closely at once. Clicks are first looked at in the whole frame, then
-        round what was found. With a previous mask the latest click corrects it; one that it follows
-        already changes nothing. A previous mask alone is refined.
+        A box is processed in a closer view. Clicks are processed in the whole frame first, then in
+        a closer view around the object. With a previous mask the latest click corrects it; a click
+        that agrees with the mask changes nothing. A previous mask without prompts is refined.
         """
         if prompt.box is not None and prompt.previous is None:
             return self._look(self._closer(prompt.box), prompt)
@@ -171,8 +171,8 @@ class PromptedFrame:
     ) -> Float[np.ndarray, "height width"]:
         """Return the mask before the latest click, corrected by that click.
 
-        Where the network does not follow the click, or changes too much, it looks closely round it;
-        if that does not help either, the click is taken at its word in its neighbourhood.
+        If the network does not follow the click, or changes too much, a closer view around the
+        click is tried. If that does not help either, the pixels around the click are set as it says.
         """
         assert prompt.previous is not None
         clicks, previous = prompt.clicks, prompt.previous

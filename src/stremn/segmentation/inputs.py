@@ -50,7 +50,7 @@ def _plain(x: Tensor, what: str) -> Tensor:
 
 
 def _in_unit_range(frame: Tensor) -> Tensor:
-    """Return a floating-point frame if it is in [0, 1], give or take rounding."""
+    """Return a floating-point frame if it is in [0, 1], up to rounding."""
     low, high = float(frame.min()), float(frame.max())  # NaN if there is one
     if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
         raise StremnError(

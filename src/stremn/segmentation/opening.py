@@ -99,7 +99,7 @@ class VideoModel(Protocol):
         """Return the options with the model's defaults for those not given.
 
         Raises:
-            StremnError: there is no such model, or it cannot honour something.
+            StremnError: there is no such model, or it does not support an option.
         """
         ...
 

@@ -22,7 +22,7 @@ from stremn.segmentation.reports import StepResult
 from stremn.segmentation.strip import MemoryStrip
 
 Watcher = Callable[[int, StepResult], None]
-"""Told (frames done, result) after every frame."""
+"""Called with (frames done, result) after every frame."""
 
 Reading = Callable[[Iterator[Frame]], AbstractContextManager[Iterable[Frame]]]
 """How the frames are read while the model works: `ReadAhead`, or `read_when_wanted`."""

@@ -106,7 +106,7 @@ class Weights:
 
     Attributes:
         name: of its folders, unique in a table.
-        make_session: makes a session that has seen nothing, as the description of a run says.
+        make_session: makes a new session, as the description of a run says.
         checksum: of the weights.
         size: working resolution of the sessions.
         reach: how far from its last place an object may be in them; None = anywhere.
@@ -248,7 +248,7 @@ def run_table(
         seeds: of the random rules.
         reference: policy of the row that the others are compared with; the last row with it, or
             the last row if none has it.
-        watch: told after every frame; the sequence's name comes with suite and row before it.
+        watch: called after every frame; the sequence's name comes with suite and row before it.
         elsewhere: returns what runs the sequences of a cell in other processes, if anything does.
 
     Raises:

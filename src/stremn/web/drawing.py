@@ -46,7 +46,7 @@ class Said:
     """The marks of one object since its mask was last painted.
 
     Attributes:
-        box: round it, if one was drawn.
+        box: around it, if one was drawn.
         clicks: on and off it, in their order.
         before: its mask before the clicks, packed; None: there was none.
     """

@@ -2,7 +2,7 @@
 
 A clip source is stateless: it turns a random generator into a clip. `ClipDataset` gives clip
 number i its own generator, made of (seed, i) alone. So a run resumes at any clip, workers and
-ranks share the numbers without repeating one, and any single clip can be made again to look at.
+ranks share the numbers without repeating one, and any single clip can be reproduced for inspection.
 """
 
 import bisect

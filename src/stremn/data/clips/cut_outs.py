@@ -26,7 +26,7 @@ SMALLEST_OBJECT = 0.01
 """Share of its picture that an object must cover to be used: smaller ones are only blur."""
 
 MARGIN = 4
-"""Pixels of the picture kept round what is cut out, for its soft edge."""
+"""Pixels of the picture kept around what is cut out, for its soft edge."""
 
 ATTEMPTS = 200
 """Stills looked at for a whole object before their sets are called unusable."""

@@ -13,7 +13,7 @@ from stremn.media.frames import Picture
 
 @dataclass(frozen=True)
 class ForegroundObject:
-    """An object to be moved over a background: one picture and opacity, or one a frame."""
+    """An object to be moved over a background: one picture and opacity, or one per frame."""
 
     pictures: Sequence[Picture]
     alphas: Sequence[Mask]

@@ -1,7 +1,7 @@
 """Clips made of one frame and its mask, to adapt a network to the objects that are given.
 
 Not in the paper. As in Lucid Data Dreaming (Khoreva et al., IJCV 2019) the objects are cut out, the
-hole is filled from what is round it, and objects and background move apart by random smooth
+hole is filled from what is around it, and objects and background move apart by random smooth
 motion: thousands of true masks of what will be followed, from the one that the user gave.
 """
 

@@ -21,9 +21,9 @@ cv2.setNumThreads(0)
 class Layer:
     """Something to draw in every frame of a clip; layers are drawn from back to front.
 
-    pictures: one for all frames, or one a frame; so alphas (0-255; None: opaque, the picture is
+    pictures: one for all frames, or one per frame; so alphas (0-255; None: opaque, the picture is
     continued by reflection) and ids (label of each pixel, 0 none; None: no labels).
-    color: affine map of RGB (`recolor`). matrices: picture -> canvas. bends: one a frame, or None.
+    color: affine map of RGB (`recolor`). matrices: picture -> canvas. bends: per frame, or None.
     drawn: whether it shows at all.
     """
 

@@ -147,7 +147,7 @@ def backdrop(
     size: int,
     p: StillClipParameters,
 ) -> Layer:
-    """Return a whole picture that moves; if it has labels, the crop lies round the labelled
+    """Return a whole picture that moves; if it has labels, the crop lies around the labelled
     object."""
     height, width = image.shape[:2]
     cover = size / min(height, width)

@@ -113,7 +113,7 @@ SMALLEST_OBJECT = 0.0005
 
 
 class VideoClips:
-    """A clip source: stretches of videos, cropped round one of the objects.
+    """A clip source: stretches of videos, cropped around one of the objects.
 
     Stretches whose first frame shows no object large enough are drawn again.
     """
@@ -183,7 +183,7 @@ def draw_scene(
     largest_gap: int,
     p: VideoClipParameters,
 ) -> Scene | None:
-    """Return a stretch cropped round one of the objects of its first frame; None if that has
+    """Return a stretch cropped around one of the objects of its first frame; None if that has
     none."""
     stretch = draw_stretch(rng, reader, frames, largest_gap, p.reverse)
     if stretch is None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 Matrices = Float64[np.ndarray, "t 3 3"]
-"""Homographies, one a frame."""
+"""Homographies, one per frame."""
 
 
 def smooth_path(
@@ -50,7 +50,7 @@ class Motion:
 
 
 def motion_matrices(center: tuple[float, float], motion: Motion, flip: bool) -> Matrices:
-    """Return homographies from picture to canvas pixels, one a frame; `flip` mirrors the
+    """Return homographies from picture to canvas pixels, one per frame; `flip` mirrors the
     picture."""
     frames = len(motion.scale)
     to_center = np.array([[1, 0, -center[0]], [0, 1, -center[1]], [0, 0, 1]], dtype=np.float64)
@@ -71,8 +71,8 @@ def motion_matrices(center: tuple[float, float], motion: Motion, flip: bool) -> 
 class ThinPlate:
     """Thin-plate splines over the unit square with a fixed `side` x `side` lattice of controls.
 
-    The displacement at any point is linear in those of the controls, so the spline is solved
-    once and bending costs one small matrix product a frame. Outside the square it is extrapolated.
+    The displacement at any point is linear in those of the controls. So the spline is solved once,
+    and bending costs one small matrix product per frame. Outside the square it is extrapolated.
     """
 
     def __init__(self, side: int = 3, grid: int = 17) -> None:
@@ -188,7 +188,7 @@ def sampling(
 def transformed_box(
     box: tuple[float, float, float, float], matrix: Float64[np.ndarray, "3 3"]
 ) -> tuple[float, float, float, float]:
-    """Return the rectangle round the image of a rectangle under a homography."""
+    """Return the rectangle around the image of a rectangle under a homography."""
     x0, y0, x1, y1 = box
     corners = matrix @ np.array([[x0, x1, x1, x0], [y0, y0, y1, y1], [1, 1, 1, 1]])
     x, y = corners[:2] / np.maximum(corners[2], 1e-6)

@@ -245,7 +245,7 @@ def read_folders(
 
     Args:
         root: the folder.
-        split_file: text file with a sequence name a line; all sequences by default.
+        split_file: text file with one sequence name per line; all sequences by default.
         late_objects: later label maps may give new objects; else only the first one does.
         rule: which annotated frames count.
         left_out: called for sequences that cannot be used; None refuses them.

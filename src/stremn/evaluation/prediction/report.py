@@ -231,7 +231,7 @@ def write_report(
 def plot_curves(
     rows: Sequence[PredictionScores], metric: Metric, path: Path, *, observed: int, title: str = ""
 ) -> None:
-    """Draw a metric against the predicted frame, one line a predictor, 95 % bands as in the table.
+    """Draw a metric against the predicted frame, one line per predictor, 95 % bands as in tables.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -114,7 +114,7 @@ def summary(scores: Iterable[PromptScores]) -> dict[str, Interval]:
 
 
 def stills(root: Path, layout: str, names: Path | None) -> Iterator[Example]:
-    """Yield the objects of still pictures: those named in a file (one a line), or all.
+    """Yield the objects of still pictures: those named in a file (one per line), or all.
 
     Every instance of a picture with several is an object of its own.
 

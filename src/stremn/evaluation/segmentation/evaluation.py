@@ -36,7 +36,7 @@ from stremn.segmentation.postprocess import REACH, DistantRegionFilter
 logger = logging.getLogger(__name__)
 
 Watcher = Callable[[str, int, int], None]
-"""Told (sequence, frames done, frames in all) after every frame."""
+"""Called with (sequence, frames done, frames in all) after every frame."""
 
 
 Elsewhere = Callable[[Sequence[str], Path], None]
@@ -161,13 +161,13 @@ def evaluate(
 
     Args:
         data: sequences and the rule that scores them.
-        make_session: makes a session that has seen nothing.
+        make_session: makes a new session.
         out: output folder.
         run: what the sessions are, for the protocol.
         written: which label maps become files, "plain" or "filtered".
         reach: of the far-false-positive filter.
         compat_decay: decay with the DAVIS toolkit's overflow.
-        watch: told after every frame.
+        watch: called after every frame.
         elsewhere: runs unfinished sequences first; those that it leaves are run here.
 
     Raises:

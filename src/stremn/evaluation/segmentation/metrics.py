@@ -198,7 +198,7 @@ def statistics(scores: Float[np.ndarray, " t"], compat: bool = False) -> Statist
     ``round(linspace(1, t, 5)) - 1``, both ends of a quarter belong to it.
 
     Args:
-        scores: one score a scored frame.
+        scores: one score per scored frame.
         compat: repeat the DAVIS toolkit's overflow, which keeps the cuts in 8 bits and so compares
             wrong quarters (or none, giving NaN) beyond 256 scored frames.
 

@@ -38,7 +38,7 @@ class RunDescription:
     """What was run: the part of the protocol that the data set does not know.
 
     :func:`session_factory` makes the sessions that a description describes; on which device they
-    run is no part of it.
+    run is not part of it.
 
     Attributes:
         model: preset or file of the weights.

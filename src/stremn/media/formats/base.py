@@ -1,7 +1,7 @@
 """Interface of output formats, and of their writers during a run.
 
 A format lies in files of its own below the output folder. It is written frame by frame, in
-constant memory. `checkpoint` makes it possible to go on after a kill with the same result: what
+constant memory. `checkpoint` makes a killed run resumable with the same result: what
 was written since is written again.
 """
 
@@ -23,7 +23,7 @@ class Place:
 
     Attributes:
         out: the run's output folder.
-        work: folder, of this format alone, for what only going on needs.
+        work: folder, of this format alone, for what only resuming needs.
         written: how many frames of the run are complete.
         rate: frames per second of videos.
     """

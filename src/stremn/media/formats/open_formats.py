@@ -22,7 +22,7 @@ class OpenFormats:
         Args:
             formats: what was chosen.
             out: the run's output folder.
-            work: folder for what only going on needs; each format has its own in it.
+            work: folder for what only resuming needs; each format has its own in it.
             written: how many frames of the run are complete.
             rate: frames per second of videos.
         """

@@ -57,7 +57,7 @@ def _cropped(
 
 
 def _spliced(outer: Polygon, inner: Polygon) -> Polygon:
-    """Return `outer` with a way to `inner`, round it and back; the way is short, if not shortest.
+    """Return `outer` with a way to `inner`, around it and back; the way is short, if not shortest.
 
     The shortest of all would take time and memory by the product of their lengths.
     """

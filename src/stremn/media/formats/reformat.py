@@ -34,10 +34,10 @@ def write_formats(
     """Write a run's masks in further formats, into its folder.
 
     Args:
-        out: the folder of a run; if it goes on later, the formats hold what is there now.
+        out: the folder of a run; if it is resumed later, the formats hold what is there now.
         formats: which ones.
         frames: the video of the run; formats that show the frames need it.
-        watch: told how many frames are done.
+        watch: called with the number of finished frames.
 
     Returns:
         How many frames were written.

@@ -37,7 +37,7 @@ from stremn.training.optimization import NotFiniteError
 from stremn.training.segmentation.rollout import ClipLoss
 
 Watcher = Callable[[int, int], None]
-"""Told (steps done, steps in all) before every step and at the end; what it raises ends it."""
+"""Called with (steps done, steps in all) before every step and at the end; its errors end it."""
 
 STEPS = 150
 """Optimizer steps, of one clip each, that are usually enough."""
