@@ -1,9 +1,9 @@
 """A read that moves whole templates: Eq 5 with affinities that are summed over displacements.
 
-In Eq 5 every query position finds its own matches. Where a thing returns at another place, or a
-camera looks back at a scene, all positions have moved by the same way, and most of them show
-nothing that could be matched: what is to be recalled is exactly what the query does not show. So
-here all pairs of positions with the same displacement d vote together,
+In Eq 5 every query position finds its own matches. When an object returns at another place, or a
+camera pans back, all positions have moved by the same displacement, and most of them cannot be
+matched: the query does not show what should be recalled. So here all pairs of positions with the
+same displacement d vote together,
 
     C_k(d) = sum over p of q(p) . k_k(p + d),
 
@@ -44,7 +44,7 @@ def read_displaced(
         vacant: slots to leave out.
         query: key of the query.
         fold: a position holds `fold` x `fold` finer ones in its channels, at which displacements
-            are told apart.
+            differ.
         factor: what votes are multiplied with.
     """
     query, keys, values = (unfolded(x.float(), fold) for x in (query, keys, values))

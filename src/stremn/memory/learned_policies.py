@@ -15,10 +15,10 @@ from stremn.memory.state import MemoryState, Template
 class Learned(nn.Module):
     """Eq 1-3: straight-through Gumbel-softmax over the similarity of learned update keys.
 
-    The slot with the highest score is replaced; the update keys are learned, so "similar" means
-    what training made of it. Noise is drawn in training mode, and at test time too if `noisy`;
-    `noise` is its size, 1 in Eq 2. Similarities are in [-1, 1] and the noise of Eq 2 deviates by
-    1.3, so that most choices of a training are chance.
+    The slot with the highest score is replaced. The update keys are learned, so training decides
+    what "similar" means. Noise is drawn in training mode, and at test time too if `noisy`; `noise`
+    is its size, 1 in Eq 2. Similarities are in [-1, 1] and the noise of Eq 2 has a standard
+    deviation of 1.3, so most choices in training are random.
     """
 
     def __init__(self, tau: float = 1.0, noisy: bool = False, noise: float = 1.0) -> None:
@@ -84,7 +84,7 @@ class PlainEvidence(nn.Module):
 
     Evicts a template that is similar to the new one, shows little of the object, comes from an
     uncertain mask, or is close to others in time. Each weight is about one by the spread of its
-    number, but for the object's mass: a template that shows next to none of it goes first.
+    number, except for the object's mass: a template with almost none of it is evicted first.
     """
 
     WEIGHTS = (0.0, 2.0, 0.0, -2.0, -0.5, 0.0, -1.0, 0.0)

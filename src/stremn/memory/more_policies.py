@@ -23,7 +23,7 @@ class Spread:
 class EmptyFirst:
     """Replace a template that shows almost no object, else the newest.
 
-    "Almost none" is less than `share` of the most object that any slot shows.
+    "Almost none" is less than `share` of the largest object mass in any slot.
     """
 
     def __init__(self, share: float = 0.02) -> None:

@@ -91,7 +91,8 @@ def build_backbone(name: str, *, pretrained: bool = False) -> Backbone:
 def cut_backbone(model: nn.Module) -> Backbone:
     """Cut a timm model at strides 4, 8 and 16, folding its BatchNorms or freezing them.
 
-    One that went on counting would mix the frames of a batch, and what training saw with the test.
+    A BatchNorm in training mode would mix the frames of a batch, and differ between training and
+    test.
     """
     # What timm says of a model: settings it was trained with, and where its features are.
     settings: Any = model.pretrained_cfg

@@ -1,7 +1,7 @@
 """Convert the official checkpoints of STM and STCN to models of this package.
 
-A checkpoint is a table of tensors under the names of the official code. What is expected is worked
-out from the network here and a table of names; nothing else is accepted, and every tensor is used.
+A checkpoint is a table of tensors under the names of the official code. The expected tensors follow
+from the network here and a table of names. Nothing else is accepted, and every tensor is used.
 """
 
 from __future__ import annotations

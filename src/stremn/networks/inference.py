@@ -1,6 +1,6 @@
 """Make a model faster on a CPU: the same weights and results, fewer passes over memory.
 
-On a CPU most layers of a small network wait for memory, not for arithmetic. Two things are saved:
+On a CPU most layers of a small network are limited by memory bandwidth. Two costs are saved:
 
 - An activation after a convolution is applied while the result is still in registers (oneDNN's
   fused convolution), instead of in a pass of its own.

@@ -1,9 +1,9 @@
 """STM and STCN, the networks of published weights, as parts of `STReMN`.
 
-Space-Time Memory networks (Oh et al., ICCV 2019) are what the paper starts from: two ResNet-50 with
+Space-Time Memory networks (Oh et al., ICCV 2019) are the basis of the paper: two ResNet-50 with
 frozen BatchNorm, here folded, and a decoder with skips. Space-Time Correspondence networks (Cheng
 et al., NeurIPS 2021) have one key per frame for all objects, compared by distance, and a ResNet-18
-that encodes masks. Both read the one memory and are written to it; neither has update keys.
+that encodes masks. Both use the same memory here; neither has update keys.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Search windows: where an object is searched for, and where its mask is memorized.
 
-Not in the paper. Where the filter of Sec 4.1.1 would remove an object, nothing needs to be read or
-decoded for it. Far from all objects the memorized features of a frame are the same for each. A
-window is the rectangle around the object's place, enlarged on every side by the filter's reach and
-by the context that the network needs.
+Not in the paper. Where the filter of Sec 4.1.1 would remove an object, reading and decoding can be
+skipped. Far from all objects the memorized features of a frame are the same for each. A window is
+the rectangle around the object's place, enlarged on every side by the filter's reach and by the
+context that the network needs.
 """
 
 from __future__ import annotations

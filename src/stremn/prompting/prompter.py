@@ -172,7 +172,7 @@ class PromptedFrame:
         """Return the mask before the latest click, corrected by that click.
 
         If the network does not follow the click, or changes too much, a closer view around the
-        click is tried. If that does not help either, the pixels around the click are set as it says.
+        click is tried. If that does not help either, the pixels around the click follow it.
         """
         assert prompt.previous is not None
         clicks, previous = prompt.clicks, prompt.previous

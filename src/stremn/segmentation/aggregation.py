@@ -92,7 +92,7 @@ def with_given(
 
     Args:
         probabilities: probabilities of background and objects, c = 1 + o.
-        truth: true masks in [0, 1]; those of objects not `given` are not looked at.
+        truth: true masks in [0, 1]; those of objects not `given` are ignored.
         given: which objects of each video have a true mask in this frame.
     """
     mask = given[:, :, None, None]

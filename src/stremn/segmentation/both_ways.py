@@ -1,8 +1,8 @@
 """Segment backward and forward from the frames in which objects are given.
 
-First a session goes backward, from the last given frame to the run's first, and what it finds is
-kept on disk. Then a session goes forward from the first given frame on. Each meets all masks that
-are given on its way. For every object a frame lies
+First a session goes backward, from the last given frame to the run's first, and its results are
+stored on disk. Then a session goes forward from the first given frame. Each uses all given masks on
+its way. For every object a frame lies
 
 - before its first given frame: the backward pass alone knows it;
 - after its last given frame: the forward pass alone knows it;
@@ -160,10 +160,10 @@ def joined(forward: StepResult, backward: Kept, met: Mapping[int, int]) -> StepR
     """Return one result from both passes' probabilities of a frame.
 
     An object that both know has, in each pixel, the average of both probabilities p, each weighted
-    by its nearness times its certainty. The nearness of a pass falls in time from 1 at the
-    object's given frame on its side to 0 at the one on the other; the certainty is |2p - 1|. So a
-    given frame is as it was given, and in between the surer pass decides, or the nearer of two that
-    are equally sure. Objects whose sum exceeds 1 in a pixel are scaled to 1.
+    by its nearness times its certainty. The nearness of a pass falls in time from 1 at the object's
+    given frame on its side to 0 at the one on the other; the certainty is |2p - 1|. So a given
+    frame keeps its mask. In between the more certain pass decides, or the nearer of two that are
+    equally certain. Objects whose sum exceeds 1 in a pixel are scaled to 1.
 
     Args:
         forward: of the forward pass.

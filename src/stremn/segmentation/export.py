@@ -1,8 +1,8 @@
 """Export a step as one graph: the memory is an input and an output of plain tensors.
 
 The memory has a fixed size, so one graph with fixed shapes holds a whole step: read, decode,
-aggregate, encode, choose a slot, write. The caller feeds the memory that one step returns into the
-next; `OnnxSession` does so with onnxruntime and numpy alone.
+aggregate, encode, choose a slot, write. The caller passes the memory that one step returns to the
+next; `OnnxSession` does so with only onnxruntime and numpy.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ META = "stremn"
 class ExportedStep(nn.Module):
     """One step of a session: `recall` and `memorize` of all objects, as a pure function.
 
-    Where `is_given`, the frame is not segmented but taken as `given` says, and pinned: so the
-    graph that follows objects also starts them, from an empty memory (see `empty_memory`).
+    With `is_given`, the frame is not segmented: `given` is memorized and pinned. So the same graph
+    starts with an empty memory (see `empty_memory`) and follows the objects.
     """
 
     def __init__(self, model: STReMN, policy: UpdatePolicy, objects: int) -> None:

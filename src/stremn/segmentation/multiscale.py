@@ -1,8 +1,7 @@
 """STReMN-MS: one session for each scale and flip, their probabilities averaged frame by frame.
 
-Every view of the frame has a session, hence a memory, of its own and memorizes its own label. The
-sessions answer at the size of the frame; mirrored answers are mirrored back, and all are averaged
-while the video streams, so nothing but the memories is kept.
+Every view of the frame has its own session and memory, and memorizes its own label. Probabilities
+of all views are brought to the frame's size and orientation and averaged frame by frame.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ class MultiScaleSession:
         )
         result = session.step(frame, mask)
 
-    It takes as many times longer, and as many times the memory, as it has views.
+    Time and memory grow with the number of views.
     """
 
     def __init__(

@@ -75,7 +75,7 @@ class SessionPass:
         """Segment the next frame, with its given mask or a correction of the segmented one.
 
         Raises:
-            StremnError: as `SegmentationSession.step`, or the machine's memory is used up.
+            StremnError: as `SegmentationSession.step`, or out of memory.
         """
         try:
             return self._stepped(frame, given).renumbered(self._number)

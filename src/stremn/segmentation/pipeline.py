@@ -68,15 +68,14 @@ def segment_video(
     A session follows the objects forward from the run's first frame on, where a mask must be given.
     `frames` start at `writer.read_from`: those before `writer.next_frame` are only drawn again.
 
-    Stops before frame `limit` of the video, if there is one; such a run can be resumed, and one
-    that is that far already is left as it is. Decoding (see `reading`), the model and the encoding
-    of results overlap in three threads, each a few frames apart, so that memory does not grow with
-    the video. When the input breaks off or the user interrupts, what is done is made resumable
-    before the error goes on.
+    Stops before frame `limit` of the video, if there is one; such a run can be resumed. Decoding
+    (see `reading`), the model and the encoding of results overlap in three threads, each a few
+    frames apart, so that memory does not grow with the video. When the input breaks off or the user
+    interrupts, the run is made resumable before the error is raised.
 
     Raises:
-        StremnError: unreadable input, no first mask, a mask that does not fit, a full disk, or the
-            machine's memory is used up.
+        StremnError: unreadable input, no first mask, a mask that does not fit, a full disk, or out
+            of memory.
     """
     began, first = time.perf_counter(), writer.next_frame
     passing = session if isinstance(session, Pass) else SessionPass(session, writer.first)

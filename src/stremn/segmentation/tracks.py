@@ -76,8 +76,7 @@ class Track:
     ) -> Float[Tensor, "n 1 h4 w4"]:
         """Read each entry's memory (Eq 5) and decode its object's logits, at stride 4.
 
-        With `windows`, for entries of one video, each object is searched for only in its window;
-        the rest of the frame is not it.
+        With `windows`, for entries of one video, each object is searched for only in its window.
         """
         if windows is None:
             return model.recall(self.state, query.take(self.video))
@@ -120,7 +119,7 @@ class Track:
     ) -> tuple[Float[Tensor, "1 c height width"], Int32[np.ndarray, "height width"]]:
         """Segment one frame of one video, searching for each object near its last place first.
 
-        An object that is nowhere in its window is searched for in the whole frame.
+        An object that is not found in its window is searched for in the whole frame.
 
         Args:
             model: the network.
