@@ -1,4 +1,4 @@
-"""The command line: `stremn <verb>`. Verbs only read their options and call the library."""
+"""The command line: `stremn <command>`. Commands only read their options and call the library."""
 
 from stremn.cli.app import main
 

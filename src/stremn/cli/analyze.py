@@ -34,7 +34,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file."""
+    """Add the commands of this file."""
     analyze_app.command()(memory)
     for data_set in DataSet:
         what = f"Run {data_set.value} with several numbers of slots; draw the memory and the masks."

@@ -68,7 +68,7 @@ def _options(
     pass
 
 
-for verbs in (
+for commands in (
     segment,
     batch,
     reformat,
@@ -85,7 +85,7 @@ for verbs in (
     train,
     convert,
 ):
-    verbs.register(app)
+    commands.register(app)
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ _SHOWN = 3  # running jobs that the progress names
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the command."""
     app.command(rich_help_panel=FOLLOW)(batch)
 
 
@@ -141,12 +141,12 @@ def _segment() -> TyperCommand:
     alone = typer.Typer(add_completion=False)
     segment.register(alone)
     command = typer.main.get_command(alone)
-    assert isinstance(command, TyperCommand)  # of one verb there is no group
+    assert isinstance(command, TyperCommand)  # a single command is no group
     return command
 
 
 def _flags(command: TyperCommand) -> Flags:
-    """Return the options of a verb that have no value."""
+    """Return the options of a command that have no value."""
     found = [item for item in command.params if getattr(item, "is_flag", False)]
     return {
         item.opts[0].lstrip("-"): (item.opts[0], next(iter(item.secondary_opts), None))

@@ -13,7 +13,7 @@ from stremn.errors import StremnError
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb of this file."""
+    """Add the command of this file."""
     app.command(rich_help_panel=TRAIN)(convert)
 
 

@@ -13,7 +13,7 @@ from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the command."""
     app.command(rich_help_panel=FOLLOW)(demo)
 
 

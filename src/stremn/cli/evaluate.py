@@ -64,7 +64,7 @@ _NAMES = {
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file."""
+    """Add the commands of this file."""
     for data_set in DataSet:
         evaluate_app.command(
             data_set.value,

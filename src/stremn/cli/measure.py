@@ -16,7 +16,7 @@ from stremn.networks.defaults import SHIPPED
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file."""
+    """Add the commands of this file."""
     app.command(rich_help_panel=MEASURE)(bench)
     app.command(rich_help_panel=TRAIN)(export)
 

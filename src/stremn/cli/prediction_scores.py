@@ -38,7 +38,7 @@ class Clips(StrEnum):
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb of this file."""
+    """Add the command of this file."""
     evaluate_app.command("prediction")(prediction)
 
 

@@ -13,7 +13,7 @@ from stremn.cli.terminal import say, show
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb of this file."""
+    """Add the command of this file."""
     evaluate_app.command("prompts")(prompts)
 
 

@@ -11,7 +11,7 @@ from stremn.errors import StremnError
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the command."""
     app.command(rich_help_panel=FOLLOW)(segment)
 
 

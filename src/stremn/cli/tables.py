@@ -45,7 +45,7 @@ Seeds = Annotated[str, typer.Option(help="Seeds of random rules, separated by co
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file."""
+    """Add the commands of this file."""
     tables_app.command("rules")(rules)
     tables_app.command("slots")(slots)
     tables_app.command("fusion")(fusion)

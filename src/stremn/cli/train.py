@@ -13,7 +13,7 @@ from stremn.cli.terminal import show
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verbs of this file."""
+    """Add the commands of this file."""
     app.command(rich_help_panel=TRAIN)(train)
     app.command(rich_help_panel=TRAIN)(average)
 

@@ -12,7 +12,7 @@ from stremn.cli.terminal import say
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
+    """Add the command."""
     app.command(rich_help_panel=FOLLOW)(web)
 
 
