@@ -47,6 +47,8 @@ def tiny_model(seed: int = 1, **changes) -> STReMN:
             for projection in (model.query_key, model.memory_key):
                 projection.conv.weight *= 3
             model.decoder.logit.weight *= 8
+            if model.hint is not None:  # fresh, it would add nothing
+                nn.init.normal_(model.hint[-1].weight)
     return model.eval()
 
 

@@ -16,7 +16,13 @@ from stremn.networks.model import STReMN
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_predictor, save_predictor
 from stremn.segmentation.sessions import SegmentationSession
+from tiny_model import tiny_model
 from tiny_predictor import tiny
+
+
+@pytest.fixture(params=[False, True], ids=["slots", "slots and summary"])
+def model(request: pytest.FixtureRequest) -> STReMN:
+    return tiny_model(summary=request.param)
 
 
 def segmented(model: STReMN) -> SegmentationSession:

@@ -11,10 +11,11 @@ import pytest
 from exported_step import largest_difference
 from stremn.benchmarks.workload import made_frame, made_labels
 from stremn.errors import StremnError
+from stremn.networks.model import STReMN
 from stremn.segmentation.export import (
     EXPORTABLE,
-    INPUTS,
-    OUTPUTS,
+    FRAME,
+    MEMORY,
     OnnxSession,
     export_step,
     step_shapes,
@@ -25,16 +26,20 @@ from tiny_model import tiny_model
 SIZE = {"height": 64, "width": 96}
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported_model(tmp_path_factory: pytest.TempPathFactory, model: STReMN) -> Path:
     path = tmp_path_factory.mktemp("export") / "step.onnx"
     jaxtyping.config.update("jaxtyping_disable", True)  # the exporter traces with its own tensors
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter's own
-            return export_step(tiny_model(), path, **SIZE, objects=2, memory_slots=3)
+            return export_step(model, path, **SIZE, objects=2, memory_slots=3)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return exported_model(tmp_path_factory, tiny_model())
 
 
 def clip(frames: int):  # type: ignore[no-untyped-def]
@@ -46,10 +51,21 @@ def test_onnx_follows_pytorch_over_a_clip(exported: Path) -> None:
     assert largest_difference(tiny_model(), exported, clip(9)) < 1e-4
 
 
+def test_onnx_follows_pytorch_with_summaries(tmp_path_factory: pytest.TempPathFactory) -> None:
+    model = tiny_model(summary=True)
+    path = exported_model(tmp_path_factory, model)
+    assert largest_difference(model, path, clip(9)) < 1e-3
+    inputs, outputs = step_shapes(model, **SIZE, objects=2, memory_slots=3)
+    assert tuple(inputs) == (*FRAME, *MEMORY)
+    assert inputs["summary"] == outputs["new_summary"] == "float32 2 2 31 32"
+
+
 def test_the_shapes_told_are_those_of_the_graph(exported: Path) -> None:
     graph = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
     inputs, outputs = step_shapes(tiny_model(), **SIZE, objects=2, memory_slots=3)
-    assert (tuple(inputs), tuple(outputs)) == (INPUTS, OUTPUTS)
+    memory = MEMORY[:-1]  # this network has no summaries
+    assert tuple(inputs) == (*FRAME, *memory)
+    assert tuple(outputs) == ("probabilities", *(f"new_{name}" for name in memory))
     names = {"float32": "tensor(float)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
     for told, found in ((inputs, graph.get_inputs()), (outputs, graph.get_outputs())):
         for tensor in found:

@@ -24,6 +24,11 @@ from stremn.training.segmentation.rollout import (
 from tiny_model import square_clips, tiny_model
 
 
+@pytest.fixture(params=[False, True], ids=["slots", "slots and summary"])
+def model(request: pytest.FixtureRequest) -> STReMN:
+    return tiny_model(summary=request.param)
+
+
 def test_a_rollout_is_segment_then_memorize_frame_by_frame(model: STReMN) -> None:
     """Section 4.1: against the steps written out for a single object."""
     batch, policy = square_clips([[0]], frames=5), Oldest()
@@ -236,6 +241,7 @@ def test_the_probe_tells_a_memory_that_is_read_from_one_that_is_not(model: STReM
         def forward(self, y: torch.Tensor, skips: object) -> torch.Tensor:
             return self.decoder(y * (torch.arange(y.shape[1]) >= self.width)[:, None, None], skips)
 
+    model.hint = None  # its summary is memory too
     model.decoder = Deaf(model.decoder, model.widths["value"])  # type: ignore[assignment]
     deaf = probe(model, batch, memory_slots=3)
     assert deaf["probe_right"] == deaf["probe_wrong"] == deaf["probe_empty"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from stremn.memory.state import EVIDENCE, NEVER, MemoryState
@@ -26,7 +27,7 @@ def check_memory(
             number that no memory can hold.
     """
     empty = MemoryState.empty(1, 1, (1, 1), key=1, value=1, update_key=1).tensors()
-    other = sorted(tensors.keys() ^ empty.keys())
+    other = sorted((tensors.keys() - {"summary"}) ^ empty.keys())
     if other:
         raise ValueError(f"the memory lacks {other[0]}, or {other[0]} is unknown")
     keys = tensors["keys"]
@@ -43,9 +44,19 @@ def check_memory(
         kind = keys.dtype if example.dim() == 5 else example.dtype
         if wrong or found.dtype != kind:
             raise ValueError(f"{name} is {found.dtype} of shape {tuple(found.shape)}")
+    _check_summary(tensors.get("summary"), entries)
     _check_slots(tensors["written_at"], tensors["pinned"], tensors["seen"], latest, filled)
     if not bool(((tensors["evidence"] >= -0.01) & (tensors["evidence"] <= 1.01)).all()):
         raise ValueError("evidence is not in [0, 1]")
+
+
+def _check_summary(summary: Tensor | None, entries: int) -> None:
+    if summary is None:  # networks without one
+        return
+    sides = tuple(summary.shape)
+    fits = len(sides) == 4 and sides[:2] == (entries, 2) and 0 < sides[2] == sides[3] - 1
+    if not fits or summary.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"summary is {summary.dtype} of shape {sides}")
 
 
 def _check_slots(

@@ -39,6 +39,7 @@ class Template:
     `frame` is its index in the video. `evidence` has the object's mass in the frame (mean of
     the soft mask) and the model's confidence. `query_key` is the frame's read key, for rules that
     use the attention of the frame on each slot, computed as the read with `matching` does.
+    `sums` are what the frame adds to the summary of each object (`memory.summary`), if it has one.
     """
 
     key: Float[Tensor, "b h w ck"]
@@ -48,6 +49,7 @@ class Template:
     frame: int
     query_key: Float[Tensor, "b h w ck"] | None = None
     matching: Matching = EQUATION_5
+    sums: Float[Tensor, "b c c1"] | None = None
 
     @property
     def maps(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,6 +69,7 @@ class MemoryState:
     K lives here, not in the weights: weights trained with one K run with any other.
     `growth` is the number of slots added when all are taken: 0, the paper's memory, never grows.
     `filled` bounds the leading slots that can hold a template; those behind it are empty.
+    `summary` is that of each object, for networks that read one (`memory.summary`).
     """
 
     keys: Float[Tensor, "b k h w ck"]
@@ -79,6 +82,7 @@ class MemoryState:
     tally: Float[Tensor, "b k"]
     filled: int = 0
     growth: int = 0
+    summary: Float[Tensor, "b 2 c c1"] | None = None
 
     @classmethod
     def empty(
@@ -91,10 +95,14 @@ class MemoryState:
         value: int,
         update_key: int,
         growth: int = 0,
+        summary: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> MemoryState:
-        """Return a memory of `slots` empty slots for `batch` entries on an h x w `grid`."""
+        """Return a memory of `slots` empty slots for `batch` entries on an h x w `grid`.
+
+        `summary` is the number of features that a summary is of; 0: there is none.
+        """
         if slots < 1:
             raise ValueError(f"A memory needs at least one slot, got slots={slots}.")
 
@@ -111,6 +119,16 @@ class MemoryState:
             seen=torch.zeros(batch, dtype=torch.int64, device=device),
             tally=torch.zeros(batch, slots, device=device),
             growth=growth,
+            summary=torch.zeros(
+                batch,
+                2,
+                summary,
+                summary + 1,
+                dtype=torch.promote_types(dtype, torch.float32),
+                device=device,
+            )
+            if summary
+            else None,
         )
 
     @property
@@ -179,7 +197,7 @@ class MemoryState:
         longer: dict[str, Any] = {
             name: torch.cat([x, extra[name]], 1)
             for name, x in self.tensors().items()
-            if name != "seen"  # of entries, not of slots
+            if name not in ("seen", "summary")  # of entries, not of slots
         }
         return replace(self, **longer)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from stremn.memory.choices import Choice, UpdatePolicy, open_slots
 from stremn.memory.state import NEVER, MemoryState, Template
+from stremn.memory.summary import LEAST, with_frame
 
 
 class Write(Protocol):
@@ -66,10 +67,25 @@ def write(
         pinned=state.pinned | (written & pinning[..., None]),
         seen=state.seen + 1,
         tally=tally.masked_fill(written, 0.0),
+        summary=_summarized(state, new, pinning),
     )
     if state.filled < state.slots:  # slots fill in order, though not at every write
         after = replace(after, filled=int((~after.vacant).sum(1).max()))
     return after, choice
+
+
+def _summarized(state: MemoryState, new: Template, pin: Bool[Tensor, "..."]) -> Tensor | None:
+    """Return the summaries with the new frame; a pinned template's mask was given."""
+    if state.summary is None or new.sums is None:
+        return state.summary
+    positions = new.key.shape[1] * new.key.shape[2]
+    return with_frame(
+        state.summary,
+        new.sums,
+        given=pin.expand(state.batch),
+        earlier=torch.where(state.vacant.all(1), 0, state.pinned.sum(1).clamp(min=1)),
+        shows=new.evidence[:, 0] * positions >= LEAST,
+    )
 
 
 def _insist(

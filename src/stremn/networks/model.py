@@ -19,10 +19,12 @@ from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.matching import EQUATION_5, Matching
 from stremn.memory.reading import read
 from stremn.memory.state import MemoryState, Template
+from stremn.memory.summary import beside_rivals, frame_sums, likeness
 from stremn.memory.writing import Write, write
 from stremn.networks.backbones import STRIDE
 from stremn.networks.decoders import Decoder
 from stremn.networks.encoders import ImageEncoder, MemoryEncoder
+from stremn.networks.hints import ObjectHint, shown_features
 from stremn.networks.windows import Window
 from stremn.networks.working_size import Margins
 
@@ -106,7 +108,8 @@ class STReMN(nn.Module):
     `widths` are the channels of key, value and update key. `policies` are the update policies that
     have weights or settings of their own, by name; any other `UpdatePolicy` can be given to
     `memorize`. `matching` says how the memory is read; `write` stores templates;
-    `margins` is what frames are padded with (see `WorkingSize`).
+    `margins` is what frames are padded with (see `WorkingSize`). With `hint`, not in the paper,
+    each object has a summary beside its slots (`memory.summary`), which the decoder sees too.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class STReMN(nn.Module):
         matching: Matching = EQUATION_5,
         write: Write = write,
         margins: Margins = "edge",
+        hint: ObjectHint | None = None,
     ) -> None:
         super().__init__()
         self.query_encoder = query_encoder
@@ -140,6 +144,7 @@ class STReMN(nn.Module):
         self.matching = matching
         self.write = write
         self.margins: Margins = margins
+        self.hint = hint
 
     def empty_state(
         self, entries: int, slots: int, frame_size: tuple[int, int], growth: int = 0
@@ -153,6 +158,7 @@ class STReMN(nn.Module):
             (height // STRIDE, width // STRIDE),
             **self.widths,
             growth=growth,
+            summary=0 if self.hint is None else self.hint.features,
             dtype=weight.dtype,
             device=weight.device,
         )
@@ -173,18 +179,25 @@ class STReMN(nn.Module):
         self, query: Query, masks: Float[Tensor, "b m height width"], frame: int
     ) -> Template:
         """Encode the frame and its masks to a template (X^M, Section 3.1)."""
+        return self._template(self._encoded(query, masks), query, masks, frame)
+
+    def _encoded(
+        self, query: Query, masks: Float[Tensor, "b m height width"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return key, value and update key of the frame with its masks."""
         features = self.memory_encoder(query.frames, query.stem, masks, query.features)
         key = query.key if self.memory_key is None else self.memory_key(features)
         plain = features.permute(0, 2, 3, 1)
-        return Template(
-            key=key,
-            value=plain if self.memory_value is None else self.memory_value(features),
-            update_key=key[..., :0] if self.update_key is None else self.update_key(features),
-            evidence=evidence(masks[:, 0]),
-            frame=frame,
-            query_key=query.key,
-            matching=self.matching,
-        )
+        value = plain if self.memory_value is None else self.memory_value(features)
+        return key, value, key[..., :0] if self.update_key is None else self.update_key(features)
+
+    def _template(
+        self, maps: tuple[Tensor, Tensor, Tensor], query: Query, masks: Tensor, frame: int
+    ) -> Template:
+        """Return the template of encoded maps."""
+        sums = None if self.hint is None else frame_sums(self.shown(query), masks[:, 0])
+        mass = evidence(masks[:, 0])
+        return Template(*maps, mass, frame, query.key, self.matching, sums)
 
     def encode_memory_within(
         self,
@@ -201,19 +214,18 @@ class STReMN(nn.Module):
         grid = (query.key.shape[1], query.key.shape[2])
         common = query.first()
         everything = torch.stack([torch.zeros_like(masks[:1, 0]), masks[:1].sum(1)], 1)
-        far = self.encode_memory(common, everything, frame)
-        maps = [x.repeat(len(windows), 1, 1, 1) for x in far.maps]
+        far = self._encoded(common, everything)
+        key, value, update_key = (x.repeat(len(windows), 1, 1, 1) for x in far)
+        maps = key, value, update_key
         for entry, window in enumerate(windows):
             own = masks[entry : entry + 1]
-            part = self.encode_memory(common.within(window), window.cut(own, 1), frame)
+            part = self._encoded(common.within(window), window.cut(own, 1))
             kept = window.inside(grid)
             rows, columns = kept.at(STRIDE)
             there = kept.seen_from(window).at(STRIDE)
-            for whole_map, part_map in zip(maps, part.maps, strict=True):
+            for whole_map, part_map in zip(maps, part, strict=True):
                 whole_map[entry, rows, columns] = part_map[0, *there]
-        key, value, update_key = maps
-        mass = evidence(masks[:, 0])
-        return Template(key, value, update_key, mass, frame, query.key, self.matching)
+        return self._template(maps, query, masks, frame)
 
     def memorize(
         self,
@@ -238,13 +250,50 @@ class STReMN(nn.Module):
             template = self.encode_memory_within(query, masks, frame, windows)
         return self.write(state, template, policy, pin=pin, reuse=reuse)
 
-    def recall(self, state: MemoryState, query: Query) -> Float[Tensor, "b 1 h4 w4"]:
-        """Read the memory and decode what was read (Section 3.3)."""
-        return self.decode(read(state, query.key, matching=self.matching), query)
+    def recall(
+        self,
+        state: MemoryState,
+        query: Query,
+        hints: Float[Tensor, "b 2 h w"] | None = None,
+    ) -> Float[Tensor, "b 1 h4 w4"]:
+        """Read the memory and decode what was read (Section 3.3); `hints`: see `hints`."""
+        return self.decode(read(state, query.key, matching=self.matching), query, hints)
 
-    def decode(self, found: Float[Tensor, "b h w cv"], query: Query) -> Float[Tensor, "b 1 h4 w4"]:
+    def hints(
+        self, state: MemoryState, query: Query, video: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n 2 h w"] | None:
+        """Compare each position with each object's summary, and with those of its rivals.
+
+        Args:
+            state: the memory, one entry per object.
+            query: the frames, one per video.
+            video: the video that each entry belongs to.
+
+        Returns:
+            Likeness of each entry and of the other objects of its video (`memory.summary`); None
+            for networks without summaries.
+        """
+        if self.hint is None or state.summary is None:
+            return None
+        features = self.shown(query)
+        each = features.expand(len(video), -1, -1, -1) if len(features) == 1 else features[video]
+        return beside_rivals(likeness(state.summary, each), video)
+
+    @staticmethod
+    def shown(query: Query) -> Float[Tensor, "b c h w"]:
+        """Return the features of each position that summaries are of."""
+        return shown_features(query.features, query.key, query.skips[0])
+
+    def decode(
+        self,
+        found: Float[Tensor, "b h w cv"],
+        query: Query,
+        hints: Float[Tensor, "b 2 h w"] | None = None,
+    ) -> Float[Tensor, "b 1 h4 w4"]:
         """Decode [what was read, v^Q] (Eq 5) to logits at stride 4."""
         y = torch.cat([found, query.value.to(found.dtype)], dim=-1).permute(0, 3, 1, 2)
+        if self.hint is not None and hints is not None:
+            y = y + self.hint(hints.to(query.value.dtype)).to(y.dtype)
         return self.decoder(y, query.skips)
 
 

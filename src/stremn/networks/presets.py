@@ -23,6 +23,7 @@ from stremn.networks.encoders import (
     QueryEncoder,
     SharedStemMemoryEncoder,
 )
+from stremn.networks.hints import ObjectHint
 from stremn.networks.model import Projection, STReMN
 from stremn.networks.published import build_stcn, build_stm
 from stremn.networks.working_size import Margins
@@ -59,6 +60,8 @@ class SegmentationConfig(BaseModel):
     margins: Margins = "edge"
     """What the frame is padded with (see `WorkingSize`)."""
     tau: float = Field(default=1.0, gt=0)
+    summary: bool = False
+    """Whether each object has a summary beside its slots: see `memory.summary`."""
     fusion: FusionConfig | None = None
     """Appendix B: for study alone; the paper's model has none."""
 
@@ -198,7 +201,18 @@ def build_stremn(config: SegmentationConfig, backbone: Backbone, masks: int = MA
         matching=config.matching,
         write=build_write(config),
         margins=config.margins,
+        hint=build_hint(config, backbone.channels) if config.summary else None,
     )
+
+
+def build_hint(config: SegmentationConfig, channels: tuple[int, int, int]) -> ObjectHint:
+    """Return what the decoder sees of summaries, with fresh weights.
+
+    `channels` are those of the encoder at strides 4, 8 and 16.
+    """
+    c16 = channels[2]
+    skip = config.decoder[1] if config.skips else 0
+    return ObjectHint(c16 + config.key + skip + 1, 2 * config.value)
 
 
 def build_write(config: SegmentationConfig) -> Write:

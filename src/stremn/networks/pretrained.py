@@ -18,7 +18,13 @@ from stremn.errors import StremnError
 from stremn.memory.fusion import FusionConfig
 from stremn.moved import moved_names
 from stremn.networks.model import STReMN
-from stremn.networks.presets import PRESETS, SegmentationConfig, build_model, build_write
+from stremn.networks.presets import (
+    PRESETS,
+    SegmentationConfig,
+    build_hint,
+    build_model,
+    build_write,
+)
 
 TASK = "segmentation"
 FILE = "model.safetensors"
@@ -127,6 +133,13 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         model = copy.deepcopy(self.model)
         del model.write  # PyTorch does not let a function take the place of a module
         model.write = build_write(config)
+        return Pretrained(model, config)
+
+    def with_summary(self) -> Pretrained:
+        """Return a copy whose objects have summaries (`memory.summary`), not trained yet."""
+        config = self.config.model_copy(update={"summary": True})
+        model = copy.deepcopy(self.model)
+        model.hint = build_hint(config, model.query_encoder.channels)
         return Pretrained(model, config)
 
     def save(self, path: str | Path) -> None:

@@ -32,11 +32,15 @@ from stremn.networks.defaults import PAPER
 from stremn.networks.model import Query, STReMN
 from stremn.segmentation.aggregation import aggregate_fast, object_masks, upsampled
 
-MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned")
-"""The memory's tensors, as inputs under these names and as outputs under `new_<name>`."""
+FRAME = ("frame", "given", "is_given", "time")
+"""Inputs that are not the memory's."""
 
-INPUTS = ("frame", "given", "is_given", "time", *MEMORY)
-OUTPUTS = ("probabilities", *(f"new_{name}" for name in MEMORY))
+MEMORY = ("keys", "values", "update_keys", "evidence", "written_at", "pinned", "summary")
+"""The memory's tensors, as inputs under these names and as outputs under `new_<name>`.
+
+Networks without summaries have no "summary".
+"""
+
 EXPORTABLE = ("learned", "evidence", "oldest", "newest", "most-similar", "spread")
 """Rules without random numbers, growth or counts: those that a graph of fixed shapes can hold."""
 
@@ -70,6 +74,7 @@ class ExportedStep(nn.Module):
         evidence: Float[Tensor, "o k e"],
         written_at: Int[Tensor, "o k"],
         pinned: Bool[Tensor, "o k"],
+        summary: Float[Tensor, "o 2 c c1"] | None = None,
     ) -> tuple[Tensor, ...]:
         """Return probabilities "1 c height width" of background and objects, and the new memory."""
         count, slots = written_at.shape
@@ -83,17 +88,20 @@ class ExportedStep(nn.Module):
             seen=torch.zeros(count, dtype=torch.int64),
             tally=torch.zeros(count, slots),
             filled=slots,  # which slots are empty is in written_at, for the graph to find out
+            summary=summary,
         )
         query = self.model.encode_query(frame)
         each = query.take(self.video)
-        logits = upsampled(self.model.decode(self._read(state, each), each), frame)
+        hints = self.model.hints(state, query, self.video)
+        logits = upsampled(self.model.decode(self._read(state, each), each, hints), frame)
         probabilities = torch.where(is_given, given, aggregate_fast(logits[None]))
         masks = object_masks(probabilities, self.video, self.label)
         template = self.model.encode_memory(each, masks, cast(int, time))
         # As in a session: the latest frame needs a slot too, so that not all may be pinned.
         room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
         new, _ = write(state, template, self.policy, pin=is_given & room)
-        return probabilities, *(getattr(new, name) for name in MEMORY)
+        after = new.tensors()
+        return probabilities, *(after[name] for name in MEMORY if name in after)
 
     def _read(self, state: MemoryState, query: Query) -> Float[Tensor, "o h w cv"]:
         """Read as `memory.read`, without its checks of values, which a graph cannot hold."""
@@ -112,7 +120,7 @@ def empty_memory(
 ) -> dict[str, Tensor]:
     """Return an empty memory by input name."""
     tensors = model.empty_state(objects, memory_slots, frame_size).tensors()
-    return {name: tensors[name] for name in MEMORY}
+    return {name: tensors[name] for name in MEMORY if name in tensors}
 
 
 @earlier_arguments(slots="memory_slots")
@@ -143,12 +151,13 @@ def export_step(
     plain = plain.to(memory_format=torch.contiguous_format)
     rule = plain.policies[policy] if policy in plain.policies else build_policy(policy)
     step = ExportedStep(plain, cast(UpdatePolicy, rule), objects).eval()
+    memory = empty_memory(plain, objects, memory_slots, (height, width))
     example = (
         torch.rand(1, 3, height, width),
         torch.rand(1, objects + 1, height, width),
         torch.tensor(True),
         torch.tensor(0),
-        *empty_memory(plain, objects, memory_slots, (height, width)).values(),
+        *memory.values(),
     )
     facts = {
         "height": height,
@@ -158,7 +167,7 @@ def export_step(
         "policy": policy,
     }
     if path.suffix == ".onnx":
-        _write_onnx(step, example, path, facts)
+        _write_onnx(step, example, tuple(memory), path, facts)
         return path
     with torch.no_grad():
         program = torch.export.export(step, example)
@@ -184,7 +193,7 @@ def step_shapes(
         "time": "int64",
         **memory,
     }
-    return inputs, {"probabilities": channels, **{f"new_{name}": memory[name] for name in MEMORY}}
+    return inputs, {"probabilities": channels, **{f"new_{name}": memory[name] for name in memory}}
 
 
 def _check(
@@ -211,7 +220,11 @@ def _check(
 
 
 def _write_onnx(
-    step: ExportedStep, example: tuple[Tensor, ...], path: Path, facts: Mapping[str, Any]
+    step: ExportedStep,
+    example: tuple[Tensor, ...],
+    memory: tuple[str, ...],
+    path: Path,
+    facts: Mapping[str, Any],
 ) -> None:
     try:
         import onnx
@@ -222,8 +235,8 @@ def _write_onnx(
         program = torch.onnx.export(
             step,
             example,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            input_names=[*FRAME, *memory],
+            output_names=["probabilities", *(f"new_{name}" for name in memory)],
             dynamo=True,
             verbose=False,
         )
@@ -266,7 +279,7 @@ class OnnxSession:
         self.facts: dict[str, Any] = with_current_facts(json.loads(facts))
         shapes = {x.name: x.shape for x in self._runtime.get_inputs()}
         self._types = {x.name: x.type for x in self._runtime.get_inputs()}
-        self._memory = {name: self._empty(name, shapes[name]) for name in MEMORY}
+        self._memory = {name: self._empty(name, shapes[name]) for name in MEMORY if name in shapes}
         self._time = 0
         self.probabilities = np.zeros((self.facts["objects"] + 1, *self._size), np.float32)
         """Probabilities "c height width" of background and objects in the latest frame."""
@@ -323,7 +336,7 @@ class OnnxSession:
                 **self._memory,
             },
         )
-        self._memory = dict(zip(MEMORY, new, strict=True))
+        self._memory = dict(zip(self._memory, new, strict=True))
         self._time += 1
         self.probabilities = probabilities[0]
         return probabilities[0].argmax(0).astype(np.uint8)

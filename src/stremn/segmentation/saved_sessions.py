@@ -183,6 +183,9 @@ def check_belongs(saved: SavedSession, model: STReMN, path: Path, *, grows: bool
     if saved.state is None:
         return
     own = model.empty_state(1, 1, (STRIDE, STRIDE)).tensors()
+    missing = sorted(own.keys() ^ saved.state.tensors().keys())
+    if missing:
+        raise StremnError(f"{path} is damaged: {missing[0]} is missing, or of another network.")
     for name, x in saved.state.tensors().items():
         if (x.dtype, x.shape[-1]) != (own[name].dtype, own[name].shape[-1]) and x.dim() > 3:
             raise StremnError(

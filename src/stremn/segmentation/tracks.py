@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.state import MemoryState, concat
+from stremn.networks.backbones import STRIDE
 from stremn.networks.model import Query, STReMN
 from stremn.networks.windows import CONTEXT, Window, whole, windows_round
 from stremn.segmentation.aggregation import (
@@ -78,13 +79,15 @@ class Track:
 
         With `windows`, for entries of one video, each object is searched for only in its window.
         """
+        hints = model.hints(self.state, query, self.video)
         if windows is None:
-            return model.recall(self.state, query.take(self.video))
+            return model.recall(self.state, query.take(self.video), hints)
         height, width = query.stem.shape[-2:]
         logits = query.stem.new_full((len(windows), 1, height, width), -BOUND)
         for entry, window in enumerate(windows):
             rows, columns = window.at(4)
-            found = model.recall(self.state.entry(entry), query.within(window))
+            hint = None if hints is None else window.cut(hints[entry : entry + 1], STRIDE)
+            found = model.recall(self.state.entry(entry), query.within(window), hint)
             logits[entry, :, rows, columns] = found[0]
         return logits
 

@@ -92,6 +92,8 @@ def _started(source: str, config: SegmentationConfig) -> STReMN:
     found = load_model(source)
     if found.config.fusion is None and config.fusion is not None:
         found = found.with_fusion(config.fusion)  # Appendix B: trained on top of a finished model
+    if config.summary and not found.config.summary:
+        found = found.with_summary()
     theirs, ours = (c.model_dump(exclude={"tau"}) for c in (found.config, config))
     changes = differences(theirs, ours)
     if changes:
