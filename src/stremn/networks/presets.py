@@ -93,6 +93,7 @@ PRESETS: dict[str, SegmentationConfig] = {
         skips=True,
         separable=True,
         scale="log",
+        summary=True,
     ),
     "stm": SegmentationConfig(
         family="stm",

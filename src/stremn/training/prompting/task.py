@@ -26,7 +26,9 @@ class PromptTask(Task[PromptRecipe]):
         section = recipe.prompts
         stills = open_pictures(recipe, path)
         video = load_model(section.start)
-        network = build_prompt_network(video.config)
+        # A prompt network sees a single frame: there is nothing to summarize.
+        config = video.config.model_copy(update={"summary": False})
+        network = build_prompt_network(config)
         start_from(network, video.model)
         samples = PromptSamples(
             list(stills.values()),
@@ -41,7 +43,7 @@ class PromptTask(Task[PromptRecipe]):
             network,
             [Phase("prompts", recipe.train.steps, section.batch, samples, collate, loss)],
             export=lambda trained, file: save_prompt_network(
-                cast(PromptNetwork, trained), video.config, file
+                cast(PromptNetwork, trained), config, file
             ),
         )
 
