@@ -82,6 +82,26 @@ def test_conjugate_gradients_solve() -> None:
     )
 
 
+def test_several_objects_are_solved_on_several_threads() -> None:
+    """A solver of PyTorch fails at this on some CPUs, though not for one object or one thread."""
+    drawn = torch.Generator().manual_seed(0)
+    shown = torch.randn(5, 273, 20, 30, generator=drawn)
+    masks = torch.rand(5, 320, 480, generator=drawn).round()
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        sums = frame_sums(shown, masks)
+        summary = torch.stack([sums, sums], 1)
+        found = [likeness(summary, shown) for _ in range(20)]
+    finally:
+        torch.set_num_threads(threads)
+    exact = torch.cat(
+        [likeness(one[None].double(), x[None]) for one, x in zip(summary, shown, strict=True)]
+    )
+    for each in found:
+        torch.testing.assert_close(each.double(), exact.double(), atol=1e-4, rtol=0)
+
+
 def test_a_summary_of_nothing_is_solved_too() -> None:
     empty = torch.zeros(1, 2, C, C + 1)
     assert likeness(empty, torch.randn(1, C, H, W)).abs().max() == 0

@@ -111,10 +111,15 @@ def likeness(
 def _solved(
     matrix: Float[Tensor, "b c c"], right: Float[Tensor, "b c 1"]
 ) -> Float[Tensor, "b c 1"]:
-    """Solve a positive definite system; graphs have no solver, so there by conjugate gradients."""
+    """Solve a positive definite system; graphs have no solver, so there by conjugate gradients.
+
+    By Cholesky's factors: `torch.linalg.solve` of several systems at once fails on some CPUs where
+    PyTorch 2.14 has two threads.
+    """
     if torch.compiler.is_exporting():
         return conjugate_gradients(matrix, right)
-    return torch.linalg.solve(matrix, right)
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    return torch.cholesky_solve(right, factor)
 
 
 def conjugate_gradients(
