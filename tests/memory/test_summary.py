@@ -72,6 +72,21 @@ def test_what_a_feature_tells_is_found() -> None:
     torch.testing.assert_close(found, masks[:, ::16, ::16], atol=0.1, rtol=0)
 
 
+def test_conjugate_gradients_solve_what_networks_show() -> None:
+    """Features that depend on one another, as those of networks do, in float32."""
+    drawn = torch.Generator().manual_seed(0)
+    shown = torch.randn(1, 273, 40, generator=drawn) @ torch.randn(40, 600, generator=drawn) / 40
+    shown = (shown + 0.1 * torch.randn(1, 273, 600, generator=drawn)).unflatten(2, (20, 30))
+    masks = torch.rand(1, 320, 480, generator=drawn).round()
+    sums = frame_sums(shown, masks)
+    matrix, right = sums[:, :, :-1], sums[:, :, -1:]
+    matrix = matrix + RIDGE * matrix.diagonal(dim1=1, dim2=2).mean() * torch.eye(273)
+    exact = torch.linalg.solve(matrix.double(), right.double())
+    found = conjugate_gradients(matrix, right).double()
+    reached = torch.einsum("bci,bchw->bihw", found - exact, shown.double())
+    assert reached.abs().max() < 1e-4
+
+
 def test_conjugate_gradients_solve() -> None:
     drawn = torch.Generator().manual_seed(0)
     half = torch.randn(2, 30, 30, generator=drawn, dtype=torch.float64)
@@ -128,7 +143,7 @@ def test_frames_fade_given_ones_do_not_and_absent_objects_change_nothing() -> No
     torch.testing.assert_close(second[1], first[1])
     third = with_frame(second, three, **given([True, True], [1, 1], [True, False]))
     torch.testing.assert_close(third[0, 0], (one[0] + three[0]) / 2)
-    torch.testing.assert_close(third[0, 1], second[0, 1])
+    torch.testing.assert_close(third[0, 1], second[0, 1] + RATE * (three[0] - second[0, 1]))
     torch.testing.assert_close(third[1], second[1])
 
 
@@ -155,6 +170,24 @@ def test_a_write_puts_the_frame_into_the_summary() -> None:
     assert found is not None
     torch.testing.assert_close(found[:, 0], sums[0])
     torch.testing.assert_close(found[:, 1], sums[0] + RATE * (sums[1] - sums[0]))
+
+
+def test_a_better_mask_of_the_only_frame_replaces_the_first_one() -> None:
+    state, (shown, masks) = state_with(1), scene(7)
+    new = replace(
+        templates(1, batch=2)[0],
+        evidence=torch.tensor([[0.5, 1.0]] * 2),
+        sums=frame_sums(shown, masks).float(),
+    )
+    after, _ = write(state, new, Oldest(), pin=True)
+    assert after.summary is not None
+    torch.testing.assert_close(after.summary, torch.stack([new.sums, new.sums], 1))
+
+
+def test_a_likeness_that_is_no_number_is_none() -> None:
+    own = torch.tensor([float("nan"), 0.4]).reshape(2, 1, 1)
+    found = beside_rivals(own, torch.zeros(2, dtype=torch.int64)).reshape(2, 2)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.4], [0.4, 0.0]]))
 
 
 def test_its_size_is_constant_and_it_goes_with_its_entry() -> None:

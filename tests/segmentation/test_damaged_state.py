@@ -180,6 +180,25 @@ def test_memories_that_cannot_be_are_told(model: STReMN, tmp_path: Path, name: s
         SegmentationSession.load(path, model, device="cpu")
 
 
+SUMMARIES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "features": lambda x: x[:, :, :-1].contiguous(),
+    "fewer features": lambda x: x[:, :, :-1, :-1].contiguous(),
+    "objects": lambda x: x[:-1].contiguous(),
+    "sums": lambda x: x[:, :1].contiguous(),
+    "type": lambda x: x.half(),
+    "not finite": put(0, 0, 0, 0, value=float("nan")),
+}
+
+
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_summaries_that_cannot_be_are_told(tmp_path: Path, name: str) -> None:
+    path, model = tmp_path / "state.safetensors", tiny_model(summary=True)
+    segmented(model).save(path)
+    changed(path, "stremn_session", {}, {"summary": SUMMARIES[name]})
+    with pytest.raises(StremnError, match=r"state\.safetensors is damaged"):
+        SegmentationSession.load(path, model, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("facts", "tensors"),
     [

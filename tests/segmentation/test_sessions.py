@@ -104,6 +104,24 @@ def test_many_small_objects_are_memorized_in_windows(monkeypatch: pytest.MonkeyP
         assert np.mean(one != other) < 0.002
 
 
+def test_hints_are_those_of_each_video_alone() -> None:
+    model, batch = tiny_model(summary=True), square_clips([[0, 0], [0, -1]], frames=3)
+    with torch.no_grad():
+        both = rollout(model, batch, memory_slots=3, policy=Oldest()).track
+        query = model.encode_query(batch.frames[:, 2].float() / 255)
+        together = model.hints(both.state, query, both.video)
+        assert together is not None
+        for video in (0, 1):
+            own = both.video == video
+            alone = model.hints(
+                both.state.select(own.nonzero()[:, 0]),
+                query.take(torch.tensor([video])),
+                torch.zeros(int(own.sum()), dtype=torch.int64),
+            )
+            torch.testing.assert_close(together[own], alone, rtol=1e-4, atol=1e-5)
+    assert together[both.video == 1][:, 1].abs().max() == 0  # no rivals
+
+
 def test_a_result_prints_on_one_line(model: STReMN) -> None:
     result = open_session(model).step(noise(1)[0], square((7, 10, 10, 30, 30)))
     assert repr(result) == "StepResult(frame=0, labels=64x64, ids=(7,))"

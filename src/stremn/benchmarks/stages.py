@@ -111,7 +111,7 @@ def _measure_model(found: _Measured, session: SegmentationSession, frame: Pictur
     found.add("read (Eq 5)", lambda: read(state, each.key, matching=fast.matching), read_cost)
     if state.summary is not None:
         features = state.summary.shape[2]
-        solved = Cost(state.batch * features**3 * 2 // 3, state.summary.nbytes)
+        solved = Cost(state.batch * features**3 // 3, state.summary.nbytes)
         found.add("object summaries", lambda: fast.hints(state, query, track.video), solved)
     decode = partial(fast.decoder, y, each.skips)
     found.add("decoder", decode, cost_of(partial(plain.decoder, y, each.skips)))

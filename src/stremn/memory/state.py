@@ -69,7 +69,8 @@ class MemoryState:
     K lives here, not in the weights: weights trained with one K run with any other.
     `growth` is the number of slots added when all are taken: 0, the paper's memory, never grows.
     `filled` bounds the leading slots that can hold a template; those behind it are empty.
-    `summary` is that of each object, for networks that read one (`memory.summary`).
+    `summary` is that of each object, for networks that read one: sums of frames with given masks,
+    and of all frames (`memory.summary`).
     """
 
     keys: Float[Tensor, "b k h w ck"]
@@ -109,6 +110,8 @@ class MemoryState:
         def maps(channels: int) -> Tensor:
             return torch.zeros(batch, slots, *grid, channels, dtype=dtype, device=device)
 
+        precise = torch.promote_types(dtype, torch.float32)
+        sums = torch.zeros(batch, 2, summary, summary + 1, dtype=precise, device=device)
         return cls(
             keys=maps(key),
             values=maps(value),
@@ -119,16 +122,7 @@ class MemoryState:
             seen=torch.zeros(batch, dtype=torch.int64, device=device),
             tally=torch.zeros(batch, slots, device=device),
             growth=growth,
-            summary=torch.zeros(
-                batch,
-                2,
-                summary,
-                summary + 1,
-                dtype=torch.promote_types(dtype, torch.float32),
-                device=device,
-            )
-            if summary
-            else None,
+            summary=sums if summary else None,
         )
 
     @property

@@ -75,15 +75,19 @@ def write(
 
 
 def _summarized(state: MemoryState, new: Template, pin: Bool[Tensor, "..."]) -> Tensor | None:
-    """Return the summaries with the new frame; a pinned template's mask was given."""
+    """Return the summaries with the new frame; pinned templates count as given masks.
+
+    A memory that holds no other frame begins its summary anew: the same frame with a better mask.
+    """
     if state.summary is None or new.sums is None:
         return state.summary
     positions = new.key.shape[1] * new.key.shape[2]
+    begins = (state.vacant | (state.written_at == new.frame)).all(1)
     return with_frame(
         state.summary,
         new.sums,
         given=pin.expand(state.batch),
-        earlier=torch.where(state.vacant.all(1), 0, state.pinned.sum(1).clamp(min=1)),
+        earlier=torch.where(begins, 0, state.pinned.sum(1).clamp(min=1)),
         shows=new.evidence[:, 0] * positions >= LEAST,
     )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from stremn.memory.fusion import FusionConfig, build_fusion
@@ -64,6 +64,12 @@ class SegmentationConfig(BaseModel):
     """Whether each object has a summary beside its slots: see `memory.summary`."""
     fusion: FusionConfig | None = None
     """Appendix B: for study alone; the paper's model has none."""
+
+    @model_validator(mode="after")
+    def _summary_fits(self) -> Self:
+        if self.summary and self.family != "stremn":
+            raise ValueError(f"summary = true goes with family 'stremn', got {self.family!r}")
+        return self
 
     @property
     def matching(self) -> Matching:
