@@ -213,7 +213,7 @@ def test_a_lost_object_is_looked_for_everywhere(model: STReMN, monkeypatch) -> N
     track, query = given_track(model, [0, 0], [1, 2], 1)
     asked = []
 
-    def answers(track, model, query, windows):  # type: ignore[no-untyped-def]
+    def answers(track, model, query, windows, hints):  # type: ignore[no-untyped-def]
         asked.append(list(windows))
         logits = torch.full((2, 1, 8, 12), -5.0)
         logits[0, :, :, :2] = 5.0

@@ -30,17 +30,17 @@ class ObjectHint(nn.Sequential):
 def shown_features(
     features: Float[Tensor, "b c16 h w"],
     key: Float[Tensor, "b h w ck"],
-    skip8: Float[Tensor, "_ c8 h8 w8"] | None,
+    skip8: Float[Tensor, "b c8 h8 w8"] | None,
 ) -> Float[Tensor, "b c h w"]:
     """Return the features of each position that summaries are of, the constant 1 last.
 
     Args:
         features: the query encoder's, at stride 16.
         key: k^Q.
-        skip8: what the decoder adds at stride 8, if anything; one for all or one each.
+        skip8: what the decoder adds at stride 8, if anything.
     """
     plain = precise(key).permute(0, 3, 1, 2)
     parts = [precise(features), plain]
     if skip8 is not None:
-        parts.append(F.avg_pool2d(precise(skip8), 2).expand(len(plain), -1, -1, -1))
+        parts.append(F.avg_pool2d(precise(skip8), 2))
     return torch.cat([*parts, torch.ones_like(plain[:, :1])], dim=1)

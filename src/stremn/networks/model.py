@@ -34,7 +34,8 @@ class Query:
     """All that is computed once per frame, for all objects.
 
     `key` and `value` are k^Q and v^Q of Eq 5; `skips` go to the decoder; `frames`, `stem` and
-    `features` (stride 16) to the memory encoder. `frames` are in [0, 1].
+    `features` (stride 16) to the memory encoder. `frames` are in [0, 1]. `shown` is what summaries
+    are of (`shown_features`); networks without summaries have none.
     """
 
     key: Float[Tensor, "b h w ck"]
@@ -43,6 +44,7 @@ class Query:
     frames: Float[Tensor, "b 3 height width"]
     stem: Float[Tensor, "b c4 h4 w4"]
     features: Float[Tensor, "b c16 h w"]
+    shown: Float[Tensor, "b c h w"] | None = None
 
     def take(self, videos: Int[Tensor, " n"]) -> Query:
         """Return the query of each entry, given the video it belongs to."""
@@ -65,6 +67,7 @@ class Query:
             change(self.frames),
             change(self.stem),
             change(self.features),
+            None if self.shown is None else change(self.shown),
         )
 
     def within(self, window: Window) -> Query:
@@ -81,6 +84,7 @@ class Query:
             window.cut(self.frames, 1),
             window.cut(self.stem, 4),
             window.cut(self.features, STRIDE),
+            None if self.shown is None else window.cut(self.shown, STRIDE),
         )
 
 
@@ -166,13 +170,16 @@ class STReMN(nn.Module):
     def encode_query(self, frames: Float[Tensor, "b 3 height width"]) -> Query:
         """Encode frames in [0, 1] to X^q, k^Q and v^Q (Section 3.1)."""
         pyramid, stem = self.query_encoder(frames)
+        key = self.query_key(pyramid.stride16)
+        skips = self.decoder.skip_features(pyramid.stride4, pyramid.stride8)
         return Query(
-            key=self.query_key(pyramid.stride16),
+            key=key,
             value=self.query_value(pyramid.stride16),
-            skips=self.decoder.skip_features(pyramid.stride4, pyramid.stride8),
+            skips=skips,
             frames=frames,
             stem=stem,
             features=pyramid.stride16,
+            shown=None if self.hint is None else shown_features(pyramid.stride16, key, skips[0]),
         )
 
     def encode_memory(
@@ -195,7 +202,7 @@ class STReMN(nn.Module):
         self, maps: tuple[Tensor, Tensor, Tensor], query: Query, masks: Tensor, frame: int
     ) -> Template:
         """Return the template of encoded maps."""
-        sums = None if self.hint is None else frame_sums(self.shown(query), masks[:, 0])
+        sums = None if query.shown is None else frame_sums(query.shown, masks[:, 0])
         mass = evidence(masks[:, 0])
         return Template(*maps, mass, frame, query.key, self.matching, sums)
 
@@ -273,16 +280,10 @@ class STReMN(nn.Module):
             Likeness of each entry and of the other objects of its video (`memory.summary`); None
             for networks without summaries.
         """
-        if self.hint is None or state.summary is None:
+        each = query.take(video).shown
+        if state.summary is None or each is None:
             return None
-        features = self.shown(query)
-        each = features.expand(len(video), -1, -1, -1) if len(features) == 1 else features[video]
         return beside_rivals(likeness(state.summary, each), video)
-
-    @staticmethod
-    def shown(query: Query) -> Float[Tensor, "b c h w"]:
-        """Return the features of each position that summaries are of."""
-        return shown_features(query.features, query.key, query.skips[0])
 
     def decode(
         self,

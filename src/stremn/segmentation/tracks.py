@@ -73,13 +73,18 @@ class Track:
         return self.select(others).join(track).select(torch.cat([others, entries]).argsort())
 
     def logits(
-        self, model: STReMN, query: Query, windows: Sequence[Window] | None = None
+        self,
+        model: STReMN,
+        query: Query,
+        windows: Sequence[Window] | None = None,
+        hints: Float[Tensor, "n 2 h w"] | None = None,
     ) -> Float[Tensor, "n 1 h4 w4"]:
         """Read each entry's memory (Eq 5) and decode its object's logits, at stride 4.
 
         With `windows`, for entries of one video, each object is searched for only in its window.
+        `hints` are those of the whole frame, if they are known already (`STReMN.hints`).
         """
-        hints = model.hints(self.state, query, self.video)
+        hints = model.hints(self.state, query, self.video) if hints is None else hints
         if windows is None:
             return model.recall(self.state, query.take(self.video), hints)
         height, width = query.stem.shape[-2:]
@@ -103,14 +108,18 @@ class Track:
         return aggregate(scatter(logits, self.video, self.label, videos, objects))
 
     def segment(
-        self, model: STReMN, query: Query, windows: Sequence[Window] | None = None
+        self,
+        model: STReMN,
+        query: Query,
+        windows: Sequence[Window] | None = None,
+        hints: Float[Tensor, "n 2 h w"] | None = None,
     ) -> Float[Tensor, "1 c height width"]:
         """Segment one frame of one video: probabilities of background and each entry.
 
         The entries are all of that video, in the order of their labels. Equal to
-        `recall(...).exp()`, in fewer passes over the pixels. For `windows` see `logits`.
+        `recall(...).exp()`, in fewer passes over the pixels. `windows` and `hints`: see `logits`.
         """
-        logits = upsampled(self.logits(model, query, windows), query.frames)
+        logits = upsampled(self.logits(model, query, windows, hints), query.frames)
         return aggregate_fast(logits[None])
 
     def search(
@@ -135,7 +144,8 @@ class Track:
         """
         grid = (query.key.shape[1], query.key.shape[2])
         windows = windows_round(previous, len(self.video), reach, grid, CONTEXT)
-        found = self.segment(model, query, windows)
+        hints = model.hints(self.state, query, self.video)
+        found = self.segment(model, query, windows, hints)
         layers = likeliest(found[0])
         pixels = np.bincount(layers.ravel(), minlength=len(windows) + 1)
         wider = [
@@ -144,7 +154,7 @@ class Track:
         ]
         if wider == windows:
             return found, layers
-        found = self.segment(model, query, wider)
+        found = self.segment(model, query, wider, hints)
         return found, likeliest(found[0])
 
     def memorize(

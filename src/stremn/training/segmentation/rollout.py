@@ -100,9 +100,10 @@ def _encode_clip(model: STReMN, batch: ClipBatch) -> list[Query]:
     key, value = every.key.split(videos), every.value.split(videos)
     skip8, skip4 = [[None] * length if skip is None else skip.split(videos) for skip in every.skips]
     stem, features = every.stem.split(videos), every.features.split(videos)
-    frames_at = frames.split(videos)
+    shown = [None] * length if every.shown is None else every.shown.split(videos)
+    at = frames.split(videos)
     return [
-        Query(key[t], value[t], (skip8[t], skip4[t]), frames_at[t], stem[t], features[t])
+        Query(key[t], value[t], (skip8[t], skip4[t]), at[t], stem[t], features[t], shown[t])
         for t in range(length)
     ]
 
