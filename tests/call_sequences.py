@@ -34,7 +34,7 @@ from tiny_model import tiny_model
 from wrong_calls import WRONG, assert_same, frame, mask, remembered
 
 IDS = (3, 5, 700)
-MODEL = tiny_model()
+MODEL = tiny_model(summary=True)
 SEEDS = st.integers(0, 9)
 SOME = st.lists(st.sampled_from(IDS), unique=True, min_size=1).map(tuple)
 CALLS = st.sampled_from([call for calls in WRONG.values() for call in calls])

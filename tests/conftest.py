@@ -53,7 +53,10 @@ def config() -> SegmentationConfig:
     return tiny_config()
 
 
-@pytest.fixture
-def model() -> STReMN:
-    """A tiny segmentation model with random weights whose masks move from frame to frame."""
-    return tiny_model()
+@pytest.fixture(params=[False, True], ids=["slots", "slots and summary"])
+def model(request: pytest.FixtureRequest) -> STReMN:
+    """A tiny segmentation model with random weights whose masks move from frame to frame.
+
+    Once as in the paper, and once with a summary of each object, as `small` has.
+    """
+    return tiny_model(summary=request.param)

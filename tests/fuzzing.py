@@ -115,7 +115,7 @@ def subjects(folder: Path) -> list[Subject]:
 
 
 def _states(folder: Path) -> list[Subject]:
-    model, predictor = tiny_model(), tiny(carried=8)
+    model, predictor = tiny_model(summary=True), tiny(carried=8)
     rng = np.random.default_rng(0)
     options = {"precision": "float32", "size": 64, "memory_slots": 2, "reach": 0.5}
     session = SegmentationSession(model, device="cpu", policy="learned", **options)

@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=2_000)
     parser.add_argument("--saves", type=int, default=500)
     asked = parser.parse_args()
-    model = tiny_model()
+    model = tiny_model(summary=True)
     for precision in PRECISIONS:
         each = -(-asked.frames // len(OBJECTS))
         for given in OBJECTS:

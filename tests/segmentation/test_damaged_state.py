@@ -20,11 +20,6 @@ from tiny_model import tiny_model
 from tiny_predictor import tiny
 
 
-@pytest.fixture(params=[False, True], ids=["slots", "slots and summary"])
-def model(request: pytest.FixtureRequest) -> STReMN:
-    return tiny_model(summary=request.param)
-
-
 def segmented(model: STReMN) -> SegmentationSession:
     rng = np.random.default_rng(0)
     options = {"precision": "float32", "size": 64, "memory_slots": 3, "reach": 0.5}

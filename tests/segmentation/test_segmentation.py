@@ -144,7 +144,8 @@ def test_an_entry_is_read_in_its_window_alone(model: STReMN) -> None:
     with torch.no_grad():
         track, query = given_track(model, [0, 0], [1, 2], 1)
         found = track.logits(model, query, windows)[:, 0]
-        everywhere = model.recall(track.state, query.take(track.video))[:, 0]
+        hints = model.hints(track.state, query, track.video)
+        everywhere = model.recall(track.state, query.take(track.video), hints)[:, 0]
         whole_frame = track.logits(model, query, [whole((2, 3))] * 2)[:, 0]
         state = track.state.entry(1)
         read_within = read(state, query.within(windows[1]).key)

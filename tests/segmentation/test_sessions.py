@@ -24,11 +24,6 @@ from tiny_model import square_clips, tiny_model
 ALL_RULES = sorted(POLICIES)
 
 
-@pytest.fixture(params=[False, True], ids=["slots", "slots and summary"])
-def model(request: pytest.FixtureRequest) -> STReMN:
-    return tiny_model(summary=request.param)
-
-
 def open_session(model: STReMN, **options) -> SegmentationSession:  # type: ignore[no-untyped-def]
     """A session that works at the frames' own size, in float32."""
     settings = {"device": "cpu", "precision": "float32", "size": 64, "memory_slots": 3}

@@ -24,11 +24,6 @@ from stremn.training.segmentation.rollout import (
 from tiny_model import square_clips, tiny_model
 
 
-@pytest.fixture(params=[False, True], ids=["slots", "slots and summary"])
-def model(request: pytest.FixtureRequest) -> STReMN:
-    return tiny_model(summary=request.param)
-
-
 def test_a_rollout_is_segment_then_memorize_frame_by_frame(model: STReMN) -> None:
     """Section 4.1: against the steps written out for a single object."""
     batch, policy = square_clips([[0]], frames=5), Oldest()
