@@ -40,13 +40,14 @@ from stremn.media.prompts import parse_box, parse_points
 from stremn.media.results import ResultWriter
 from stremn.media.rle import decode_rle, encode_rle
 from stremn.media.video import open_frames, read_image
-from stremn.networks.pretrained import load_model
+from stremn.networks.presets import build_model
+from stremn.networks.pretrained import Pretrained, load_model
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import load_predictor, save_predictor
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.training.prediction.task import TASK as PREDICTION
 from stremn.training.segmentation.task import TASK as SEGMENTATION
-from tiny_model import tiny_model
+from tiny_model import tiny_config, tiny_model
 from tiny_predictor import tiny
 from tiny_vos import davis, names_of, square_labels
 
@@ -128,8 +129,10 @@ def _states(folder: Path) -> list[Subject]:
         seen.observe(rng.integers(0, 255, (16, 16), dtype=np.uint8))
     seen.save(folder / "p")
     save_predictor(predictor, folder / "w")
+    network = tiny_config(backbone="test_efficientnet", summary=True)  # a backbone that timm has
+    Pretrained(build_model(network), network).save(folder / "m")
     write_checkpoint(folder / "c", Checkpoint({"x": mask_tensor()}, {"step": 3}))
-    files = {name: [(folder / name).read_bytes()] for name in "spwc"}
+    files = {name: [(folder / name).read_bytes()] for name in "spwmc"}
 
     def session_of(path: Path) -> object:
         return SegmentationSession.load(path, model, device="cpu").step(
@@ -143,7 +146,8 @@ def _states(folder: Path) -> list[Subject]:
         Subject("sessions", "safetensors", files["s"], session_of, sealed=True),
         Subject("prediction sessions", "safetensors", files["p"], prediction_of, sealed=True),
         Subject("predictor weights", "safetensors", files["w"], load_predictor, sealed=True),
-        Subject("segmentation weights", "safetensors", files["w"], load_model),
+        Subject("segmentation weights", "safetensors", files["m"], load_model, sealed=True),
+        Subject("weights of another task", "safetensors", files["w"], load_model),
         Subject("checkpoints", "safetensors", files["c"], read_checkpoint, sealed=True),
     ]
 

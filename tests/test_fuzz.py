@@ -15,9 +15,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Subj
 
 NAMES = [
     "masks", "pictures", "videos", "sessions", "prediction sessions", "predictor weights",
-    "segmentation weights", "checkpoints", "recipes", "prediction recipes", "COCO files",
-    "progress files", "records of runs", "run lengths", "boxes", "points", "submission zips",
-    "jobs", "reports of jobs",
+    "segmentation weights", "weights of another task", "checkpoints", "recipes",
+    "prediction recipes", "COCO files", "progress files", "records of runs", "run lengths",
+    "boxes", "points", "submission zips", "jobs", "reports of jobs",
 ]  # fmt: skip
 
 
