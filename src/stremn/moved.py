@@ -189,6 +189,9 @@ RENAMED_KEYS = {
 }
 """Keys of recipes that earlier versions had under other names."""
 
+NAMED_BY_USERS = ("stills", "videos", "sources", "policy", "lr_multipliers")
+"""Tables of recipes whose keys are names that users choose, or of rules: none is renamed."""
+
 RENAMED_FACTS = {**RENAMED_KEYS, "resolution": "size"}
 """The same of files that a run wrote: protocols, checkpoints, settings, exported models."""
 
@@ -247,7 +250,9 @@ def with_current_requests(requests: Iterable[str]) -> list[str]:
     for request in requests:
         dotted, separator, value = request.partition("=")
         *path, key = dotted.strip().split(".")
-        current = with_current_keys({key: value}, ".".join(path) or "the recipe")
+        named = path and path[-1] in NAMED_BY_USERS
+        where = ".".join(path) or "the recipe"
+        current = {key: value} if named else with_current_keys({key: value}, where)
         result.append(".".join([*path, *current]) + separator + value)
     return result
 
@@ -258,12 +263,27 @@ def with_current_facts(value: Any) -> Any:
     Nothing warns: nobody edits these files. A key that stands beside its new name stays.
     """
     if isinstance(value, Mapping):
-        new = {key: RENAMED_FACTS.get(key, key) for key in value}
-        names = {key: key if new[key] in value else new[key] for key in value}
-        return {names[key]: with_current_facts(entry) for key, entry in value.items()}
+        return {
+            _current(key, value): _with_current_entries(entry)
+            if key in NAMED_BY_USERS
+            else with_current_facts(entry)
+            for key, entry in value.items()
+        }
     if isinstance(value, list | tuple):
         return [with_current_facts(entry) for entry in value]
     return value
+
+
+def _current(key: str, beside: Container[str]) -> str:
+    new = RENAMED_FACTS.get(key, key)
+    return key if new in beside else new
+
+
+def _with_current_entries(value: Any) -> Any:
+    """Return a table whose own keys are kept, and those below renamed."""
+    if not isinstance(value, Mapping):
+        return with_current_facts(value)
+    return {name: with_current_facts(entry) for name, entry in value.items()}
 
 
 def warn_of(owner: str, old: str, new: str) -> None:

@@ -24,6 +24,7 @@ from torch.utils.data import Dataset
 
 from stremn.core import hardware
 from stremn.errors import StremnError
+from stremn.moved import with_current_facts, with_current_requests
 from stremn.training.config import TrainConfig, refuse_differences
 from stremn.training.fit import FitResult, fit
 from stremn.training.loading import Phase
@@ -599,3 +600,16 @@ def test_a_process_that_trained_on_one_device_can_train_on_another() -> None:
     _forget_another_device("cuda")
     assert not PartialState._shared_state
     assert open_accelerator("cpu").device.type == "cpu"
+
+
+def test_names_that_users_chose_are_never_renamed() -> None:
+    """A source may be called as a key was in earlier versions."""
+    recipe = {
+        "data": {"stills": {"rival": {"weight": 0.5}}, "sources": {"slots": {"stills": ["rival"]}}},
+        "stages": [{"memory_slots": 3, "sources": {"slots": 1.0}}],
+    }
+    assert with_current_facts(recipe) == recipe
+    named = ["data.stills.rival.weight=0.5", "stages.0.sources.slots=1.0"]
+    assert with_current_requests(named) == named
+    with pytest.warns(DeprecationWarning, match="'slots' in stages.0 is called 'memory_slots'"):
+        assert with_current_requests(["stages.0.slots=3"]) == ["stages.0.memory_slots=3"]
