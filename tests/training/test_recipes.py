@@ -76,6 +76,10 @@ stills = ["some"]
 videos = ["davis"]
 [data.sources.composed.parameters]
 foreign = 0.5
+[data.sources.rendered]
+kind = "rendered"
+stills = ["some"]
+parameters = { objects = 2, others = 0 }
 [[stages]]
 until = 0.5
 frames = 2
@@ -91,7 +95,7 @@ size = 64
 batch = 1
 memory_slots = 2
 policy = { learned = 0.5, random-drop = 0.5 }
-sources = { videos = 0.5, composed = 0.5 }
+sources = { videos = 0.4, composed = 0.3, rendered = 0.3 }
 [loss]
 dice = 0.5
 bootstrap = 0.5

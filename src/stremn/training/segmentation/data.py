@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from stremn.data.clips.clip import ClipDataset, ClipSource, Stage
 from stremn.data.clips.composed import ComposedClipParameters, ComposedClips
 from stremn.data.clips.cut_outs import require_whole
+from stremn.data.clips.rendered import RenderedClipParameters, RenderedClips
 from stremn.data.clips.still_images import StillImageClips
 from stremn.data.clips.still_layers import StillClipParameters
 from stremn.data.clips.video_clips import GapSchedule, VideoClipParameters, VideoClips
@@ -135,6 +136,8 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
     parameters = clip_parameters(section, name)
     if isinstance(parameters, StillClipParameters):
         return StillImageClips(stills, weights, parameters)
+    if isinstance(parameters, RenderedClipParameters):
+        return RenderedClips(stills, weights, parameters)
     if isinstance(parameters, ComposedClipParameters):
         return ComposedClips(stills, reader, gaps, parameters, weights)
     if reader is None:
@@ -144,7 +147,9 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
 
 def clip_parameters(
     section: SourceSection, name: str
-) -> StillClipParameters | ComposedClipParameters | VideoClipParameters:
+) -> (
+    StillClipParameters | ComposedClipParameters | RenderedClipParameters | VideoClipParameters
+):
     """Return the parameters of the source `name`. Raises StremnError for what they do not have."""
     where = f"data.sources.{name}.parameters"
     match section.kind:
@@ -152,6 +157,8 @@ def clip_parameters(
             return _parameters(StillClipParameters, section.parameters, where)
         case "composed":
             return _parameters(ComposedClipParameters, section.parameters, where)
+        case "rendered":
+            return _parameters(RenderedClipParameters, section.parameters, where)
         case "videos":
             return _parameters(VideoClipParameters, section.parameters, where)
 

@@ -61,7 +61,7 @@ class VideosSection(Config):
 class SourceSection(Config):
     """A kind of clip, made from some of the stills and videos."""
 
-    kind: Literal["stills", "videos", "composed"]
+    kind: Literal["stills", "videos", "composed", "rendered"]
     stills: tuple[str, ...] = ()
     videos: tuple[str, ...] = ()
     gaps: tuple[tuple[float, PositiveInt], ...] | None = None
