@@ -24,6 +24,10 @@ from stremn.errors import StremnError
 from stremn.media.frames import Picture
 
 
+BACKDROP = StillClipParameters()
+"""Motion and colors of the photo behind the bodies."""
+
+
 @dataclass(frozen=True)
 class RenderedClipParameters:
     """Chances and ranges of rendered clips. They are judgement, not measurement."""
@@ -52,7 +56,7 @@ class RenderedClipParameters:
     """Share of the light that comes from everywhere."""
     late: float = 0.3
     """Chance that targets that are not in the first frame are given later."""
-    motion: StillClipParameters = StillClipParameters()  # noqa: RUF009 (frozen)
+    motion: StillClipParameters = BACKDROP
     """Motion and colors of the backdrop, and colors of textures."""
     visible: float = 0.004
     """Share of the pixels an object must have in the frame where it is given."""
@@ -222,7 +226,7 @@ def _moving(rng: np.random.Generator, body: Body, p: RenderedClipParameters) -> 
     """Return the body on a smooth way through the scene, turning and swelling."""
     frames = len(body.centers)
     path = smooth_path(rng, frames, 9, 2 + frames // 3)
-    path -= path[0]
+    path -= path[0]  # now within -2 and 2, which is why ranges are halved below
     depth = body.centers[0, 2]
     travel = float(np.exp(rng.uniform(*np.log(p.travel)))) * depth / FOCAL
     way = path[:, :3] * travel * np.array([1.0, 0.6, 0.5])
