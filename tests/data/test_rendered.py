@@ -97,7 +97,7 @@ def test_shadows_darken_the_backdrop_and_have_no_label() -> None:
 
 
 def test_a_target_that_comes_later_is_given_later() -> None:
-    far = replace(RenderedClipParameters(), late=1.0, travel=(1.0, 1.5), lookalike=0.0)
+    far = replace(RenderedClipParameters(), late=1.0, travel=(2.0, 3.0), lookalike=0.0)
     given = np.concatenate([clip.given for clip in clips_of(30, far, frames=5, size=64)])
     assert (given > 0).any()
     assert all((clip.given == 0).all() for clip in clips_of(10, replace(far, late=0.0), 5, 64))

@@ -23,7 +23,6 @@ from stremn.data.readers.stills import StillImages
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 
-
 BACKDROP = StillClipParameters()
 """Motion and colors of the photo behind the bodies."""
 
@@ -42,7 +41,7 @@ class RenderedClipParameters:
     """Parts of a body beside its trunk: fewest and most."""
     share: tuple[float, float] = (0.12, 0.5)
     """Height of a trunk / clip side: smallest and largest."""
-    travel: tuple[float, float] = (0.05, 0.6)
+    travel: tuple[float, float] = (0.1, 1.2)
     """Largest distance from the start, in clip sides: range it is drawn from."""
     turn: float = 120.0
     """Largest turn of a body from its first pose, degrees."""
@@ -228,7 +227,7 @@ def _moving(rng: np.random.Generator, body: Body, p: RenderedClipParameters) -> 
     path = smooth_path(rng, frames, 9, 2 + frames // 3)
     path -= path[0]  # now within -2 and 2, which is why ranges are halved below
     depth = body.centers[0, 2]
-    travel = float(np.exp(rng.uniform(*np.log(p.travel)))) * depth / FOCAL
+    travel = float(np.exp(rng.uniform(*np.log(p.travel)))) / 2 * depth / FOCAL
     way = path[:, :3] * travel * np.array([1.0, 0.6, 0.5])
     centers = body.centers + way
     nearest = 2.2 * body.axes.max()

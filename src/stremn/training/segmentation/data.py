@@ -147,9 +147,7 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
 
 def clip_parameters(
     section: SourceSection, name: str
-) -> (
-    StillClipParameters | ComposedClipParameters | RenderedClipParameters | VideoClipParameters
-):
+) -> StillClipParameters | ComposedClipParameters | RenderedClipParameters | VideoClipParameters:
     """Return the parameters of the source `name`. Raises StremnError for what they do not have."""
     where = f"data.sources.{name}.parameters"
     match section.kind:
