@@ -71,8 +71,10 @@ class PredictionConfig(Config):
     fine: int = Field(default=16, gt=0, le=16_384)
     """Of the reading "displacements": channels inside of what makes keys."""
     copied: bool = False
-    """Of the reading "displacements": whether the last frame's pixels are stored too, so that the
-    output can copy what is read of them."""
+    """Of the reading "displacements": whether pixels are stored too, so that the output can copy
+    what is read of them: the last frame's, or with keys of stacks the first frame's."""
+    dilation: int = Field(default=1, gt=0, le=64)
+    """Of keys of stacks: dilation of the second convolution that makes them."""
     carried: int = Field(default=0, ge=0, le=16_384)
     """Channels of a ConvLSTM state that is carried from stack to stack and decoded together with
     what was read. 0, none, is the paper's: see `FramePredictor`."""
