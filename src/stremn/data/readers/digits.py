@@ -221,7 +221,8 @@ def hidden_digit(
     Where and when it returns can be read from the last stack of frames; *which* digit it is cannot:
     a queue of five stacks of three has forgotten it if it was away for 8 frames or more, so that
     only a memory that kept an early frame draws it.
-    `others` digits stay in view; in a share `alone` of the clips none does. Other arguments are those of `FlyingDigits` and `DigitClips`.
+    `others` digits stay in view; in a share `alone` of the clips none does. Other arguments are
+    those of `FlyingDigits` and `DigitClips`.
     """
     flying = FlyingDigits(digits, size, side, step)
     return DigitClips(flying, _Hiding(visible, hidden, returned, others, alone), length, seed)
