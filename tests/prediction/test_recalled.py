@@ -95,6 +95,20 @@ def test_keys_of_stacks_store_the_first_frame_with_an_opacity():
     assert plain(stack, stack[:, 0, :0])[3].shape[1] == 0
 
 
+def test_keys_that_are_read_can_be_what_the_learned_rule_compares():
+    torch.manual_seed(1)
+    model = small(compared="keys", memory_slots=2)
+    past = model.empty(1, 16, 16, torch.device("cpu"))
+    assert past.memory.update_keys.shape[-1] == 0
+    stacks = [torch.rand(1, 3, 1, 16, 16) for _ in range(3)]
+    with torch.no_grad():
+        for frame, stack in enumerate(stacks[:2]):
+            past = model.memorize(past, model.encode_template(stack), frame)
+        for again in (0, 1):  # the new one is nearly the stack `again`, which it replaces
+            new = model.encode_template((0.9 * stacks[again] + 0.1 * stacks[2]).clamp(0, 1))
+            assert model.memorize(past, new, 2).memory.written_at.tolist()[0][again] == 2
+
+
 @pytest.mark.parametrize(("dilation", "sees"), [(1, 5), (2, 7)])
 def test_a_dilation_widens_what_keys_see(dilation, sees):
     keys = StackKeys(3, 8, 2, 2, 4, stride=4, slope=0.2, dilation=dilation, copied=True)

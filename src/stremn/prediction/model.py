@@ -197,7 +197,7 @@ class FramePredictor(nn.Module):
             grid,
             key=c.key,
             value=c.stored_value + c.stored_pixels,
-            update_key=c.update_key,
+            update_key=c.compared_channels,
             growth=c.growth,
             device=device,
         )
@@ -273,7 +273,8 @@ class FramePredictor(nn.Module):
         """Write a stack that was encoded for reading (Eq 4); `frame` is its last frame's index."""
         evidence = encoded.key.new_zeros(encoded.key.shape[0], EVIDENCE)  # there are no objects
         value = torch.cat([encoded.stored, encoded.pixels], dim=-1)
-        template = Template(encoded.key, value, encoded.update_key, evidence, frame)
+        update_key = encoded.update_key[..., : self.config.compared_channels]
+        template = Template(encoded.key, value, update_key, evidence, frame)
         return replace(past, memory=write(past.memory, template, self.policy)[0])
 
     def recall(self, past: Past, encoded: Encoded) -> Float[Tensor, "b c height width"]:
