@@ -172,6 +172,6 @@ def test_which_digit_returns_is_compared_with_and_without(
     compare = runpy.run_path(str(EXAMPLES / "which_digit_returns.py"))["compare"]
     read, unread = compare(1, 2, names, str(tmp_path / "out.png"))
     assert (read.name, unread.name) == ("with", "without")
-    assert read.values["mse"].shape == (2, 6)
+    assert read.values["mse"].shape == (2, 1)
     assert bool((read.values["mse"] != unread.values["mse"]).all())
     assert cv2.imread(str(tmp_path / "out.png")).shape == (2 * 32 * 3, 5 * 32 * 3, 3)
