@@ -32,7 +32,7 @@ def compare(others: int, count: int, weights: list[str], out: str) -> list[Predi
 
 
 if __name__ == "__main__":
-    first, *others = compare(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:-1], sys.argv[-1])
-    for each in (first, *others):
-        print(each.name, each.interval("mse"))
-        print("  first minus it:", difference(first, each, "mse"))
+    first, *rest = compare(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:-1], sys.argv[-1])
+    print(first.name, first.interval("mse"))
+    for each in rest:
+        print(each.name, each.interval("mse"), "first minus it", difference(first, each, "mse"))
