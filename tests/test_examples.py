@@ -151,3 +151,27 @@ def test_what_comes_back_is_compared_with_and_without(tmp_path: Path) -> None:
     assert scores.shape[1:] == (2, 2, 6)
     assert bool((scores[0, 1, :, 0] > scores[0, 0, :, 0] + 3).all())
     assert cv2.imread(str(tmp_path / "out.png")).shape == (2 * 64 * 2, 5 * 64 * 2, 3)
+
+
+def test_which_digit_returns_is_compared_with_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "prediction" / "mnist"
+    folder.mkdir(parents=True)
+    digits = np.random.default_rng(0).integers(0, 256, (5, 28, 28), np.uint8)
+    header = np.array([2051, *digits.shape], ">u4").tobytes()
+    (folder / "t10k-images-idx3-ubyte").write_bytes(header + digits.tobytes())
+    monkeypatch.setenv("STREMN_DATA", str(tmp_path))
+    torch.manual_seed(0)
+    model = build_predictor(PREDICTOR_PRESETS["32-recalled"]).eval()
+    names = [str(tmp_path / name / "last.safetensors") for name in ("with", "without")]
+    for name, unread in zip(names, (False, True), strict=True):
+        Path(name).parent.mkdir()
+        changed = model.config.model_copy(update={"unread": unread})
+        save_predictor(model._with(model.policy, changed), Path(name))
+    compare = runpy.run_path(str(EXAMPLES / "which_digit_returns.py"))["compare"]
+    read, unread = compare(1, 2, names, str(tmp_path / "out.png"))
+    assert (read.name, unread.name) == ("with", "without")
+    assert read.values["mse"].shape == (2, 1)
+    assert bool((read.values["mse"] != unread.values["mse"]).all())
+    assert cv2.imread(str(tmp_path / "out.png")).shape == (2 * 32 * 3, 5 * 32 * 3, 3)

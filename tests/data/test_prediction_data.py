@@ -22,6 +22,7 @@ from stremn.data.readers.frame_clips import (
 )
 from stremn.data.readers.human import HUMAN_SUBJECTS, HumanWalking
 from stremn.data.readers.kth import KTH_PERSONS, kth, kth_sequences
+from stremn.data.readers.prediction_sets import ClipsSection, open_clips
 from stremn.errors import StremnError
 
 
@@ -111,6 +112,23 @@ def test_the_hidden_digit_cannot_be_told_from_the_frames_of_its_absence():
     # The marker is in the middle of where the digit would be.
     row, column = (int(x) for x in torch.nonzero(away[-1, 0])[0])
     assert bool((truth[7, 0, row : row + 4, column : column + 4] == 255).all())
+
+
+@pytest.mark.parametrize(("alone", "least", "most"), [(0.0, 0, 0), (0.5, 20, 44), (1.0, 64, 64)])
+def test_a_share_of_the_hidden_digits_is_alone(alone, least, most):
+    bright = np.full((1, 28, 28), 255, np.uint8)
+    task = hidden_digit(bright, 64, visible=1, hidden=1, returned=1, alone=alone)
+    away = torch.stack([clip[1] for clip in task])
+    assert least <= int(((away > 0).sum((1, 2, 3)) == 16).sum()) <= most  # the marker's pixels
+
+
+def test_only_training_clips_are_alone(tmp_path):
+    write_idx(tmp_path / "train-images-idx3-ubyte", some_digits(20))
+    data = ClipsSection(kind="hidden-digit", path=str(tmp_path), size=32, side=14, alone=1.0)
+    for split, alone in (("train", True), ("val", False)):
+        clips = open_clips(data, split, observed=14, future=1, length=8)
+        lit = torch.stack([(clip[2:13] > 0).sum((1, 2, 3)) for clip in clips])
+        assert bool((lit == 16).all()) == alone
 
 
 def test_digit_splits_share_no_digit(tmp_path):

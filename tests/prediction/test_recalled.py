@@ -7,7 +7,7 @@ from stremn.core.config import build
 from stremn.errors import StremnError
 from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
-from stremn.prediction.fine_keys import FrameKeys
+from stremn.prediction.fine_keys import FrameKeys, StackKeys
 from stremn.prediction.motion import inside
 from stremn.prediction.outputs import copied_over, observed_frame
 from tiny_predictor import TINY, clip, tiny_of
@@ -82,12 +82,58 @@ def test_copies_are_laid_over_where_something_was_read():
     torch.testing.assert_close(none, drawn.frame)
 
 
+def test_keys_of_stacks_store_the_first_frame_with_an_opacity():
+    torch.manual_seed(0)
+    keys = StackKeys(3, 8, 2, 2, 4, stride=4, slope=0.2, copied=True)
+    stack = torch.rand(2, 3, 1, 16, 16)
+    key, query, value, pixels, update_key = keys(stack, stack[:, 0, :0])
+    assert (key.shape[1], query.shape[1], value.shape[1], update_key.shape[1]) == (2, 2, 2, 4)
+    picture, opacity = pixels.split(1, dim=1)
+    assert 0 < opacity.min() < opacity.max() < 1
+    torch.testing.assert_close(picture, stack[:, 0] * opacity)
+    plain = StackKeys(3, 8, 2, 2, 4, stride=4, slope=0.2)
+    assert plain(stack, stack[:, 0, :0])[3].shape[1] == 0
+
+
+def test_keys_that_are_read_can_be_what_the_learned_rule_compares():
+    torch.manual_seed(1)
+    model = small(compared="keys", memory_slots=2)
+    past = model.empty(1, 16, 16, torch.device("cpu"))
+    assert past.memory.update_keys.shape[-1] == 0
+    stacks = [torch.rand(1, 3, 1, 16, 16) for _ in range(3)]
+    with torch.no_grad():
+        for frame, stack in enumerate(stacks[:2]):
+            past = model.memorize(past, model.encode_template(stack), frame)
+        for again in (0, 1):  # the new one is nearly the stack `again`, which it replaces
+            new = model.encode_template((0.9 * stacks[again] + 0.1 * stacks[2]).clamp(0, 1))
+            assert model.memorize(past, new, 2).memory.written_at.tolist()[0][again] == 2
+
+
+@pytest.mark.parametrize(("dilation", "sees"), [(1, 5), (2, 7)])
+def test_a_dilation_widens_what_keys_see(dilation, sees):
+    keys = StackKeys(3, 8, 2, 2, 4, stride=4, slope=0.2, dilation=dilation, copied=True)
+    stack = torch.rand(1, 3, 1, 32, 32, requires_grad=True)
+    opacity = keys(stack, stack[:, 0, :0])[3][0, -1, 16, 16]
+    rows = torch.autograd.grad(opacity, stack)[0].abs().sum((0, 1, 2, 4)).nonzero().flatten()
+    assert (int(rows.min()), int(rows.max())) == (16 - sees, 16 + sees)
+
+
+@pytest.mark.parametrize("changes", [{"copied": True}, {"reading": "positions", "stored": 0}])
+def test_a_template_is_encoded_as_a_query_is(changes):
+    model, stack = small(**changes), torch.rand(2, 3, 1, 16, 16)
+    both = model.encode_template(stack), model.encode_query(stack)
+    for name in ("key", "stored", "pixels", "update_key"):
+        torch.testing.assert_close(*(getattr(each, name) for each in both))
+
+
 def test_keys_of_expected_frames_are_blank_beyond_the_edge():
     keys = FrameKeys(3, 8, 4, 2, stride=4, slope=0.2)
     stack, motion = torch.rand(1, 3, 3, 16, 16), torch.zeros(1, 2, 16, 16)
-    key, query, value, _ = keys(stack, motion)
+    key, query, value, pixels, _ = keys(stack, motion)
     torch.testing.assert_close(key, query)
     assert value.shape[1] == 0
+    torch.testing.assert_close(pixels[:, :3], stack[:, -1])
+    assert (pixels[:, 3] == 1).all()
     motion[:, 0] = 5.0  # every pixel comes from 5 pixels to the right
     assert inside(motion)[0, 0, 0].tolist() == [1.0] * 11 + [0.0] * 5
     query = keys(stack, motion)[1].detach()

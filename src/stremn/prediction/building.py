@@ -65,7 +65,17 @@ def build_fine_keys(config: PredictionConfig) -> nn.Module | None:
     if config.matched == "frames":
         return FrameKeys(config.channels, config.fine, key, update_key, stride=side, slope=slope)
     inputs = config.stack * config.channels
-    return StackKeys(inputs, config.fine, key, value, update_key, stride=side, slope=slope)
+    return StackKeys(
+        inputs,
+        config.fine,
+        key,
+        value,
+        update_key,
+        stride=side,
+        slope=slope,
+        dilation=config.dilation,
+        copied=config.copied,
+    )
 
 
 def _detail(inputs: int, config: PredictionConfig) -> nn.Module | None:

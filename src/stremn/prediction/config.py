@@ -14,6 +14,7 @@ from stremn.prediction.outputs import OutputName
 from stremn.prediction.recurrence import OddKernel
 
 Matched = Literal["stack", "frames"]
+Compared = Literal["update-keys", "keys"]
 Channels = Annotated[int, Field(ge=1, le=16_384)]
 
 
@@ -34,6 +35,9 @@ class PredictionConfig(Config):
     `value` counts the query's own alone. Else 0: the value is what is stored."""
     memory_slots: int = Field(default=5, gt=0, le=65_536)
     policy: str = "learned"
+    compared: Compared = "update-keys"
+    """What Eq 1 compares for the rules by similarity: the paper's update keys, or the keys that are
+    read, so that a template stays if it is matched otherwise than those that follow."""
     noise: float = Field(default=1.0, ge=0, le=100)
     """Of the rule "learned": size of its noise in training; 1 is the paper's."""
     growth: int = Field(default=0, ge=0, le=65_536)
@@ -71,8 +75,10 @@ class PredictionConfig(Config):
     fine: int = Field(default=16, gt=0, le=16_384)
     """Of the reading "displacements": channels inside of what makes keys."""
     copied: bool = False
-    """Of the reading "displacements": whether the last frame's pixels are stored too, so that the
-    output can copy what is read of them."""
+    """Of the reading "displacements": whether pixels are stored too, so that the output can copy
+    what is read of them: the last frame's, or with keys of stacks the first frame's."""
+    dilation: int = Field(default=1, gt=0, le=64)
+    """Of keys of stacks: dilation of the second convolution that makes them."""
     carried: int = Field(default=0, ge=0, le=16_384)
     """Channels of a ConvLSTM state that is carried from stack to stack and decoded together with
     what was read. 0, none, is the paper's: see `FramePredictor`."""
@@ -142,6 +148,11 @@ class PredictionConfig(Config):
     def stored_value(self) -> int:
         """Channels of what is read, without pixels."""
         return self.value if self.reading == "positions" else self.stored
+
+    @property
+    def compared_channels(self) -> int:
+        """Channels of the update keys that are stored; 0 where keys are compared."""
+        return self.update_key if self.compared == "update-keys" else 0
 
     @property
     def copies(self) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -20,16 +21,17 @@ constant part votes. Below 1, many displacements are tried at first."""
 
 
 class FineKeys(Protocol):
-    """Makes the keys and the stored value of one stack of frames."""
+    """Makes the keys of one stack of frames, and what is stored of it."""
 
     def __call__(
         self,
         stack: Float[Tensor, "b s c height width"],
         motion: Float[Tensor, "b m height width"],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return key, query key, stored value "b n height width", and update key "b cu h w".
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return key, query key, stored value, pixels "b n height width", update key "b cu h w".
 
-        `motion` may be empty.
+        The pixels are those that an output may copy: a frame times its opacity, and last the
+        opacity, in [0, 1]; n = 0 where nothing is copied. `motion` may be empty.
         """
         ...
 
@@ -40,6 +42,9 @@ class StackKeys(nn.Module):
     Keys of queries begin as those of templates, so that a thing is matched with itself. Begun
     at random they may learn to match everything but that, and stay there.
 
+    The pixels are of the stack's first frame: it may show what the last one no longer does.
+    Their opacity is learned: what should not come back with the rest is transparent.
+
     Args:
         inputs: channels of a stack.
         hidden: channels inside.
@@ -48,6 +53,8 @@ class StackKeys(nn.Module):
         update_key: channels of update keys.
         stride: pixels from one update key to the next.
         slope: negative slope of the leaky ReLU.
+        dilation: of the second convolution; 2 sees seven pixels to each side, 1 five.
+        copied: whether pixels are stored.
     """
 
     def __init__(
@@ -60,12 +67,14 @@ class StackKeys(nn.Module):
         *,
         stride: int,
         slope: float,
+        dilation: int = 1,
+        copied: bool = False,
     ) -> None:
         super().__init__()
         self.trunk = nn.Sequential(
             nn.Conv2d(inputs, hidden, 5, padding=2),
             nn.LeakyReLU(slope),
-            nn.Conv2d(hidden, hidden, 5, padding=2),
+            nn.Conv2d(hidden, hidden, 5, padding=2 * dilation, dilation=dilation),
             nn.LeakyReLU(slope),
         )
         self.to_key = nn.Sequential(nn.Conv2d(hidden, key, 3, padding=1), nn.InstanceNorm2d(key))
@@ -74,20 +83,31 @@ class StackKeys(nn.Module):
         self.to_query = nn.Sequential(copy.deepcopy(self.to_key[0]), gain)
         self.to_value = nn.Conv2d(hidden, value, 3, padding=1)
         self.to_update_key = nn.Conv2d(hidden, update_key, stride, stride)
+        self.to_opacity = nn.Conv2d(hidden, 1, 3, padding=1) if copied else None
 
     def forward(
         self, stack: Float[Tensor, "b s c height width"], motion: Float[Tensor, "b m height width"]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """See `FineKeys`."""
-        seen = self.trunk(stack.flatten(1, 2))
-        return self.to_key(seen), self.to_query(seen), self.to_value(seen), self.to_update_key(seen)
+        seen, first = self.trunk(stack.flatten(1, 2)), stack[:, 0]
+        pixels = first[:, :0]
+        if self.to_opacity is not None:
+            opacity = torch.sigmoid(self.to_opacity(seen))
+            pixels = torch.cat([first * opacity, opacity], dim=1)
+        return (
+            self.to_key(seen),
+            self.to_query(seen),
+            self.to_value(seen),
+            pixels,
+            self.to_update_key(seen),
+        )
 
 
 class FrameKeys(nn.Module):
     """From single frames: a template's key from its last one, a query's from the expected one.
 
     Both are made with the same weights, so that even fresh ones match a scene with itself. Nothing
-    but pixels is stored (see `PredictionConfig.copied`).
+    but pixels is stored (see `PredictionConfig.copied`): those of the last frame, opaque.
 
     Args:
         inputs: channels of a frame.
@@ -108,12 +128,13 @@ class FrameKeys(nn.Module):
 
     def forward(
         self, stack: Float[Tensor, "b s c height width"], motion: Float[Tensor, "b m height width"]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """See `FineKeys`."""
         last = stack[:, -1]
+        pixels = torch.cat([last, torch.ones_like(last[:, :1])], dim=1)
         seen = self.trunk(last)
         key, update_key = self.to_key(seen), self.to_update_key(seen)
         if motion.shape[1] == 0:
-            return key, key, key[:, :0], update_key
+            return key, key, key[:, :0], pixels, update_key
         expected = self.to_key(self.trunk(move(last, motion))) * inside(motion)
-        return key, expected, key[:, :0], update_key
+        return key, expected, key[:, :0], pixels, update_key

@@ -46,7 +46,7 @@ class Encoded:
     stored: Float[Tensor, "b h w cv"]
     """The value that is stored: `value`, unless templates are moved as a whole."""
     pixels: Float[Tensor, "b h w p"]
-    """Stored beside the value for copying: the last frame and ones, folded; p = 0 where nothing is
+    """Stored beside the value for copying: a frame and its opacity, folded; p = 0 where nothing is
     copied."""
     update_key: Float[Tensor, "b h w cu"]
     last: Float[Tensor, "b c height width"]
@@ -197,7 +197,7 @@ class FramePredictor(nn.Module):
             grid,
             key=c.key,
             value=c.stored_value + c.stored_pixels,
-            update_key=c.update_key,
+            update_key=c.compared_channels,
             growth=c.growth,
             device=device,
         )
@@ -229,6 +229,19 @@ class FramePredictor(nn.Module):
             traced.travel,
         )
 
+    def encode_template(self, stack: Float[Tensor, "b s c height width"]) -> Encoded:
+        """Encode stacks that are only memorized; where pixels have keys, leave out all else.
+
+        The result has no features, motion, detail or value of its own: nothing can be read with it.
+        """
+        if self.fine_keys is None or self.recurrence is not None:
+            return self.encode_query(stack)
+        last, stride = stack[:, -1], self.config.feature_stride
+        still = last[:, :0]
+        features = still[..., ::stride, ::stride]
+        remembered = self._remembered(features, features.permute(0, 2, 3, 1), stack, still)
+        return Encoded(features, *remembered, last, still, features, last, still)
+
     def _remembered(
         self,
         features: Float[Tensor, "b f h w"],
@@ -241,9 +254,7 @@ class FramePredictor(nn.Module):
             key = self.to_key(features).permute(0, 2, 3, 1)
             update_key = self.to_update_key(features).permute(0, 2, 3, 1)
             return key, key, value, value, value[..., :0], update_key
-        key, query, stored, update_key = self.fine_keys(stack, motion)
-        counted = torch.cat([stack[:, -1], torch.ones_like(stack[:, -1, :1])], dim=1)
-        fine = (key, query, stored, counted[:, : self.config.copies])
+        *fine, update_key = self.fine_keys(stack, motion)
         key, query, stored, pixels = (
             F.pixel_unshuffle(maps, self.config.fold).permute(0, 2, 3, 1)
             if maps.shape[1]
@@ -262,7 +273,8 @@ class FramePredictor(nn.Module):
         """Write a stack that was encoded for reading (Eq 4); `frame` is its last frame's index."""
         evidence = encoded.key.new_zeros(encoded.key.shape[0], EVIDENCE)  # there are no objects
         value = torch.cat([encoded.stored, encoded.pixels], dim=-1)
-        template = Template(encoded.key, value, encoded.update_key, evidence, frame)
+        update_key = encoded.update_key[..., : self.config.compared_channels]
+        template = Template(encoded.key, value, update_key, evidence, frame)
         return replace(past, memory=write(past.memory, template, self.policy)[0])
 
     def recall(self, past: Past, encoded: Encoded) -> Float[Tensor, "b c height width"]:
@@ -312,9 +324,9 @@ class FramePredictor(nn.Module):
     ) -> Rollout:
         """Predict frames as `Forecaster.rollout`; the first one predicted follows stack 2.
 
-        All observed stacks are encoded in one call, and those that are not silent decoded in one
-        call; only reads, writes, the carried state and the future steps are sequential. The result
-        is that of a step-by-step loop.
+        All observed stacks that are not silent are encoded in one call and decoded in one call, the
+        silent ones encoded in another; only reads, writes, the carried state and the future steps
+        are sequential. The result is that of a step-by-step loop.
         """
         size = self.config.stack
         check_frames(frames[:, :observed], size, self.config.channels)
@@ -324,9 +336,10 @@ class FramePredictor(nn.Module):
         shift = seen.shape[1] - observed
         b, count = seen.shape[0], seen.shape[1] - size + 1
         silent = min(silent, count - 2) + 1  # the first stack is only memorized
-        stacks = torch.cat([seen[:, i : i + size] for i in range(count)])  # (count b) s c h w
-        encoded = self.encode_query(stacks)
-        first, *others = encoded.chunk(count)
+        stacks = [seen[:, i : i + size] for i in range(count)]
+        encoded = self.encode_query(torch.cat(stacks[silent:]))  # (count b) ...
+        early = self.encode_template(torch.cat(stacks[:silent])).chunk(silent)
+        first, *others = early + encoded.chunk(count - silent)
         height, width = frames.shape[-2:]
         past = self.carry(self.empty(b, height, width, frames.device), first)
         past = self.memorize(past, first, size - 1 - shift)
@@ -336,7 +349,7 @@ class FramePredictor(nn.Module):
             if i >= silent:
                 retrieved.append(self.retrieve(past, stack))
             past = self.memorize(past, stack, size - 1 + i - shift)
-        decoded = self.decode(torch.cat(retrieved), encoded.after(silent * b))
+        decoded = self.decode(torch.cat(retrieved), encoded)
         predictions = list(decoded.frame.chunk(len(retrieved)))
         shown = decoded.of_last(b)
         window = torch.cat([seen, predictions[-1][:, None]], dim=1)[:, -size:]

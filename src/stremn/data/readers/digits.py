@@ -212,6 +212,7 @@ def hidden_digit(
     step: float = 0.1,
     seed: int = 0,
     others: int = 1,
+    alone: float = 0.0,
 ) -> DigitClips:
     """Return moving digits, one of which leaves and returns: a task that needs memory.
 
@@ -220,10 +221,11 @@ def hidden_digit(
     Where and when it returns can be read from the last stack of frames; *which* digit it is cannot:
     a queue of five stacks of three has forgotten it if it was away for 8 frames or more, so that
     only a memory that kept an early frame draws it.
-    `others` digits stay in view. Other arguments are those of `FlyingDigits` and `DigitClips`.
+    `others` digits stay in view; in a share `alone` of the clips none does. Other arguments are
+    those of `FlyingDigits` and `DigitClips`.
     """
     flying = FlyingDigits(digits, size, side, step)
-    return DigitClips(flying, _Hiding(visible, hidden, returned, others), length, seed)
+    return DigitClips(flying, _Hiding(visible, hidden, returned, others, alone), length, seed)
 
 
 @dataclass(frozen=True)
@@ -234,14 +236,16 @@ class _Hiding:
     hidden: int
     returned: int
     others: int
+    alone: float
 
     def __call__(
         self, flying: FlyingDigits, rng: np.random.Generator
     ) -> UInt8[np.ndarray, "t size size"]:
+        others = 0 if self.alone and rng.random() < self.alone else self.others
         back = self.visible + self.hidden
         clip = flying.black(back + self.returned)
-        *steady, shy = flying.digits[rng.integers(len(flying.digits), size=self.others + 1)]
-        ways = [flying.way(rng, len(clip)) for _ in range(self.others + 1)]
+        *steady, shy = flying.digits[rng.integers(len(flying.digits), size=others + 1)]
+        ways = [flying.way(rng, len(clip)) for _ in range(others + 1)]
         for time, frame in enumerate(clip):
             for digit, way in zip(steady, ways, strict=False):
                 _paste(frame, digit, way[time])
