@@ -60,14 +60,15 @@ def carried_motion(
     """Estimate the flow of observed frames as `dis_motion`, but of all pixels; then carry it on.
 
     OpenCV's estimator stops at half the resolution. The flow of predicted frames is not estimated:
-    it is the one that made them, and an estimate adds errors.
+    it is the one that made them, and an estimate adds errors. No gradient flows back into it:
+    through a chain of flows gradients would explode.
 
     Args:
         stack: as for `dis_motion`.
         led: the flow that led to the last frame, if that was predicted.
     """
     if led is not None:
-        return carry_forward(led)
+        return carry_forward(led.detach())
     estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     estimator.setFinestScale(0)
     return _estimated(stack, estimator)
