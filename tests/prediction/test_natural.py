@@ -15,8 +15,15 @@ from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
 from stremn.prediction.files import predict_video
 from stremn.prediction.frame_fit import fit_of
-from stremn.prediction.motion import carry_forward, compose, dis_motion, move, redraw
-from stremn.prediction.outputs import flow_output, observed_frame
+from stremn.prediction.motion import (
+    carried_motion,
+    carry_forward,
+    compose,
+    dis_motion,
+    move,
+    redraw,
+)
+from stremn.prediction.outputs import flow_output, observed_frame, paced_flow_output
 from stremn.prediction.sessions import PredictionSession
 from stremn.prediction.weights import save_predictor
 
@@ -103,6 +110,30 @@ def test_dis_finds_a_pan_and_the_flow_baseline_follows_it():
     assert error["flow"] < 0.3 * error["copy-last"]
 
 
+def test_the_flow_of_predicted_frames_is_carried_on_and_not_estimated():
+    frames = as_clip(panning(6))
+    observed = carried_motion(frames[:, :3])
+    assert float((observed[:, 0, 12:-12, 12:-12] - 2).abs().mean()) < 0.1
+    led = torch.full_like(observed, -1.5)
+    torch.testing.assert_close(carried_motion(frames[:, :3], led), led)
+    torch.testing.assert_close(dis_motion(frames[:, :3], led), dis_motion(frames[:, :3]))
+
+
+def test_a_flow_of_all_pixels_finds_smaller_things_than_one_of_every_second():
+    """A patch of 10x10 pixels goes on over a picture that stands still."""
+    still, patch = texture(96, 96), texture(10, 10, seed=5)
+    clip = np.stack([still] * 5)
+    for t in range(5):
+        clip[t, 40:50, 30 + 3 * t : 40 + 3 * t] = patch
+    frames = as_clip(clip)
+    error = {
+        name: float((TRIVIAL[name](frames[:, :4], 1) - frames[:, 4:]).square().mean())
+        for name in ("copy-last", "flow", "fine-flow")
+    }
+    assert error["fine-flow"] < 0.8 * error["flow"]
+    assert error["fine-flow"] < error["copy-last"]
+
+
 def test_frames_too_small_for_a_flow_stand_still():
     assert float(dis_motion(torch.rand(1, 2, 3, 16, 16)).abs().max()) == 0
     one = torch.rand(1, 1, 1, 16, 16)
@@ -124,6 +155,41 @@ def test_the_flow_output_moves_stays_or_draws_as_its_shares_say():
     torch.testing.assert_close(shares(0, 0, 99.0), torch.ones_like(last))
     logits[:, 0] = -1.0  # the correction takes the motion back
     torch.testing.assert_close(shares(99.0, 0, 0), last)
+
+
+def test_the_paced_flow_goes_on_at_its_pace_and_keeps_the_observed_frame():
+    seen, motion = torch.rand(1, 3, 4, 8), torch.zeros(1, 2, 4, 8)
+    motion[:, 0] = 2
+    logits = torch.zeros(1, 9, 4, 8)
+
+    def drawn(pace, shares, last):
+        logits[:, 2] = pace
+        logits[:, 3:6] = torch.tensor(shares).view(1, 3, 1, 1)
+        return paced_flow_output(logits, last, motion)
+
+    first = drawn(0.0, [99.0, 0, 0], observed_frame(seen, motion))
+    torch.testing.assert_close(first.frame, redraw(seen, motion))
+    half = drawn(float(np.arctanh(-0.5)), [99.0, 0, 0], observed_frame(seen, motion))
+    torch.testing.assert_close(half.led, motion / 2)
+    torch.testing.assert_close(half.frame, redraw(seen, motion / 2))
+    # What stays is the observed frame, also when the last one was predicted.
+    torch.testing.assert_close(drawn(0.0, [0, 99.0, 0], first).frame, seen)
+    torch.testing.assert_close(drawn(0.0, [99.0, 0, 0], first).travel, 2 * motion)
+
+
+def test_a_roll_out_estimates_no_motion_of_predicted_frames(monkeypatch):
+    """With "carried", the motion estimator sees observed frames alone."""
+    model = build_predictor(PREDICTOR_PRESETS["natural"]).eval()
+    counted = []
+
+    def counting(stack, led=None):
+        counted.append((stack.shape[0], led is None))
+        return carried_motion(stack, led)
+
+    model.motion = counting
+    with torch.inference_mode():
+        model.rollout(torch.rand(2, 7, 3, 64, 64), 4, 3)
+    assert counted == [(4, True), (2, False), (2, False)]
 
 
 def test_a_prediction_of_a_prediction_is_moved_all_the_way_from_what_was_observed():

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stremn.core.config import Config
-from stremn.prediction.motion import carry_forward, compose, dis_motion, redraw
+from stremn.prediction.motion import (
+    Motion,
+    carried_motion,
+    carry_forward,
+    compose,
+    dis_motion,
+    redraw,
+)
 from stremn.prediction.outputs import BuiltOutput, OutputName, build_output, observed_frame
 from stremn.prediction.recurrence import ConvLSTMStack, OddKernel, PredRNNStack
 from stremn.prediction.rollouts import Rollout, check_frames
@@ -53,9 +60,22 @@ def predict_flow(
     See `dis_motion`. Each prediction is sampled from the last frame itself, by the flow of all
     steps so far: sampling from predictions would blur them a little more each time.
     """
+    return _moved_on(observed, frames, dis_motion)
+
+
+def predict_fine_flow(
+    observed: Float[Tensor, "b t c height width"], frames: int
+) -> Float[Tensor, "b n c height width"]:
+    """Predict as `predict_flow` does, with a flow of full resolution: see `carried_motion`."""
+    return _moved_on(observed, frames, carried_motion)
+
+
+def _moved_on(
+    observed: Float[Tensor, "b t c height width"], frames: int, motion: Motion
+) -> Float[Tensor, "b n c height width"]:
     if observed.shape[1] < 2:
         return predict_last(observed, frames)
-    flow, last = dis_motion(observed[:, -2:]), observed[:, -1]
+    flow, last = motion(observed[:, -2:]), observed[:, -1]
     travel = torch.zeros_like(flow)
     predicted = []
     for _ in range(frames):
@@ -69,6 +89,7 @@ TRIVIAL: dict[str, Predict] = {
     "copy-last": predict_last,
     "mean": predict_mean,
     "flow": predict_flow,
+    "fine-flow": predict_fine_flow,
 }
 """The baselines without weights, by name."""
 

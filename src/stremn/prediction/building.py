@@ -18,9 +18,7 @@ def build_predictor(config: PredictionConfig, *, training: bool = False) -> Fram
     """Build a predictor with fresh weights; `training` as in `memory_rule`."""
     widths, strides = config.widths, config.strides
     features, area = widths[-1], config.patch**2
-    inputs = config.stack * config.channels
-    inputs += 0 if config.motion == "none" else 3 + config.channels
-    folded = inputs * area
+    folded = config.shown * area
     outputs = build_output(config.output, config.channels, config.reach).logits
     outputs += 1 if config.copied else 0
     fine = build_fine_keys(config)

@@ -54,8 +54,9 @@ class PredictionConfig(Config):
     """Of the outputs "moved" only: pixels that a thing may go from one frame to the next."""
     motion: MotionName = "none"
     """What estimates the motion of a stack; "dis" feeds the flow, the frame it leads to and how
-    well it explained the last one to the encoder, and moves pixels with it in the output "flow".
-    None of it is in the paper."""
+    well it explained the last one to the encoder, and moves pixels with it in the outputs "flow"
+    and "paced-flow". "carried" estimates it of observed frames alone, at full resolution, and also
+    shows how far pixels have come since they were observed. None of it is in the paper."""
     detail: int = Field(default=0, ge=0, le=16_384)
     """Channels that go past the encoder at the resolution of the patches, to the decoder's head:
     edges that the feature maps are too coarse for. 0, none, is the paper's."""
@@ -96,8 +97,10 @@ class PredictionConfig(Config):
 
     @model_validator(mode="after")
     def _flow_has_a_motion(self) -> PredictionConfig:
-        if self.output == "flow" and self.motion == "none":
-            raise ValueError('the output "flow" moves pixels by a motion: set motion = "dis" too')
+        if self.output in ("flow", "paced-flow") and self.motion == "none":
+            raise ValueError(
+                f'the output "{self.output}" moves pixels by a motion: set motion = "dis" too'
+            )
         if self.motion != "none" and self.stack < 2:
             raise ValueError("a motion is that of two frames: set stack to 2 or more")
         return self
@@ -133,6 +136,12 @@ class PredictionConfig(Config):
         if self.matched == "frames" and not self.copied:
             raise ValueError("keys of frames store only pixels: set copied = true")
         return self
+
+    @property
+    def shown(self) -> int:
+        """Channels that the encoder is shown: a stack, and what its motion explains."""
+        explained = {"none": 0, "dis": 3 + self.channels, "carried": 5 + self.channels}
+        return self.stack * self.channels + explained[self.motion]
 
     @property
     def matching(self) -> Matching:
@@ -199,8 +208,8 @@ PREDICTOR_PRESETS: dict[str, PredictionConfig] = {
         value=96,
         update_key=48,
         shortcuts=True,
-        motion="dis",
-        output="flow",
+        motion="carried",
+        output="paced-flow",
         detail=48,
         any_size=True,
     ),

@@ -213,10 +213,13 @@ class FramePredictor(nn.Module):
 
         `last` traces the stacks' last frames, if they were predicted; None: they were observed.
         """
-        motion = stack[:, 0, :0] if self.motion is None else self.motion(stack)
-        shown = torch.cat([stack.flatten(1, 2), _explained(stack, motion)], dim=1)
-        folded = F.pixel_unshuffle(shown, self.config.patch)
+        led = None if last is None else last.led
+        motion = stack[:, 0, :0] if self.motion is None else self.motion(stack, led)
         traced = observed_frame(stack[:, -1], motion) if last is None else last
+        shown = [stack.flatten(1, 2), _explained(stack, motion)]
+        if self.config.motion == "carried":
+            shown.append(traced.travel / FLOW_UNIT)
+        folded = F.pixel_unshuffle(torch.cat(shown, dim=1), self.config.patch)
         features = self.encoder(folded)  # b c h w
         value = self.to_value(features).permute(0, 2, 3, 1)
         return Encoded(

@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-MotionName = Literal["none", "dis"]
+MotionName = Literal["none", "dis", "carried"]
 
 SMALLEST = 32
 """Shorter side in pixels that the DIS estimator can work on."""
@@ -26,14 +26,20 @@ class Motion(Protocol):
     """What estimates the motion that leads to the frame after a stack."""
 
     def __call__(
-        self, stack: Float[Tensor, "b s c height width"]
+        self,
+        stack: Float[Tensor, "b s c height width"],
+        led: Float[Tensor, "b 2 height width"] | None = None,
     ) -> Float[Tensor, "b 2 height width"]:
-        """Return the flow from the coming frame back to the stack's last one, in pixels."""
+        """Return the flow from the coming frame back to the stack's last one, in pixels.
+
+        `led` is the flow that led to the last frame, if that was predicted; None: it was observed.
+        """
         ...
 
 
 def dis_motion(
     stack: Float[Tensor, "b s c height width"],
+    led: Float[Tensor, "b 2 height width"] | None = None,
 ) -> Float[Tensor, "b 2 height width"]:
     """Estimate the flow of a stack's last two frames with DIS, and carry it one frame forward.
 
@@ -42,11 +48,39 @@ def dis_motion(
 
     Args:
         stack: frames in [0, 1], at least two; computed on the CPU, whatever the device.
+        led: has no effect: predicted frames are looked at like observed ones.
     """
+    return _estimated(stack, cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM))
+
+
+def carried_motion(
+    stack: Float[Tensor, "b s c height width"],
+    led: Float[Tensor, "b 2 height width"] | None = None,
+) -> Float[Tensor, "b 2 height width"]:
+    """Estimate the flow of observed frames as `dis_motion`, but of all pixels; then carry it on.
+
+    OpenCV's estimator stops at half the resolution. The flow of predicted frames is not estimated:
+    it is the one that made them, and an estimate adds errors. No gradient flows back into it:
+    through a chain of flows gradients would explode.
+
+    Args:
+        stack: as for `dis_motion`.
+        led: the flow that led to the last frame, if that was predicted.
+    """
+    if led is not None:
+        return carry_forward(led.detach())
+    estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    estimator.setFinestScale(0)
+    return _estimated(stack, estimator)
+
+
+def _estimated(
+    stack: Float[Tensor, "b s c height width"], estimator: cv2.DISOpticalFlow
+) -> Float[Tensor, "b 2 height width"]:
+    """Return the flow of a stack's last two frames, carried one frame forward."""
     last, before = stack[:, -1], stack[:, -2]
     with torch.no_grad():
         pairs = zip(_grey(last), _grey(before), strict=True)
-        estimator = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         flow = np.stack([_dis(estimator, here, there) for here, there in pairs])
         motion = torch.from_numpy(flow).permute(0, 3, 1, 2).to(stack.device)
         return carry_forward(motion)
@@ -109,7 +143,12 @@ def _places(flow: Float[Tensor, "b 2 height width"]) -> Float[Tensor, "b height 
 
 def build_motion(name: MotionName) -> Motion | None:
     """Return the estimator of a name; None for "none"."""
-    return {"none": None, "dis": dis_motion}[name]
+    estimators: dict[MotionName, Motion | None] = {
+        "none": None,
+        "dis": dis_motion,
+        "carried": carried_motion,
+    }
+    return estimators[name]
 
 
 def _grey(frames: Float[Tensor, "b c height width"]) -> UInt8[np.ndarray, "b height width"]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from stremn.prediction.motion import compose, redraw
 
-OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis", "flow"]
+OutputName = Literal["sigmoid", "residual", "moved", "moved-by-axis", "flow", "paced-flow"]
 
 COPIED_BIAS = 2.0
 """Head start of what was read from the memory in `copied_over`, in logits."""
@@ -31,15 +31,18 @@ class Traced:
         frame: the frames.
         source: the observed frames that their pixels come from; of an observed frame, itself.
         travel: the flow from `frame` back to `source`, m = 2; nothing, m = 0, without a motion.
+        led: the flow that led to `frame` from the frame before, m = 2, if it was predicted by one.
     """
 
     frame: Float[Tensor, "b c height width"]
     source: Float[Tensor, "b c height width"]
     travel: Float[Tensor, "b m height width"]
+    led: Float[Tensor, "b m height width"] | None = None
 
     def of_last(self, entries: int) -> Traced:
         """Leave out all but the last entries of the batch."""
-        return Traced(self.frame[-entries:], self.source[-entries:], self.travel[-entries:])
+        led = None if self.led is None else self.led[-entries:]
+        return Traced(self.frame[-entries:], self.source[-entries:], self.travel[-entries:], led)
 
 
 def observed_frame(
@@ -182,13 +185,47 @@ def flow_output(
         motion: the flow from the coming frame back to the last.
     """
     correction, shares, drawn = logits.float().split([2, 3, last.frame.shape[1]], dim=1)
-    travel = compose(motion + correction, last.travel)
-    moved = redraw(last.source, travel)
+    flow = motion + correction
+    travel = compose(flow, last.travel)
+    frame = _shared_out(shares, drawn, redraw(last.source, travel), last.frame)
+    return Traced(frame, last.source, travel, flow)
+
+
+def paced_flow_output(
+    logits: Float[Tensor, "b n height width"],
+    last: Traced,
+    motion: Float[Tensor, "b 2 height width"],
+) -> Traced:
+    """Mix, for each pixel, the warped frame, the last *observed* frame and a new value.
+
+    Not in the paper: `flow_output` with two changes. The network says how fast the motion goes on,
+    as a factor in (0, 2), and not only what to add to it. What stays is taken from the last
+    observed frame, so that it does not fade in a roll-out.
+
+    Args:
+        logits: 2 for the correction of the flow in pixels, 1 for its pace, 3 for the softmax of the
+            shares, then one per drawn channel, as for `flow_output`.
+        last: the stack's last frame.
+        motion: the flow from the coming frame back to the last.
+    """
+    correction, pace, shares, drawn = logits.float().split([2, 1, 3, last.frame.shape[1]], dim=1)
+    flow = motion * (1 + torch.tanh(pace)) + correction
+    travel = compose(flow, last.travel)
+    frame = _shared_out(shares, drawn, redraw(last.source, travel), last.source)
+    return Traced(frame, last.source, travel, flow)
+
+
+def _shared_out(
+    shares: Float[Tensor, "b 3 height width"],
+    drawn: Float[Tensor, "b c height width"],
+    moved: Float[Tensor, "b c height width"],
+    stayed: Float[Tensor, "b c height width"],
+) -> Float[Tensor, "b c height width"]:
+    """Mix what moved, what stayed and a change of what moved; all arguments but two are logits."""
     trust = shares.new_tensor([MOVED_BIAS, 0.0, 0.0]).view(1, 3, 1, 1)
     shares = (shares + trust).softmax(1)
     generated = torch.sigmoid(drawn + torch.logit(moved, eps=0.01))
-    frame = shares[:, :1] * moved + shares[:, 1:2] * last.frame + shares[:, 2:] * generated
-    return Traced(frame, last.source, travel)
+    return shares[:, :1] * moved + shares[:, 1:2] * stayed + shares[:, 2:] * generated
 
 
 def copied_over(
@@ -208,7 +245,7 @@ def copied_over(
     recalled, share = copies[:, :-1], copies[:, -1:]
     weight = torch.sigmoid(logits.float() + COPIED_BIAS)
     frame = drawn.frame * (1 - weight * share) + weight * recalled
-    return Traced(frame.clamp(0, 1), drawn.source, drawn.travel)
+    return Traced(frame.clamp(0, 1), drawn.source, drawn.travel, drawn.led)
 
 
 def moved_taps(reach: int) -> int:
@@ -236,5 +273,6 @@ def build_output(name: OutputName, channels: int, reach: int) -> BuiltOutput:
         "moved": BuiltOutput(without_motion(moved), moved_taps(reach) + channels),
         "moved-by-axis": BuiltOutput(without_motion(by_axis), 2 * taps + 1 + channels),
         "flow": BuiltOutput(flow_output, 5 + channels),
+        "paced-flow": BuiltOutput(paced_flow_output, 6 + channels),
     }
     return built[name]
