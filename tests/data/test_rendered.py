@@ -106,6 +106,6 @@ def test_a_target_that_comes_later_is_given_later() -> None:
 def test_objects_that_can_never_be_large_enough_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stremn.data.clips.rendered.ATTEMPTS", 10)
+    monkeypatch.setattr("stremn.data.clips.clip.ATTEMPTS", 10)
     with pytest.raises(StremnError, match="No usable clip in 10 draws; rendered objects"):
         clips_of(1, replace(CALM, visible=0.9), frames=2, size=32)

@@ -6,7 +6,7 @@ ranks share the numbers without repeating one, and any single clip can be reprod
 """
 
 import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Protocol
@@ -156,6 +156,18 @@ class ClipSource(Protocol):
         `progress` in [0, 1] is how far the training is, for sources with a curriculum.
         """
         ...
+
+
+def first_usable(attempt: Callable[[], Clip | None], why: str) -> Clip:
+    """Return the first clip that an attempt makes; `None` is one that cannot be used.
+
+    Raises StremnError after `ATTEMPTS` draws; `why` is the rest of its sentence.
+    """
+    for _ in range(ATTEMPTS):
+        clip = attempt()
+        if clip is not None:
+            return clip
+    raise StremnError(f"No usable clip in {ATTEMPTS} draws{why}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from stremn.data.clips.absences import beginning, run_of_frames
-from stremn.data.clips.clip import ATTEMPTS, Clip, introduce
+from stremn.data.clips.clip import Clip, first_usable, introduce
 from stremn.data.clips.colors import flickering
 from stremn.data.clips.compositing import Canvas, Placed
 from stremn.data.clips.cut_outs import StillDraw, occluder
@@ -32,7 +32,6 @@ from stremn.data.clips.video_clips import (
 )
 from stremn.data.readers.labelled_videos import VideoReader
 from stremn.data.readers.stills import StillImages
-from stremn.errors import StremnError
 from stremn.media.frames import Picture
 
 PASTED = StillClipParameters(travel=(0.05, 0.5), bend=0.0, tilt=0.08)
@@ -129,15 +128,11 @@ class ComposedClips:
     def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
         """Draw a clip. Raises StremnError if nothing usable is found."""
         gap = self._gaps(progress)
-        for _ in range(ATTEMPTS):
-            take = _Take(self._draw, self._reader, self.parameters, rng, frames, size, gap)
-            clip = take.clip()
-            if clip is not None:
-                return clip
-        raise StremnError(
-            f"No usable composed clip in {ATTEMPTS} draws: objects are missing or smaller than "
-            f"{self.parameters.visible:.1%} of the clip. "
-            "check_stills and check_videos list what is wrong with the data."
+        data, p = (self._draw, self._reader), self.parameters
+        return first_usable(
+            lambda: _Take(*data, p, rng, frames, size, gap).clip(),
+            f": objects are missing or smaller than {p.visible:.1%} of the clip. "
+            "check_stills and check_videos list what is wrong with the data.",
         )
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from stremn.data.clips.clip import ATTEMPTS, Clip, introduce
+from stremn.data.clips.clip import Clip, first_usable, introduce
 from stremn.data.clips.colors import ColorRange, color_matrix, flickering
 from stremn.data.clips.layers import Layer, channels_first, render
 from stremn.data.clips.still_layers import FLICKER, LAYER_COLOR, kept_inside
@@ -110,13 +110,10 @@ class GivenFrameClips:
 
     def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
         """Draw a clip; `progress` has no effect. Raises StremnError on objects too small."""
-        for _ in range(ATTEMPTS):
-            clip = self._attempt(rng, frames, size)
-            if clip is not None:
-                return clip
-        raise StremnError(
-            f"No usable clip in {ATTEMPTS} draws: the objects of the mask are too small to adapt "
-            f"to ({int(np.count_nonzero(self.ids))} pixels in all)."
+        return first_usable(
+            lambda: self._attempt(rng, frames, size),
+            ": the objects of the mask are too small to adapt "
+            f"to ({int(np.count_nonzero(self.ids))} pixels in all).",
         )
 
     def _attempt(self, rng: np.random.Generator, frames: int, size: int) -> Clip | None:

@@ -13,14 +13,13 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 from stremn.data.clips.bodies import Ellipsoid, Light, Rotation, Scene, Vector, rotation
-from stremn.data.clips.clip import ATTEMPTS, Clip, introduce
+from stremn.data.clips.clip import Clip, first_usable, introduce
 from stremn.data.clips.colors import color_matrix, flickering, recolor
 from stremn.data.clips.cut_outs import StillDraw
 from stremn.data.clips.layers import Layer, channels_first, render
 from stremn.data.clips.still_layers import StillClipParameters, backdrop
 from stremn.data.clips.warps import smooth_path
 from stremn.data.readers.stills import StillImages
-from stremn.errors import StremnError
 from stremn.media.frames import Picture
 
 BACKDROP = StillClipParameters()
@@ -138,13 +137,10 @@ class RenderedClips:
 
     def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
         """Draw a clip; `progress` has no effect. Raises StremnError if none shows an object."""
-        for _ in range(ATTEMPTS):
-            clip = self._attempt(rng, frames, size)
-            if clip is not None:
-                return clip
-        raise StremnError(
-            f"No usable clip in {ATTEMPTS} draws; rendered objects may be too small "
-            f"(an object needs {self.parameters.visible:.1%} of the clip)."
+        return first_usable(
+            lambda: self._attempt(rng, frames, size),
+            "; rendered objects may be too small "
+            f"(an object needs {self.parameters.visible:.1%} of the clip).",
         )
 
     def _attempt(self, rng: np.random.Generator, frames: int, size: int) -> Clip | None:

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import UInt8
 
-from stremn.data.clips.clip import ATTEMPTS, Clip, introduce
+from stremn.data.clips.clip import Clip, first_usable, introduce
 from stremn.data.clips.colors import flickering
 from stremn.data.clips.cut_outs import StillDraw
 from stremn.data.clips.layers import channels_first, render
 from stremn.data.clips.still_layers import StillClipParameters, backdrop, moving, passing
 from stremn.data.readers.stills import StillImages
-from stremn.errors import StremnError
 from stremn.media.mask_codes import VOID
 
 
@@ -37,14 +36,11 @@ class StillImageClips:
 
     def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
         """Draw a clip; `progress` has no effect. Raises StremnError if no picture will do."""
-        for _ in range(ATTEMPTS):
-            clip = self._attempt(rng, frames, size)
-            if clip is not None:
-                return clip
-        raise StremnError(
-            f"No usable clip in {ATTEMPTS} draws; the masks may be empty or too small "
+        return first_usable(
+            lambda: self._attempt(rng, frames, size),
+            "; the masks may be empty or too small "
             f"(an object needs {self.parameters.visible:.1%} of the clip). "
-            "check_stills lists what is wrong with a folder."
+            "check_stills lists what is wrong with a folder.",
         )
 
     def _attempt(self, rng: np.random.Generator, frames: int, size: int) -> Clip | None:

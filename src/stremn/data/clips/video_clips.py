@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from stremn.data.clips.clip import ATTEMPTS, Clip, introduce
+from stremn.data.clips.clip import Clip, first_usable, introduce
 from stremn.data.clips.colors import ColorRange, color_matrix
 from stremn.data.clips.layers import Layer, channels_first, render
 from stremn.data.clips.warps import Matrices, Motion, motion_matrices, smooth_path
@@ -130,20 +130,23 @@ class VideoClips:
 
     def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
         """Draw a clip; gaps grow with `progress`. Raises StremnError if no video will do."""
-        p = self.parameters
-        for _ in range(ATTEMPTS):
-            scene = draw_scene(rng, self._reader, frames, size, self._gaps(progress), p)
-            if scene is None:
-                continue
-            pictures, labels = render([scene.layer], frames, size)
-            late = bool(rng.random() < p.late)
-            found = introduce(labels, scene.objects, round(p.visible * size * size), late)
-            if found is not None:
-                return Clip(channels_first(pictures), found[0], found[1])
-        raise StremnError(
-            f"No usable clip in {ATTEMPTS} draws from {len(self._reader.videos)} videos: "
-            f"objects are missing or smaller than {p.visible:.1%} of the clip."
+        return first_usable(
+            lambda: self._attempt(rng, frames, size, progress),
+            f" from {len(self._reader.videos)} videos: objects are missing or smaller than "
+            f"{self.parameters.visible:.1%} of the clip.",
         )
+
+    def _attempt(
+        self, rng: np.random.Generator, frames: int, size: int, progress: float
+    ) -> Clip | None:
+        p = self.parameters
+        scene = draw_scene(rng, self._reader, frames, size, self._gaps(progress), p)
+        if scene is None:
+            return None
+        pictures, labels = render([scene.layer], frames, size)
+        late = bool(rng.random() < p.late)
+        found = introduce(labels, scene.objects, round(p.visible * size * size), late)
+        return None if found is None else Clip(channels_first(pictures), found[0], found[1])
 
 
 @dataclass(frozen=True)
