@@ -334,6 +334,15 @@ def test_a_checkpoint_with_keys_of_an_earlier_version_is_resumed(tmp_path: Path)
         fit(make_model(), make_phases(6), make_config(6), out=tmp_path, recipe=current, resume=True)
 
 
+def test_resuming_with_another_network_says_so_and_changes_nothing(tmp_path: Path) -> None:
+    fit(make_model(), make_phases(3), make_config(3), out=tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Dropout(0.2), nn.Linear(9, 1))
+    with pytest.raises(StremnError, match=r"another network .*size mismatch.*set model\.start"):
+        fit(other, make_phases(3), make_config(3), out=tmp_path, resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_existing_training_is_not_overwritten(tmp_path: Path) -> None:
     def run(size: int, **how) -> FitResult:
         recipe = {"data": {"size": size}}

@@ -113,8 +113,12 @@ def fill(model: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
-        raise StremnError(f"{path} does not fit the model it describes: {reason}") from error
+        raise StremnError(f"{path} does not fit the model it describes: {misfit(error)}") from error
+
+
+def misfit(error: RuntimeError) -> str:
+    """Return the first weight that `load_state_dict` found to be wrong, in its words."""
+    return str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
 
 
 def fingerprint(model: nn.Module) -> int:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from stremn.core.checkpoints import Checkpoint, optimizer_tensors, restore_optimizer, under
+from stremn.core.weights import misfit
 from stremn.errors import StremnError
 from stremn.training.config import TrainConfig, name_starts_with
 from stremn.training.loading import BatchLoss, Phase
@@ -104,8 +105,19 @@ class Run:
         return Checkpoint(tensors, facts)
 
     def restore(self, saved: Checkpoint) -> None:
-        """Restore the state that `saved` holds."""
-        self.model.load_state_dict(under(saved.tensors, "model"))
+        """Restore the state that `saved` holds.
+
+        Raises StremnError if its weights are another network's: a preset may have changed since.
+        """
+        try:
+            self.model.load_state_dict(under(saved.tensors, "model"))
+        except RuntimeError as error:
+            reason = misfit(error).rstrip(".")
+            raise StremnError(
+                f"The checkpoint is of another network than the recipe describes now ({reason}). "
+                "If a preset has changed since, start another training from its weights: set "
+                "model.start to its last.safetensors, and give another --out."
+            ) from error
         if self.average is not None:
             average = under(saved.tensors, "average") or under(saved.tensors, "model")
             self.average.load_state_dict(average)
