@@ -12,11 +12,12 @@ import cv2
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from stremn.data.clips.bodies import Ellipsoid, Light, Rotation, Scene, Vector, rotation
+from stremn.data.clips.bodies import Body, Limb
 from stremn.data.clips.clip import Clip, first_usable, introduce
 from stremn.data.clips.colors import color_matrix, flickering, recolor
 from stremn.data.clips.cut_outs import StillDraw
 from stremn.data.clips.layers import Layer, channels_first, render
+from stremn.data.clips.solids import Light, Rotation, Scene, Vector, rotation
 from stremn.data.clips.still_layers import StillClipParameters, backdrop
 from stremn.data.clips.warps import smooth_path
 from stremn.data.readers.stills import StillImages
@@ -68,55 +69,6 @@ DEPTHS = (3.0, 6.0)
 
 SUPERSAMPLING = 2
 """Rays per pixel and axis; outlines and textures are smoothed by their mean."""
-
-
-@dataclass(frozen=True)
-class Limb:
-    """A part of a body at rest: where it begins and points to on the trunk's unit sphere, its axes
-    in units of the trunk's largest, and its own texture or the trunk's."""
-
-    joint: Vector
-    axes: Vector
-    texture: Picture
-    swings: Float64[np.ndarray, "t 3"]
-
-
-@dataclass(frozen=True)
-class Body:
-    """A trunk with limbs, and its pose in each frame; `swells` are factors of its axes."""
-
-    number: int
-    axes: Vector
-    texture: Picture
-    limbs: Sequence[Limb]
-    centers: Float64[np.ndarray, "t 3"]
-    turns: Float64[np.ndarray, "t 3"]
-    swells: Float64[np.ndarray, "t 3"]
-    start: Rotation
-
-    def parts(self, frame: int) -> list[tuple[Ellipsoid, Picture]]:
-        """Return the ellipsoids of a frame with their textures."""
-        pose = rotation(self.turns[frame]) @ self.start
-        axes = self.axes * self.swells[frame]
-        trunk = Ellipsoid(self.centers[frame], axes, pose)
-        parts = [(trunk, self.texture)]
-        for limb in self.limbs:
-            outward = _basis(limb.joint)
-            turned = pose @ rotation(limb.swings[frame]) @ outward
-            joint = self.centers[frame] + pose @ (limb.joint * axes * 0.9)
-            length = limb.axes * self.axes.max()
-            # The limb's long axis is its third: it begins at the joint.
-            center = joint + turned[:, 2] * length[2] * 0.85
-            parts.append((Ellipsoid(center, length, turned), limb.texture))
-        return parts
-
-
-def _basis(direction: Vector) -> Rotation:
-    """Return a rotation whose third column is the unit vector `direction`."""
-    helper = np.eye(3)[int(np.argmin(np.abs(direction)))]
-    first = np.cross(helper, direction)
-    first /= np.linalg.norm(first)
-    return np.stack([first, np.cross(direction, first), direction], axis=1)
 
 
 class RenderedClips:

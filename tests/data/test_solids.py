@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stremn.data.clips.bodies import Ellipsoid, Light, Scene, rotation, wrapped
+from stremn.data.clips.solids import Ellipsoid, Light, Scene, rotation, wrapped
 
 EVERYWHERE = Light(np.array([0.0, 0.0, -1.0]), 1.0)
 """Light without shade."""
