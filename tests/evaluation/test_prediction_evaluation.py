@@ -200,6 +200,7 @@ def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
         "copy-last",
         "mean",
         "flow",
+        "fine-flow",
         f"{folder}/ours (stremn)",
         f"{folder}/ours, rule oldest",
         f"{folder}/ours, rule growing",

@@ -128,9 +128,9 @@ class ComposedClips:
     def sample(self, rng: np.random.Generator, frames: int, size: int, progress: float) -> Clip:
         """Draw a clip. Raises StremnError if nothing usable is found."""
         gap = self._gaps(progress)
-        data, p = (self._draw, self._reader), self.parameters
+        p = self.parameters
         return first_usable(
-            lambda: _Take(*data, p, rng, frames, size, gap).clip(),
+            lambda: _Take(self._draw, self._reader, p, rng, frames, size, gap).clip(),
             f": objects are missing or smaller than {p.visible:.1%} of the clip. "
             "check_stills and check_videos list what is wrong with the data.",
         )
