@@ -1,11 +1,13 @@
 """Prediction of real video: motion, the output that moves, frames of any size, surprise, files."""
 
 import csv
+import math
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from stremn.data.readers.frame_clips import check_disjoint
 from stremn.data.readers.natural_clips import DrawnClips, WholeClips, natural
@@ -22,6 +24,7 @@ from stremn.prediction.motion import (
     dis_motion,
     move,
     redraw,
+    smooth,
 )
 from stremn.prediction.outputs import flow_output, observed_frame, paced_flow_output
 from stremn.prediction.sessions import PredictionSession
@@ -175,6 +178,35 @@ def test_the_paced_flow_goes_on_at_its_pace_and_keeps_the_observed_frame():
     # What stays is the observed frame, also when the last one was predicted.
     torch.testing.assert_close(drawn(0.0, [0, 99.0, 0], first).frame, seen)
     torch.testing.assert_close(drawn(0.0, [99.0, 0, 0], first).travel, 2 * motion)
+
+
+@pytest.mark.parametrize("deviation", [0.4, 1.0, 3.7])
+def test_maps_are_smoothed_by_a_gaussian(deviation):
+    x = torch.rand(2, 3, 20, 33, dtype=torch.float64)
+    expected = gaussian_filter(
+        x.numpy(), (0, 0, deviation, deviation), mode="nearest", radius=math.ceil(3 * deviation)
+    )
+    torch.testing.assert_close(smooth(x, deviation), torch.from_numpy(expected))
+
+
+def test_no_deviation_smooths_nothing():
+    x = torch.rand(1, 2, 5, 6)
+    assert smooth(x, 0.0) is x
+
+
+def test_a_smooth_flow_does_not_tear_texture():
+    """A correction of single pixels, half of them one pixel off: smoothed, all go half a pixel."""
+    seen, still = torch.rand(1, 3, 16, 32), torch.zeros(1, 2, 16, 32)
+    logits = torch.zeros(1, 9, 16, 32)
+    logits[:, 0, :, ::2] = 1.0
+    logits[:, 3] = 99.0
+    last = observed_frame(seen, still)
+    torn = paced_flow_output(logits, last, still)
+    whole = paced_flow_output(logits, last, still, smoothness=0.1)
+    torch.testing.assert_close(torn.led, logits[:, :2])
+    middle = whole.led[..., 8:-8]
+    torch.testing.assert_close(middle[:, 0], torch.full_like(middle[:, 0], 0.5), atol=0.01, rtol=0)
+    torch.testing.assert_close(whole.frame, redraw(seen, whole.led))
 
 
 def test_a_roll_out_estimates_no_motion_of_predicted_frames(monkeypatch):

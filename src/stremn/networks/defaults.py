@@ -16,8 +16,9 @@ class SessionDefaults:
     every: int = 1
 
 
-SHIPPED = SessionDefaults()
-"""Best settings of the shipped weights, and the defaults of sessions."""
+SHIPPED = SessionDefaults(every=2)
+"""Best settings of the shipped weights. Sessions have them as defaults too, but memorize every
+frame, as in the paper, unless they are opened with `from_pretrained`."""
 
 PAPER = SessionDefaults(policy="learned", size=480, reach=None)
 """Settings of the paper's experiments: the defaults of tables and analyses."""

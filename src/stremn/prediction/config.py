@@ -57,6 +57,9 @@ class PredictionConfig(Config):
     well it explained the last one to the encoder, and moves pixels with it in the outputs "flow"
     and "paced-flow". "carried" estimates it of observed frames alone, at full resolution, and also
     shows how far pixels have come since they were observed. None of it is in the paper."""
+    smoothness: float = Field(default=0.0, ge=0, le=0.25)
+    """Of the output "paced-flow" only: standard deviation of the Gaussian that the flow is smoothed
+    with, as a share of the frame's shorter side."""
     detail: int = Field(default=0, ge=0, le=16_384)
     """Channels that go past the encoder at the resolution of the patches, to the decoder's head:
     edges that the feature maps are too coarse for. 0, none, is the paper's."""
@@ -210,6 +213,7 @@ PREDICTOR_PRESETS: dict[str, PredictionConfig] = {
         shortcuts=True,
         motion="carried",
         output="paced-flow",
+        smoothness=1 / 72,
         detail=48,
         any_size=True,
     ),

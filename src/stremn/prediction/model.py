@@ -144,7 +144,9 @@ class FramePredictor(nn.Module):
         self.motion, self.fine_keys, self.detail = motion, fine_keys, detail
         self.policy = policy
         self.config = config
-        self.output = build_output(config.output, config.channels, config.reach).apply
+        self.output = build_output(
+            config.output, config.channels, config.reach, config.smoothness
+        ).apply
 
     @earlier_arguments(rule="policy", slots="memory_slots")
     def under(self, policy: str, memory_slots: int | None = None) -> FramePredictor:

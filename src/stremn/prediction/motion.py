@@ -7,6 +7,7 @@ shows the same thing. So `move(before, flow)` redraws the frame from the one bef
 
 from __future__ import annotations
 
+import math
 from typing import Literal, Protocol
 
 import cv2
@@ -110,6 +111,24 @@ def move(
         flow: in pixels, to the right and down.
     """
     return F.grid_sample(frame, _places(flow), padding_mode="border", align_corners=True)
+
+
+def smooth(
+    x: Float[Tensor, "b c height width"], deviation: float
+) -> Float[Tensor, "b c height width"]:
+    """Smooth maps with a Gaussian of a standard deviation in pixels; edges are repeated.
+
+    A deviation of 0 changes nothing.
+    """
+    if not deviation:
+        return x
+    reach = math.ceil(3 * deviation)
+    steps = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+    weights = torch.exp(-(steps / deviation).square() / 2)
+    weights = (weights / weights.sum()).expand(x.shape[1], 1, 1, -1)
+    wide = F.pad(x, (reach, reach, reach, reach), mode="replicate")
+    across = F.conv2d(wide, weights, groups=x.shape[1])
+    return F.conv2d(across, weights.mT, groups=x.shape[1])
 
 
 def inside(flow: Float[Tensor, "b 2 height width"]) -> Float[Tensor, "b 1 height width"]:

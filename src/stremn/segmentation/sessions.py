@@ -25,7 +25,7 @@ from stremn.media.masks import LabelMap
 from stremn.memory.choices import CheckedPolicy, UpdatePolicy
 from stremn.memory.policies import Append
 from stremn.moved import moved_names
-from stremn.networks.defaults import SHIPPED
+from stremn.networks.defaults import PAPER, SHIPPED
 from stremn.networks.inference import for_inference, placed
 from stremn.networks.model import Query, STReMN
 from stremn.networks.pretrained import Pretrained
@@ -72,7 +72,7 @@ class SegmentationSession:
         size: int = SHIPPED.size,
         seed: int = 0,
         reach: float | None = SHIPPED.reach,
-        every: int = SHIPPED.every,
+        every: int = PAPER.every,
     ) -> None:
         """Start with no objects.
 
@@ -90,7 +90,7 @@ class SegmentationSession:
                 frame is memorized (Sec 4.1.1), and only the window is read, which saves time. A
                 lost object is searched for in the whole frame. None or inf: no limit.
             every: memorize frames 0, n, 2n, ... and those with a mask. 1 memorizes all, as in the
-                paper; STM and STCN were trained with 5.
+                paper. `from_pretrained` takes 2 for the shipped weights, 5 for STM and STCN.
 
         Raises:
             StremnError: K or `every` below 1, size below 64, a negative reach, an unknown device,
