@@ -231,7 +231,7 @@ def test_both_ways_from_the_frame_that_is_marked(project: Project) -> None:
     assert [take.way for take in project.work.takes] == [Way(6, 1), Way(6, -1)]
     assert project.status.done == FRAMES + 1, "the marked frame is begun with twice"
     held = project.work.row(1)["objects"]["1"]["slots"]
-    assert min(held) == 1
+    assert min(held) == 2, "every second frame is memorized, counted from the marked one"
     assert max(held) == 6, "frames have the video's numbers"
     project.mark(1, 1, CORNER)
     project.follow(OPTIONS)
