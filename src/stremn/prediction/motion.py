@@ -122,13 +122,19 @@ def smooth(
     """
     if not deviation:
         return x
+    down, across = (_gaussian(length, deviation, x) for length in x.shape[-2:])
+    return down @ x @ across.mT
+
+
+def _gaussian(length: int, deviation: float, like: Tensor) -> Float[Tensor, "length length"]:
+    """Return the matrix that smooths a line; a product is faster than a wide convolution."""
     reach = math.ceil(3 * deviation)
-    steps = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-    weights = torch.exp(-(steps / deviation).square() / 2)
-    weights = (weights / weights.sum()).expand(x.shape[1], 1, 1, -1)
-    wide = F.pad(x, (reach, reach, reach, reach), mode="replicate")
-    across = F.conv2d(wide, weights, groups=x.shape[1])
-    return F.conv2d(across, weights.mT, groups=x.shape[1])
+    steps = torch.arange(-reach, reach + 1, device=like.device)
+    weights = torch.exp(-(steps.to(like.dtype) / deviation).square() / 2)
+    places = torch.arange(length, device=like.device)[:, None] + steps
+    rows = like.new_zeros(length, length)
+    weights = (weights / weights.sum()).expand(length, -1)
+    return rows.scatter_add(1, places.clamp(0, length - 1), weights)
 
 
 def inside(flow: Float[Tensor, "b 2 height width"]) -> Float[Tensor, "b 1 height width"]:
