@@ -17,11 +17,11 @@ from stremn.cli.app import app
 from stremn.errors import StremnError
 from stremn.evaluation.prompting.evaluation import PromptScores, iou
 from stremn.media.encoding import write_video
-from stremn.media.finding import Click, grab_cut
+from stremn.media.finding import Click, grab_cut, without_others
 from stremn.media.frames import Picture
 from stremn.media.given import masks_for
 from stremn.media.masks import LabelMap
-from stremn.media.object_prompts import ObjectPrompt, parse_object
+from stremn.media.object_prompts import ObjectPrompt, find_objects, parse_object
 from stremn.media.prompts import Box
 from stremn.media.video import open_frames
 from stremn.networks.presets import PRESETS, build_model
@@ -278,6 +278,45 @@ def test_objects_of_several_frames(clip: Path) -> None:
 def test_objects_that_do_not_fit_the_video(clip: Path, objects: list[str], message: str) -> None:
     with open_frames(clip) as frames, pytest.raises(StremnError, match=message):
         masks_for(frames, objects=objects, find=grab_cut)
+
+
+def whole_box(frame: Picture, **given: Any) -> np.ndarray:
+    """A finder that takes a box for the object."""
+    found = np.zeros(frame.shape[:2], bool)
+    x, y, width, height = (int(value) for value in given["box"])
+    found[y : y + height, x : x + width] = True
+    return without_others(found, given.get("others"))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_box_inside_another_is_the_object_in_front(order: tuple[int, int]) -> None:
+    man = ObjectPrompt(1, Box(10, 10, 40, 60), (), 0)
+    ball = ObjectPrompt(2, Box(20, 30, 10, 10), (), 0)
+    frame = np.zeros((80, 80, 3), np.uint8)
+    together = find_objects(frame, [(man, ball)[i] for i in order], None, whole_box)
+    one_by_one = find_objects(frame, [ball], find_objects(frame, [man], None, whole_box), whole_box)
+    for found in (together, one_by_one):
+        assert (found.labels == 2).sum() == 10 * 10
+        assert (found.labels == 1).sum() == 40 * 60 - 10 * 10
+
+
+def test_a_box_that_is_partly_free_gets_only_what_is_free() -> None:
+    frame = np.zeros((80, 80, 3), np.uint8)
+    known = find_objects(frame, [ObjectPrompt(1, Box(10, 10, 40, 60), (), 0)], None, whole_box)
+    found = find_objects(frame, [ObjectPrompt(2, Box(40, 10, 20, 60), (), 0)], known, whole_box)
+    assert (found.labels == 1).sum() == 40 * 60
+    assert (found.labels == 2).sum() == 10 * 60
+
+
+def test_a_box_without_an_object_is_refused_beside_others_too() -> None:
+    def nothing(frame: Picture, **given: Any) -> np.ndarray:
+        return without_others(np.zeros(frame.shape[:2], bool), given.get("others"))
+
+    frame = np.zeros((80, 80, 3), np.uint8)
+    known = find_objects(frame, [ObjectPrompt(1, Box(10, 10, 40, 60), (), 0)], None, whole_box)
+    for begun in (None, known):
+        with pytest.raises(StremnError, match="No object was found"):
+            find_objects(frame, [ObjectPrompt(2, Box(20, 30, 9, 9), (), 0)], begun, nothing)
 
 
 def test_points_of_a_later_frame_correct_what_was_segmented(

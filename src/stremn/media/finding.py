@@ -132,16 +132,50 @@ def _check_box(box: Box, width: int, height: int) -> None:
         )
 
 
+class NothingFoundError(StremnError):
+    """A prompt leads to no object, or only to pixels of other objects."""
+
+
 def without_others(found: ObjectMask, others: ObjectMask | None) -> ObjectMask:
     """Return a mask without the pixels of other objects; refuse one that is empty.
 
     Raises:
-        StremnError: nothing is left.
+        NothingFoundError: nothing is left.
     """
     rest = found if others is None else found & ~others
     if not rest.any():
-        raise StremnError(
+        raise NothingFoundError(
             "No object was found. Click on more parts of the object, undo the last click, or "
             "draw a box around it."
         )
     return rest
+
+
+def find_in_box(
+    find: MaskFinder,
+    frame: Picture,
+    box: Box,
+    others: ObjectMask,
+    clicks: Sequence[Click] = (),
+) -> ObjectMask:
+    """Find the object in a box; one that lies wholly on other objects gets their pixels.
+
+    A ball in front of a man is part of the man's mask. Who then draws a box around the ball wants
+    the ball.
+
+    Args:
+        find: what finds an object.
+        frame: RGB.
+        box: around the object.
+        others: pixels of other objects.
+        clicks: points on and off the object.
+
+    Raises:
+        StremnError: as `MaskFinder`.
+    """
+    try:
+        return find(frame, box=box, clicks=clicks, others=others)
+    except NothingFoundError:
+        if not others.any():
+            raise
+        return find(frame, box=box, clicks=clicks)

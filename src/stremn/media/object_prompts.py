@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from stremn.errors import StremnError
-from stremn.media.finding import Click, MaskFinder, check_place
+from stremn.media.finding import Click, MaskFinder, check_place, find_in_box
 from stremn.media.frames import FrameSource, Picture
 from stremn.media.masks import LabelMap, label_map
 from stremn.media.prompts import Box, parse_box, parse_points
@@ -100,7 +101,8 @@ def find_objects(
     """Return the label map of a frame's prompts, segmented one after the other.
 
     Points correct an object that is known already; a box gives it again. A pixel that belongs to an
-    object is not given to the next.
+    object is not given to the next, except to an object in a box that lies wholly on others. Small
+    boxes come first, so that a ball in front of a man is not lost in the man's mask.
 
     Args:
         frame: RGB.
@@ -114,17 +116,25 @@ def find_objects(
     """
     shape = frame.shape[:2]
     labels = np.zeros(shape, np.int64) if begun is None else begun.labels.astype(np.int64)
-    for prompt in prompts:
+    for prompt in sorted(prompts, key=_area):
         known, others = labels == prompt.id, (labels > 0) & (labels != prompt.id)
         previous = known if known.any() and prompt.box is None else None
         if previous is None and not prompt.says_where:
             raise nothing_to_correct(prompt)
         check_place((shape[0], shape[1]), prompt.box, prompt.clicks)
         _check_free(prompt, labels)
-        found = find(frame, box=prompt.box, clicks=prompt.clicks, previous=previous, others=others)
+        if prompt.box is None:
+            found = find(frame, clicks=prompt.clicks, previous=previous, others=others)
+        else:
+            found = find_in_box(find, frame, prompt.box, others, prompt.clicks)
         labels[known] = 0
         labels[found] = prompt.id
     return label_map(labels)
+
+
+def _area(prompt: ObjectPrompt) -> float:
+    """Return the area of a prompt's box in square pixels; infinite without a box."""
+    return math.inf if prompt.box is None else prompt.box.width * prompt.box.height
 
 
 def refine_objects(frame: Picture, begun: LabelMap, find: MaskFinder) -> LabelMap:

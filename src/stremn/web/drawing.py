@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from stremn.errors import StremnError
-from stremn.media.finding import Click, MaskFinder
+from stremn.media.finding import Click, MaskFinder, find_in_box
 from stremn.media.frames import Picture
 from stremn.media.masks import LabelMap, Labels
 from stremn.media.prompts import Box
@@ -96,7 +96,8 @@ class Drawing:
     ) -> Drawing:
         """Return the drawing after one more mark of object `item`.
 
-        What is another object already is not given to this one, unless it is painted over.
+        What is another object already is not given to this one, unless it is painted over or
+        this one lies wholly on it (`find_in_box`).
 
         Raises:
             StremnError: the gesture leads to no object, or to the end of one.
@@ -106,7 +107,7 @@ class Drawing:
         said = self.said.get(item, Said(before=_pack(mask)))
         if isinstance(mark, BoxMark):
             said = Said(box=mark.box)
-            mask = find(frame, box=mark.box, others=others)
+            mask = find_in_box(find, frame, mark.box, others)
         elif isinstance(mark, ClickMark):
             _check_begun(mask, said, mark.on)
             said = replace(said, clicks=(*said.clicks, mark.click))
