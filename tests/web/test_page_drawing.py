@@ -7,7 +7,7 @@ import pytest
 
 from moving_disc import BOX, HEIGHT, WIDTH, disc, overlap, picture
 from stremn.errors import StremnError
-from stremn.media.finding import grab_cut
+from stremn.media.finding import grab_cut, without_others
 from stremn.media.masks import read_mask
 from stremn.web.drawing import Drawing
 from stremn.web.marks import SAMPLES, StrokeMark, parse_mark
@@ -32,6 +32,16 @@ def test_a_box_finds_an_object() -> None:
     assert overlap(drawing.labels() == 1, disc(0)) > 0.9
     assert drawing.touched == {1}
     assert overlap(drawing.given[1].labels() > 0, disc(0)) > 0.9
+
+
+def test_a_box_on_another_object_is_in_front_of_it() -> None:
+    def find_disc(frame: np.ndarray, **prompt: Any) -> np.ndarray:
+        return without_others(disc(0), prompt.get("others"))
+
+    whole = Drawing.on(0, np.full((HEIGHT, WIDTH), 4, np.uint8))
+    drawing = whole.marked(FRAME, 1, parse_mark(BOX), find_disc)
+    np.testing.assert_array_equal(drawing.labels() == 1, disc(0))
+    np.testing.assert_array_equal(drawing.labels() == 4, ~disc(0))
 
 
 def test_a_click_finds_an_object_and_a_click_off_it_takes_away() -> None:
