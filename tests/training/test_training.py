@@ -622,3 +622,14 @@ def test_names_that_users_chose_are_never_renamed() -> None:
     assert with_current_requests(named) == named
     with pytest.warns(DeprecationWarning, match="'slots' in stages.0 is called 'memory_slots'"):
         assert with_current_requests(["stages.0.slots=3"]) == ["stages.0.memory_slots=3"]
+
+
+def test_many_differences_are_counted_rather_than_listed() -> None:
+    before = {"data": {"kept": 1}}
+    now = {"data": {"kept": 1, **{f"set{i}": i for i in range(9)}}}
+    with pytest.raises(StremnError, match=r"data\.set5: None -> 5; and 3 more\. Restore") as error:
+        refuse_differences(before, now, ())
+    assert "set6" not in str(error.value)
+    del now["data"]["set6"], now["data"]["set7"], now["data"]["set8"]
+    with pytest.raises(StremnError, match=r"data\.set5: None -> 5\. Restore"):
+        refuse_differences(before, now, ())

@@ -101,6 +101,10 @@ def _is_accepted(difference: Difference, names: Collection[str]) -> bool:
     return was_empty and any(name_starts_with(name, difference.key) for name in names)
 
 
+MOST_SHOWN = 6
+"""Differences that a message names; of more it tells the number."""
+
+
 def refuse_differences(
     before: Mapping[str, Any], now: Mapping[str, Any], accept: Collection[str]
 ) -> None:
@@ -109,8 +113,10 @@ def refuse_differences(
     changes = differences(with_current_facts(before), with_current_facts(now))
     found = [d for d in changes if not _is_accepted(d, allowed)]
     if found:
+        more = len(found) - MOST_SHOWN
         raise StremnError(
             "Cannot resume with another recipe. Changed: "
-            + "; ".join(str(difference) for difference in found)
+            + "; ".join(str(difference) for difference in found[:MOST_SHOWN])
+            + (f"; and {more} more" if more > 0 else "")
             + ". Restore the recipe, train into another folder, or name each change with --set."
         )
