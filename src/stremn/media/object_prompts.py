@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Integer
 
 from stremn.errors import StremnError
-from stremn.media.finding import Click, MaskFinder, check_place, find_in_box
+from stremn.media.finding import (
+    Click,
+    MaskFinder,
+    NothingFoundError,
+    check_place,
+    find_in_box,
+)
 from stremn.media.frames import FrameSource, Picture
 from stremn.media.masks import LabelMap, label_map
 from stremn.media.prompts import Box, parse_box, parse_points
@@ -123,10 +129,15 @@ def find_objects(
             raise nothing_to_correct(prompt)
         check_place((shape[0], shape[1]), prompt.box, prompt.clicks)
         _check_free(prompt, labels)
-        if prompt.box is None:
-            found = find(frame, clicks=prompt.clicks, previous=previous, others=others)
-        else:
-            found = find_in_box(find, frame, prompt.box, others, prompt.clicks)
+        try:
+            if prompt.box is None:
+                found = find(frame, clicks=prompt.clicks, previous=previous, others=others)
+            else:
+                found = find_in_box(find, frame, prompt.box, others, prompt.clicks)
+        except NothingFoundError as error:
+            if len(prompts) == 1:
+                raise
+            raise NothingFoundError(f"Object {prompt.id}: {error}") from error
         labels[known] = 0
         labels[found] = prompt.id
     return label_map(labels)
