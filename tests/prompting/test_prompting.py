@@ -316,9 +316,9 @@ def test_a_box_without_an_object_is_refused_beside_others_too() -> None:
     known = find_objects(frame, [ObjectPrompt(1, Box(10, 10, 40, 60), (), 0)], None, whole_box)
     prompts = [ObjectPrompt(i, Box(20, 30, 9, 9 + i), (), 0) for i in (2, 3)]
     for begun in (None, known):
-        with pytest.raises(StremnError, match="^No object was found"):
+        with pytest.raises(StremnError, match=r"^No object was found"):
             find_objects(frame, prompts[:1], begun, nothing)
-        with pytest.raises(StremnError, match="^Object 2: No object was found"):
+        with pytest.raises(StremnError, match=r"^Object 2: No object was found"):
             find_objects(frame, prompts, begun, nothing)
 
 
