@@ -214,21 +214,22 @@ def test_a_lost_object_is_looked_for_everywhere(model: STReMN, monkeypatch) -> N
     track, query = given_track(model, [0, 0], [1, 2], 1)
     asked = []
 
-    def answers(track, model, query, windows, hints):  # type: ignore[no-untyped-def]
-        asked.append(list(windows))
-        logits = torch.full((2, 1, 8, 12), -5.0)
-        logits[0, :, :, :2] = 5.0
-        if windows[1] == whole((2, 3)):
-            logits[1, :, :, 10:] = 5.0
-        return logits
+    def answers(track, model, query, entry, window, hints):  # type: ignore[no-untyped-def]
+        asked.append((entry, window))
+        rows, columns = window.at(4)
+        logits = torch.full((2, 8, 12), -5.0)
+        logits[0, :, :2] = 5.0
+        if window == whole((2, 3)):
+            logits[1, :, 10:] = 5.0
+        return logits[entry : entry + 1, rows, columns]
 
-    monkeypatch.setattr(Track, "logits", answers)
+    monkeypatch.setattr(Track, "_within", answers)
     previous = np.zeros(SIZE, np.int32)
     previous[:4, :4], previous[-2:, -2:] = 1, 2
     monkeypatch.setattr("stremn.segmentation.tracks.CONTEXT", 0)
     shares, where = track.search(model, query, previous, 0.1)
     near = [Window(0, 2, 0, 2), Window(0, 2, 2, 3)]
-    assert asked == [near, [near[0], whole((2, 3))]]
+    assert asked == [(0, near[0]), (1, near[1]), (1, whole((2, 3)))]
     assert np.array_equal(np.unique(where[:, -8:-2]), [2])
     assert np.array_equal(where, shares[0].argmax(0).numpy())
 

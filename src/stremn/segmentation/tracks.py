@@ -91,10 +91,20 @@ class Track:
         logits = query.stem.new_full((len(windows), 1, height, width), -BOUND)
         for entry, window in enumerate(windows):
             rows, columns = window.at(4)
-            hint = None if hints is None else window.cut(hints[entry : entry + 1], STRIDE)
-            found = model.recall(self.state.entry(entry), query.within(window), hint)
-            logits[entry, :, rows, columns] = found[0]
+            logits[entry, :, rows, columns] = self._within(model, query, entry, window, hints)
         return logits
+
+    def _within(
+        self,
+        model: STReMN,
+        query: Query,
+        entry: int,
+        window: Window,
+        hints: Float[Tensor, "n 2 h w"] | None,
+    ) -> Float[Tensor, "1 h4 w4"]:
+        """Return the logits of one entry in its window."""
+        hint = None if hints is None else window.cut(hints[entry : entry + 1], STRIDE)
+        return model.recall(self.state.entry(entry), query.within(window), hint)[0]
 
     def recall(
         self, model: STReMN, query: Query, videos: int, objects: int
@@ -112,15 +122,13 @@ class Track:
         model: STReMN,
         query: Query,
         windows: Sequence[Window] | None = None,
-        hints: Float[Tensor, "n 2 h w"] | None = None,
     ) -> Float[Tensor, "1 c height width"]:
         """Segment one frame of one video: probabilities of background and each entry.
 
         The entries are all of that video, in the order of their labels. Equal to
-        `recall(...).exp()`, in fewer passes over the pixels. `windows` and `hints`: see `logits`.
+        `recall(...).exp()`, in fewer passes over the pixels. `windows`: see `logits`.
         """
-        logits = upsampled(self.logits(model, query, windows, hints), query.frames)
-        return aggregate_fast(logits[None])
+        return _merged(self.logits(model, query, windows), query)
 
     def search(
         self,
@@ -131,7 +139,8 @@ class Track:
     ) -> tuple[Float[Tensor, "1 c height width"], Int32[np.ndarray, "height width"]]:
         """Segment one frame of one video, searching for each object near its last place first.
 
-        An object that is not found in its window is searched for in the whole frame.
+        An object that is not found in its window is then searched for in the whole frame; the
+        others are not read again.
 
         Args:
             model: the network.
@@ -145,16 +154,20 @@ class Track:
         grid = (query.key.shape[1], query.key.shape[2])
         windows = windows_round(previous, len(self.video), reach, grid, CONTEXT)
         hints = model.hints(self.state, query, self.video)
-        found = self.segment(model, query, windows, hints)
+        logits = self.logits(model, query, windows, hints)
+        found = _merged(logits, query)
         layers = likeliest(found[0])
         pixels = np.bincount(layers.ravel(), minlength=len(windows) + 1)
-        wider = [
-            window if pixels[layer] else whole(grid)
-            for layer, window in enumerate(windows, start=1)
+        lost = [
+            entry
+            for entry, window in enumerate(windows)
+            if not pixels[entry + 1] and window != whole(grid)
         ]
-        if wider == windows:
+        if not lost:
             return found, layers
-        found = self.segment(model, query, wider, hints)
+        for entry in lost:
+            logits[entry] = self._within(model, query, entry, whole(grid), hints)
+        found = _merged(logits, query)
         return found, likeliest(found[0])
 
     def memorize(
@@ -186,3 +199,8 @@ class Track:
             windows=windows,
         )
         return replace(self, state=state), choice
+
+
+def _merged(logits: Float[Tensor, "n 1 h4 w4"], query: Query) -> Float[Tensor, "1 c height width"]:
+    """Bring the logits of one video's entries to the frame's size and merge them."""
+    return aggregate_fast(upsampled(logits, query.frames)[None])
