@@ -3,9 +3,10 @@
 
     scripts/training_data.py CLONES OUT
 
-CLONES holds the clones listed in `SETS`, each in a folder with the repository's name. Sets whose
-clone is missing are left out, with a message. OUT then holds `still/NAME/{images,masks}` and
-`video/NAME/{JPEGImages,Annotations}`. Licenses are listed in docs/model-card.md.
+CLONES holds clones of the repositories in `STILLS` and `VIDEOS`, each in a folder with the
+repository's name. Sets whose clone is missing are left out, with a message. OUT then holds
+`still/NAME/{images,masks}` and `video/NAME/{JPEGImages,Annotations}`. Licenses are listed in
+docs/model-card.md.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ LARGEST_ID = 254
 class Example(NamedTuple):
     """A picture (BGR) and its ids: 0 background, 255 void."""
 
-    name: str
     image: np.ndarray
     ids: np.ndarray
 
 
-def polygons(shape: tuple[int, int], found: Iterable[np.ndarray]) -> np.ndarray:
-    """Draw one id per polygon or list of polygons, large objects first."""
+def polygons(shape: tuple[int, int], objects: Iterable[Iterable[np.ndarray]]) -> np.ndarray:
+    """Draw one id per object, large objects first; an object is one or more polygons."""
     masks = []
-    for points in found:
+    for pieces in objects:
         mask = np.zeros(shape, np.uint8)
-        cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
+        for points in pieces:
+            cv2.fillPoly(mask, [points.round().astype(np.int32)], 1)
         masks.append(mask > 0)
     ids = np.zeros(shape, np.uint8)
     order = sorted(range(len(masks)), key=lambda i: -int(masks[i].sum()))
@@ -54,20 +55,15 @@ def cats(root: Path) -> Iterator[Example]:
     seen: set[str] = set()
     for label in sorted(root.rglob("labels*/*.txt")):
         stem = label.stem.split(".rf.")[0]
-        image = cv2.imread(
-            str(
-                label.parent.parent
-                / label.parent.name.replace("labels", "images")
-                / f"{label.stem}.jpg"
-            )
-        )
+        folder = label.parent.with_name(label.parent.name.replace("labels", "images"))
+        image = cv2.imread(str(folder / f"{label.stem}.jpg"))
         if stem in seen or image is None:
             continue
         seen.add(stem)
         height, width = image.shape[:2]
         lines = [np.array(line.split()[1:], float) for line in label.read_text().splitlines()]
-        found = [line.reshape(-1, 2) * (width, height) for line in lines if line.size >= 6]
-        yield Example(stem, image, polygons((height, width), found))
+        found = [[line.reshape(-1, 2) * (width, height)] for line in lines if line.size >= 6]
+        yield Example(image, polygons((height, width), found))
 
 
 def coco(root: Path) -> Iterator[Example]:
@@ -79,12 +75,8 @@ def coco(root: Path) -> Iterator[Example]:
             mine = [a for a in read["annotations"] if a["image_id"] == entry["id"]]
             if image is None or not all(isinstance(a["segmentation"], list) for a in mine):
                 continue
-            found = [
-                np.array(a["segmentation"][0], float).reshape(-1, 2)
-                for a in mine
-                if a["segmentation"]
-            ]
-            yield Example(Path(entry["file_name"]).stem, image, polygons(image.shape[:2], found))
+            found = [[np.reshape(piece, (-1, 2)) for piece in a["segmentation"]] for a in mine]
+            yield Example(image, polygons(image.shape[:2], found))
 
 
 def portraits(root: Path) -> Iterator[Example]:
@@ -96,7 +88,7 @@ def portraits(root: Path) -> Iterator[Example]:
             continue
         ids = (loadmat(mask)["mask"] > 0).astype(np.uint8)
         if ids.shape == image.shape[:2]:
-            yield Example(path.stem, image, ids)
+            yield Example(image, ids)
 
 
 def pairs(
@@ -106,20 +98,14 @@ def pairs(
 
     def read(root: Path) -> Iterator[Example]:
         for path in sorted(root.glob(images)):
-            image, mask = (
-                cv2.imread(str(path)),
-                cv2.imread(str(mask_of(path)), cv2.IMREAD_GRAYSCALE),
-            )
+            image = cv2.imread(str(path))
+            mask = cv2.imread(str(mask_of(path)), cv2.IMREAD_GRAYSCALE)
             if image is None or mask is None:
                 continue
             if not ids:
                 mask = (mask > 127).astype(np.uint8)
             size = (image.shape[1], image.shape[0])
-            yield Example(
-                f"{path.parent.name}_{path.stem}",
-                image,
-                cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST),
-            )
+            yield Example(image, cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST))
 
     return read
 
@@ -135,7 +121,7 @@ class Frame(NamedTuple):
 def motion(root: Path) -> Iterator[Frame]:
     """Read the annotated frames of the Berkeley motion segmentation set, one id per gray level."""
     for folder in sorted((root / "moseg_dataset").iterdir()):
-        masks = sorted(folder.glob("*.pgm"), key=number)
+        masks = sorted(folder.glob("*.pgm"), key=last_number)
         read = [
             (cv2.imread(str(m.with_suffix(".jpg"))), cv2.imread(str(m), cv2.IMREAD_GRAYSCALE))
             for m in masks
@@ -157,36 +143,16 @@ def motion(root: Path) -> Iterator[Frame]:
         )
         for image, mask in read:
             ids = np.zeros_like(mask)
-            for number_, level in enumerate(levels, start=1):
-                ids[mask == level] = number_
+            for region, level in enumerate(levels, start=1):
+                ids[mask == level] = region
             yield Frame(folder.name, image, ids)
 
 
-ALL_MOVING = (
-    "birds",
-    "flock",
-    "freeway",
-    "ocean",
-    "peds",
-    "rain",
-    "traffic",
-    "zodiac",
-    "cyclists",
-    "surfers",
-    "Foliage",
-    "PeopleAndFoliage",
-    "Snellen",
-    "CAVIAR1",
-    "CAVIAR2",
-    "HumanBody2",
-    "IBMtest2",
-    "HallAndMonitor",
-    "Candela_m1.10",
-    "HighwayI",
-    "HighwayII",
-    "Toscana",
-)
-"""Sequences of many objects that have one label together, or of tiny ones."""
+ONE_OBJECT = "Board CaVignal boats bottle chopper hockey jump landing skiing surf".split()
+"""The other sequences give many objects one label together, or show tiny ones."""
+
+BOUNDARY = 170
+"""Value of pixels that may be object or background."""
 
 
 def subtraction(root: Path) -> Iterator[Frame]:
@@ -195,28 +161,25 @@ def subtraction(root: Path) -> Iterator[Frame]:
         [*root.glob("SBI2015_dataset/*/groundtruth"), *root.glob("UCSD_dataset/*_/*/groundtruth")]
     ):
         name = truth.parent.name
-        if name in ALL_MOVING:
+        if name not in ONE_OBJECT:
             continue
         folder = truth.parent / ("in" if (truth.parent / "in").exists() else "input")
-        images = {number(path): path for path in folder.iterdir() if number(path) is not None}
+        images = {last_number(path): path for path in folder.iterdir()}
         step = max(1, len(images) // 100)
-        for place, path in enumerate(sorted(truth.iterdir(), key=number)):
-            source = images.get(number(path))
-            if place % step or source is None:
+        for path in sorted(truth.iterdir(), key=last_number)[::step]:
+            source = images.get(last_number(path))
+            if source is None:
                 continue
             image, mask = cv2.imread(str(source)), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
             if image is not None and mask is not None and image.shape[:2] == mask.shape:
-                yield Frame(
-                    name,
-                    image,
-                    np.where(mask > 200, 1, np.where(mask == 170, VOID, 0)).astype(np.uint8),
-                )
+                ids = np.where(mask > 200, 1, np.where(mask == BOUNDARY, VOID, 0))
+                yield Frame(name, image, ids.astype(np.uint8))
 
 
-def number(path: Path) -> int | None:
-    """Return the last number in a file's name."""
+def last_number(path: Path) -> int:
+    """Return the last number in a file's name, -1 without one."""
     found = re.findall(r"\d+", path.stem)
-    return int(found[-1]) if found else None
+    return int(found[-1]) if found else -1
 
 
 STILLS: dict[str, tuple[str, Callable[[Path], Iterator[Example]]]] = {

@@ -40,7 +40,7 @@ def test_polygons_become_ids_small_objects_on_top(
         label.write_text("0 0.2 0.25 0.3 0.25 0.3 0.5 0.2 0.5\n0 0.1 0.1 0.8 0.1 0.8 0.9 0.1 0.9\n")
     animals = tmp_path / "clones" / "Applying-Mask-RCNN-in-endangered-animals-detection" / "dataset"
     picture(animals / "train" / "bear.jpg")
-    box = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    box = [[10, 10, 30, 10, 30, 30, 10, 30], [40, 10, 49, 10, 49, 19, 40, 19]]
     (animals / "train" / "_annotations.coco.json").write_text(
         json.dumps(
             {
@@ -55,7 +55,7 @@ def test_polygons_become_ids_small_objects_on_top(
     assert ids[15, 15] == 2  # the small one lies in the large one
     assert ids[30, 40] == 1
     assert ids[2, 2] == 0
-    assert mask_of(tmp_path / "out" / "still" / "animals", "00000").sum() == 21 * 21
+    assert mask_of(tmp_path / "out" / "still" / "animals", "00000").sum() == 21 * 21 + 10 * 10
     said = capsys.readouterr().out
     assert "still/cats: 1 pictures" in said
     assert "still/horses: left out, no clone" in said
