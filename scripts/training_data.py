@@ -148,7 +148,18 @@ def motion(root: Path) -> Iterator[Frame]:
             yield Frame(folder.name, image, ids)
 
 
-ONE_OBJECT = "Board CaVignal boats bottle chopper hockey jump landing skiing surf".split()
+ONE_OBJECT = [
+    "Board",
+    "CaVignal",
+    "boats",
+    "bottle",
+    "chopper",
+    "hockey",
+    "jump",
+    "landing",
+    "skiing",
+    "surf",
+]
 """The other sequences give many objects one label together, or show tiny ones."""
 
 BOUNDARY = 170
