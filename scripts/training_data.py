@@ -6,7 +6,7 @@
 CLONES holds clones of the repositories in `STILLS` and `VIDEOS`, each in a folder with the
 repository's name. Sets whose clone is missing are left out, with a message. OUT then holds
 `still/NAME/{images,masks}` and `video/NAME/{JPEGImages,Annotations}`. Licenses are listed in
-docs/model-card.md.
+docs/training.md.
 """
 
 from __future__ import annotations
