@@ -193,6 +193,14 @@ def test_without_a_display_there_is_no_window():
         live_window.LiveWindow()
 
 
+def test_without_tkinter_there_is_no_window(monkeypatch):
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setitem(sys.modules, "tkinter", None)
+    with pytest.raises(live_window.NoWindowError) as error:
+        live_window.LiveWindow()
+    assert isinstance(error.value.__cause__, ImportError)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

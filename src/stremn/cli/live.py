@@ -127,17 +127,13 @@ class _Shown(SessionPass):
 @contextmanager
 def _screen(port: int) -> Iterator[Screen]:
     """Open a window, or a page where there is no display, and print which."""
+    from stremn.cli.live_window import LiveWindow, NoWindowError
     from stremn.web.live_page import LivePage
 
     try:
-        from stremn.cli.live_window import LiveWindow, NoWindowError
-    except ImportError:  # Python without Tk
+        window = LiveWindow()
+    except NoWindowError:
         window = None
-    else:
-        try:
-            window = LiveWindow()
-        except NoWindowError:
-            window = None
     if window is not None:
         say("Escape, Q or Ctrl-C ends the run.")
         with window:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-import tkinter
 from collections.abc import Callable
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageTk
+from PIL import Image
+
+if TYPE_CHECKING:
+    from PIL import ImageTk
 
 _SHARE = 0.9
 """Of the screen's sides that a picture may take."""
 
 
 class NoWindowError(Exception):
-    """There is no display, or it cannot be used."""
+    """There is no display, it cannot be used, or Python was installed without tkinter."""
 
 
 class LiveWindow:
@@ -33,6 +35,10 @@ class LiveWindow:
         """Open it; raises NoWindowError."""
         if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
             raise NoWindowError
+        try:
+            import tkinter
+        except ImportError as error:  # a package of its own on Debian and Ubuntu
+            raise NoWindowError from error
         try:
             self._root = tkinter.Tk(className="stremn")
         except tkinter.TclError as error:
@@ -50,6 +56,8 @@ class LiveWindow:
 
     def show(self, draw: Callable[[], UInt8[np.ndarray, "rows columns 3"]], words: str) -> None:
         """Show another picture, RGB, and words below it."""
+        from PIL import ImageTk
+
         image = Image.fromarray(draw())
         largest = self._root.winfo_screenwidth(), self._root.winfo_screenheight()
         image.thumbnail((int(largest[0] * _SHARE), int(largest[1] * _SHARE)))
