@@ -300,6 +300,20 @@ def test_a_box_inside_another_is_the_object_in_front(order: tuple[int, int]) -> 
         assert (found.labels == 1).sum() == 40 * 60 - 10 * 10
 
 
+def test_points_before_a_box_keep_their_turn() -> None:
+    def find(frame: Picture, **given: Any) -> np.ndarray:
+        return whole_box(frame, **given | {"box": given.get("box") or (20, 30, 10, 10)})
+
+    ball = ObjectPrompt(2, None, (Click(25, 35, True),), 0)
+    man = ObjectPrompt(1, Box(10, 10, 40, 60), (), 0)
+    frame = np.zeros((80, 80, 3), np.uint8)
+    found = find_objects(frame, [ball, man], None, find)
+    assert (found.labels == 2).sum() == 10 * 10
+    assert (found.labels == 1).sum() == 40 * 60 - 10 * 10
+    with pytest.raises(StremnError, match="lies on object 1 already"):
+        find_objects(frame, [man, ball], None, find)
+
+
 def test_a_box_that_is_partly_free_gets_only_what_is_free() -> None:
     frame = np.zeros((80, 80, 3), np.uint8)
     known = find_objects(frame, [ObjectPrompt(1, Box(10, 10, 40, 60), (), 0)], None, whole_box)

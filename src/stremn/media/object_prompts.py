@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,8 +106,8 @@ def find_objects(
     """Return the label map of a frame's prompts, segmented one after the other.
 
     Points correct an object that is known already; a box gives it again. A pixel that belongs to an
-    object is not given to the next, except to an object in a box that lies wholly on others. Small
-    boxes come first, so that a ball in front of a man is not lost in the man's mask.
+    object is not given to the next, except to an object in a box that lies wholly on others. Of the
+    boxes small ones come first, so that a ball in front of a man is not lost in the man's mask.
 
     Args:
         frame: RGB.
@@ -122,7 +121,7 @@ def find_objects(
     """
     shape = frame.shape[:2]
     labels = np.zeros(shape, np.int64) if begun is None else begun.labels.astype(np.int64)
-    for prompt in sorted(prompts, key=_area):
+    for prompt in _small_boxes_first(prompts):
         known, others = labels == prompt.id, (labels > 0) & (labels != prompt.id)
         previous = known if known.any() and prompt.box is None else None
         if previous is None and not prompt.says_where:
@@ -143,9 +142,14 @@ def find_objects(
     return label_map(labels)
 
 
-def _area(prompt: ObjectPrompt) -> float:
-    """Return the area of a prompt's box in square pixels; infinite without a box."""
-    return math.inf if prompt.box is None else prompt.box.width * prompt.box.height
+def _small_boxes_first(prompts: Sequence[ObjectPrompt]) -> list[ObjectPrompt]:
+    """Sort the prompts with boxes among themselves; those without keep their turn."""
+
+    def area(prompt: ObjectPrompt) -> float:
+        return prompt.box.width * prompt.box.height if prompt.box is not None else 0.0
+
+    boxes = iter(sorted((prompt for prompt in prompts if prompt.box is not None), key=area))
+    return [prompt if prompt.box is None else next(boxes) for prompt in prompts]
 
 
 def refine_objects(frame: Picture, begun: LabelMap, find: MaskFinder) -> LabelMap:
