@@ -164,8 +164,14 @@ class Visitor:
             self.page.screenshot(path=str(folder / f"{name}.png"), full_page=True)
 
 
+def _answer_late(route: Any) -> None:
+    time.sleep(4)
+    route.continue_()
+
+
 @contextmanager
-def visiting(address: str, width: int, height: int) -> Iterator[Visitor]:
+def visiting(address: str, width: int, height: int, late: str | None = None) -> Iterator[Visitor]:
+    """Open the page; requests whose address matches `late` are answered seconds later."""
     from playwright import sync_api as playwright
 
     chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -179,6 +185,8 @@ def visiting(address: str, width: int, height: int) -> Iterator[Visitor]:
         wrong: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
+        if late is not None:
+            page.route(late, _answer_late)
         page.goto(address)
         yield Visitor(page)
         assert wrong == []
@@ -275,6 +283,16 @@ def test_mark_run_pause_correct_go_on_and_download(
             page.wait_for_timeout(200)
         page.wait_for_function("() => document.querySelector('[data-do=undo]').disabled")
         assert page.locator(".wb-track i, .wb-track b").count() == 0
+
+
+@pytest.mark.slow
+@of_the_pages_libraries
+@pytest.mark.parametrize("late", ["**/static/main.js", "**/static/view.js"])
+def test_a_video_that_is_opened_before_the_workbench_is_ready(
+    address: str, clip: Path, late: str
+) -> None:
+    with visiting(address, 1280, 900, late=late) as visitor:
+        visitor.open(clip)
 
 
 @pytest.mark.slow

@@ -43,7 +43,8 @@ import(new URL("workbench/static/main.js", document.baseURI).href).then((workben
   const root = element.querySelector(".wb");
   const bench = workbench.start(root, props.settings);
   watch("value", () => bench.open(props.value || ""));
-  bench.reopen();
+  if (props.value) bench.open(props.value); // opened while this was loading
+  else bench.reopen();
 });
 """
 
