@@ -297,6 +297,16 @@ def test_a_video_that_is_opened_before_the_workbench_is_ready(
 
 @pytest.mark.slow
 @of_the_pages_libraries
+def test_a_workbench_that_does_not_load_is_told(address: str) -> None:
+    with visiting(address, 1280, 900) as visitor:
+        page = visitor.page
+        page.route("**/static/view.js", lambda route: route.abort())
+        page.reload()
+        page.get_by_text("The workbench could not be loaded. Reload the page.").wait_for()
+
+
+@pytest.mark.slow
+@of_the_pages_libraries
 def test_a_phone(address: str, clip: Path, slow_steps: None) -> None:
     with visiting(address, 400, 800) as visitor:
         page = visitor.page

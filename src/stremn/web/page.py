@@ -45,6 +45,12 @@ import(new URL("workbench/static/main.js", document.baseURI).href).then((workben
   watch("value", () => bench.open(props.value || ""));
   if (props.value) bench.open(props.value); // opened while this was loading
   else bench.reopen();
+}, () => {
+  const told = document.createElement("p");
+  told.className = "wb-alert";
+  told.role = "alert";
+  told.textContent = "The workbench could not be loaded. Reload the page.";
+  element.append(told);
 });
 """
 
