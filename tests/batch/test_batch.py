@@ -179,6 +179,14 @@ def test_reports_say_how_it_went_and_what_is_done_is_not_done_again(tmp_path: Pa
     assert [attempts(task) for task in planned] == [1, 2, 2]
 
 
+def test_a_job_whose_folder_cannot_be_written_has_failed(tmp_path: Path) -> None:
+    planned = tasks(tmp_path, "well", "well")
+    planned[0].folder.symlink_to(tmp_path / "nowhere" / "else")
+    outcome = run_tasks(planned, Here(), lambda some: None)
+    assert [report.status for report in outcome.reports] == ["failed", "done"]
+    assert "Nothing could be written into" in outcome.failed[0].error
+
+
 def test_a_job_with_other_options_is_refused(tmp_path: Path) -> None:
     run_tasks(tasks(tmp_path, "well"), Here(), lambda some: None)
     with pytest.raises(StremnError, match="holds the job job0 with other options: well"):

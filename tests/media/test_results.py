@@ -259,6 +259,20 @@ def test_a_resumed_run_gives_the_same_files(tmp_path: Path, stop: int) -> None:
         assert content == broken[name], name
 
 
+@pytest.fixture
+def flushed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every path that a run flushes to the disk."""
+    paths: list[Path] = []
+    monkeypatch.setattr("stremn.media.results.sync", paths.extend)
+    return paths
+
+
+def test_each_part_of_the_overlay_is_flushed_once(tmp_path: Path, flushed: list[Path]) -> None:
+    run(tmp_path / "out", 10, checkpoint_every=2)
+    parts = [path.name for path in flushed if path.name.startswith("overlay-")]
+    assert parts == [f"overlay-{first:09d}.mp4" for first in (0, 2, 4, 6, 8)]
+
+
 @pytest.mark.parametrize("stop", [2, 5, 7, 8])
 def test_a_run_stopped_between_checkpoints_gives_the_same_files(tmp_path: Path, stop: int) -> None:
     run(tmp_path / "whole", 11)

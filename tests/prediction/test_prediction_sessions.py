@@ -54,6 +54,16 @@ def test_a_session_predicts_what_the_rollout_predicts(observed, policy, carried)
     np.testing.assert_allclose(session.predict(4)[..., 0], 255 * expected, atol=0.51)
 
 
+def test_white_frames_that_are_shrunk_are_saved_and_loaded(tmp_path):
+    model, white = tiny(), np.full((480, 640), 255, np.uint8)
+    session = PredictionSession(model)
+    for _ in range(5):
+        session.observe(white)
+    session.save(tmp_path / "state.safetensors")
+    loaded = PredictionSession.load(tmp_path / "state.safetensors", model)
+    np.testing.assert_array_equal(loaded.predict(2), session.predict(2))
+
+
 def test_predicting_does_not_change_the_session():
     with_peeks, without = PredictionSession(tiny()), PredictionSession(tiny())
     for frame in stream(7):

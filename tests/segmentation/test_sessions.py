@@ -66,6 +66,20 @@ def noise(count: int, size: tuple[int, int] = (64, 64), seed: int = 0) -> list[n
     return [rng.integers(0, 255, (*size, 3), dtype=np.uint8) for _ in range(count)]
 
 
+@pytest.mark.parametrize(
+    "view", [np.s_[..., ::-1], np.s_[:, ::-1], np.s_[::-1]], ids=["channels", "mirrored", "upside"]
+)
+def test_reversed_views_of_frames_are_frames(view: tuple[slice, ...]) -> None:
+    model, frame = tiny_model(), noise(1, (64, 64))[0]
+
+    def found(frame: np.ndarray) -> np.ndarray:
+        session = open_session(model)
+        session.step(frame, square((1, 8, 8, 20, 20)))
+        return session.step(frame).probabilities
+
+    np.testing.assert_array_equal(found(frame[view]), found(frame[view].copy()))
+
+
 # ------------------------------------------------------------------- where it looks
 
 

@@ -77,8 +77,18 @@ def run_tasks(
             for ended in rounds:
                 watch(ended)
     names = {task.name for task in remaining}
-    reports = [read_report(task.folder) for task in tasks]
     return Outcome(
-        tuple(report for report in reports if report is not None),
+        tuple(_report_of(task) for task in tasks),
         tuple(task.name for task in tasks if task.name not in names),
+    )
+
+
+def _report_of(task: Task) -> Report:
+    """Return a task's report; where none could be written, one that says so."""
+    return read_report(task.folder) or Report(
+        name=task.name,
+        arguments=list(task.arguments),
+        status="failed",
+        attempts=0,
+        error=f"Nothing could be written into {task.folder}.",
     )

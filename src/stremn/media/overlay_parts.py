@@ -43,6 +43,7 @@ class OverlayParts:
         self._codec = codec or H264()
         self._pixel_aspect = pixel_aspect
         self._part: VideoPart | None = None
+        self._new: list[Path] = []
 
     def add(self, index: int, picture: Pixels) -> None:
         """Add the picture of a frame; raises StremnError if it cannot be written."""
@@ -58,6 +59,12 @@ class OverlayParts:
         if self._part is not None:
             part, self._part = self._part, None
             part.close()
+            self._new.append(part.path)
+
+    def take_new(self) -> list[Path]:
+        """Return the parts that ended since the last call."""
+        new, self._new = self._new, []
+        return new
 
     def remove_from(self, index: int) -> None:
         """Remove the parts that begin at frame `index` or later."""

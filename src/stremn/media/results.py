@@ -316,7 +316,7 @@ class ResultWriter:
         Single frames are not waited for: that would take longer than segmenting them.
         """
         kept = [self.out / ROWS, self.out / TABLE]
-        sync([*self._unsynced, *self._overlay.paths(), *kept])
+        sync([*self._unsynced, *self._overlay.take_new(), *kept])
         self._unsynced.clear()
 
     def close(self) -> None:

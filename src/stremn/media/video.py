@@ -273,7 +273,7 @@ def as_picture(image: np.ndarray | Image.Image, what: str = "The frame") -> Pict
             f"{what} must be an RGB image of shape (height, width, 3) and type uint8, got shape "
             f"{pixels.shape} and type {pixels.dtype}."
         )
-    return pixels
+    return np.ascontiguousarray(pixels)  # torch takes no mirrored or reversed views
 
 
 # ---------------------------------------------------------------- camera

@@ -34,7 +34,8 @@ class FrameFit:
             shrinking = picture.shape[0] > self.shown[0]
             how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
             resized = cv2.resize(picture, self.shown[::-1], interpolation=how)
-            picture = resized.reshape(*self.shown, picture.shape[2])
+            # Rounding can lift an average of white pixels above 1.
+            picture = resized.reshape(*self.shown, picture.shape[2]).clip(0, 1)
         frame = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
         below, beside = (p - s for p, s in zip(self.padded, self.shown, strict=True))
         if not (below or beside):

@@ -70,7 +70,7 @@ class VideoWriter:
     def checkpoint(self) -> list[Path]:
         """End the part."""
         self._parts.close_part()
-        return self._parts.paths()
+        return self._parts.take_new()
 
     def close(self) -> None:
         """Join the parts."""

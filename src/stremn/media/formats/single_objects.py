@@ -127,7 +127,7 @@ class MaskVideosWriter:
         """End the parts."""
         for video in self._videos.values():
             video.close_part()
-        return [path for video in self._videos.values() for path in video.paths()]
+        return [path for video in self._videos.values() for path in video.take_new()]
 
     def close(self) -> None:
         """Join every object's parts."""
