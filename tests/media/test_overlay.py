@@ -103,7 +103,7 @@ def pitch(wave: np.ndarray) -> float:
     return float(np.fft.rfftfreq(len(wave), 1 / TONE)[spectrum.argmax()])
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "aac"), ("mkv", "pcm_s16le")])
+@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "aac"), ("mkv", "pcm_s16le"), ("ts", "aac")])
 def test_sound_is_kept_and_cut_to_the_part(tmp_path: Path, suffix: str, codec: str) -> None:
     source = open_frames(clip(tmp_path / f"clip.{suffix}", codec=codec), start=8, end=26)
     overlay = write(tmp_path / "out", source)
@@ -115,6 +115,21 @@ def test_sound_is_kept_and_cut_to_the_part(tmp_path: Path, suffix: str, codec: s
     assert [frame.time for frame in open_frames(overlay)] == pytest.approx(np.arange(18) / 10)
     with av.open(str(overlay)) as container:
         assert container.streams.audio[0].codec_context.name == "aac"
+
+
+def test_recordings_that_were_joined_have_an_overlay(tmp_path: Path) -> None:
+    once = clip(tmp_path / "once.ts").read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once + once)
+    overlay = write(tmp_path / "out", open_frames(tmp_path / "twice.ts"))
+    assert len(list(open_frames(overlay))) == 2 * COUNT
+    assert len(heard(overlay)[0]) / TONE == pytest.approx(3, abs=0.1)
+
+
+def test_the_overlay_says_how_its_colors_are_coded(tmp_path: Path) -> None:
+    overlay = write(tmp_path / "out", open_frames(clip(tmp_path / "clip.mp4")))
+    with av.open(str(overlay)) as container:
+        context = container.streams.video[0].codec_context
+        assert (context.colorspace, context.color_range) == (6, 1)  # BT.601, video levels
 
 
 def test_a_video_without_sound_has_none(tmp_path: Path) -> None:

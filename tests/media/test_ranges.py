@@ -170,6 +170,14 @@ def test_masks_and_objects_begin_where_reading_begins(folder: Path) -> None:
     assert mask_of.frames == (3, 6)
 
 
+def test_a_later_mask_without_an_object_is_refused_before_the_run(folder: Path) -> None:
+    (folder / "masks").mkdir()
+    write_mask(folder / "masks" / "00001.png", square(1))
+    write_mask(folder / "masks" / "00004.png", square(0))
+    with pytest.raises(StremnError, match=r"00004.png cannot be used: it holds no object"):
+        masks_for(open_frames(folder / "frames"), folder / "masks")
+
+
 def test_masks_of_frames_that_are_not_read_are_left_out(folder: Path) -> None:
     (folder / "masks").mkdir()
     for index in (1, 4, 8):

@@ -291,6 +291,23 @@ def test_truncated_video_gives_its_frames_and_then_says_where_it_stopped(
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_a_video_whose_times_begin_later_is_whole(tmp_path: Path, suffix: str) -> None:
+    path, late = write_clip(tmp_path / "clip.mp4", 60), tmp_path / f"late.{suffix}"
+    with av.open(str(path)) as source, av.open(str(late), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None and packet.dts is not None and packet.time_base is not None:
+                shift = round(3 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = (
+                    packet.pts + shift,
+                    packet.dts + shift,
+                    stream,
+                )
+                container.mux(packet)
+    assert len(all_frames(open_frames(late))) == 60
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_damage_in_the_middle_loses_no_frame_before_it(tmp_path: Path, suffix: str) -> None:
     path = write_clip(tmp_path / f"clip.{suffix}", 60)
     whole = all_frames(open_frames(path))

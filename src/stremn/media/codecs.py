@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 _BLOCK = 16  # pixels a side that encoders look at together
+_BT601, _VIDEO_LEVELS = 6, 1  # FFmpeg's numbers
 
 Pixels = UInt8[np.ndarray, "height width channels"]
 """RGB, or RGBA with straight (not premultiplied) transparency."""
@@ -64,6 +65,9 @@ class H264:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
         stream = cast(av.VideoStream, container.add_stream(codec, rate=rate))
         stream.pix_fmt = "yuv420p"
+        # Players take HD without these marks for BT.709 and shift its colors; `frame` makes BT.601.
+        stream.codec_context.colorspace = _BT601
+        stream.codec_context.color_range = _VIDEO_LEVELS
         if codec == "libx264":
             # With its macroblock tree x264 reads memory that it never wrote, in small pictures at
             # least: the same pictures gave different files.

@@ -165,7 +165,8 @@ def _check_length(
         rate = stream.average_rate
         declared = float(stream.frames / rate) if rate else 0.0
     else:
-        start = container.start_time or 0
+        # Matroska declares the time of the end, the others the length.
+        start = 0 if "matroska" in kinds else container.start_time or 0
         declared = (start + (container.duration or 0)) / av.time_base
     if decoded and end < declared - _LENGTH_TOLERANCE_SECONDS:
         raise stopped(label, decoded, f"the file is cut off at {end:.1f} s of {declared:.1f} s")

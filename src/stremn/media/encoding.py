@@ -40,7 +40,7 @@ class VideoPart:
         self._odd = any(odd)
         check_target(path)
         with writing(path):
-            options = {"fflags": "bitexact"}  # no random numbers in the file
+            options = {"fflags": "+bitexact"}  # no random numbers in the file
             self._container = av.open(str(path), "w", self._codec.container, options)
             self._stream = self._codec.add_stream(self._container, rate)
             self._stream.width, self._stream.height = width + odd[1], height + odd[0]
@@ -116,7 +116,8 @@ def join_videos(
         StremnError: a part is not whole, no permission, disk full.
     """
     codec = codec or H264()
-    options = {"fflags": "bitexact"}
+    # The plus adds to FFmpeg's flags; one of them lets MP4 take the AAC of transport streams.
+    options = {"fflags": "+bitexact"}
     options |= {"movflags": "faststart"} if codec.container in ("mp4", "mov") else {}
     with (
         _whole_parts(path),

@@ -270,4 +270,7 @@ def _masks_in(frames: FrameSource, mask: Path, first: int, at: int | str | None)
     for problem in () if earliest is None else diagnose(earliest.labels).problems:
         if problem.kind in ("full", "inverted"):
             logger.warning("The mask %s: %s", mask, problem.text)
+    for index in masks.frames[1:]:  # a mistake is told before anything is computed
+        if _is_read(frames, index):
+            masks.at(index)
     return masks

@@ -84,6 +84,7 @@ def _copied(
     stream = joined.add_stream_from_template(audio)
 
     def packets() -> Iterator[Timed]:
+        latest: int | None = None
         for packet in container.demux(audio):
             if packet.pts is None or packet.dts is None or packet.time_base is None:
                 continue
@@ -95,6 +96,9 @@ def _copied(
             shift = round(zero / packet.time_base)
             packet.pts -= shift
             packet.dts -= shift
+            if latest is not None and packet.dts <= latest:
+                continue  # recordings that were joined begin again
+            latest = packet.dts
             packet.stream = stream
             yield time, packet
 

@@ -157,6 +157,19 @@ def test_cvat_tracks(tmp_path: Path) -> None:
                 np.testing.assert_array_equal(filled(np.array(pairs, float)), mask)
 
 
+def test_frames_keep_their_numbers_where_a_run_begins_later(tmp_path: Path) -> None:
+    with writer(tmp_path, "mots", "cvat", first=2) as results:
+        go(results, 2, COUNT)
+        results.finish()
+    lines = (tmp_path / "mots.txt").read_text().splitlines()
+    assert {int(line.split(" ")[0]) for line in lines} == set(range(2, COUNT))
+    root = ElementTree.parse(tmp_path / "cvat.xml").getroot()
+    task = [root.findtext(f"meta/task/{name}") for name in ("size", "start_frame", "stop_frame")]
+    assert task == [str(COUNT - 2), "2", str(COUNT - 1)]
+    shown = [int(polygon.attrib["frame"]) for polygon in next(root.iter("track"))]
+    assert shown == list(range(2, COUNT))
+
+
 def test_yolo_is_read_by_supervision(tmp_path: Path) -> None:
     folder = run(tmp_path, "yolo") / "yolo"
     (folder / "images").mkdir()

@@ -60,10 +60,11 @@ def _leaf(xml: XMLGenerator, name: str, text: str) -> None:
 
 def _write_task(xml: XMLGenerator, rows: Rows, labels: list[str]) -> None:
     height, width = next(iter(rows))["size"]
-    count = sum(1 for _ in rows)
+    shown = [row["frame"] for row in rows]
     _start(xml, "meta")
     _start(xml, "task")
-    facts = {"size": count, "mode": "interpolation", "start_frame": 0, "stop_frame": count - 1}
+    facts: dict[str, object] = {"size": len(shown), "mode": "interpolation"}
+    facts |= {"start_frame": shown[0], "stop_frame": shown[-1]}
     for name, fact in facts.items():
         _leaf(xml, name, str(fact))
     _start(xml, "labels")
@@ -85,7 +86,7 @@ def _write_polygons(xml: XMLGenerator, rows: Rows, item: int) -> None:
     """Write the object's polygons; where it goes out of sight, say so once, as CVAT does."""
     points = ""
     seen = False
-    for index, (row, found) in enumerate(rows.of_object(item)):
+    for row, found in rows.of_object(item):
         if found is None and not seen:
             continue
         seen = found is not None
@@ -93,7 +94,7 @@ def _write_polygons(xml: XMLGenerator, rows: Rows, item: int) -> None:
             outline = one_outline(decode_rle(found["counts"], (row["size"][0], row["size"][1])))
             assert outline is not None  # rows hold objects that are seen
             points = ";".join(f"{x:.2f},{y:.2f}" for x, y in outline.tolist())
-        facts = {"frame": str(index), "outside": str(int(not seen)), "occluded": "0"}
+        facts = {"frame": str(row["frame"]), "outside": str(int(not seen)), "occluded": "0"}
         facts |= {"keyframe": "1", "points": points, "z_order": "0"}
         _start(xml, "polygon", facts)
         xml.endElement("polygon")

@@ -40,9 +40,11 @@ class Mots(RowsFormat):
     def complete(self, rows: Rows, out: Path) -> None:
         """Write the file of all rows."""
         with replacing(out / _FILE) as temporary, temporary.open("w", encoding="ascii") as file:
-            for index, row in enumerate(rows):
+            for row in rows:
                 height, width = row["size"]
                 for item in row["objects"]:
                     category = self.categories.number(item["id"])
                     number = _INSTANCES * category + item["id"]
-                    file.write(f"{index} {number} {category} {height} {width} {item['counts']}\n")
+                    file.write(
+                        f"{row['frame']} {number} {category} {height} {width} {item['counts']}\n"
+                    )

@@ -17,10 +17,11 @@ Row = dict[str, Any]
 
 
 def object_row(result: FrameResult) -> Row:
-    """Return a frame's file name, size (height, width) and objects as run lengths."""
+    """Return a frame's file name, index, size (height, width) and objects as run lengths."""
     found = label_map(result.labels)
     return {
         "file": result.frame.file,
+        "frame": result.frame.index,
         "size": list(found.size),
         "objects": [
             {
