@@ -145,6 +145,18 @@ def test_objects_are_followed_backward_and_forward(clip, mask, tmp_path):
     assert not (out / ".resume" / "backward").exists()
 
 
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_correction_alone_is_not_where_a_pass_backward_begins(clip, tmp_path, monkeypatch, at):
+    write_mask(tmp_path / "first.png", truth(at, 7))
+    steps = counted_steps(monkeypatch)
+    options = ("--at", at, "--object", "id=7 off=100,10 at=6", "--both-ways")
+    run(clip, "--mask", tmp_path / "first.png", *options, "-o", tmp_path / "out")
+    found = labels_in(tmp_path / "out")
+    assert all(overlap(labels, int(name)) > 0.6 for name, labels in found.items())
+    backward = at + 1 if at else 0
+    assert len(steps) == backward + FRAMES - at
+
+
 @pytest.fixture
 def masks(tmp_path: Path) -> Path:
     """Object 7, the disc, in frames 2 and 6; object 9, the square, in frame 6 alone."""

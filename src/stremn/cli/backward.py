@@ -53,7 +53,7 @@ def follow_backward_first(
     if store.complete:
         return store
     session = open_session(store.state_path)
-    total, done = masks.frames[-1] - writer.first + 1, session.frame + 1
+    total, done = masks.last - writer.first + 1, session.frame + 1
     with (
         frame_progress("backward", total, done) as show_progress,
         stopping_between_frames() as stop_if_asked,

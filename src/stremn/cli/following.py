@@ -72,9 +72,9 @@ def follow(
     try:
         masks = given.masks_for(frames, model, asked)
         first = frames.start if span.both_ways else masks.frames[0]
-        backward = span.both_ways and masks.frames[-1] > first
+        backward = span.both_ways and masks.last > first
         if backward:
-            check_backward(frames, masks.frames[-1])
+            check_backward(frames, masks.last)
         _tell_left_out(frames.start, first)
         frames = reopened(frames, source, first)
         check_formats(output, frames, masks)

@@ -51,10 +51,17 @@ class GivenMasks:
     Attributes:
         frames: indices of the frames that have one, ascending; at least one.
         mask_of: what gives the mask of a frame.
+        corrections: those of `frames` in which no object is marked, only corrected.
     """
 
     frames: tuple[int, ...]
     mask_of: MaskOf
+    corrections: frozenset[int] = frozenset()
+
+    @property
+    def last(self) -> int:
+        """The last frame in which an object is marked: a pass backward can begin there."""
+        return max(index for index in self.frames if index not in self.corrections)
 
     def __call__(self, frame: Frame) -> LabelMap | Correction | None:
         """Return what is given for a frame, or None."""
@@ -195,7 +202,9 @@ def _checked(
         first(frames.peek())
     elif files is not None and there[0] in files.frames:
         files.at(there[0])
-    return GivenMasks(there, mask_of)
+    marked = {prompt.at for prompt in prompts if prompt.says_where}
+    marked |= {there[0], *(files.frames if files is not None else ())}
+    return GivenMasks(there, mask_of, frozenset(there) - marked)
 
 
 def _corrected(

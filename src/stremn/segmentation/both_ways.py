@@ -58,7 +58,7 @@ def follow_backward(
         StremnError: the video cannot be read backward, a mask does not fit, the disk is full; the
             pass can go on from there, as after KeyboardInterrupt.
     """
-    last = given.frames[-1]
+    last = given.last
     passing = SessionPass(session, last, step=-1)
     at = last - passing.done
     met = dict(store.read(at + 1).given) if passing.done else {}
@@ -139,7 +139,7 @@ class BothWays:
         else:
             result = self._forward.step(frame, given)
             self._met |= dict.fromkeys(self._forward.given, frame.index)
-            if frame.index <= self._given.frames[-1]:
+            if frame.index <= self._given.last:
                 result = joined(result, self._store.read(frame.index), self._met)
         self._done += 1
         return result
