@@ -1,38 +1,21 @@
 """The page as it is served: what its server refuses, and the whole way in a browser."""
 
-import gc
-import os
-import shutil
 import sys
 import time
-import warnings
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from visitor import FRAMES, of_the_pages_libraries, served, visiting
 
-from moving_disc import HEIGHT, WIDTH, write_clip
+from moving_disc import write_clip
 from stremn.errors import MissingExtraError
 from stremn.web import following
 from stremn.web.page import build_page
-
-FRAMES = 40
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-LIBRARIES_WARN = (
-    "ignore::ResourceWarning",  # sockets and event loops left to the garbage collector
-    "ignore::pytest.PytestUnraisableExceptionWarning",  # the same, found by pytest
-    "ignore:'future.no_silent_downcasting':DeprecationWarning",  # gradio sets it, pandas objects
-)
-
-of_the_pages_libraries = pytest.mark.filterwarnings(*LIBRARIES_WARN)
-"""Lets gradio and its client warn of what is theirs; any other warning is an error."""
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,16 +32,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A page that runs, with the shipped weights."""
-    import gradio
-
-    from stremn.web.serving import launch, page_style
-
-    blocks, projects = build_page("small", device="cpu")
-    yield launch(blocks, projects, "127.0.0.1", None, style=page_style(gradio))
-    blocks.close()
-    with warnings.catch_warnings():  # what the page's own libraries left open, found here and now
-        warnings.simplefilter("ignore")
-        gc.collect()
+    with served() as (address, _):
+        yield address
 
 
 @of_the_pages_libraries
@@ -105,94 +80,6 @@ def test_a_playlist_that_is_uploaded_reads_no_file_of_the_server(
 
 
 # ---------------------------------------------------------------- in a browser
-
-
-class Visitor:
-    """A browser with the page open."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-
-    def open(self, video: Path) -> None:
-        self.page.set_input_files("#video input[type=file]", str(video))
-        self.page.wait_for_selector(".wb canvas", state="visible")
-        self.page.wait_for_function(
-            "() => document.querySelector('[data-id=number]').innerText.endsWith(' / 39')"
-        )
-        self.page.wait_for_timeout(500)
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a pixel of the frame is on the screen."""
-        box = self.page.locator(".wb canvas").bounding_box()
-        return box["x"] + x * box["width"] / WIDTH, box["y"] + y * box["height"] / HEIGHT
-
-    def drag(self, *points: tuple[float, float]) -> None:
-        """Draw, and wait for the mask."""
-        self.page.locator(".wb canvas").scroll_into_view_if_needed()
-        self.page.mouse.move(*self.at(*points[0]))
-        self.page.mouse.down()
-        for point in points[1:]:
-            self.page.mouse.move(*self.at(*point), steps=5)
-        self.page.mouse.up()
-        self.page.wait_for_selector(".wb-busy", state="hidden")
-        self.page.wait_for_timeout(500)
-
-    def words(self) -> str:
-        return self.page.inner_text("[data-id=words]")
-
-    def wait_for_words(self, words: str) -> None:
-        self.page.wait_for_function(
-            "words => document.querySelector('[data-id=words]').innerText.includes(words)",
-            arg=words,
-        )
-
-    def color(self, x: float, y: float) -> list[int]:
-        """What is shown at a pixel of the frame."""
-        return self.page.evaluate(
-            "([x, y]) => [...document.querySelector('.wb canvas').getContext('2d')"
-            ".getImageData(x, y, 1, 1).data].slice(0, 3)",
-            [x, y],
-        )
-
-    def number(self) -> str:
-        return self.page.inner_text("[data-id=number]").split(" ")[0]
-
-    def picture(self, name: str) -> None:
-        """Keep a picture of the page where it is asked for."""
-        if "STREMN_SCREENSHOTS" in os.environ:
-            folder = Path(os.environ["STREMN_SCREENSHOTS"])
-            self.page.screenshot(path=str(folder / f"{name}.png"), full_page=True)
-
-
-def _answer_late(route: Any) -> None:
-    time.sleep(4)
-    route.continue_()
-
-
-@contextmanager
-def visiting(address: str, width: int, height: int, late: str | None = None) -> Iterator[Visitor]:
-    """Open the page; requests whose address matches `late` are answered seconds later."""
-    from playwright import sync_api as playwright
-
-    chromium = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if chromium is None:
-        pytest.skip(f"needs a browser: one of {', '.join(BROWSERS)}")
-    with playwright.sync_playwright() as drivers:
-        browser = drivers.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": height})
-        page.set_default_timeout(240_000)  # a loaded machine takes its time
-        asked: list[str] = []
-        wrong: list[str] = []
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        if late is not None:
-            page.route(late, _answer_late)
-        page.goto(address)
-        yield Visitor(page)
-        assert wrong == []
-        elsewhere = [url for url in asked if not url.startswith((address, "data:", "blob:"))]
-        assert elsewhere == [], "a request left the machine"
-        browser.close()
 
 
 @pytest.fixture

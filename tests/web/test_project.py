@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,14 +17,16 @@ from PIL import Image
 from moving_disc import BOX, FRAMES, HEIGHT, WIDTH, disc, overlap, picture, tools, write_clip
 from stremn.errors import StremnError
 from stremn.media.formats.mattes import soft_edge
+from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
 from stremn.media.given import GivenMasks
 from stremn.media.masks import LabelMap, label_map, read_mask
+from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
 from stremn.segmentation.both_ways import BothWays, follow_backward
 from stremn.segmentation.pass_store import PassStore
 from stremn.segmentation.reports import StepResult
-from stremn.web import following
+from stremn.web import following, takes
 from stremn.web.downloads import FORMATS
 from stremn.web.following import Run, together
 from stremn.web.options import Options
@@ -223,6 +226,35 @@ def test_an_object_is_given_in_a_later_frame_and_removed(project: Project) -> No
     assert set(np.unique(project.labels(4))) == {0, 1, 2}
 
 
+def test_a_new_object_gets_no_masks_of_a_removed_one(project: Project) -> None:
+    square = {"kind": "stroke", "points": [[100, 80], [110, 80]], "radius": 6, "on": True}
+    project.mark(0, 1, BOX)
+    removed = project.add_object()
+    project.mark(0, removed, square | {"snap": False})
+    project.remove_object(removed)
+    drawn = project.add_object()
+    assert not (project.labels(0) == drawn).any(), "none that was drawn"
+    project.mark(0, drawn, square | {"snap": False})
+    project.follow(OPTIONS)
+    ended(project)
+    project.clear(0)
+    project.remove_object(drawn)
+    new = project.add_object()
+    assert not any((labels == new).any() for labels in all_labels(project)), "none of a run"
+    assert list(project.work.given()) == []
+
+
+def test_a_removed_object_is_not_in_the_way_of_others(project: Project) -> None:
+    other = project.add_object()
+    project.mark(0, 1, BOX)
+    project.remove_object(1)
+    project.mark(0, other, {"kind": "click", "x": 50, "y": 48, "on": True})
+    assert overlap(project.labels(0) == other, disc(0)) > 0.8
+    project.undo()
+    project.undo()
+    assert overlap(project.labels(0) == 1, disc(0)) > 0.9, "undo brings it back"
+
+
 def test_both_ways_from_the_frame_that_is_marked(project: Project) -> None:
     project.mark(6, 1, BOX | {"x": 31})
     project.follow(OPTIONS)
@@ -409,12 +441,34 @@ def test_saved_sessions_are_thinned_out(tmp_path: Path) -> None:
     assert states.best(way, 300, "others", {}, {1}) is None
 
 
+def test_the_session_that_the_way_back_continues_from_is_not_thinned_out(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "STATE_EVERY", 1)
+    monkeypatch.setattr(takes, "MOST_STATES", 6)
+    project.mark(0, 1, BOX)
+    project.mark(FRAMES - 1, 1, BOX | {"x": 38})
+    project.follow(OPTIONS)
+    ended(project)
+    project.mark(3, 1, CORNER)
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.takes[-1].way == Way(FRAMES - 1, -1)
+    assert project.work.takes[-1].start > 0, "it continues from a saved session"
+    assert len(project._states.kept) <= 6
+
+
 # ---------------------------------------------------------------- downloads
 
 
 def exported(project: Project, *kinds: str) -> dict[str, Path]:
     """Files of these formats, by their names."""
     project.export(kinds)
+    return written(project)
+
+
+def written(project: Project) -> dict[str, Path]:
+    """Wait for the files, and return them by their names."""
     for _ in range(6000):
         if not project.export_status.running:
             break
@@ -446,6 +500,30 @@ def test_soft_edges_and_the_table_come_from_what_both_ways_found(
         alone = np.asarray(Image.open(io.BytesIO(archive.read(name))))[..., 3]
     assert (alone[second] < 128).all()
     assert (alone > 128).any()
+
+
+def test_files_are_whole_though_the_run_is_undone_while_they_are_written(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    write = ResultWriter.write
+
+    def writes(writer: ResultWriter, result: FrameResult) -> None:
+        assert go_on.wait(60)
+        write(writer, result)
+
+    monkeypatch.setattr(ResultWriter, "write", writes)
+    project.mark(0, 1, BOX)
+    project.follow(OPTIONS)
+    ended(project)
+    folder = project.work.takes[0].folder
+    project.export(["masks"])
+    project.undo()
+    project.add_object()
+    go_on.set()
+    assert list(written(project)) == ["masks.zip"]
+    project.add_object()
+    assert not folder.exists(), "then its masks are removed"
 
 
 def test_files_in_every_format(project: Project) -> None:

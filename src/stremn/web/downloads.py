@@ -76,7 +76,13 @@ class _CancelledError(Exception):
 
 
 class Export:
-    """Writes the files in a thread."""
+    """Writes the files in a thread.
+
+    Attributes:
+        folder: of the files.
+        work: what is written.
+        status: the progress.
+    """
 
     def __init__(self, video: Path, work: Work, folder: Path, kinds: Sequence[str]) -> None:
         """Begin.
@@ -102,7 +108,7 @@ class Export:
         self.folder = folder
         self.status = ExportStatus(running=True, total=followed[-1][1])
         self._video = video
-        self._work = work
+        self.work = work
         self._kinds = tuple(kinds)
         self._formats = formats
         self._stop = threading.Event()
@@ -155,7 +161,7 @@ class Export:
     def _result(self, frame: Frame, soft: bool) -> FrameResult:
         """Return the results of a frame, with probabilities if soft edges need them."""
         height, width = frame.image.shape[:2]
-        work = self._work
+        work = self.work
         labels = work.labels(frame.index, (height, width))
         memory = _memory(work.row(frame.index))
         found = work.found(frame.index)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -86,6 +86,13 @@ class Drawing:
         """The masks of the objects that were marked here, by id."""
         labels = self.labels()
         return {i: Packed.of((labels == i).astype(np.uint8)) for i in sorted(self.touched)}
+
+    def only(self, objects: Set[int]) -> Drawing:
+        """Return the drawing without other objects than these."""
+        labels = self.labels()
+        said = {i: one for i, one in self.said.items() if i in objects}
+        kept = np.where(np.isin(labels, list(objects)), labels, 0)
+        return self._with(kept, self.touched & objects, said, only=True)
 
     def marked(
         self,

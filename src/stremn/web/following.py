@@ -110,6 +110,7 @@ class Run:
         self._order = order
         self._shelf = shelf
         self._states = states
+        states.wanted = [leg.state for leg in order.legs if leg.state is not None]
         self._turn = turn
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="stremn-run", daemon=True)

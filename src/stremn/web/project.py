@@ -123,7 +123,7 @@ class Project:
             self._check_object(item)
             frame = self.shelf.picture(index)
             begun = work.drawings.get(index) or Drawing.on(index, self.labels(index))
-            drawing = begun.marked(frame, item, mark, self._tools.find())
+            drawing = begun.only(work.objects.keys()).marked(frame, item, mark, self._tools.find())
             self._change(replace(work, drawings={**work.drawings, index: drawing}))
 
     def clear(self, index: int) -> None:
@@ -155,7 +155,7 @@ class Project:
         """
         with self._lock:
             objects = self._work.objects
-            item = max(objects, default=0) + 1
+            item = max(self._work.ids(), default=0) + 1  # masks of a removed one are not its own
             if len(objects) >= MOST_OBJECTS or item > MAX_ID:
                 raise StremnError(f"The page follows at most {MOST_OBJECTS} objects.")
             named = {**objects, item: _name(name) or f"Object {item}"}
@@ -205,8 +205,11 @@ class Project:
         self._remove_unreachable()
 
     def _remove_unreachable(self) -> None:
-        """Remove the masks of runs that undo and redo can no longer reach."""
-        reachable = {take for work in (*self._past, self._work) for take in work.takes}
+        """Remove the masks of runs that undo, redo and a running export can no longer reach."""
+        works = [*self._past, self._work]
+        if self._export is not None and self._export.status.running:
+            works.append(self._export.work)
+        reachable = {take for work in works for take in work.takes}
         for take in self._takes - reachable:
             shutil.rmtree(take.folder, ignore_errors=True)
         self._takes = reachable

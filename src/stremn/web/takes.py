@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,10 +136,17 @@ MOST_STATES = 48
 
 @dataclass
 class SavedStates:
-    """Saved sessions, from which runs continue."""
+    """Saved sessions, from which runs continue.
+
+    Attributes:
+        folder: where they are written.
+        kept: the ones that are there.
+        wanted: those that the current run continues from; they are not removed before it does.
+    """
 
     folder: Path
     kept: list[SavedState] = field(default_factory=list)
+    wanted: Sequence[SavedState] = ()
     _names: itertools.count[int] = field(default_factory=itertools.count)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -162,7 +169,10 @@ class SavedStates:
             gap = order[place + 1].after - order[place - 1].after
             return gap / (1 + latest - order[place].after)
 
-        least = order[min(range(1, len(order) - 1), key=missed)]
+        free = [place for place in range(1, len(order) - 1) if order[place] not in self.wanted]
+        if not free:
+            return
+        least = order[min(free, key=missed)]
         self.kept.remove(least)
         least.path.unlink(missing_ok=True)
 

@@ -35,6 +35,12 @@ class Work:
                 found[index] = masks
         return found
 
+    def ids(self) -> set[int]:
+        """Return the ids of all objects, and of removed ones that still have masks."""
+        drawn = (i for drawing in self.drawings.values() for i in drawing.touched)
+        run = (i for take in self.takes for masks in take.given.values() for i in masks)
+        return {*self.objects, *drawn, *run}
+
     def found(self, index: int) -> Found | None:
         """Return the runs' results of a frame; None if there are none, or it was marked since."""
         drawing = self.drawings.get(index)

@@ -21,6 +21,8 @@ class Workbench {
     this.pending = 0;
     this.shown = 0; // number of the latest picture asked for
     this.live = true; // show the run's frames as they come
+    this.seen = -1; // the run's frame that was shown last
+    this.showing = false; // whether its picture is still being loaded
     this.view = new View(this.$("canvas"), (mark) => this.mark(mark));
     this.#fillSettings(settings);
     this.#connect();
@@ -48,17 +50,21 @@ class Workbench {
     if (key) sessionStorage.setItem(STORED, key);
     else sessionStorage.removeItem(STORED);
     this.root.hidden = !key;
-    this.api = key ? new Api(document.baseURI, key) : null;
+    this.hush();
+    this.id("objects").querySelector("input:focus")?.blur(); // a name for the earlier video
+    this.api?.do("pause").catch(() => {}); // runs wait for one another
+    const api = (this.api = key ? new Api(document.baseURI, key) : null);
     if (!key) return;
-    Object.assign(this, { index: 0, chosen: 1, state: null, live: true });
+    Object.assign(this, { index: 0, chosen: 1, state: null, seen: -1 });
     try {
-      const state = await this.api.get("state");
+      const state = await api.get("state");
+      if (api !== this.api) return;
       this.view.resize(state.width, state.height);
       this.choose("select");
       this.update(state);
-      await this.go(0);
+      await this.go(0, true);
     } catch (error) {
-      this.tell(error);
+      if (api === this.api) this.tell(error);
     }
   }
 
@@ -72,9 +78,9 @@ class Workbench {
     this.view.color = state.objects.find((one) => one.id === this.chosen)?.color ?? "#888";
     this.view.colors = state.objects.map((one) => one.color);
     showObjects(this.id("objects"), state.objects, this.chosen, {
-      choose: (id, again = true) => this.pick(id, again),
-      rename: (object, name) => this.do("name", { object, name }),
-      remove: (object) => this.do("remove", { object }),
+      choose: (id, again = true) => this.after(() => this.pick(id, again)),
+      rename: (object, name) => this.after(() => this.do("name", { object, name })),
+      remove: (object) => this.after(() => this.do("remove", { object })),
     });
     showTrack(this.$(".wb-track"), state);
     this.id("scrub").max = state.frames - 1;
@@ -92,7 +98,8 @@ class Workbench {
   #showRun(status) {
     const run = this.id("run");
     run.textContent = status.running ? "Pause" : this.state.followed.length ? "Continue" : "Follow";
-    this.id("words").textContent = runWords(status);
+    const undone = !status.running && status.stage !== "failed" && !this.state.followed.length;
+    this.id("words").textContent = runWords(undone ? { stage: "idle" } : status);
     this.id("words").classList.toggle("wb-wrong", status.stage === "failed");
     const progress = this.id("progress");
     progress.hidden = !status.running;
@@ -108,38 +115,61 @@ class Workbench {
     written.value = told.done;
     this.id("prepare").disabled = told.running;
     const link = (name) => this.api.url(`download/${encodeURIComponent(name)}`);
-    if (JSON.stringify(told.files) !== this.files || told.words) {
-      this.files = JSON.stringify(told.files);
+    const files = JSON.stringify([told.files, told.words]);
+    if (files !== this.files) {
+      this.files = files;
       showFiles(this.id("files"), told, link);
     }
   }
 
-  async poll() {
+  // Look at a run. If the look before failed (`again`), an answer ends what was told about that.
+  async poll(again = false) {
     const { api } = this;
     try {
       const state = await api.get("state");
       if (api !== this.api) return;
-      const moved = state.status.frame !== this.state.status.frame && state.status.frame >= 0;
+      if (again) this.hush();
+      const { frame, running } = state.status;
+      const ended = this.state.status.running && !running;
       this.update(state);
-      if (this.live && moved) await this.go(state.status.frame, true);
+      // A slow line shows fewer frames: each is waited for. The last one is shown in any case.
+      const due = ended || (running && !this.showing);
+      if (!due || !this.live || this.view.gesture || frame < 0 || frame === this.seen) return;
+      this.seen = frame;
+      this.showing = true;
+      await this.go(frame, true).finally(() => (this.showing = false));
     } catch (error) {
       if (api !== this.api) return;
       this.tell(error);
-      this.timer = setTimeout(() => this.poll(), 10 * POLL);
+      this.timer = setTimeout(() => this.poll(true), 10 * POLL);
     }
   }
 
   // Ask for a change; what was there before stays if it is refused.
   async do(what, told = {}) {
+    const { api } = this;
     this.hush();
     try {
-      this.update(await this.api.do(what, told));
+      const state = await api.do(what, told);
+      if (api !== this.api) return false; // another video was opened
+      this.update(state);
       return true;
     } catch (error) {
+      if (api !== this.api) return false;
       this.tell(error);
-      this.update(await this.api.get("state").catch(() => this.state));
+      const state = await api.get("state").catch(() => this.state);
+      if (api === this.api) this.update(state);
       return false;
     }
+  }
+
+  // Carry out `act` after all earlier gestures, unless another video is opened before its turn.
+  after(act) {
+    const { api } = this;
+    this.chain = this.chain
+      .then(() => api === this.api && act())
+      .catch((error) => api === this.api && this.tell(error));
+    return this.chain;
   }
 
   // ------------------------------------------------------------ looking
@@ -231,14 +261,16 @@ class Workbench {
     const found = other && this.state.objects.find((one) => one.color === other);
     if (found && found.id !== this.chosen) {
       this.view.forget();
-      return this.pick(found.id); // a click on another object chooses it
+      return this.after(() => this.pick(found.id)); // a click on another object chooses it
     }
     const told = { frame: this.index, mark };
+    this.live = false; // the marked frame stays in view; the run may show no later one
     this.pending += 1;
     this.$(".wb-busy").hidden = false;
-    this.chain = this.chain.then(async () => {
-      if (!this.chosen) await this.add();
+    this.after(async () => {
+      if (!this.chosen && !(await this.add())) return;
       await this.do("mark", { ...told, object: this.chosen });
+    }).then(() => {
       this.pending -= 1;
       this.$(".wb-busy").hidden = this.pending > 0 ? false : true;
       if (!this.pending) this.view.forget();
@@ -247,9 +279,10 @@ class Workbench {
 
   async add() {
     const before = this.state.objects.map((one) => one.id);
-    if (!(await this.do("add"))) return;
+    if (!(await this.do("add"))) return false;
     const fresh = this.state.objects.find((one) => !before.includes(one.id));
     if (fresh) this.pick(fresh.id);
+    return true;
   }
 
   // ------------------------------------------------------------ running
@@ -270,8 +303,9 @@ class Workbench {
       await this.do("pause");
       return;
     }
-    this.live = true;
-    await this.do("follow", this.settings());
+    Object.assign(this, { live: true, seen: -1 });
+    const settings = this.settings();
+    await this.after(() => this.do("follow", settings));
   }
 
   #fillSettings({ policies, memory_slots, size, adapts, formats }) {
@@ -309,10 +343,13 @@ class Workbench {
       button.onclick = () => this.choose(button.dataset.tool);
     }
     for (const button of this.root.querySelectorAll("[data-do]")) {
-      button.onclick = () => this.do(button.dataset.do);
+      button.onclick = () => this.after(() => this.do(button.dataset.do));
     }
-    this.id("clear").onclick = () => this.do("clear", { frame: this.index });
-    this.id("add").onclick = () => this.add();
+    this.id("clear").onclick = () => {
+      const frame = this.index;
+      this.after(() => this.do("clear", { frame }));
+    };
+    this.id("add").onclick = () => this.after(() => this.add());
     this.id("prepare").onclick = () => {
       const boxes = [...this.id("formats").querySelectorAll("input")];
       this.do("export", { formats: boxes.filter((box) => box.checked).map((box) => box.name) });
@@ -329,15 +366,16 @@ class Workbench {
     this.id("snap").onchange = () => {
       this.view.snap = this.id("snap").checked;
     };
-    this.id("maskfile").onchange = async (event) => {
+    this.id("maskfile").onchange = (event) => {
       const [file] = event.target.files;
       event.target.value = "";
       if (!file) return;
       this.hush();
-      await this.api.sendMask(this.index, file).then(
-        (state) => this.update(state),
-        (error) => this.tell(error),
-      );
+      const { api, index } = this;
+      this.after(async () => {
+        const state = await api.sendMask(index, file);
+        if (api === this.api) this.update(state);
+      });
     };
     document.addEventListener("keydown", (event) => this.#key(event));
   }
@@ -357,7 +395,8 @@ class Workbench {
       this.$(`[data-tool=${this.view.tool}]`).focus();
       return event.preventDefault();
     }
-    if (pressed === " " && target.matches?.("button, summary, input")) return; // it presses them
+    const pressable = !scrub && target.matches?.("button, summary, input");
+    if (pressed === " " && pressable) return; // it presses them
     const far = event.shiftKey ? 10 : 1;
     const move = (index) => {
       this.stop();
@@ -370,8 +409,8 @@ class Workbench {
       End: () => move(this.state.frames - 1),
       " ": () => (this.state.status.running ? this.run() : this.play()),
       f: () => this.run(),
-      n: () => this.add(),
-      z: () => this.do(event.shiftKey ? "redo" : "undo"),
+      n: () => this.after(() => this.add()),
+      z: () => this.after(() => this.do(event.shiftKey ? "redo" : "undo")),
       "[": () => this.#thicker(0.8),
       "]": () => this.#thicker(1.25),
     };

@@ -13,7 +13,10 @@ function make(tag, attributes = {}, ...children) {
 // The list of objects; what a visitor typed is only ever set as text.
 export function showObjects(list, objects, chosen, { choose, rename, remove }) {
   const typing = list.contains(document.activeElement) && document.activeElement.type === "text";
-  if (typing && document.activeElement.dataset.edited) return; // not under someone's fingers
+  const told = JSON.stringify([objects, chosen]);
+  // A new list would take the focus, and the click from a button that is pressed just now.
+  if (typing || list.matches(":active") || list.dataset.told === told) return;
+  list.dataset.told = told; // what it shows; deleted where a visitor changes that
   list.replaceChildren(
     ...objects.map(({ id, name, color }) => {
       const swatch = make("button", {
@@ -29,10 +32,12 @@ export function showObjects(list, objects, chosen, { choose, rename, remove }) {
         value: name,
         maxLength: 60,
         ariaLabel: `Name of object ${id}`,
-        onfocus: () => choose(id, false),
-        oninput: () => (field.dataset.edited = "yes"),
+        onfocus: () => {
+          delete list.dataset.told;
+          choose(id, false);
+        },
         onchange: () => {
-          delete field.dataset.edited;
+          delete list.dataset.told;
           rename(id, field.value);
         },
       });

@@ -32,7 +32,7 @@ export class View {
   resize(width, height) {
     this.canvas.width = width;
     this.canvas.height = height;
-    this.canvas.style.aspectRatio = `${width} / ${height}`;
+    this.canvas.style.setProperty("--ratio", width / height);
     this.frame = this.mask = this.left = null;
   }
 
