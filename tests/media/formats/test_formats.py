@@ -24,7 +24,7 @@ from stremn.media.formats.mattes import soft_edge
 from stremn.media.formats.outlines import one_outline, outlines
 from stremn.media.formats.pictures import VideoFormat
 from stremn.media.formats.reformat import write_formats
-from stremn.media.formats.rows import RowsWriter
+from stremn.media.formats.rows import Rows, RowsWriter
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
 from stremn.media.results import ResultWriter
@@ -168,6 +168,11 @@ def test_frames_keep_their_numbers_where_a_run_begins_later(tmp_path: Path) -> N
     assert task == [str(COUNT - 2), "2", str(COUNT - 1)]
     shown = [int(polygon.attrib["frame"]) for polygon in next(root.iter("track"))]
     assert shown == list(range(2, COUNT))
+
+
+def test_rows_of_earlier_versions_are_numbered_in_order(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text('[\n{"file": "a"},\n{"file": "b"}\n]\n')
+    assert [row["frame"] for row in Rows(tmp_path / "rows.json")] == [0, 1]
 
 
 def test_yolo_is_read_by_supervision(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ class Rows:
         self._path = path
 
     def __iter__(self) -> Iterator[Row]:
-        return iterate_rows(self._path)
+        for index, row in enumerate(iterate_rows(self._path)):
+            yield {"frame": index, **row}  # runs of earlier versions kept no number
 
     def ids(self) -> list[int]:
         """Return the ids of all objects, ascending."""
