@@ -13,6 +13,8 @@ from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.drawing import OverlayStyle
+from stremn.media.formats.choosing import choose_formats
+from stremn.media.formats.reformat import write_formats
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame, FrameSource, frame_name
 from stremn.media.pace import Pace
@@ -147,20 +149,71 @@ def test_damaged_sound_leaves_the_pictures(tmp_path: Path) -> None:
     assert len(list(open_frames(overlay))) == COUNT
 
 
-def test_uneven_times_are_kept(tmp_path: Path) -> None:
-    ticks = np.cumsum(np.random.default_rng(1).integers(1, 4, COUNT)).tolist()
-    path = clip(tmp_path / "clip.mkv", ticks)
-    expected = [frame.time for frame in open_frames(path)]
-    overlay = write(tmp_path / "out", open_frames(path))
-    assert [frame.time for frame in open_frames(overlay)] == pytest.approx(expected, abs=1e-4)
+VIDEOS = ("overlay.mp4", "green-screen.mp4", "mask-videos/3.mp4")
+FORMATS = choose_formats(["green-screen", "mask-videos"])
+
+
+def uneven(path: Path) -> Path:
+    """A clip whose frames are shown for a tenth of a second to three."""
+    return clip(path, np.cumsum(np.random.default_rng(1).integers(1, 4, COUNT)).tolist())
+
+
+def times(path: Path) -> list[float | None]:
+    return [frame.time for frame in open_frames(path)]
+
+
+@pytest.mark.parametrize("stop", [None, 3, 13])
+def test_uneven_times_are_kept(tmp_path: Path, stop: int | None) -> None:
+    """In every video of a run, also when it was interrupted between or after checkpoints."""
+    path, out = uneven(tmp_path / "clip.mkv"), tmp_path / "out"
+    if stop is not None:
+        write(out, open_frames(path), stop=stop, formats=FORMATS)
+        for name in VIDEOS:
+            assert times(out / name) == pytest.approx(times(path)[:stop], abs=1e-4)
+    existing = "refuse" if stop is None else "resume"
+    write(out, open_frames(path), formats=FORMATS, existing=existing)
+    for name in VIDEOS:
+        assert times(out / name) == pytest.approx(times(path), abs=1e-4)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_videos_written_afterwards_have_the_times_of_the_run(tmp_path: Path, shown: bool) -> None:
+    path, out = uneven(tmp_path / "clip.mkv"), tmp_path / "out"
+    write(out, open_frames(path))
+    write_formats(out, FORMATS if shown else FORMATS[1:], open_frames(path) if shown else None)
+    for name in VIDEOS[1 if shown else 2 :]:
+        assert times(out / name) == pytest.approx(times(path), abs=1e-4)
+
+
+def test_a_run_that_was_begun_without_times_is_resumed_at_its_rate(tmp_path: Path) -> None:
+    path, out = uneven(tmp_path / "clip.mkv"), tmp_path / "out"
+    write(out, open_frames(path), stop=13, formats=FORMATS)
+    for file in (out / ".resume").rglob("times.json"):
+        file.unlink()
+    write(out, open_frames(path), formats=FORMATS, existing="resume")
+    assert times(out / VIDEOS[0]) == pytest.approx(times(path), abs=1e-4)
+    steps = np.diff(times(out / VIDEOS[1]))  # type: ignore[arg-type]
+    assert len(steps) == COUNT - 1
+    assert np.ptp(steps) < 1e-4
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_shape_of_pixels_is_kept(tmp_path: Path, turned: bool) -> None:
     source = open_frames(clip(tmp_path / "clip.mp4", aspect=Fraction(4, 3)))
     assert source.pixel_aspect == Fraction(4, 3)
-    overlay = write(tmp_path / "out", source, style=OverlayStyle(scale=0.5 if turned else 1))
-    with av.open(str(overlay)) as container:
+    style = OverlayStyle(scale=0.5 if turned else 1)
+    write(tmp_path / "out", source, style=style, formats=FORMATS)
+    for name in VIDEOS:
+        with av.open(str(tmp_path / "out" / name)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_shape_of_pixels_is_kept_afterwards(tmp_path: Path, shown: bool) -> None:
+    path, out = clip(tmp_path / "clip.mp4", aspect=Fraction(4, 3)), tmp_path / "out"
+    write(out, open_frames(path))
+    write_formats(out, FORMATS[1:], open_frames(path) if shown else None)
+    with av.open(str(out / VIDEOS[2])) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
 
 

@@ -153,7 +153,7 @@ class ResultWriter:
         self._overlay.remove_from(self.next_frame)
         work = self._resume / _FORMATS
         opened = () if self.finished else self._formats
-        self._others = OpenFormats(opened, out, work, done, pace.video_rate)
+        self._others = OpenFormats(opened, out, work, done, pace.video_rate, pixel_aspect)
         self._closed = False
         self._redrawn = self.read_from
         if not done:

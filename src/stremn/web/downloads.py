@@ -148,7 +148,12 @@ class Export:
         """Write all frames, and return the files by kind."""
         with open_frames(self._video) as frames:
             writer = ResultWriter(
-                results, fps=frames.fps, existing="replace", formats=self._formats
+                results,
+                fps=frames.fps,
+                existing="replace",
+                formats=self._formats,
+                pixel_aspect=frames.pixel_aspect,
+                sound=frames.sound,
             )
             with writer:
                 for frame in islice(frames, self.status.total):

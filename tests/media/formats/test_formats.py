@@ -22,9 +22,10 @@ from stremn.media.formats.detections import detections
 from stremn.media.formats.exr import find_spec
 from stremn.media.formats.mattes import soft_edge
 from stremn.media.formats.outlines import one_outline, outlines
-from stremn.media.formats.pictures import VideoFormat
+from stremn.media.formats.pictures import VideoFormat, VideoWriter
 from stremn.media.formats.reformat import write_formats
 from stremn.media.formats.rows import Rows, RowsWriter
+from stremn.media.formats.single_objects import MaskVideosWriter
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
 from stremn.media.results import ResultWriter
@@ -309,6 +310,8 @@ def test_formats_of_a_killed_run_are_the_same_when_it_is_resumed(tmp_path: Path)
     for other in broken._others._writers:
         if isinstance(other, RowsWriter):
             other._rows.close()
+        if isinstance(other, VideoWriter | MaskVideosWriter):
+            other._times.close()
     with writer(tmp_path / "broken", *FORMATS, existing="resume") as resumed:
         assert resumed.next_frame == 4
         go(resumed, 4, COUNT)

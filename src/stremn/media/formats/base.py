@@ -15,6 +15,7 @@ from typing import Protocol
 
 from stremn.media.files import write_whole
 from stremn.media.frame_results import FrameResult
+from stremn.media.frames import SQUARE
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Place:
         work: folder, of this format alone, for what only resuming needs.
         written: how many frames of the run are complete.
         rate: frames per second of videos.
+        pixel_aspect: width of a pixel of videos by its height.
     """
 
     out: Path
     work: Path
     written: int
     rate: Fraction
+    pixel_aspect: Fraction = SQUARE
 
 
 class FormatWriter(Protocol):

@@ -9,13 +9,20 @@ from pathlib import Path
 
 from stremn.media.formats.base import Format, Place
 from stremn.media.frame_results import FrameResult
+from stremn.media.frames import SQUARE
 
 
 class OpenFormats:
     """Writes every frame in all chosen formats."""
 
     def __init__(
-        self, formats: Sequence[Format], out: Path, work: Path, written: int, rate: Fraction
+        self,
+        formats: Sequence[Format],
+        out: Path,
+        work: Path,
+        written: int,
+        rate: Fraction,
+        pixel_aspect: Fraction = SQUARE,
     ) -> None:
         """Begin or go on.
 
@@ -25,10 +32,12 @@ class OpenFormats:
             work: folder for what only resuming needs; each format has its own in it.
             written: how many frames of the run are complete.
             rate: frames per second of videos.
+            pixel_aspect: width of a pixel of videos by its height.
         """
         self._formats = tuple(formats)
         self._writers = [
-            chosen.open(Place(out, work / chosen.name, written, rate)) for chosen in formats
+            chosen.open(Place(out, work / chosen.name, written, rate, pixel_aspect))
+            for chosen in formats
         ]
         self._checked: frozenset[int] | None = None
 

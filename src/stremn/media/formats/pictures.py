@@ -14,6 +14,7 @@ from stremn.media.codecs import VideoCodec
 from stremn.media.files import make_folder
 from stremn.media.formats.base import Place, WrittenAtOnce
 from stremn.media.formats.looks import Look
+from stremn.media.formats.times import FrameTimes
 from stremn.media.frame_results import FrameResult
 from stremn.media.overlay_parts import OverlayParts
 
@@ -59,18 +60,22 @@ class VideoWriter:
         self._count = place.written
         self._closed = False
         folder = make_folder(place.work)
-        self._parts = OverlayParts(folder, place.rate, stem="part", codec=codec)
+        self._parts = OverlayParts(
+            folder, place.rate, stem="part", codec=codec, pixel_aspect=place.pixel_aspect
+        )
         self._parts.remove_from(place.written)
+        self._times = FrameTimes(place)
 
     def write(self, result: FrameResult) -> None:
         """Encode a frame."""
         self._parts.add(self._count, self._look(result))
+        self._times.add(result.frame)
         self._count += 1
 
     def checkpoint(self) -> list[Path]:
         """End the part."""
         self._parts.close_part()
-        return self._parts.take_new()
+        return [*self._parts.take_new(), self._times.path]
 
     def close(self) -> None:
         """Join the parts."""
@@ -78,7 +83,8 @@ class VideoWriter:
             return
         self._closed = True
         self._parts.close_part()
-        self._parts.join(self._path, self._count)
+        self._times.close()
+        self._parts.join(self._path, self._count, times=self._times.read())
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ from stremn.media.files import iterate_rows
 from stremn.media.formats.base import Format
 from stremn.media.formats.open_formats import OpenFormats, folders_of
 from stremn.media.frame_results import FrameResult
-from stremn.media.frames import Frame, FrameSource
+from stremn.media.frames import SQUARE, Frame, FrameSource
 from stremn.media.masks import Labels
+from stremn.media.pace import RATE_IF_UNKNOWN
 from stremn.media.pictures import opened_picture
 from stremn.media.run_folder import ROWS, add_formats, is_plain_name, refuse_link
 from stremn.media.video import open_frames
@@ -53,13 +54,13 @@ def write_formats(
         raise StremnError(f"The format {blind[0]} shows the frames: add --video, the run's video.")
     for folder in (folder for chosen in formats for folder in folders_of(chosen, out)):
         refuse_link(folder)
-    rate = Fraction(_rate(out, frames)).limit_denominator(1001)
+    rate, pixel_aspect = _pace(out, frames)
     work = out / ".resume" / _WORK
     done = 0
     with FolderLock(out):
         shutil.rmtree(work, ignore_errors=True)
         add_formats(out, [chosen.name for chosen in formats])
-        opened = OpenFormats(formats, out, work, 0, rate)
+        opened = OpenFormats(formats, out, work, 0, rate, pixel_aspect)
         try:
             for result in _results(out, frames):
                 opened.write(result)
@@ -71,14 +72,16 @@ def write_formats(
     return done
 
 
-def _rate(out: Path, frames: FrameSource | None) -> float:
-    """Return the video's frames per second, or its overlay's."""
+def _pace(out: Path, frames: FrameSource | None) -> tuple[Fraction, Fraction]:
+    """Return the frames per second and the pixel aspect of the video, or of its overlay."""
     if frames is not None and frames.fps:
-        return float(frames.fps)
-    if (out / "overlay.mp4").is_file():
+        rate, pixel_aspect = frames.fps, frames.pixel_aspect
+    elif (out / "overlay.mp4").is_file():
         with open_frames(out / "overlay.mp4") as overlay:
-            return float(overlay.fps or 25)
-    return 25.0
+            rate, pixel_aspect = overlay.fps or RATE_IF_UNKNOWN, overlay.pixel_aspect
+    else:
+        rate, pixel_aspect = RATE_IF_UNKNOWN, SQUARE
+    return Fraction(rate).limit_denominator(1001), pixel_aspect
 
 
 def _results(out: Path, frames: FrameSource | None) -> Iterator[FrameResult]:
@@ -108,7 +111,8 @@ def _labels(path: Path) -> Labels:
 
 
 def _frame_without_picture(row: dict[str, Any], name: str, labels: Labels) -> Frame:
-    return Frame(int(row.get("frame", 0)), name, np.zeros((*labels.shape, 3), np.uint8))
+    black = np.zeros((*labels.shape, 3), np.uint8)
+    return Frame(int(row.get("frame", 0)), name, black, row.get("time"))
 
 
 def _next(shown: Iterator[Frame], name: str) -> Frame:

@@ -15,6 +15,7 @@ from stremn.errors import StremnError
 from stremn.media.codecs import H264
 from stremn.media.files import make_folder
 from stremn.media.formats.base import Place, TakesAnything, WrittenAtOnce
+from stremn.media.formats.times import FrameTimes
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Picture
 from stremn.media.overlay_parts import OverlayParts
@@ -100,6 +101,7 @@ class MaskVideosWriter:
         self._count = place.written
         self._closed = False
         make_folder(place.work)
+        self._times = FrameTimes(place)
         begun = {path.name.partition("-")[0] for path in place.work.glob("*-*.mp4")}
         self._videos = {int(number): self._video(int(number)) for number in begun}
         for item, video in list(self._videos.items()):
@@ -108,8 +110,13 @@ class MaskVideosWriter:
                 del self._videos[item]
 
     def _video(self, item: int) -> OverlayParts:
-        codec = H264(quality=10)
-        return OverlayParts(self._place.work, self._place.rate, stem=f"{item}", codec=codec)
+        return OverlayParts(
+            self._place.work,
+            self._place.rate,
+            stem=f"{item}",
+            codec=H264(quality=10),
+            pixel_aspect=self._place.pixel_aspect,
+        )
 
     def write(self, result: FrameResult) -> None:
         """Encode the frame's masks."""
@@ -121,19 +128,22 @@ class MaskVideosWriter:
                     self._videos[item].add(self._count, _as_picture(np.zeros_like(result.labels)))
         for item, video in self._videos.items():
             video.add(self._count, _as_picture(_mask(result, item)))
+        self._times.add(result.frame)
         self._count += 1
 
     def checkpoint(self) -> list[Path]:
         """End the parts."""
         for video in self._videos.values():
             video.close_part()
-        return [path for video in self._videos.values() for path in video.take_new()]
+        parts = [path for video in self._videos.values() for path in video.take_new()]
+        return [*parts, self._times.path]
 
     def close(self) -> None:
         """Join every object's parts."""
         if self._closed:
             return
         self._closed = True
+        self._times.close()
         for item, video in self._videos.items():
             video.close_part()
-            video.join(self._folder / f"{item}.mp4", self._count)
+            video.join(self._folder / f"{item}.mp4", self._count, times=self._times.read())
