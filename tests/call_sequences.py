@@ -98,13 +98,13 @@ class Calls(RuleBasedStateMachine):
     def give(self, call: Callable[[np.ndarray], StepResult], ids: tuple[int, ...]) -> None:
         """Give the masks of new objects, and correct those that are known."""
         given = mask(*ids)
-        room = {i for i in ids if i in self.pinned and len(self.pinned[i]) < self.slots - 1}
         result = call(given)
         for name in sorted(ids):
-            if name not in self.pinned:
-                self.pinned[name] = {self.frame}
-            elif name in room:
-                self.pinned[name].add(self.frame)
+            pins = self.pinned.setdefault(name, set())
+            if len(pins) == self.slots - 1 and self.frame not in pins:
+                pins -= set(sorted(pins)[1:2])  # the oldest correction
+            if len(pins) < self.slots - 1:
+                pins.add(self.frame)
         np.testing.assert_array_equal(result.labels[given > 0], given[given > 0])
         assert not set(np.unique(result.labels[given == 0])) & set(ids)
         self.check_result(result)

@@ -444,8 +444,29 @@ def test_corrections_leave_room_for_the_latest_frame(model: STReMN) -> None:
     session = open_session(model)
     for t, frame in enumerate(noise(8)):
         result = session.step(frame, square((1, t, 0, 20, 20)))
-    assert sum(result.memory.objects[0].pinned) == 2
-    assert session.step(frame).memory.objects[0].frames == (0, 1, 8)
+    held = result.memory.objects[0]
+    assert dict(zip(held.frames, held.pinned, strict=True)) == {0: True, 7: True, 6: False}
+    assert set(session.step(frame).memory.objects[0].frames) == {0, 7, 8}
+
+
+@pytest.mark.parametrize(
+    ("slots", "kept"), [(2, {0}), (3, {0, 9}), (4, {0, 7, 9}), (5, {0, 5, 7, 9})]
+)
+def test_the_first_mask_and_the_newest_corrections_are_pinned(
+    model: STReMN, slots: int, kept: set[int]
+) -> None:
+    """Also where a frame is corrected twice, and of one object alone."""
+    session = open_session(model, memory_slots=slots)
+    for t, frame in enumerate(noise(14)):
+        both = square((1, t, 0, 20, 20), (2, 40, 40, 20, 20))
+        result = session.step(frame, both if t == 0 else None)
+        if t in (3, 5, 7, 9):
+            for shift in (0, 5):
+                result = session.add_object(square((1, t + shift, 0, 20, 20)))
+    one, two = result.memory.objects
+    assert {f for f, pin in zip(one.frames, one.pinned, strict=True) if pin} == kept
+    assert {f for f, pin in zip(two.frames, two.pinned, strict=True) if pin} == {0}
+    assert 13 in one.frames
 
 
 def test_an_object_may_leave_and_return(model: STReMN) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -72,6 +72,27 @@ def write(
     if state.filled < state.slots:  # slots fill in order, though not at every write
         after = replace(after, filled=int((~after.vacant).sum(1).max()))
     return after, choice
+
+
+def with_room_to_pin(
+    state: MemoryState, frame: int | Int[Tensor, ""], pin: Bool[Tensor, " b"]
+) -> tuple[MemoryState, Bool[Tensor, " b"]]:
+    """Return the memory, and which entries of `pin` can pin a template of `frame` in it.
+
+    The latest frame needs a slot too, so that at most all slots but one are pinned. An entry that
+    has as many lets go of its oldest pin but the first: the first mask and the newest corrections
+    stay. With two slots only the first mask is pinned.
+    """
+    held = (state.pinned & (state.written_at == frame)).any(1)  # a frame is corrected again
+    full = state.pinned.sum(1) >= state.slots - 1
+    last = torch.iinfo(state.written_at.dtype).max
+    age = torch.where(state.pinned, state.written_at, last)
+    later = age.scatter(1, age.argmin(1, keepdim=True), last)
+    oldest = torch.zeros_like(state.pinned).scatter(1, later.argmin(1, keepdim=True), True)
+    released = oldest & (later < last) & (pin & full & ~held)[:, None]
+    state = replace(state, pinned=state.pinned & ~released)
+    none = ~state.pinned.any(1)
+    return state, pin & (held | none | (state.pinned.sum(1) < state.slots - 1))
 
 
 def _summarized(state: MemoryState, new: Template, pin: Bool[Tensor, "..."]) -> Tensor | None:

@@ -25,7 +25,7 @@ from stremn.memory.choices import UpdatePolicy
 from stremn.memory.policies import build_policy
 from stremn.memory.reading import affinity, comparable_keys, comparable_query
 from stremn.memory.state import NEVER, MemoryState
-from stremn.memory.writing import write
+from stremn.memory.writing import with_room_to_pin, write
 from stremn.moved import earlier_arguments, warn_of, with_current_facts
 from stremn.networks.backbones import STRIDE
 from stremn.networks.defaults import PAPER
@@ -97,9 +97,8 @@ class ExportedStep(nn.Module):
         probabilities = torch.where(is_given, given, aggregate_fast(logits[None]))
         masks = object_masks(probabilities, self.video, self.label)
         template = self.model.encode_memory(each, masks, cast(int, time))
-        # As in a session: the latest frame needs a slot too, so that not all may be pinned.
-        room = ~pinned.any(1) | (pinned.sum(1) < slots - 1)
-        new, _ = write(state, template, self.policy, pin=is_given & room)
+        state, pin = with_room_to_pin(state, time, is_given.expand(count))
+        new, _ = write(state, template, self.policy, pin=pin)
         after = new.tensors()
         return probabilities, *(after[name] for name in MEMORY if name in after)
 

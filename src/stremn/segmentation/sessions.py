@@ -24,6 +24,7 @@ from stremn.errors import StremnError
 from stremn.media.masks import LabelMap
 from stremn.memory.choices import CheckedPolicy, UpdatePolicy
 from stremn.memory.policies import Append
+from stremn.memory.writing import with_room_to_pin
 from stremn.moved import moved_names
 from stremn.networks.defaults import PAPER, SHIPPED
 from stremn.networks.inference import for_inference, placed
@@ -301,9 +302,10 @@ class SegmentationSession:
         assert self.track is not None  # called with objects only
         entries, count = torch.tensor(places, device=self.device), len(self.track.label)
         track = self.track if len(places) == count else self.track.select(entries)
-        # The latest frame needs a slot too, so that not all may be pinned.
-        room = track.state.pinned.sum(1) < track.state.slots - 1
         held = track.state.written_at
+        wanted = torch.tensor(pin, device=self.device)
+        state, pinned = with_room_to_pin(track.state, self.frame, wanted)
+        track = replace(track, state=state)
         grid = (query.key.shape[1], query.key.shape[2])
         # With new objects more can fail after this, so that the old memory must stay.
         reuse = len(self.ids) == count
@@ -313,7 +315,7 @@ class SegmentationSession:
             probabilities,
             frame=self.frame,
             policy=CheckedPolicy(self.policy, self._calls.changing if reuse else None),
-            pin=torch.tensor(pin, device=self.device) & room,
+            pin=pinned,
             reuse=reuse,
             windows=None if layers is None else windows_that_pay(layers, count, grid),
         )
