@@ -25,6 +25,13 @@ class ObjectHint(nn.Sequential):
         super().__init__(nn.Conv2d(2, self.HIDDEN, 3, padding=1), nn.ReLU(), last)
         self.features = features
 
+    @property
+    def last(self) -> nn.Conv2d:
+        """The convolution that makes what is added."""
+        last = self[-1]
+        assert isinstance(last, nn.Conv2d)
+        return last
+
 
 @torch.no_grad()
 def shown_features(
