@@ -457,3 +457,20 @@ def test_two_ways_to_hold_out_at_once_are_refused(tmp_path, weights):
     with pytest.raises(StremnError, match="only 1 were observed"):
         predict_video(panning(4), tmp_path / "a", holdout=3, weights=weights)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"frames": -1}, "number of frames must be at least 1, got -1"),
+        ({"frames": 10**9}, "number of frames must be at most 1000000"),
+        ({"frames": 2, "holdout": -1}, "to hold out must be at least 0, got -1"),
+        ({"frames": 2, "observe": 2}, "to observe must be at least 3, got 2"),
+        ({"frames": 2, "holdout": 9}, "input has 9, and 9 are to be held out. Hold out fewer"),
+        ({"frames": 2, "holdout": 20}, "input has 9, and 20 are to be held out. Hold out fewer"),
+    ],
+)
+def test_impossible_numbers_of_frames_are_named(tmp_path, weights, numbers, message):
+    with pytest.raises(StremnError, match=message):
+        predict_video(panning(9), tmp_path / "a", weights=weights, **numbers)
+    assert not (tmp_path / "a").exists()

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
+from stremn.core.arguments import whole_number
 from stremn.core.atomic_files import output_folder
 from stremn.errors import StremnError
 from stremn.media.encoding import write_video
@@ -22,7 +23,12 @@ from stremn.media.frames import FrameSource
 from stremn.media.video import Source, open_frames
 from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.model import FramePredictor
-from stremn.prediction.sessions import PredictionSession, as_unit_range, to_channels
+from stremn.prediction.sessions import (
+    MOST_FRAMES,
+    PredictionSession,
+    as_unit_range,
+    to_channels,
+)
 from stremn.prediction.weights import load_memory_predictor
 
 SHOWN = 10
@@ -94,8 +100,8 @@ def predict_video(
         out: folder for `frames/*.png` (named by frame index), `side_by_side.mp4`, `strip.png`, and
             `errors.csv` where the truth is known.
         frames: frames to predict.
-        observe: frames to observe; the input's frames after them are shown beside the predicted
-            ones as the truth. None observes all that `holdout` leaves.
+        observe: frames to observe, a stack at least; the input's frames after them are shown beside
+            the predicted ones as the truth. None observes all that `holdout` leaves.
         holdout: the input's last frames, which are not observed: they are the truth.
         weights: file, or name of shipped weights.
         size: shorter side in pixels, at most, of a predictor of any size; None: the frames' own.
@@ -106,7 +112,12 @@ def predict_video(
     """
     if observe is not None and holdout:
         raise StremnError("Give --observe or --holdout, not both: each says where truth begins.")
+    frames = whole_number(frames, "The number of frames", 1, MOST_FRAMES)
+    holdout = whole_number(holdout, "The number of frames to hold out", 0, MOST_FRAMES)
     model = load_memory_predictor(weights)
+    if observe is not None:
+        least, what = model.config.stack, "The number of frames to observe"
+        observe = whole_number(observe, what, least, 2**62)
     view = _View(model, device, size if model.config.any_size else None, frames)
     with open_frames(source) as stream, output_folder(out):
         shape, rate = stream.size, stream.fps or RATE
@@ -116,6 +127,13 @@ def predict_video(
             raise StremnError(
                 f"The input has only {session.frames_seen} frames, fewer than the {observe} to "
                 "observe. Ask for fewer."
+            )
+        if holdout and session.frames_seen < model.config.stack:
+            count = session.frames_seen + len(truth)
+            raise StremnError(
+                f"Prediction starts from a stack of {model.config.stack} frames, but only "
+                f"{session.frames_seen} were observed: the input has {count}, and {holdout} are to "
+                "be held out. Hold out fewer, or give a longer input."
             )
         predicted = [_rgb(picture) for picture in session.predict(frames)]
         true = [view.shown(image) for image in truth[:frames]]
