@@ -127,6 +127,13 @@ def test_lpips_equals_the_published_package_with_the_same_weights():
     )
 
 
+def test_frames_too_small_for_lpips_are_named():
+    network = Lpips(*random_network())
+    assert network(torch.zeros(1, 3, 31, 31), torch.ones(1, 3, 31, 31)).shape == (1,)
+    with pytest.raises(StremnError, match="at least 31x31 pixels, got 40x30"):
+        network(torch.zeros(1, 3, 30, 40), torch.zeros(1, 3, 30, 40))
+
+
 def test_alexnet_is_read_from_torchvision_files_and_from_plain_arrays(tmp_path):
     layers, _ = random_network()
     state = {}

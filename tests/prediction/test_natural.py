@@ -2,20 +2,25 @@
 
 import csv
 import math
+from fractions import Fraction
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
+from stremn.core.checkpoints import read_tensors
 from stremn.data.readers.frame_clips import check_disjoint
 from stremn.data.readers.natural_clips import DrawnClips, WholeClips, natural
 from stremn.errors import StremnError
+from stremn.media.encoding import write_video
+from stremn.media.video import open_frames
 from stremn.prediction.baselines import TRIVIAL
 from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PREDICTOR_PRESETS, PredictionConfig
-from stremn.prediction.files import predict_video
+from stremn.prediction.files import _psnr, predict_video
 from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.motion import (
     carried_motion,
@@ -350,6 +355,19 @@ def test_surprise_is_the_error_of_the_last_prediction(tmp_path):
     assert scored.surprise > 3 * again.surprise
 
 
+def test_a_saved_session_of_a_wrong_size_is_refused_before_memory_is_asked_for(tmp_path):
+    model, path = small(), tmp_path / "session.safetensors"
+    session = PredictionSession(model)
+    session.observe(panning(1)[0])
+    session.save(path)
+    header, tensors = read_tensors(path, "saved session")
+    changed = {k: v.replace("[48, 64]", "[1048576, 1048576]") for k, v in header.items()}
+    assert changed != header
+    save_file(tensors, path, changed)
+    with pytest.raises(StremnError, match="holds no frames of 1048576x1048576"):
+        PredictionSession.load(path, model)
+
+
 def test_a_fork_continues_by_itself_and_leaves_the_session_alone():
     model, frames = small(), panning(8)
     session, other = PredictionSession(model), PredictionSession(model)
@@ -474,3 +492,43 @@ def test_impossible_numbers_of_frames_are_named(tmp_path, weights, numbers, mess
     with pytest.raises(StremnError, match=message):
         predict_video(panning(9), tmp_path / "a", weights=weights, **numbers)
     assert not (tmp_path / "a").exists()
+
+
+def test_an_earlier_prediction_in_the_folder_is_replaced(tmp_path, weights):
+    """And nothing else: pictures of others stay."""
+    out = tmp_path / "a"
+    predict_video(panning(12), out, frames=3, holdout=3, weights=weights, size=None)
+    (out / "frames" / "mine.png").write_bytes(b"mine")
+    written = predict_video(panning(6), out, frames=2, weights=weights, size=None)
+    assert sorted(path.name for path in (out / "frames").glob("*.png")) == [
+        "00006.png",
+        "00007.png",
+        "mine.png",
+    ]
+    assert [path.name for path in written.frames] == ["00006.png", "00007.png"]
+    assert not (out / "errors.csv").exists()
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 400), (400, 4), (2, 9000)])
+def test_long_frames_fit_into_the_video(tmp_path, weights, height, width):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (height, width, 3)).astype(np.uint8) for _ in range(4)]
+    written = predict_video(frames, tmp_path / "a", frames=1, weights=weights, size=None)
+    with open_frames(written.video) as video:
+        assert max(video.size) <= 16384
+        assert len(list(video)) == 5
+
+
+def test_the_shape_of_pixels_is_kept_beside_the_prediction(tmp_path, weights):
+    """Where the picture keeps its proportions."""
+    path = tmp_path / "clip.mp4"
+    write_video(path, panning(6), 10, Fraction(4, 3))
+    for name, aspect in ((weights, Fraction(4, 3)), ("digits", Fraction(1))):
+        written = predict_video(path, tmp_path / "out", frames=1, weights=name)
+        with open_frames(written.video) as video:
+            assert video.pixel_aspect == aspect
+
+
+def test_the_worst_prediction_has_a_psnr_of_zero():
+    black, white = np.zeros((40, 50, 3), np.uint8), np.full((40, 50, 3), 255, np.uint8)
+    assert f"{_psnr(black, white):.1f}" == "0.0"

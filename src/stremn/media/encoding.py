@@ -76,8 +76,10 @@ def _encoding(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None:
-    """Write RGB images as one H.264 video.
+def write_video(
+    path: Path, images: Iterable[Picture], fps: float | int, pixel_aspect: Fraction = SQUARE
+) -> None:
+    """Write RGB images as one H.264 video; `pixel_aspect` is a pixel's width by its height.
 
     Raises:
         StremnError: no image, no permission, disk full.
@@ -87,7 +89,8 @@ def write_video(path: Path, images: Iterable[Picture], fps: float | int) -> None
         for image in images:
             if part is None:
                 rate = Fraction(fps).limit_denominator(1001)
-                part = VideoPart(temporary, rate, (image.shape[0], image.shape[1]))
+                size = (image.shape[0], image.shape[1])
+                part = VideoPart(temporary, rate, size, pixel_aspect=pixel_aspect)
             part.add(image)
         if part is None:
             raise StremnError(f"There is no image to write to {path}.")

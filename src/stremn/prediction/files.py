@@ -7,6 +7,7 @@ import io
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -19,7 +20,8 @@ from stremn.core.atomic_files import output_folder
 from stremn.errors import StremnError
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
-from stremn.media.frames import FrameSource
+from stremn.media.frames import SQUARE, FrameSource
+from stremn.media.run_folder import is_plain_name
 from stremn.media.video import Source, open_frames
 from stremn.prediction.frame_fit import fit_of
 from stremn.prediction.model import FramePredictor
@@ -39,6 +41,12 @@ TILE = 128
 """Shorter side of a picture in the video, at least, in pixels."""
 TILE_SMALL = 64
 """Shorter side of a picture in the strip, at least, in pixels; at most twice that."""
+WIDEST = 16384
+"""Pixels of a side that a video takes, at most."""
+BAR = 4
+"""Pixels between two pictures side by side."""
+WRITTEN = ".written"
+"""File in `frames/` that names the frames of the prediction."""
 RATE = 10.0
 """Frames per second of the video where the input has no rate."""
 PERFECT = 99.0
@@ -139,7 +147,9 @@ def predict_video(
         true = [view.shown(image) for image in truth[:frames]]
         note = _note(shape, predicted[0].shape[:2], model, session, frames)
         tried, errors = view.tried, _errors(predicted, view.before[-1], true)
-        return _write(out, predicted, list(view.before), true, session, rate, note, tried, errors)
+        aspect = stream.pixel_aspect if model.config.any_size else SQUARE
+        before = list(view.before)
+        return _write(out, predicted, before, true, session, rate, aspect, note, tried, errors)
 
 
 def _observed(
@@ -211,7 +221,7 @@ def _errors(predicted: list[Picture], last: Picture, true: list[Picture]) -> Err
 
 
 def _psnr(first: Picture, second: Picture) -> float:
-    squared = float(np.square(first.astype(np.float32) - second).mean())
+    squared = float(np.square(first.astype(np.float64) - second).mean())
     return PERFECT if squared == 0 else min(PERFECT, 10 * math.log10(255**2 / squared))
 
 
@@ -238,6 +248,7 @@ def _write(
     truth: list[Picture],
     session: PredictionSession,
     rate: float,
+    aspect: Fraction,
     note: str,
     tried: Errors | None,
     errors: Errors | None,
@@ -245,6 +256,7 @@ def _write(
     first = session.frames_seen
     folder = make_folder(out / "frames")
     paths = tuple(folder / f"{first + i:05d}.png" for i in range(len(predicted)))
+    _replace_earlier(out, [path.name for path in paths])
     for path, picture in zip(paths, predicted, strict=True):
         write_whole(path, _png(picture))
     strip, video = out / "strip.png", out / "side_by_side.mp4"
@@ -253,10 +265,26 @@ def _write(
     left = before + truth + [blank] * (len(predicted) - len(truth))
     right = before + predicted
     pairs = (_beside(_large(a), _large(b)) for a, b in zip(left, right, strict=True))
-    write_video(video, pairs, rate)
+    write_video(video, pairs, rate, aspect)
     if errors is not None:
         write_whole(out / "errors.csv", _table(errors, first).encode())
     return PredictionFiles(paths, video, strip, note, tried, errors)
+
+
+def _replace_earlier(out: Path, names: list[str]) -> None:
+    """Remove what an earlier prediction left in `out`, and note which frames this one writes.
+
+    Only noted files are removed: the folder may hold pictures of others.
+    """
+    note = out / "frames" / WRITTEN
+    earlier = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+    write_whole(note, "".join(f"{name}\n" for name in sorted({*earlier, *names})).encode())
+    for name in earlier:
+        if is_plain_name(name) and name not in names:
+            (out / "frames" / name).unlink(missing_ok=True)
+    if earlier:
+        (out / "errors.csv").unlink(missing_ok=True)
+    write_whole(note, "".join(f"{name}\n" for name in names).encode())
 
 
 def _table(errors: Errors, first: int) -> str:
@@ -273,7 +301,14 @@ def _rgb(picture: UInt8[np.ndarray, "height width c"]) -> Picture:
 
 
 def _large(picture: Picture) -> Shown:
-    factor = max(1, -(-TILE // min(picture.shape[:2])))
+    """Enlarge a small picture, as far as two of them side by side fit into a video."""
+    height, width = picture.shape[:2]
+    most = min(WIDEST // height, (WIDEST - BAR) // 2 // width)
+    if not most:
+        scale = min(WIDEST / height, (WIDEST - BAR) / 2 / width)
+        size = (max(1, int(width * scale)), max(1, int(height * scale)))
+        return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    factor = max(1, min(most, -(-TILE // min(height, width))))
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
@@ -287,7 +322,7 @@ def _small(picture: Picture) -> Shown:
 
 
 def _beside(left: Picture, right: Picture) -> Shown:
-    bar = np.full((left.shape[0], 4, 3), 128, np.uint8)
+    bar = np.full((left.shape[0], BAR, 3), 128, np.uint8)
     return np.concatenate([left, bar, right], axis=1)
 
 

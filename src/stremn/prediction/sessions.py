@@ -230,6 +230,14 @@ class PredictionSession:
         session.surprise = facts.surprise
         if facts.shape is not None:
             session._fit = fit_of(model.config, facts.shape, facts.side)
+            # Before memory of that size is asked for: a damaged size may be any.
+            size = (model.config.channels, *session._fit.padded)
+            if "window.0" not in found or found["window.0"].shape != size:
+                height, width = facts.shape
+                raise StremnError(
+                    f"{path} is damaged: it holds no frames of {width}x{height}, the size that it "
+                    "names. Observe the frames again."
+                )
             session._past = session._empty()
         try:
             parts = _parts(facts, found, session._past, session._fit.padded)

@@ -152,6 +152,8 @@ METRICS: dict[str, Metric] = {
 _ALEXNET = ((64, 3, 11, 4, 2), (192, 64, 5, 1, 2), (384, 192, 3, 1, 1), (256, 384, 3, 1, 1),
             (256, 256, 3, 1, 1))  # fmt: skip
 _TORCHVISION_LAYERS = (0, 3, 6, 8, 10)
+_SMALLEST = 31
+"""Pixels of a side: of fewer, nothing is left after AlexNet's second pool."""
 _REINSTALL = "Reinstall the package `lpips`: pip install --force-reinstall lpips."
 _OFFICIAL = "Use torchvision's alexnet-owt-7be5be79.pth."
 _SHIFT, _SPREAD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
@@ -182,7 +184,13 @@ class Lpips(nn.Module):
     def forward(
         self, x: Float[Tensor, "b 3 height width"], y: Float[Tensor, "b 3 height width"]
     ) -> Float[Tensor, " b"]:
-        """Return the distance of RGB images in [-1, 1]."""
+        """Return the distance of RGB images in [-1, 1]; raises StremnError below 31 pixels."""
+        if min(x.shape[-2:]) < _SMALLEST:
+            height, width = x.shape[-2:]
+            raise StremnError(
+                f"LPIPS needs frames of at least {_SMALLEST}x{_SMALLEST} pixels, got "
+                f"{width}x{height}. Leave LPIPS out, or use larger frames."
+            )
         total = x.new_zeros(x.shape[0])
         for head, a, b in zip(self.heads, self._features(x), self._features(y), strict=True):
             squared = (_unit(a) - _unit(b)).square()
