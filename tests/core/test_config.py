@@ -105,8 +105,17 @@ def test_override_copies_and_parses_values_as_toml() -> None:
 
 
 @pytest.mark.parametrize(
+    "path",
+    ["/home/me/my photos", "Zoë & co/über, all", "~/it's [here]", "2024 May/x", r"C:\my data\x"],
+)
+def test_paths_need_no_quotes_of_their_own(path: str) -> None:
+    assert override({}, [f"data.path={path}"]) == {"data": {"path": path}}
+
+
+@pytest.mark.parametrize(
     ("request_", "message"),
     [
+        ("data.path=my photos", r"""keep the quotes .* as in 'data\.path="two words"'"""),
         ("train.lr", r"write key=value, as in train\.lr=1e-4"),
         ("=3", "write key=value"),
         ("train.lr=[1", r"value '\[1' of train\.lr: it is not TOML"),

@@ -33,6 +33,8 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 # A value that is not TOML is taken as a string if it reads like a name or a path.
 _BARE_WORD = re.compile(r"[A-Za-z_./~$][\w./~$:-]*")
+# So is a path, whatever is in it; a list, a table or a string in quotes begins otherwise.
+_PATH = re.compile(r"[\w./~$][^\n]*[/\\][^\n]*|[./~$][^\n]*")
 
 
 class Config(BaseModel):
@@ -87,8 +89,9 @@ def read_json(text: str | bytes, source: str) -> dict[str, Any]:
 def override(data: Mapping[str, Any], requests: Iterable[str]) -> dict[str, Any]:
     """Return a copy of `data` with each request "a.b=value" applied.
 
-    The value is TOML (`1e-4`, `true`, `[3, 5]`, `"text"`); a bare word is taken as a string. A
-    number in the key selects an entry of a list, from 0: `stages.0.frames=5`.
+    The value is TOML (`1e-4`, `true`, `[3, 5]`, `"text"`); a bare word is taken as a string,
+    and so is a path, which may hold spaces. A number in the key selects an entry of a list, from 0:
+    `stages.0.frames=5`.
     """
     result: dict[str, Any] = _copy(data)
     for request in requests:
@@ -154,11 +157,12 @@ def _parse_value(key: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
-        if _BARE_WORD.fullmatch(text):
+        if _BARE_WORD.fullmatch(text) or _PATH.fullmatch(text):
             return text
         raise StremnError(
             f"Cannot understand the value {text!r} of {key}: it is not TOML. "
-            'Numbers, true, false, [lists] and "strings" are.'
+            'Numbers, true, false, [lists] and "strings" are; keep the quotes of a string from the '
+            f"""shell, as in '{key}="two words"'."""
         ) from None
 
 
