@@ -165,6 +165,17 @@ def test_everything_broken_is_listed_together(tmp_path: Path) -> None:
         refuse(found)
 
 
+def test_masks_of_one_object_that_are_read_as_ids_are_explained(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    write_image(tmp_path / "images" / "a.jpg")
+    write_mask(tmp_path / "masks" / "a.png", (MASK > 0).astype(np.uint8) * 255)
+    (found,) = check_stills(open_stills(tmp_path, "instances"))
+    assert "only value beside 0 is 255, which is void" in found.reason
+    assert 'the kind is "binary"' in found.reason
+    assert not check_stills(open_stills(tmp_path, "binary"))
+
+
 @pytest.mark.parametrize("kind", ["binary", "instances"])
 def test_a_mask_damaged_in_the_middle_is_listed_too(tmp_path: Path, kind: Kind) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (400, 400), dtype=np.uint8)

@@ -12,9 +12,17 @@ from stremn.data.readers.checking import Told, look_at_each
 from stremn.data.readers.folders import images_in
 from stremn.data.readers.instance_sets import SbdStills, open_coco
 from stremn.data.readers.problems import DataProblem
-from stremn.data.readers.stills import Kind, Pair, PairedStills, SelectedStills, StillImages
+from stremn.data.readers.stills import (
+    Kind,
+    Pair,
+    PairedStills,
+    SelectedStills,
+    Still,
+    StillImages,
+)
 from stremn.data.shapes import id_counts
 from stremn.errors import StremnError
+from stremn.media.mask_codes import VOID
 
 
 @dataclass(frozen=True)
@@ -91,12 +99,25 @@ def check_stills(stills: StillImages, told: Told | None = None) -> list[DataProb
 
     def look(index: int) -> DataProblem | None:
         try:
-            empty = not id_counts(stills.load(index).ids).any()
+            still = stills.load(index)
         except StremnError as error:
             return DataProblem(stills.name(index), str(error))
-        return DataProblem(stills.name(index), "The mask is empty.") if empty else None
+        if id_counts(still.ids).any():
+            return None
+        return DataProblem(stills.name(index), _why_empty(still))
 
     return [found for found in look_at_each(look, len(stills), told) if found is not None]
+
+
+def _why_empty(still: Still) -> str:
+    """Say why a mask shows no object."""
+    if still.kind == "binary" or not (still.ids == VOID).any():
+        return "The mask is empty."
+    return (
+        f"The mask holds no object: its only value beside 0 is {VOID}, which is void. If {VOID} "
+        'marks the object of each mask, the kind is "binary" (in a recipe: '
+        "data.stills.<name>.kind)."
+    )
 
 
 def check_pairing(root: Path, layout: str = "folder") -> list[DataProblem]:
