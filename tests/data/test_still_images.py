@@ -87,6 +87,13 @@ def test_a_rival_is_as_often_the_target() -> None:
     assert 0.2 < np.mean(np.array(objects) == 2) < 0.6
 
 
+def test_clips_of_one_object_have_no_second_one() -> None:
+    for paste in (0.0, 1.0):
+        alone = replace(CALM, paste=paste, distractor=1.0, objects=1)
+        source = StillImageClips([Ellipses(8)], parameters=alone)
+        assert {clip.given.size for clip in clips_of(source, 20, frames=1, size=64)} == {1}
+
+
 def test_half_an_object_is_about_half_of_it() -> None:
     parameters = replace(CALM, paste=1.0, half=1.0, tilt=0.0, share=(0.3, 0.3))
     source = StillImageClips([Ellipses(8)], parameters=parameters)

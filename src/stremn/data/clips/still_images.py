@@ -75,7 +75,7 @@ class StillImageClips:
             layers.append(passing(rng, self.draw, frames, size, p))
         pictures, labels = render(layers, frames, size)
         if distractor and count > 1:
-            labels = _chosen(rng, labels, count)
+            labels = _chosen(rng, labels, count, p.objects)
         found = introduce(labels, count, round(p.visible * size * size), late=False)
         if found is None:
             return None
@@ -84,10 +84,13 @@ class StillImageClips:
 
 
 def _chosen(
-    rng: np.random.Generator, labels: UInt8[np.ndarray, "t h w"], count: int
+    rng: np.random.Generator, labels: UInt8[np.ndarray, "t h w"], count: int, most: int
 ) -> UInt8[np.ndarray, "t h w"]:
-    """Keep one of several objects (the rest becomes background) or all, with equal chance."""
-    if rng.random() < 0.5:
+    """Keep one of several objects (the rest becomes background) or all, with equal chance.
+
+    Always one where all are more than `most`.
+    """
+    if rng.random() < 0.5 and count <= most:
         return labels
     keep = int(rng.integers(1, count + 1))
     table = np.zeros(256, dtype=np.uint8)
