@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -431,6 +432,23 @@ def test_a_run_killed_while_it_validates_scores_that_step_when_it_goes_on(tmp_pa
         make_model(), make_phases(9), settings, out=tmp_path, resume=True, validate=killed
     )
     assert (again.best, again.step) == (0.9, 9)
+
+
+def test_the_best_is_looked_for_anew_by_another_score(tmp_path: Path) -> None:
+    def best(monitor: str, mode: Literal["max", "min"], *, resume: bool) -> float | None:
+        return fit(
+            make_model(),
+            make_phases(3),
+            make_config(3, validate_every=3, monitor=monitor, monitor_mode=mode),
+            out=tmp_path,
+            resume=resume,
+            recipe={},
+            accept=("train.monitor", "train.monitor_mode"),
+            validate=lambda _: {"ssim": 0.9, "mse": 50.0},
+        ).best
+
+    assert best("ssim", "max", resume=False) == 0.9
+    assert best("mse", "min", resume=True) == 50.0  # no step is left, but the score is another
 
 
 def test_the_best_is_looked_for_anew_where_validation_differs(tmp_path: Path) -> None:

@@ -49,6 +49,9 @@ CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 
+NEVER = -1
+"""Step at which weights were scored that were not."""
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -118,8 +121,10 @@ def fit(
             now = {**(recipe or {}), "train": config.model_dump(mode="json")}
             refuse_differences(before, now, accept)
             run.restore(saved)
-            if before.get("validation") != now.get("validation"):
-                run.best = None  # scores of another validation say nothing about these
+            if _judged_by(before) != _judged_by(now):
+                # Scores of another validation say nothing about these. The weights that are here
+                # are to be scored again too, should no step be left.
+                run.best, run.scored = None, NEVER
                 logger.info(
                     "validation differs from the earlier run: the best checkpoint is chosen again"
                 )
@@ -131,6 +136,12 @@ def fit(
         log = TrainingLog(out, run.step, config.steps, config.tensorboard, bar) if main else None
         with log or nullcontext(), _stop_requests() as stop:
             return _train(run, phases, hooks, log, stop)
+
+
+def _judged_by(recipe: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what decides which weights are the best."""
+    train = recipe["train"]
+    return recipe.get("validation"), train["monitor"], train["monitor_mode"]
 
 
 @dataclass(frozen=True)
