@@ -379,6 +379,18 @@ def test_cost_needs_no_data_and_says_so_first(
     assert "a full run takes about" in text
 
 
+def test_a_dry_run_lists_what_is_wrong_with_the_data(
+    recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    (data / "stills" / "masks" / "2.png").unlink()
+    monkeypatch.setattr("stremn.training.segmentation.cost._cost_of_a_step", lambda *_: (1.0, 1e12))
+    text = train(recipe, [], None, resume=False, dry_run=True)
+    assert "2 problem(s) in the training data" in text
+    assert "1.jpg" in text
+    assert "2.jpg: This image has no mask" in text
+
+
 @pytest.mark.parametrize("name", ["small-policy", "small-evidence", "small-fusion"])
 def test_cost_counts_what_the_recipe_trains_and_needs_no_weights(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

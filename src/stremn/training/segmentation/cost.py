@@ -90,9 +90,9 @@ class TrainingCost:
 def estimate_cost(recipe: Recipe) -> TrainingCost:
     """Check the data, then time the second of two steps of each stage on synthetic clips.
 
-    Missing data is logged first and does not stop the estimate: a step costs the same with any
-    clips of as many objects. The synthetic clips hold from one object up to the most that a source
-    may have, in turn. If the data is there, the time to make clips is measured too.
+    What is wrong with the data is logged first and does not stop the estimate: a step costs the
+    same with any clips of as many objects. The synthetic clips hold from one object up to the most
+    that a source may have, in turn. If the data is there, the time to make clips is measured too.
     """
     data = _time_of_clips(recipe)
     logger.info("%s", data)
@@ -191,9 +191,12 @@ def _peak_bytes(device: torch.device) -> int | None:
 
 
 def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
-    """Time the making of about `count` clips spread over the run; return it in words."""
+    """Check the data as a training does, and time about `count` clips spread over the run.
+
+    Returns either in words.
+    """
     try:
-        data = open_data(recipe.data, used_sources(recipe), check=False)
+        data = open_data(recipe.data, used_sources(recipe), check=True)
         dataset = clip_dataset(recipe, data)
         numbers = range(0, len(dataset), max(1, len(dataset) // count))
         begin = time.monotonic()
