@@ -532,6 +532,14 @@ def test_a_training_goes_on_without_what_it_started_from(recipe: Path, tmp_path:
         assert torch.equal(found[name], tensor), name
 
 
+def test_data_are_checked_where_there_is_nothing_to_resume(
+    recipe: Path, data: Path, tmp_path: Path
+) -> None:
+    (data / "stills" / "images" / "1.jpg").write_bytes(b"no image")
+    with pytest.raises(StremnError, match=r"1 problem\(s\) in the training data"):
+        TASK.run(recipe, [], tmp_path / "out", resume=True)
+
+
 def test_composed_clips_ask_for_objects_to_cut_out_before_training(
     recipe: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -49,11 +49,11 @@ class SegmentationTask(Task[Recipe]):
     def plan(self, recipe: Recipe, path: Path, out: Path, *, resume: bool) -> Plan:
         """Open and check the data, and build the model; a resumed run has its weights in `out`."""
         # What was left out of the data must be left out again, or the clips would be others.
-        check = not resume or recipe.data.check == "skip"
+        restored = resume and (out / CHECKPOINT).exists()
+        check = not restored or recipe.data.check == "skip"
         data = open_data(recipe.data, used_sources(recipe), check=check)
         dataset = clip_dataset(recipe, data)
         config = model_config(recipe.model)
-        restored = resume and (out / CHECKPOINT).exists()
         model = blank_model(recipe, config) if restored else first_model(recipe, config, dataset)
         validation = _validation(recipe, data, recipe.train.device)
         return Plan(
