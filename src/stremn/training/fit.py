@@ -141,7 +141,7 @@ def fit(
 def _judged_by(recipe: Mapping[str, Any]) -> tuple[Any, ...]:
     """Return what decides which weights are the best."""
     train = recipe["train"]
-    return recipe.get("validation"), train["monitor"], train["monitor_mode"]
+    return recipe.get("validation"), train.get("monitor"), train.get("monitor_mode")
 
 
 @dataclass(frozen=True)
