@@ -382,6 +382,22 @@ def test_a_training_starts_from_weights_under_another_rule(tmp_path, recipe):
         first_model(TASK.read(recipe, [sets[0], "model.fields={ key = 5 }"]))
 
 
+def test_a_training_goes_on_without_what_it_started_from(tmp_path, recipe):
+    """Also under another rule than that of its start."""
+    TASK.run(recipe, ["train.steps=1"], tmp_path / "first")
+    weights = tmp_path / "first" / "last.safetensors"
+    sets = [f'model.start="{weights.as_posix()}"', 'model.fields={ policy = "oldest" }']
+    TASK.run(recipe, [*sets, "train.steps=3"], tmp_path / "whole")
+    cut = [*sets, "train.steps=3", "train.time_budget_minutes=1e-9"]
+    assert TASK.run(recipe, cut, tmp_path / "cut").step < 3
+    weights.unlink()
+    TASK.run(recipe, [*sets, "train.steps=3"], tmp_path / "cut", resume=True)
+    whole, found = (load_predictor(tmp_path / n / "last.safetensors") for n in ("whole", "cut"))
+    assert found.config == whole.config
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(found.state_dict()[name], tensor), name
+
+
 def test_a_training_starts_from_a_baseline_as_it_is(tmp_path, recipe):
     weights = tmp_path / "lstm.safetensors"
     save_predictor(build_baseline(RecurrentConfig(kind="convlstm", hidden=4)), weights)

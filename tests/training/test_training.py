@@ -434,6 +434,18 @@ def test_a_run_killed_while_it_validates_scores_that_step_when_it_goes_on(tmp_pa
     assert (again.best, again.step) == (0.9, 9)
 
 
+def test_a_score_that_is_no_number_is_never_the_best(tmp_path: Path) -> None:
+    scores = iter([math.nan, 0.2, math.nan])
+    result = fit(
+        make_model(),
+        make_phases(3),
+        make_config(3, validate_every=1, monitor="ssim", monitor_mode="max"),
+        out=tmp_path,
+        validate=lambda _: {"ssim": next(scores)},
+    )
+    assert result.best == 0.2
+
+
 def test_the_best_is_looked_for_anew_by_another_score(tmp_path: Path) -> None:
     def best(monitor: str, mode: Literal["max", "min"], *, resume: bool) -> float | None:
         return fit(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import signal
 import threading
 import time
@@ -239,8 +240,8 @@ def _monitored(config: TrainConfig, scores: Mapping[str, float]) -> float:
 
 
 def _is_better(config: TrainConfig, score: float, best: float | None) -> bool:
-    if best is None:
-        return True
+    if best is None or math.isnan(score):
+        return not math.isnan(score)
     return score > best if config.monitor_mode == "max" else score < best
 
 

@@ -20,11 +20,15 @@ from stremn.training.config import name_starts_with
 from stremn.training.prediction.recipe import PredictionRecipe
 
 
-def first_model(recipe: PredictionRecipe) -> Predictor:
-    """Return the model before its first step."""
+def first_model(recipe: PredictionRecipe, own: Path | None = None) -> Predictor:
+    """Return the model before its first step.
+
+    `own` are weights of the run itself, which goes on: they stand for those that it started from,
+    which may be gone.
+    """
     section = recipe.model
     if section.start is not None:
-        return _started(section.start, section.fields)
+        return _started(own or section.start, section.fields)
     if section.kind != "stremn":
         values = {"kind": section.kind, "channels": recipe.data.channels} | section.fields
         return build_baseline(build(RecurrentConfig, values, "model.fields"))

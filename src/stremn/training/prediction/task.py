@@ -12,7 +12,7 @@ from stremn.core.atomic_files import output_folder
 from stremn.data.readers.frame_clips import check_disjoint
 from stremn.moved import moved_names
 from stremn.prediction.weights import Predictor, save_predictor
-from stremn.training.fit import Phase
+from stremn.training.fit import CHECKPOINT, LAST, Phase
 from stremn.training.prediction.cost import estimate_cost
 from stremn.training.prediction.data import NumberedClips, clips_of, collate
 from stremn.training.prediction.model import first_model
@@ -33,7 +33,8 @@ class PredictionTask(Task[PredictionRecipe]):
         """Open the clips, build the model; at the end the best checkpoints are averaged."""
         clips, held_out = clips_of(recipe, "train"), clips_of(recipe, "val")
         check_disjoint({"train": clips, "val": held_out})
-        model = first_model(recipe)
+        restored = resume and (out / CHECKPOINT).exists()
+        model = first_model(recipe, out / LAST if restored else None)
         validation = Validation(recipe, held_out, out)
         samples = NumberedClips(clips, recipe.train.steps * recipe.batch, recipe.train.seed)
         loss = partial(clip_loss, horizon=recipe.horizon, loss=recipe.loss)
