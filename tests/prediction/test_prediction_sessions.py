@@ -249,6 +249,14 @@ def test_predict_writes_frames_video_and_strip(tmp_path, weights):
     assert "Observed 8 frames, predicted 5 at 16x16 grey (input 40x40, resized)" in written.note
 
 
+def test_the_strip_shows_a_few_frames_of_a_long_prediction(tmp_path, weights):
+    written = predict_video(
+        stream(30, 16, 3), tmp_path / "a", frames=14, holdout=14, weights=weights
+    )
+    assert len(written.frames) == 14
+    assert cv2.imread(str(written.strip)).shape[1] == 10 * 66
+
+
 def test_predict_can_hold_out_the_end_as_truth(tmp_path, weights):
     frames = stream(9, 16, 3)
     written = predict_video(frames, tmp_path / "a", frames=4, observe=6, weights=weights)

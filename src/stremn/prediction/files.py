@@ -34,7 +34,7 @@ from stremn.prediction.sessions import (
 from stremn.prediction.weights import load_memory_predictor
 
 SHOWN = 10
-"""Observed frames shown before the predicted ones."""
+"""Observed frames shown before the predicted ones; the strip shows as many of those."""
 TRIED = 8
 """Frames, at most, for which a prediction is tried on what was observed already; below `SHOWN`."""
 TILE = 128
@@ -260,7 +260,7 @@ def _write(
     for path, picture in zip(paths, predicted, strict=True):
         write_whole(path, _png(picture))
     strip, video = out / "strip.png", out / "side_by_side.mp4"
-    write_whole(strip, _png(_strip(before, truth, predicted)))
+    write_whole(strip, _png(_strip(before, truth[:SHOWN], predicted[:SHOWN])))
     blank = np.full_like(predicted[0], 40)  # where there is no truth to show
     left = before + truth + [blank] * (len(predicted) - len(truth))
     right = before + predicted

@@ -165,14 +165,20 @@ class PredictionSession:
         predicted = []
         for step in range(frames):
             shown = self.model.draw(past, stack)
-            predicted.append(shown.frame[0])
+            predicted.append(self._picture(shown.frame))
             if step < frames - 1:
                 past = self.model.memorize(past, stack, self.frames_seen - 1 + step)
                 window = [*window[1:], shown.frame[0]]
                 stack = self.model.encode_query(torch.stack(window)[None], shown)
                 past = self.model.carry(past, stack)
-        pictures = self._fit.crop(torch.stack(predicted)).permute(0, 2, 3, 1)
-        return (pictures * 255).round().to(torch.uint8).cpu().numpy()
+        return np.stack(predicted)
+
+    def _picture(
+        self, frame: Float[Tensor, "1 c padded_height padded_width"]
+    ) -> UInt8[np.ndarray, "height width c"]:
+        """Return a predicted frame as a picture, without padding: 8 bits, so that many fit."""
+        picture = self._fit.crop(frame)[0].permute(1, 2, 0)
+        return (picture * 255).round().to(torch.uint8).contiguous().cpu().numpy()
 
     def _after_repeated_frame(
         self, window: list[Float[Tensor, "c height width"]], stack: Encoded
