@@ -391,6 +391,16 @@ def test_a_dry_run_lists_what_is_wrong_with_the_data(
     assert "2.jpg: This image has no mask" in text
 
 
+def test_a_dry_run_looks_for_the_videos_of_the_validation(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stremn.training.segmentation.cost._cost_of_a_step", lambda *_: (1.0, 1e12))
+    unknown = ['validation.sequences=["no-such-video"]']
+    text = train(recipe, unknown, None, resume=False, dry_run=True)
+    assert "training cannot start yet" in text
+    assert "no-such-video" in text
+
+
 @pytest.mark.parametrize("name", ["small-policy", "small-evidence", "small-fusion"])
 def test_cost_counts_what_the_recipe_trains_and_needs_no_weights(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

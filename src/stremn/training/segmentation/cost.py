@@ -25,6 +25,7 @@ from stremn.training.segmentation.data import (
     clip_parameters,
     open_data,
     used_sources,
+    validation_videos,
 )
 from stremn.training.segmentation.model import StageLoss, blank_model, model_config
 from stremn.training.segmentation.recipe import (
@@ -197,6 +198,8 @@ def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
     """
     try:
         data = open_data(recipe.data, used_sources(recipe), check=True)
+        if recipe.validation is not None:
+            validation_videos(recipe.validation)
         dataset = clip_dataset(recipe, data)
         numbers = range(0, len(dataset), max(1, len(dataset) // count))
         begin = time.monotonic()

@@ -31,6 +31,7 @@ from stremn.training.segmentation.recipe import (
     DataSection,
     Recipe,
     SourceSection,
+    ValidationSection,
     VideosSection,
 )
 
@@ -159,6 +160,15 @@ def clip_parameters(
             return _parameters(RenderedClipParameters, section.parameters, where)
         case "videos":
             return _parameters(VideoClipParameters, section.parameters, where)
+
+
+def validation_videos(section: ValidationSection) -> SequenceSet:
+    """Open the videos of a validation, or those that are named.
+
+    Raises StremnError for a name that the set does not have.
+    """
+    videos = open_videos(section.videos)
+    return videos.only(section.sequences) if section.sequences else videos
 
 
 def open_videos(section: VideosSection, left_out: LeaveOut | None = None) -> SequenceSet:

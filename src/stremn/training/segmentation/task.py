@@ -24,8 +24,8 @@ from stremn.training.segmentation.data import (
     clip_dataset,
     clip_source,
     open_data,
-    open_videos,
     used_sources,
+    validation_videos,
 )
 from stremn.training.segmentation.model import (
     StageLoss,
@@ -95,10 +95,9 @@ def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidati
     section = recipe.validation
     if section is None:
         return None
-    sequences = open_videos(section.videos)
     clips = probe_clips(recipe, data, section.probe_clips)
     return StreamedValidation(
-        sequences.only(section.sequences) if section.sequences else sequences,
+        validation_videos(section),
         device=device,
         size=section.size,
         memory_slots=section.memory_slots,
