@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stremn.errors import StremnError
+from stremn.memory.fusion import FusionConfig
 from stremn.memory.policies import Oldest
 from stremn.networks.model import STReMN
 from stremn.networks.narrowing import Example, narrowed
@@ -121,6 +122,12 @@ def test_widths_that_store_no_less_are_refused(values: int) -> None:
 def test_networks_with_other_decoders_are_refused() -> None:
     with pytest.raises(StremnError, match="separable = true"):
         narrowed(network(separable=False), 3, examples())
+
+
+def test_parts_that_are_as_wide_as_values_are_refused() -> None:
+    """They would have random weights."""
+    with pytest.raises(StremnError, match=r"write\..* depends on the width of values as well"):
+        narrowed(network(fusion=FusionConfig()), 3, examples())
 
 
 def test_frames_are_needed() -> None:

@@ -27,6 +27,9 @@ from stremn.networks.pretrained import Pretrained
 Example = tuple[Float[Tensor, "1 3 height width"], Float[Tensor, "1 2 height width"]]
 """A frame in [0, 1], and the masks of the object and of the others in it, in [0, 1]."""
 
+CHANGED = ("memory_value.", "query_value.", "decoder.pyramid.reduce.", "hint.")
+"""How the names of weights begin that narrowing computes anew."""
+
 SMALLEST = 1e-3
 """Directions of the new convolution below this share of its largest are not used for the hint."""
 
@@ -60,7 +63,7 @@ def narrowed(pretrained: Pretrained, values: int, examples: Iterable[Example]) -
 
     config = config.model_copy(update={"value": values})
     narrow = build_model(config).to(view.weight)
-    _copy_equal_shapes(model, narrow)
+    _copy_unchanged(model, narrow)
     with torch.no_grad():
         if model.memory_value is not None and narrow.memory_value is not None:
             _project(model.memory_value, stored, of_memory, narrow.memory_value)
@@ -120,17 +123,26 @@ def _values(
 
 
 def _set(conv: nn.Conv2d, weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"]) -> None:
-    """Set a 1x1 convolution."""
-    conv.weight.copy_(weight[:, :, None, None])
+    """Set a convolution; `weight` may have the kernel's positions among its columns."""
+    conv.weight.copy_(weight.reshape(conv.weight.shape))
     assert conv.bias is not None
     conv.bias.copy_(bias)
 
 
-def _copy_equal_shapes(source: STReMN, target: STReMN) -> None:
-    """Copy all weights and buffers that narrowing leaves as they are."""
+def _copy_unchanged(source: STReMN, target: STReMN) -> None:
+    """Copy all weights and buffers but those that narrowing computes anew.
+
+    Raises StremnError for others whose shape depends on the width of values, as in fusion.
+    """
     old, new = source.state_dict(), target.state_dict()
-    same = {name: tensor for name, tensor in old.items() if tensor.shape == new[name].shape}
-    target.load_state_dict(same, strict=False)
+    other = [name for name in old if old[name].shape != new[name].shape]
+    unknown = [name for name in other if not name.startswith(CHANGED)]
+    if unknown:
+        raise StremnError(
+            f"{unknown[0]} depends on the width of values as well, and cannot be narrowed. Narrow "
+            "the weights without it (fusion = none), and train it on top of them."
+        )
+    target.load_state_dict(old | {name: new[name] for name in other})
 
 
 def _project(
@@ -138,7 +150,5 @@ def _project(
 ) -> None:
     """Make the new projection compute the kept components of the old one's values."""
     change = kept.directions.T @ through
-    weight = old.conv.weight.double()
-    new.conv.weight.copy_(torch.einsum("rc,cikl->rikl", change, weight))
-    assert new.conv.bias is not None
-    new.conv.bias.copy_(change @ _bias(old.conv) - kept.directions.T @ kept.mean)
+    bias = change @ _bias(old.conv) - kept.directions.T @ kept.mean
+    _set(new.conv, change @ old.conv.weight.double().flatten(1), bias)
