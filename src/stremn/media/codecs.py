@@ -17,6 +17,9 @@ _BT601, _VIDEO_LEVELS = 6, 1  # FFmpeg's numbers
 Pixels = UInt8[np.ndarray, "height width channels"]
 """RGB, or RGBA with straight (not premultiplied) transparency."""
 
+LARGEST_SIDE = 16384
+"""Pixels of a side that H.264 takes, at most."""
+
 
 class VideoCodec(Protocol):
     """A way to encode videos.

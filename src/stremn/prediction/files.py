@@ -18,6 +18,7 @@ from jaxtyping import UInt8
 from stremn.core.arguments import whole_number
 from stremn.core.atomic_files import output_folder
 from stremn.errors import StremnError
+from stremn.media.codecs import LARGEST_SIDE
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
 from stremn.media.frames import SQUARE, FrameSource
@@ -41,8 +42,6 @@ TILE = 128
 """Shorter side of a picture in the video, at least, in pixels."""
 TILE_SMALL = 64
 """Shorter side of a picture in the strip, at least, in pixels; at most twice that."""
-WIDEST = 16384
-"""Pixels of a side that a video takes, at most."""
 BAR = 4
 """Pixels between two pictures side by side."""
 WRITTEN = ".written"
@@ -303,9 +302,9 @@ def _rgb(picture: UInt8[np.ndarray, "height width c"]) -> Picture:
 def _large(picture: Picture) -> Shown:
     """Enlarge a small picture, as far as two of them side by side fit into a video."""
     height, width = picture.shape[:2]
-    most = min(WIDEST // height, (WIDEST - BAR) // 2 // width)
+    most = min(LARGEST_SIDE // height, (LARGEST_SIDE - BAR) // 2 // width)
     if not most:
-        scale = min(WIDEST / height, (WIDEST - BAR) / 2 / width)
+        scale = min(LARGEST_SIDE / height, (LARGEST_SIDE - BAR) / 2 / width)
         size = (max(1, int(width * scale)), max(1, int(height * scale)))
         return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     factor = max(1, min(most, -(-TILE // min(height, width))))

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from stremn.errors import StremnError
-from stremn.media.codecs import VideoCodec
+from stremn.media.codecs import LARGEST_SIDE, VideoCodec
 from stremn.media.files import make_folder
 from stremn.media.formats.base import Place, WrittenAtOnce
 from stremn.media.formats.looks import Look
@@ -30,7 +30,7 @@ class VideoFormat:
     look: Look
     codec: VideoCodec
     soft: bool = True
-    largest: int = 16384
+    largest: int = LARGEST_SIDE
 
     @property
     def files(self) -> tuple[str, ...]:
