@@ -326,6 +326,14 @@ def test_larger_frames_are_brought_to_a_size_with_their_proportions():
     assert fit_of(PREDICTOR_PRESETS["64"], (270, 480), None).shown == (64, 64)
 
 
+def test_a_wide_low_frame_is_averaged_as_it_is_brought_to_a_square():
+    fit = fit_of(PREDICTOR_PRESETS["64"], (32, 6400), None)
+    columns = np.zeros((32, 6400, 1), np.float32)
+    columns[:, ::2] = 1  # its columns alternate: averaged they are gray
+    inside = fit.fit(columns)[0, :, 1:-1]
+    np.testing.assert_allclose(inside.numpy(), 0.5, atol=0.05)
+
+
 def test_a_size_is_refused_where_the_model_has_its_own():
     with pytest.raises(StremnError, match="works at 64x64 pixels and takes no size; got size=480"):
         PredictionSession(build_predictor(PREDICTOR_PRESETS["64"]).eval(), size=480)

@@ -1,16 +1,22 @@
 """What a predictor is trained on: the horizon and the losses over a clip."""
 
+from pathlib import Path
+
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from stremn.errors import StremnError
 from stremn.prediction.baselines import TRIVIAL
+from stremn.training.prediction import cost
 from stremn.training.prediction.data import FrameBatch, collate
 from stremn.training.prediction.recipe import HorizonConfig, LossConfig
 from stremn.training.prediction.rollout import (
     clip_loss,
     frame_loss,
 )
+from stremn.training.tasks import train
 from tiny_predictor import clip, tiny, tiny_of
 
 
@@ -118,3 +124,44 @@ def test_training_on_a_few_clips_drives_the_error_down():
     }
     mse = {name: float((x - truth).square().mean().detach()) for name, x in errors.items()}
     assert mse["model"] < 0.25 * mse["last"]
+
+
+def test_a_dry_run_opens_the_validation_clips_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "mine.toml"
+    recipe.write_text(
+        """
+task = "prediction"
+batch = 1
+[model]
+preset = "natural"
+fields = { size = 48 }
+[data]
+kind = "natural"
+path = "videos"
+channels = 3
+size = 48
+[horizon]
+observed = 4
+future = 1
+[train]
+steps = 2
+lr = 1e-3
+"""
+    )
+    monkeypatch.setenv("STREMN_DATA", str(tmp_path))
+    seconds = cost._StepTime(first=1.0, last=1.0)
+    monkeypatch.setattr(cost, "_step_time", lambda *_: seconds)
+    for split in ("train", "val"):
+        folder = tmp_path / "videos" / split / split
+        folder.mkdir(parents=True)
+        for number in range(6):
+            picture = np.full((64, 80, 3), 20 * number + len(split), np.uint8)
+            cv2.imwrite(str(folder / f"{number}.png"), picture)
+    assert "cannot be read" not in train(recipe, [], None, resume=False, dry_run=True)
+    for file in (tmp_path / "videos" / "val" / "val").iterdir():
+        file.unlink()
+    text = train(recipe, [], None, resume=False, dry_run=True)
+    assert "training cannot start yet" in text
+    assert "val" in text

@@ -31,9 +31,10 @@ class FrameFit:
     ) -> Float[Tensor, "c padded_height padded_width"]:
         """Resize a frame to `shown`, and repeat its edge up to `padded`."""
         if picture.shape[:2] != self.shown:
-            shrinking = picture.shape[0] > self.shown[0]
-            how = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-            resized = cv2.resize(picture, self.shown[::-1], interpolation=how)
+            # First shrink, then enlarge: OpenCV averages only where neither side grows.
+            least = tuple(min(a, b) for a, b in zip(picture.shape, self.shown, strict=False))
+            resized = cv2.resize(picture, least[::-1], interpolation=cv2.INTER_AREA)
+            resized = cv2.resize(resized, self.shown[::-1], interpolation=cv2.INTER_LINEAR)
             # Rounding can lift an average of white pixels above 1.
             picture = resized.reshape(*self.shown, picture.shape[2]).clip(0, 1)
         frame = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))

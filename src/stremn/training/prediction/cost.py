@@ -11,7 +11,7 @@ import torch
 
 from stremn.errors import StremnError
 from stremn.prediction.weights import Predictor
-from stremn.training.prediction.data import FrameBatch, clips_of
+from stremn.training.prediction.data import FrameBatch, training_clips
 from stremn.training.prediction.model import count_parameters, first_model
 from stremn.training.prediction.recipe import HorizonConfig, PredictionRecipe
 from stremn.training.prediction.rollout import clip_loss
@@ -50,7 +50,7 @@ def estimate_cost(recipe: PredictionRecipe) -> str:
 def _missing_data(recipe: PredictionRecipe) -> str:
     """Check the clips; log what is wrong and return it as a line to append, or ""."""
     try:
-        clips_of(recipe, "train")
+        training_clips(recipe)
     except StremnError as error:
         told = f"The data cannot be read, so training cannot start yet: {error}"
         logger.warning("%s", told)

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stremn.data.readers.frame_clips import FrameClips, Split
+from stremn.data.readers.frame_clips import FrameClips, Split, check_disjoint
 from stremn.data.readers.prediction_sets import open_clips
 from stremn.training.prediction.recipe import PredictionRecipe
 
@@ -65,3 +65,14 @@ def clips_of(recipe: PredictionRecipe, split: Split) -> FrameClips:
         length=lengths[split],
         seed=recipe.train.seed,
     )
+
+
+def training_clips(recipe: PredictionRecipe) -> tuple[FrameClips, FrameClips]:
+    """Return the clips for training and those for validation.
+
+    Raises:
+        StremnError: they cannot be read, or one source is in both.
+    """
+    clips, held_out = clips_of(recipe, "train"), clips_of(recipe, "val")
+    check_disjoint({"train": clips, "val": held_out})
+    return clips, held_out

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from stremn.core.atomic_files import output_folder
-from stremn.data.readers.frame_clips import check_disjoint
 from stremn.moved import moved_names
 from stremn.prediction.weights import Predictor, save_predictor
 from stremn.training.fit import CHECKPOINT, LAST, Phase
 from stremn.training.prediction.cost import estimate_cost
-from stremn.training.prediction.data import NumberedClips, clips_of, collate
+from stremn.training.prediction.data import NumberedClips, collate, training_clips
 from stremn.training.prediction.model import first_model
 from stremn.training.prediction.recipe import PredictionRecipe
 from stremn.training.prediction.rollout import clip_loss
@@ -31,8 +30,7 @@ class PredictionTask(Task[PredictionRecipe]):
 
     def plan(self, recipe: PredictionRecipe, path: Path, out: Path, *, resume: bool) -> Plan:
         """Open the clips, build the model; at the end the best checkpoints are averaged."""
-        clips, held_out = clips_of(recipe, "train"), clips_of(recipe, "val")
-        check_disjoint({"train": clips, "val": held_out})
+        clips, held_out = training_clips(recipe)
         restored = resume and (out / CHECKPOINT).exists()
         model = first_model(recipe, out / LAST if restored else None)
         validation = Validation(recipe, held_out, out)
