@@ -4,14 +4,19 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from stremn.cli.tables import _name_of
 from stremn.data.readers.layouts import read_davis
 from stremn.errors import StremnError
+from stremn.evaluation.segmentation.results import FrameScore, Report, SequenceRecord
 from stremn.memory.policies import POLICIES
 from stremn.study.suites import long_suite, occlusion_suite, short_suite, to_and_fro
 from stremn.study.table_report import compare, to_json, to_markdown, write_table
 from stremn.study.tables import (
+    Clip,
     Measured,
+    Table,
     Weights,
+    _curve,
     choose_rows,
     rule_rows,
     run_table,
@@ -67,7 +72,11 @@ def test_rules_table(tmp_path, data):
     assert len(maker.made) == 3 * (3 + 3)
     rows = {m.row.policy: m for m in table.suites["short"]}
     assert set(rows["random-drop"].repetitions) == {f"w, seed {s}" for s in range(3)}
-    assert rows["learned"].objects == {"a": 1, "b": 2, "c": 1}
+    assert {n: clip.objects for n, clip in rows["learned"].clips.items()} == {
+        "a": 1,
+        "b": 2,
+        "c": 1,
+    }
     newest = compare(rows["newest"], rows["learned"]).difference
     assert newest.tie
     assert newest.mean == 0
@@ -76,11 +85,19 @@ def test_rules_table(tmp_path, data):
     assert compare(rows["learned"], rows["learned"]).difference is None
 
 
-def test_differences_are_paired_by_sequence_and_weighted_by_objects():
-    def measured(row, **j):
-        f = {name: value / 2 for name, value in j.items()}
-        return Measured(row, j, f, {"a": 1, "b": 3, "c": 1}, {}, {}, (), ())
+def measured(row, **clips):
+    """A row with one clip of each source, given its J; F is half of it."""
+    objects = {"a": 1, "b": 3, "c": 1, "d": 1}
+    return Measured(
+        row,
+        {name: Clip(name[0], "", j, j / 2, objects[name[0]]) for name, j in clips.items()},
+        {},
+        (),
+        (),
+    )
 
+
+def test_differences_are_paired_by_sequence_and_weighted_by_objects():
     one, other = measured(ROWS[0], a=0.2, b=0.6, c=0.9), measured(ROWS[1], a=0.4, b=0.5)
     difference = compare(one, other).difference
     change = {"a": (0.2 - 0.4) * 0.75, "b": (0.6 - 0.5) * 0.75}  # c was finished by one alone
@@ -90,10 +107,17 @@ def test_differences_are_paired_by_sequence_and_weighted_by_objects():
     assert compare(one, measured(ROWS[1], d=0.5)).difference is None
 
 
+def test_differences_leave_out_clips_that_one_row_did_not_finish():
+    one, other = measured(ROWS[0], a1=0.2, a2=0.9, b=0.5), measured(ROWS[1], a1=0.4, b=0.5)
+    compared = compare(one, other)
+    assert compared.difference.mean == pytest.approx((0.2 - 0.4) * 0.75 / 4)
+    assert compared.j.mean == pytest.approx((0.2 + 0.9 + 3 * 0.5) / 5)
+
+
 def test_mean_is_over_objects(tmp_path, data):
     table = run_table("T", ROWS, [short_suite(data)], [Weights("w", Maker())], tmp_path / "out")
     measured = table.suites["short"][0]
-    weighted = sum(measured.j[n] * measured.objects[n] for n in "abc") / 4
+    weighted = sum(clip.j * clip.objects for clip in measured.clips.values()) / 4
     assert compare(measured, measured).j.mean == pytest.approx(weighted)
     report = json.loads((tmp_path / "out/short/w/oldest-6-0/scores.json").read_text())
     assert report["without_postprocessing"]["J"]["mean"] == pytest.approx(weighted)
@@ -119,7 +143,9 @@ def test_long_and_occlusion_have_their_own_columns(tmp_path, data):
     assert long.curve == pytest.approx(points)
     hidden = table.suites["occlusion"][0]
     assert set(hidden.conditions) == {"2 frames at 0.5", "5 frames at 0.5"}
-    assert hidden.objects == {"a": 2, "b": 4, "c": 2}
+    assert sorted((c.source, c.objects) for c in hidden.clips.values()) == [
+        (name, objects) for name, objects in (("a", 1), ("b", 2), ("c", 1)) for _ in range(2)
+    ]
     text = to_markdown(table)
     assert "J of each hundred frames" in text
     assert "| 100-199 |" in text
@@ -180,6 +206,84 @@ def test_a_failed_sequence_is_named_and_left_out(tmp_path, data):
     assert "Failed and left out: b." in to_markdown(table)
 
 
+def test_a_row_that_fails_does_not_cost_the_table(tmp_path, data):
+    """Neither on a whole suite, nor under one condition."""
+
+    @dataclass
+    class Fails(Maker):
+        def __call__(self, run):
+            if run.policy == "oldest":
+                raise RuntimeError("no memory")
+            return Long() if run.policy == "newest" else super().__call__(run)
+
+    @dataclass
+    class Long:
+        """Fails in long clips."""
+
+        frames: int = 0
+
+        def step(self, frame, mask=None):
+            self.frames += 1
+            if self.frames > 11:
+                raise RuntimeError("no memory")
+            return Answer(np.zeros(frame.shape[:2], np.uint8))
+
+    suites = [short_suite(data), occlusion_suite(data, gaps=(2, 5))]
+    table = run_table("T", ROWS, suites, [Weights("w", Fails())], tmp_path / "out")
+    markdown, numbers = write_table(table, tmp_path / "out", "rules")
+    text = markdown.read_text()
+    assert "| (A) remove oldest | failed | - | - | - | - | - | 76.7 |" in text
+    assert "| (B) remove newest | 0.0 | - |" in text
+    assert "| 2 frames at 0.5 | 5 frames at 0.5 |" in text
+    rows = {row["policy"]: row for row in json.loads(numbers.read_text())["suites"]["short"]}
+    assert rows["oldest"]["J"] is None
+    assert rows["newest"]["J"] is not None
+
+
+def test_hundreds_without_a_scored_frame_stay_empty(tmp_path, data):
+    scored = [FrameScore(150, 0.9, 0.0), FrameScore(450, 0.1, 0.0)]
+    record = SequenceRecord("b", 500, 1.0, {1: scored}, {})
+    assert _curve([Report({}, None, None, {}, (record,))]) == (None, 0.9, None, None, 0.1)
+    row = Measured(ROWS[0], {"b": Clip("b", "", 0.5, 0.5, 1)}, {"w": 0.5}, (None, 0.9), ())
+    session = {"size": 64, "reach": None, "every": 2, "precision": "float32"}
+    protocol = {"data": "d", "split": "s", "frames_shown": "all", "frames_scored": "all"}
+    table = Table(
+        "T", row.row.label, {"long": protocol | {"sessions": {"w": session}}}, {"long": (row,)}
+    )
+    assert "| | 0-99 | 100-199 |" in to_markdown(table).replace("|  |", "| |")
+    assert "| (A) remove oldest | - | 90.0 |" in to_markdown(table)
+    assert "64 px, float32, one frame in 2 memorized, up to" in to_markdown(table)
+
+
+def test_the_sessions_of_each_weights_are_told_where_they_differ(tmp_path, data):
+    weights = [Weights("w1", Maker(), size=64), Weights("w2", Maker(), size=32, every=5)]
+    table = run_table("T", ROWS[:1], [short_suite(data)], weights, tmp_path / "out")
+    text = to_markdown(table)
+    assert "w1: 64 px, auto, every frame memorized; w2: 32 px, auto, one frame in 5" in text
+
+
+def test_a_rule_of_ones_own_gets_a_row(monkeypatch):
+    monkeypatch.setitem(POLICIES, "my-rule", POLICIES["oldest"])
+    rows = choose_rows(rule_rows(4), ["my-rule", "learned"])
+    assert [(row.label, row.memory_slots) for row in rows] == [
+        ("learned (the paper's)", 4),
+        ("my-rule", 4),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("/w.safetensors", "w"),
+        ("runs/small-1.5", "runs-small-1.5"),
+        ("a/b/last.safetensors", "b-last"),
+        ("small", "small"),
+    ],
+)
+def test_weights_are_named_after_the_end_of_their_path(source, name):
+    assert _name_of(source) == name
+
+
 def test_errors(tmp_path, data):
     with pytest.raises(StremnError, match="no row for 'best'"):
         choose_rows(ROWS, ["best"])
@@ -192,7 +296,7 @@ def test_errors(tmp_path, data):
     def broken(run):
         raise RuntimeError("damaged weights")
 
-    with pytest.raises(StremnError, match=r"no sequence of the suite short finished: .*damaged"):
+    with pytest.raises(StremnError, match=r"No sequence of the suite short finished: .*damaged"):
         run_table("T", ROWS, [short_suite(data)], [Weights("w", broken)], tmp_path / "o")
 
 

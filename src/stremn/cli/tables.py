@@ -20,7 +20,7 @@ from stremn.cli.evaluate import (
     numbers_in,
     whole_numbers_in,
 )
-from stremn.cli.options import Device, Every, Policy, Reach, Size, Slots, asked, grouped
+from stremn.cli.options import Device, Size, Slots, asked, grouped
 from stremn.cli.panels import MEASURE
 from stremn.cli.spread import RayAddress, WorkerCount, spread
 from stremn.cli.terminal import say, sequence_progress, show
@@ -38,6 +38,26 @@ tables_app = typer.Typer(
 )
 
 
+Everywhere = Annotated[
+    float | None,
+    typer.Option(
+        help="Search window: how far an object may move from one frame to the next, in object "
+        "sizes. Default: inf, the whole frame, as in the paper."
+    ),
+]
+Memorized = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Memorize every n-th frame only. Default: 1, every frame, as in the paper."
+    ),
+]
+Rule = Annotated[
+    str,
+    typer.Option(
+        help=f"Replacement rule: `{PAPER.policy}` (the paper's, default), `evidence`, `oldest`, "
+        "`spread`, ... docs/concepts.md lists all rules."
+    ),
+]
 Models = Annotated[
     list[str] | None, typer.Option(help="Weights. Repeatable, for several training runs.")
 ]
@@ -101,8 +121,8 @@ class _Runs:
     year: Year = 2016
     sequences: Names = None
     size: Size = None
-    reach: Reach = math.inf
-    every: Every = None
+    reach: Everywhere = math.inf
+    every: Memorized = PAPER.every
     device: Device = "auto"
     workers: WorkerCount = 1
     ray: RayAddress = None
@@ -139,7 +159,7 @@ def slots(
     shown: _Shown,
     *,
     model: Models = None,
-    policy: Policy = PAPER.policy,
+    policy: Rule = PAPER.policy,
     numbers: Annotated[
         str, typer.Option(help="Numbers of slots, separated by commas.")
     ] = "1,2,3,4,5,6,7,10,20",
@@ -161,7 +181,7 @@ def fusion(
     ],
     *,
     slots: Slots = PAPER.memory_slots,
-    policy: Policy = PAPER.policy,
+    policy: Rule = PAPER.policy,
 ) -> None:
     """Compare memory fusion (Appendix B) on and off (Table 6).
 
@@ -194,7 +214,7 @@ class _Parts:
 
         runs, found = self.runs, []
         for source in self.models:
-            name = "-".join(Path(source).with_suffix("").parts[-2:])
+            name = _name_of(source)
             if only not in (None, name):
                 continue
             usual, loaded = asked(source, runs.size, runs.reach, runs.every), load_model(source)
@@ -205,6 +225,12 @@ class _Parts:
                 else weights_of(name, loaded.model, size, reach, every=every, device=runs.device)
             )
         return found
+
+
+def _name_of(source: str) -> str:
+    """Return the name of weights in a table and in its folders: the end of their path."""
+    path = Path(source.removesuffix(".safetensors"))
+    return "-".join(part for part in path.parts[-2:] if part != path.anchor)
 
 
 def _run_cell_sequence(parts: _Parts, cell: Cell, name: str, out: Path) -> None:

@@ -21,7 +21,8 @@ SHIPPED = SessionDefaults(every=2)
 frame, as in the paper, unless they are opened with `from_pretrained`."""
 
 PAPER = SessionDefaults(policy="learned", size=480, reach=None)
-"""Settings of the paper's experiments: the defaults of tables and analyses."""
+"""Settings of the paper's experiments. Tables have these defaults, but for the size, which is that
+of the weights."""
 
 PUBLISHED = SessionDefaults(size=480, reach=None, every=5)
 """Settings of STM and STCN, as in their authors' code."""

@@ -6,7 +6,7 @@ from a reference row; a difference whose interval holds zero is called a tie.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,10 @@ import numpy as np
 from stremn.evaluation.intervals import Interval, mean_interval
 from stremn.evaluation.segmentation.records import save_json
 from stremn.media.files import make_folder, write_whole
-from stremn.study.tables import CURVE_STEP, Measured, Table
+from stremn.study.tables import CURVE_STEP, Clip, Measured, Table
+
+_ABSENT = "-"
+"""Cell of a table without a value."""
 
 # Comparing ------------------------------------------------------------------------------------
 
@@ -31,28 +34,61 @@ class Compared:
     difference: Interval | None
 
 
-def compare(measured: Measured, reference: Measured) -> Compared:
-    """Compute intervals over sequences, and the difference of J&F over those that both finished."""
-    names = sorted(measured.j)
-    objects = np.array([measured.objects[n] for n in names])
-    j = np.array([measured.j[n] for n in names])
-    f = np.array([measured.f[n] for n in names])
-    both = sorted(measured.j.keys() & reference.j.keys())
+@dataclass(frozen=True)
+class _Sources:
+    """J and F of each source sequence: means over the objects of its clips."""
+
+    j: dict[str, float]
+    f: dict[str, float]
+    objects: dict[str, int]
+
+    @classmethod
+    def of(cls, measured: Measured, names: Iterable[str]) -> _Sources:
+        """Collect the named clips."""
+        clips: dict[str, list[Clip]] = {}
+        for name in sorted(names):
+            clips.setdefault(measured.clips[name].source, []).append(measured.clips[name])
+        counts = {source: [c.objects for c in of] for source, of in clips.items()}
+        j, f = (
+            {
+                source: float(np.average([getattr(c, kind) for c in of], weights=counts[source]))
+                for source, of in clips.items()
+            }
+            for kind in ("j", "f")
+        )
+        return cls(j, f, {source: sum(of) for source, of in counts.items()})
+
+    def interval(self, values: Sequence[float]) -> Interval:
+        """Return the mean of values of the sources, with its interval."""
+        return mean_interval(np.array(values), np.array(list(self.objects.values())))
+
+    @property
+    def j_and_f(self) -> list[float]:
+        """J&F of each source."""
+        return [(self.j[source] + self.f[source]) / 2 for source in self.j]
+
+
+def compare(measured: Measured, reference: Measured) -> Compared | None:
+    """Compute intervals over source sequences, and the difference of J&F from the reference.
+
+    The difference is over the clips that both finished: None if there are none, and for the
+    reference itself. A row without a finished clip has no intervals: None.
+    """
+    if not measured.clips:
+        return None
+    own = _Sources.of(measured, measured.clips)
+    both = measured.clips.keys() & reference.clips.keys()
     difference = None
     if measured.row != reference.row and both:
-        change = [_j_and_f(measured, n) - _j_and_f(reference, n) for n in both]
-        counts = np.array([measured.objects[n] for n in both])
-        difference = mean_interval(np.array(change), counts)
+        ours, theirs = _Sources.of(measured, both), _Sources.of(reference, both)
+        change = [a - b for a, b in zip(ours.j_and_f, theirs.j_and_f, strict=True)]
+        difference = ours.interval(change)
     return Compared(
-        mean_interval(j, objects),
-        mean_interval(f, objects),
-        mean_interval((j + f) / 2, objects),
+        own.interval(list(own.j.values())),
+        own.interval(list(own.f.values())),
+        own.interval(own.j_and_f),
         difference,
     )
-
-
-def _j_and_f(measured: Measured, name: str) -> float:
-    return (measured.j[name] + measured.f[name]) / 2
 
 
 def _reference_of(table: Table, suite: str) -> Measured:
@@ -66,8 +102,8 @@ def write_table(table: Table, out: Path, name: str) -> tuple[Path, Path]:
     """Write ``out/<name>.md`` and ``out/<name>.json``; returns both paths."""
     make_folder(out)
     markdown, data = out / f"{name}.md", out / f"{name}.json"
-    write_whole(markdown, to_markdown(table).encode())
     save_json(data, to_json(table))
+    write_whole(markdown, to_markdown(table).encode())
     return markdown, data
 
 
@@ -84,21 +120,22 @@ def to_json(table: Table) -> dict[str, Any]:
     }
 
 
-def _row_json(measured: Measured, compared: Compared) -> dict[str, Any]:
-    difference = compared.difference
+def _row_json(measured: Measured, compared: Compared | None) -> dict[str, Any]:
+    difference = None if compared is None else compared.difference
+    sources = _Sources.of(measured, measured.clips)
     return {
         **asdict(measured.row),
-        "J": asdict(compared.j),
-        "F": asdict(compared.f),
-        "J&F": asdict(compared.j_and_f),
+        "J": None if compared is None else asdict(compared.j),
+        "F": None if compared is None else asdict(compared.f),
+        "J&F": None if compared is None else asdict(compared.j_and_f),
         "minus_reference": None
         if difference is None
         else {**asdict(difference), "tie": difference.tie},
         "repetitions": dict(measured.repetitions),
         "std_of_repetitions": _spread(measured),
-        "conditions": dict(measured.conditions),
+        "conditions": measured.conditions,
         "curve": list(measured.curve),
-        "sequences": {name: {"J": measured.j[name], "F": measured.f[name]} for name in measured.j},
+        "sequences": {name: {"J": sources.j[name], "F": sources.f[name]} for name in sources.j},
         "failed": list(measured.failed),
     }
 
@@ -119,30 +156,22 @@ def to_markdown(table: Table) -> str:
 
 def _suite_markdown(table: Table, suite: str, rows: Sequence[Measured]) -> str:
     reference = _reference_of(table, suite)
-    compared = [compare(m, reference) for m in rows]
     head = ["", "J", "F", "J&F", "95 %", f"J&F minus {table.reference}", "std", "paper"]
-    body = [
-        [
-            m.row.label,
-            _percent(c.j.mean),
-            _percent(c.f.mean),
-            _percent(c.j_and_f.mean),
-            _range(c.j_and_f),
-            _difference(c.difference),
-            "" if (std := _spread(m)) is None else _percent(std),
-            "" if m.row.paper is None else f"{m.row.paper:.1f}",
-        ]
-        for m, c in zip(rows, compared, strict=True)
-    ]
+    body = [[m.row.label, *_cells(m, reference)] for m in rows]
     lines = [f"## {suite}\n", _protocol_line(table.protocol[suite], rows), ""]
     lines.append(_grid(head, body))
-    conditions = list(rows[0].conditions)
+    conditions = list(dict.fromkeys(name for m in rows for name in m.conditions))
     if conditions:
-        cells = [[m.row.label, *(_percent(m.conditions[c]) for c in conditions)] for m in rows]
+        cells = [[m.row.label, *(_percent(m.conditions.get(c)) for c in conditions)] for m in rows]
         lines += ["\nJ after the return:\n", _grid(["", *conditions], cells)]
-    if rows[0].curve:
-        steps = [f"{n * CURVE_STEP}-{(n + 1) * CURVE_STEP - 1}" for n in range(len(rows[0].curve))]
-        cells = [[m.row.label, *(_percent(p) for p in m.curve)] for m in rows]
+    length = max(len(m.curve) for m in rows)
+    if length:
+        steps = [f"{n * CURVE_STEP}-{(n + 1) * CURVE_STEP - 1}" for n in range(length)]
+        padded = [[*m.curve, *[None] * (length - len(m.curve))] for m in rows]
+        cells = [
+            [m.row.label, *(_percent(p) for p in curve)]
+            for m, curve in zip(rows, padded, strict=True)
+        ]
         lines += ["\nJ of each hundred frames:\n", _grid(["", *steps], cells)]
     failed = sorted({name for m in rows for name in m.failed})
     if failed:
@@ -150,14 +179,36 @@ def _suite_markdown(table: Table, suite: str, rows: Sequence[Measured]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _cells(measured: Measured, reference: Measured) -> list[str]:
+    """Format a row's scores; one without a finished sequence has failed."""
+    compared = compare(measured, reference)
+    paper = "" if measured.row.paper is None else f"{measured.row.paper:.1f}"
+    if compared is None:
+        return ["failed", *[_ABSENT] * 5, paper]
+    is_reference = measured.row == reference.row
+    return [
+        _percent(compared.j.mean),
+        _percent(compared.f.mean),
+        _percent(compared.j_and_f.mean),
+        _range(compared.j_and_f),
+        "reference" if is_reference else _difference(compared.difference),
+        "" if (std := _spread(measured)) is None else _percent(std),
+        paper,
+    ]
+
+
 def _protocol_line(protocol: Mapping[str, Any], rows: Sequence[Measured]) -> str:
     repetitions = max(len(m.repetitions) for m in rows)
-    reach = protocol["reach"]
-    session = "" if reach is None else f"far regions not memorized (reach {reach:g}), "
+    sequences = len({clip.source for m in rows for clip in m.clips.values()})
+    told = {name: _session(session) for name, session in protocol["sessions"].items()}
+    same = len(set(told.values())) == 1
+    sessions = (
+        next(iter(told.values())) if same else "; ".join(f"{n}: {t}" for n, t in told.items())
+    )
     return (
-        f"{protocol['data']} {protocol['split']}, {len(rows[0].j)} sequences, shown: "
+        f"{protocol['data']} {protocol['split']}, {sequences} sequences, shown: "
         f"{protocol['frames_shown']}, scored: {protocol['frames_scored']}, "
-        f"{protocol['size']} px, {session}up to {repetitions} repetitions; "
+        f"{sessions}, up to {repetitions} repetitions; "
         "without post-processing. "
         "Intervals are bootstrap percentiles over sequences; a difference whose interval holds "
         "zero is a tie. The paper's numbers are J&F on DAVIS 2017 test-dev: compare differences, "
@@ -165,9 +216,17 @@ def _protocol_line(protocol: Mapping[str, Any], rows: Sequence[Measured]) -> str
     )
 
 
+def _session(session: Mapping[str, Any]) -> str:
+    """Describe the settings that all rows of a table share."""
+    reach, every = session["reach"], session["every"]
+    memorized = "every frame" if every == 1 else f"one frame in {every}"
+    within = "" if reach is None else f", far regions not memorized (reach {reach:g})"
+    return f"{session['size']} px, {session['precision']}, {memorized} memorized{within}"
+
+
 def _difference(difference: Interval | None) -> str:
     if difference is None:
-        return "reference"
+        return _ABSENT
     mean, low, high = (
         f"{100 * v:+.1f}" for v in (difference.mean, difference.low, difference.high)
     )
@@ -182,8 +241,8 @@ def _range(interval: Interval) -> str:
     return f"{_percent(interval.low)} to {_percent(interval.high)}"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _percent(value: float | None) -> str:
+    return _ABSENT if value is None else f"{100 * value:.1f}"
 
 
 def _grid(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

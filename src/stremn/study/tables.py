@@ -25,6 +25,7 @@ from stremn.evaluation.segmentation.run_description import (
     session_factory,
     slots_label,
 )
+from stremn.memory.policies import POLICIES
 from stremn.moved import earlier_arguments, earlier_fields
 from stremn.networks.defaults import PAPER
 from stremn.networks.model import STReMN
@@ -89,14 +90,18 @@ def slot_rows(
 def choose_rows(rows: Sequence[Row], policies: Sequence[str]) -> tuple[Row, ...]:
     """Return the rows of the named policies, in the table's order.
 
+    A policy of `POLICIES` that the table has no row for gets one at the end, under its own name.
+
     Raises:
-        StremnError: a policy without a row.
+        StremnError: an unknown policy.
     """
     known = [row.policy for row in rows]
-    absent = [name for name in policies if name not in known]
+    own = [name for name in dict.fromkeys(policies) if name not in known]
+    absent = [name for name in own if name not in POLICIES]
     if absent:
         raise StremnError(f"The table has no row for {absent[0]!r}. It has: {', '.join(known)}.")
-    return tuple(row for row in rows if row.policy in policies)
+    chosen = [row for row in rows if row.policy in policies]
+    return (*chosen, *(Row(name, name, rows[0].memory_slots) for name in own))
 
 
 @earlier_fields(resolution="size")
@@ -184,28 +189,53 @@ def nowhere(cell: Cell) -> None:
 
 
 @dataclass(frozen=True)
+class Clip:
+    """What one row scored on one shown sequence: means over its objects and repetitions.
+
+    Attributes:
+        source: the sequence that it was made from.
+        condition: under what condition it is shown; "" for none.
+        j: mean J.
+        f: mean F.
+        objects: number of objects, its weight.
+    """
+
+    source: str
+    condition: str
+    j: float
+    f: float
+    objects: int
+
+
+@dataclass(frozen=True)
 class Measured:
     """What one row scored on one suite.
 
     Attributes:
         row: the row.
-        j: source sequence -> mean J over its objects, conditions and repetitions.
-        f: the same of F.
-        objects: source sequence -> number of objects and conditions (its weight).
+        clips: shown sequence -> scores, of those that finished; empty if all failed.
         repetitions: mean J&F of each repetition (weights and seeds).
-        conditions: condition -> mean J.
-        curve: mean J of each hundred frames, of the long suite.
+        curve: mean J of frames 0-99, 100-199, ..., of the long suite; None where none is scored.
         failed: shown sequences that failed in some repetition.
+        why: what the first of them failed with.
     """
 
     row: Row
-    j: Mapping[str, float]
-    f: Mapping[str, float]
-    objects: Mapping[str, int]
+    clips: Mapping[str, Clip]
     repetitions: Mapping[str, float]
-    conditions: Mapping[str, float]
-    curve: Sequence[float]
+    curve: Sequence[float | None]
     failed: Sequence[str]
+    why: str = ""
+
+    @property
+    def conditions(self) -> dict[str, float]:
+        """Condition -> mean J over its objects."""
+        names = dict.fromkeys(clip.condition for clip in self.clips.values() if clip.condition)
+        return {name: self._mean_j(name) for name in names}
+
+    def _mean_j(self, condition: str) -> float:
+        clips = [clip for clip in self.clips.values() if clip.condition == condition]
+        return float(np.average([c.j for c in clips], weights=[c.objects for c in clips]))
 
 
 @dataclass(frozen=True)
@@ -252,7 +282,7 @@ def run_table(
         elsewhere: returns what runs the sequences of a cell in other processes, if anything does.
 
     Raises:
-        StremnError: no row or no suite, weights of one name, or all sequences of a row failed.
+        StremnError: no row or no suite, weights of one name, or all sequences of a suite failed.
     """
     if not rows or not suites or not weights or not seeds:
         raise StremnError(
@@ -269,6 +299,8 @@ def run_table(
             reports = _run_row(row, suite, weights, seeds, out, watch, elsewhere)
             protocol.setdefault(suite.name, next(iter(reports.values())).protocol)
             cells.append(_measure(row, suite, reports))
+        if not any(cell.clips for cell in cells):
+            raise StremnError(f"No sequence of the suite {suite.name} finished: {cells[0].why}")
         measured[suite.name] = tuple(cells)
     base = next((row for row in reversed(rows) if row.policy == reference), rows[-1])
     shown = {name: _shared(p, seeds, weights) for name, p in protocol.items()}
@@ -307,30 +339,30 @@ def _run_row(
 
 def _measure(row: Row, suite: Suite, reports: Mapping[str, Report]) -> Measured:
     scored = {name: r.plain for name, r in reports.items() if r.plain is not None}
-    if not scored:
-        failure = next(iter(next(iter(reports.values())).failures.values()), "nothing was scored")
-        raise StremnError(f"{row.label}: no sequence of the suite {suite.name} finished: {failure}")
     samples: dict[str, list[tuple[float, float]]] = {}
-    conditions: dict[str, list[float]] = {}
+    objects: dict[str, set[int]] = {}
     for summary in scored.values():
         for o in summary.objects:
             values = (o.scores.j.mean, o.scores.f.mean)
-            samples.setdefault(suite.source_of[o.sequence], []).append(values)
-            conditions.setdefault(suite.condition_of[o.sequence], []).append(values[0])
-    means = {name: np.mean(values, axis=0) for name, values in samples.items()}
+            samples.setdefault(o.sequence, []).append(values)
+            objects.setdefault(o.sequence, set()).add(o.object_id)
+    clips = {}
+    for name, values in samples.items():
+        j, f = np.mean(values, axis=0).tolist()
+        source, condition = suite.source_of[name], suite.condition_of[name]
+        clips[name] = Clip(source, condition, j, f, len(objects[name]))
+    failures = {name: why for r in reports.values() for name, why in r.failures.items()}
     return Measured(
         row,
-        {name: float(mean[0]) for name, mean in means.items()},
-        {name: float(mean[1]) for name, mean in means.items()},
-        {name: max(1, round(len(v) / len(scored))) for name, v in samples.items()},
+        clips,
         {name: summary.mean.j_and_f for name, summary in scored.items()},
-        {name: float(np.mean(v)) for name, v in conditions.items() if name},
         _curve(reports.values()) if suite.name == "long" else (),
-        sorted({name for r in reports.values() for name in r.failures}),
+        sorted(failures),
+        next(iter(failures.values()), ""),
     )
 
 
-def _curve(reports: Iterable[Report]) -> tuple[float, ...]:
+def _curve(reports: Iterable[Report]) -> tuple[float | None, ...]:
     """Return the mean J over everything scored in each hundred frames."""
     points: dict[int, list[float]] = {}
     for report in reports:
@@ -338,7 +370,8 @@ def _curve(reports: Iterable[Report]) -> tuple[float, ...]:
             for rows in record.plain.values():
                 for score in rows:
                     points.setdefault(score.frame // CURVE_STEP, []).append(score.j)
-    return tuple(float(np.mean(points[step])) for step in sorted(points))
+    steps = range(max(points, default=-1) + 1)
+    return tuple(float(np.mean(points[step])) if step in points else None for step in steps)
 
 
 def _shared(
@@ -346,4 +379,12 @@ def _shared(
 ) -> dict[str, Any]:
     own = {"model", "weights", "policy", "memory_slots", "seed", "scored_masks"}
     kept = {key: value for key, value in protocol.items() if key not in own}
-    return kept | {"weights": [w.name for w in weights], "seeds_of_random_rules": list(seeds)}
+    sessions = {
+        w.name: {"size": w.size, "reach": w.reach, "every": w.every, "precision": w.precision}
+        for w in weights
+    }
+    return kept | {
+        "weights": [w.name for w in weights],
+        "sessions": sessions,
+        "seeds_of_random_rules": list(seeds),
+    }
