@@ -16,6 +16,7 @@ from stremn.data.readers.frame_clips import check_disjoint
 from stremn.data.readers.natural_clips import DrawnClips, WholeClips, natural
 from stremn.errors import StremnError
 from stremn.media.encoding import write_video
+from stremn.media.frames import FrameSource, Shot
 from stremn.media.video import open_frames
 from stremn.prediction.baselines import TRIVIAL
 from stremn.prediction.building import build_predictor
@@ -492,8 +493,14 @@ def test_two_ways_to_hold_out_at_once_are_refused(tmp_path, weights):
         ({"frames": 10**9}, "number of frames must be at most 1000000"),
         ({"frames": 2, "holdout": -1}, "to hold out must be at least 0, got -1"),
         ({"frames": 2, "observe": 2}, "to observe must be at least 3, got 2"),
-        ({"frames": 2, "holdout": 9}, "input has 9, and 9 are to be held out. Hold out fewer"),
-        ({"frames": 2, "holdout": 20}, "input has 9, and 20 are to be held out. Hold out fewer"),
+        (
+            {"frames": 2, "holdout": 9},
+            "so the input must have 12 or more. Hold out fewer",
+        ),
+        (
+            {"frames": 2, "holdout": 20},
+            "so the input must have 23 or more. Hold out fewer",
+        ),
     ],
 )
 def test_impossible_numbers_of_frames_are_named(tmp_path, weights, numbers, message):
@@ -515,6 +522,31 @@ def test_an_earlier_prediction_in_the_folder_is_replaced(tmp_path, weights):
     ]
     assert [path.name for path in written.frames] == ["00006.png", "00007.png"]
     assert not (out / "errors.csv").exists()
+
+
+def test_frames_that_no_prediction_wrote_are_never_replaced(tmp_path, weights):
+    """They may be the video itself, whose folder is named as the output."""
+    folder = tmp_path / "my clip" / "frames"
+    folder.mkdir(parents=True)
+    for index, frame in enumerate(panning(9)):
+        cv2.imwrite(str(folder / f"{index:05d}.png"), frame)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(StremnError, match=r"00000\.png, which no prediction wrote.*--out"):
+        predict_video(folder, tmp_path / "my clip", observe=5, frames=2, weights=weights)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in (tmp_path / "my clip").iterdir()] == ["frames"]
+
+
+def test_a_stream_without_an_end_needs_a_number_of_frames(tmp_path, weights, monkeypatch):
+    def camera(_):
+        return FrameSource((Shot(frame) for frame in panning(12)), label="camera", live=True)
+
+    monkeypatch.setattr("stremn.prediction.files.open_frames", camera)
+    with pytest.raises(StremnError, match=r"camera or live stream has no last frame.*--observe N"):
+        predict_video("0", tmp_path / "a", frames=2, weights=weights)
+    written = predict_video("0", str(tmp_path / "b"), frames=2, observe=5, weights=weights)
+    assert [path.name for path in written.frames] == ["00005.png", "00006.png"]
+    assert len(written.errors.predicted) == 2
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 400), (400, 4), (2, 9000)])

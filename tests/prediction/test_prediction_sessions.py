@@ -1,6 +1,7 @@
 """Streaming prediction: equal to the roll-out, unharmed by bad input, saved and restored."""
 
 import json
+import threading
 
 import av
 import cv2
@@ -290,3 +291,32 @@ def test_the_shipped_weights_know_moving_digits():
     error = float((predicted - truth).square().mean())
     assert error < 0.8 * float(truth.square().mean())
     assert error < float((frames[:, 9] - truth).square().mean())
+
+
+def test_a_session_is_saved_between_two_frames(tmp_path, monkeypatch):
+    """Never in the middle of one, while another thread observes."""
+    session = PredictionSession(tiny())
+    *seen, latest = stream(6)
+    for frame in seen:
+        session.observe(frame)
+    inside, go_on = threading.Event(), threading.Event()
+    encode = session.model.encode_query
+
+    def slow(*arguments):
+        inside.set()
+        go_on.wait(10)
+        return encode(*arguments)
+
+    monkeypatch.setattr(session.model, "encode_query", slow)
+    path = tmp_path / "state.safetensors"
+    observing = threading.Thread(target=session.observe, args=(latest,))
+    saving = threading.Thread(target=session.save, args=(str(path),))
+    observing.start()
+    inside.wait(10)
+    saving.start()
+    saving.join(0.2)
+    assert not path.exists()
+    go_on.set()
+    observing.join()
+    saving.join()
+    assert PredictionSession.load(str(path), tiny()).frames_seen == 6

@@ -8,6 +8,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -91,7 +92,7 @@ class PredictionFiles:
 
 def predict_video(
     source: Source,
-    out: Path,
+    out: str | Path,
     *,
     frames: int = 8,
     observe: int | None = None,
@@ -105,7 +106,7 @@ def predict_video(
     Args:
         source: anything `open_frames` takes.
         out: folder for `frames/*.png` (named by frame index), `side_by_side.mp4`, `strip.png`, and
-            `errors.csv` where the truth is known.
+            `errors.csv` where the truth is known. An earlier prediction in it is replaced.
         frames: frames to predict.
         observe: frames to observe, a stack at least; the input's frames after them are shown beside
             the predicted ones as the truth. None observes all that `holdout` leaves.
@@ -115,8 +116,10 @@ def predict_video(
         device: where to compute.
 
     Raises:
-        StremnError: input that cannot be used, another run in `out`. Nothing has been written then.
+        StremnError: input that cannot be used, another run in `out`, or numbered pictures in
+            `out/frames` that no prediction wrote. Nothing has been written then.
     """
+    out = Path(out)
     if observe is not None and holdout:
         raise StremnError("Give --observe or --holdout, not both: each says where truth begins.")
     frames = whole_number(frames, "The number of frames", 1, MOST_FRAMES)
@@ -126,24 +129,28 @@ def predict_video(
         least, what = model.config.stack, "The number of frames to observe"
         observe = whole_number(observe, what, least, 2**62)
     view = _View(model, device, size if model.config.any_size else None, frames)
+    _refuse_frames_of_others(out)
     with open_frames(source) as stream, output_folder(out):
+        if stream.live and observe is None:
+            raise StremnError(
+                "A camera or live stream has no last frame to predict from. Say how many frames to "
+                "observe with --observe N (observe=N); the next ones are shown as the truth."
+            )
         shape, rate = stream.size, stream.fps or RATE
-        truth = _observed(stream, view, frames, observe, holdout)
+        true = _observed(stream, view, frames, observe, holdout)
         session = view.session
         if observe is not None and session.frames_seen < observe:
             raise StremnError(
                 f"The input has only {session.frames_seen} frames, fewer than the {observe} to "
                 "observe. Ask for fewer."
             )
-        if holdout and session.frames_seen < model.config.stack:
-            count = session.frames_seen + len(truth)
+        if holdout and session.frames_seen < (stack := model.config.stack):
             raise StremnError(
-                f"Prediction starts from a stack of {model.config.stack} frames, but only "
-                f"{session.frames_seen} were observed: the input has {count}, and {holdout} are to "
-                "be held out. Hold out fewer, or give a longer input."
+                f"Prediction starts from a stack of {stack} frames, and {holdout} are to be held "
+                f"out, so the input must have {stack + holdout} or more. Hold out fewer, or give "
+                "a longer input."
             )
         predicted = [_rgb(picture) for picture in session.predict(frames)]
-        true = [view.shown(image) for image in truth[:frames]]
         note = _note(shape, predicted[0].shape[:2], model, session, frames)
         tried, errors = view.tried, _errors(predicted, view.before[-1], true)
         aspect = stream.pixel_aspect if model.config.any_size else SQUARE
@@ -153,22 +160,22 @@ def predict_video(
 
 def _observed(
     stream: FrameSource, view: _View, frames: int, observe: int | None, holdout: int
-) -> list[np.ndarray]:
-    """Give the view all frames except those held out, and return these, at least `frames`."""
-    truth: deque[np.ndarray] = deque()
+) -> list[Picture]:
+    """Give the view all frames except those held out, and return these: `frames` at most."""
+    true: list[Picture] = []
+    held: deque[np.ndarray] = deque()  # any of them may still have to be observed
     for frame in stream:
         if observe is not None and frame.index >= observe:
-            if len(truth) == frames:
+            if len(true) == frames:
                 break
-            truth.append(frame.image)
-            continue
-        if holdout:
-            truth.append(frame.image)
-            if len(truth) > holdout:
-                view.observe(truth.popleft())
-            continue
-        view.observe(frame.image)
-    return list(truth)
+            true.append(view.shown(frame.image))
+        elif holdout:
+            held.append(frame.image)
+            if len(held) > holdout:
+                view.observe(held.popleft())
+        else:
+            view.observe(frame.image)
+    return true or [view.shown(image) for image in islice(held, frames)]
 
 
 @dataclass
@@ -270,13 +277,33 @@ def _write(
     return PredictionFiles(paths, video, strip, note, tried, errors)
 
 
+def _noted(out: Path) -> list[str]:
+    """Return the names of the frames that an earlier prediction wrote."""
+    note = out / "frames" / WRITTEN
+    return note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+
+
+def _refuse_frames_of_others(out: Path) -> None:
+    """Refuse a folder whose numbered pictures are not those of an earlier prediction.
+
+    They may be the video itself: predicted frames have names of the same kind.
+    """
+    noted = set(_noted(out))
+    found = sorted(path.name for path in (out / "frames").glob("*.png"))
+    others = [name for name in found if Path(name).stem.isdigit() and name not in noted]
+    if others:
+        raise StremnError(
+            f"{out / 'frames'} holds {others[0]}, which no prediction wrote. Predicted frames "
+            "would go there under such names. Choose another folder with --out."
+        )
+
+
 def _replace_earlier(out: Path, names: list[str]) -> None:
     """Remove what an earlier prediction left in `out`, and note which frames this one writes.
 
     Only noted files are removed: the folder may hold pictures of others.
     """
-    note = out / "frames" / WRITTEN
-    earlier = note.read_text(encoding="utf-8").splitlines() if note.is_file() else []
+    note, earlier = out / "frames" / WRITTEN, _noted(out)
     write_whole(note, "".join(f"{name}\n" for name in sorted({*earlier, *names})).encode())
     for name in earlier:
         if is_plain_name(name) and name not in names:

@@ -189,7 +189,8 @@ class PredictionSession:
         past = self.model.memorize(past, first, self.frames_seen - 2)
         return self.model.carry(past, stack)
 
-    def save(self, path: Path) -> None:
+    @guarded
+    def save(self, path: str | Path) -> None:
         """Write the session's state (not the weights) to a file, in one move."""
         facts = {
             "format": _FORMAT,
@@ -205,16 +206,18 @@ class PredictionSession:
         tensors |= {f"carried.{i}": x for i, x in enumerate(self._past.carried)}
         tensors |= {f"window.{i}": picture for i, picture in enumerate(self._window)}
         tensors = {name: x.cpu().contiguous() for name, x in tensors.items()}
-        write_tensors(path, tensors, {_KEY: json.dumps(facts)})
+        write_tensors(Path(path), tensors, {_KEY: json.dumps(facts)})
 
     @classmethod
-    def load(cls, path: Path, model: FramePredictor, *, device: str = "auto") -> PredictionSession:
+    def load(
+        cls, path: str | Path, model: FramePredictor, *, device: str = "auto"
+    ) -> PredictionSession:
         """Load a saved session; it continues exactly as the saved one would have.
 
         Raises:
             StremnError: no session in the file, or one of another model.
         """
-        where = pick_device(device)
+        where, path = pick_device(device), Path(path)
         header, found = read_tensors(path, "saved session")
         if _KEY not in header:
             raise StremnError(f"{path} holds no prediction session.")
