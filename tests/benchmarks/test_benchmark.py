@@ -2,6 +2,8 @@
 
 import gc
 import json
+import logging
+import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from stremn.benchmarks.constancy import (
 from stremn.benchmarks.workload import Workload, full_session, made_frame, made_labels
 from stremn.core import hardware
 from stremn.core.machine import Cost, Machine, best_of, cost_of, measure_machine
-from stremn.errors import StremnError
+from stremn.errors import MissingExtraError, StremnError
 from stremn.segmentation.sessions import SegmentationSession
 from tiny_model import tiny_model
 from tiny_workload import TINY
@@ -196,3 +198,51 @@ def test_unknown_parts_and_precisions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StremnError, match="Unknown precision 'half'; use auto"):
         benchmark.run(tmp_path / "out", precision="half")
     assert not (tmp_path / "out").exists()
+
+
+def test_fewer_threads_than_one_are_refused(tmp_path: Path) -> None:
+    for threads in (0, -1):
+        with pytest.raises(StremnError, match=f"one thread or more, got threads={threads}"):
+            benchmark.run(tmp_path / "out", threads=threads)
+    assert not (tmp_path / "out").exists()
+
+
+class BegunError(Exception):
+    """Measuring has begun."""
+
+
+def begin(*_: object) -> Machine:
+    raise BegunError
+
+
+def test_missing_matplotlib_is_told_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "measure_machine", begin)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for part in ("growth", "flat"):
+        with pytest.raises(MissingExtraError, match="matplotlib"):
+            benchmark.run(tmp_path / "out", plan=TINY, parts=["sweeps", part])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BegunError):  # nothing is drawn of these
+        benchmark.run(tmp_path / "out", plan=TINY, parts=["sweeps", "pipeline"])
+
+
+def test_an_interrupted_run_says_which_figures_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(benchmark, "ready_model", lambda name: tiny_model())
+    monkeypatch.setattr(benchmark, "measure_machine", lambda *_: MACHINE)
+    monkeypatch.setattr(benchmark, "measure_growth", interrupted)
+    monkeypatch.setattr(benchmark, "measure_sweeps", lambda *_: [{"ms": 1.0}])
+    with caplog.at_level(logging.WARNING):
+        with pytest.raises(KeyboardInterrupt):
+            benchmark.run(tmp_path, plan=TINY, parts=["growth"], precision="float32")
+        assert not caplog.text
+        with pytest.raises(KeyboardInterrupt):
+            benchmark.run(tmp_path, plan=TINY, parts=["sweeps", "growth"], precision="float32")
+    assert f"The figures of sweeps are in {tmp_path / 'speed.json'}." in caplog.text
+    assert json.loads((tmp_path / "speed.json").read_text())["sweeps"]["small"] == [{"ms": 1.0}]

@@ -1,5 +1,6 @@
 """What `bench` measures of SAM models."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,13 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from stremn.benchmarks import benchmark
-from stremn.benchmarks.sam import is_measured_here, measure_sam_growth, ready_sam
+from stremn.benchmarks import benchmark, sam
+from stremn.benchmarks.sam import (
+    is_measured_here,
+    measure_sam_growth,
+    measure_sam_steps,
+    ready_sam,
+)
 from stremn.core.machine import Machine
 from stremn.errors import StremnError
 from stremn.sam.shapes import SHAPES, random_sam
@@ -52,3 +58,18 @@ def test_names_of_shapes_folders_and_presets(tmp_path: Path) -> None:
     random_sam("edgetam-toy").network.save_pretrained(tmp_path / "model")
     assert is_measured_here(str(tmp_path / "model"))
     assert ready_sam(str(tmp_path / "model")).size == 64
+
+
+def test_no_frame_is_drawn_while_a_step_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(*_: int) -> None:
+        raise AssertionError("drawn while a step is timed")
+
+    def timed(step: Callable[[], object], *_: float) -> list[float]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sam, "made_frame", drawn)
+            step()
+        return [1.0]
+
+    monkeypatch.setattr(sam, "times", timed)
+    rows = measure_sam_steps(random_sam("sam2.1-toy"), TINY, "float32")
+    assert {row["ms"] for row in rows} == {1e3}

@@ -341,6 +341,7 @@ def test_used_up_memory_and_a_polite_kill_end_in_one_sentence(monkeypatch, capsy
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"  # nothing is promised to be on the disk
 
 
 def test_missing_input_names_the_path(mask, tmp_path):

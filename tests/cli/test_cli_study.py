@@ -190,6 +190,41 @@ def test_what_a_worker_leaves_is_done_here(run, root, tmp_path, monkeypatch):
     assert not table["failed"]
 
 
+def test_a_zip_that_no_server_takes_is_refused_before_any_work(run, root, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("worked in vain")
+
+    monkeypatch.setattr("stremn.evaluation.segmentation.evaluation.evaluate", never)
+    monkeypatch.setattr("stremn.evaluation.segmentation.stored_masks.score_predictions", never)
+    send = ("--zip", tmp_path / "send.zip")
+    hidden = davis(tmp_path / "H", {"cat": [1], "cow": [1]}, split="test-dev", annotated=["00000"])
+    some = ("--root", hidden, "--year", 2017, "--split", "test-dev", "--sequences", "cat", *send)
+    public = ("--root", root, "--year", 2017, "--split", "val", *send)
+    for options, message in (
+        (some, "--zip cannot be used with --sequences: a server expects all .* only cat would be"),
+        (public, "DAVIS 2017 val has no server to submit to"),
+    ):
+        with pytest.raises(StremnError, match=message):
+            run("evaluate", "davis", *options, "-o", tmp_path / "out")
+        with pytest.raises(StremnError, match=message):
+            run("score", *options, "--predictions", tmp_path)
+    assert not (tmp_path / "send.zip").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["score --root R --predictions P --workers", "bench --quick --parts flat -o O --threads"],
+    ids=["score", "bench"],
+)
+def test_fewer_than_one_worker_or_thread_is_refused(run, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    for number in (0, -1):
+        ended = run(*words.split(), number)
+        assert ended.exit_code == 2, ended.exception
+        assert words.split()[-1] in ended.output
+    assert not list(tmp_path.iterdir())
+
+
 def test_mistakes_end_in_a_sentence(run, root, tmp_path):
     options = ("--root", root, "--year", 2017, "--split", "val", "-o", tmp_path / "out")
     with pytest.raises(StremnError, match="no sequence 'cow'"):

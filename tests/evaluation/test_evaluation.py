@@ -214,6 +214,21 @@ def test_a_failing_sequence_costs_only_itself_and_is_run_again(tmp_path, caplog)
     assert json.loads((tmp_path / "out/scores.json").read_text())["failed"] == {}
 
 
+def test_an_interrupted_run_says_which_sequences_are_finished(tmp_path, caplog):
+    class Interrupted:
+        def step(self, frame, mask=None):
+            raise KeyboardInterrupt
+
+    data = read_davis(davis(tmp_path / "D", {"dogs": [1], "cat": [1], "cow": [1]}))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(data, Interrupted, tmp_path / "out", RUN)
+    assert not caplog.text  # nothing is finished
+    sessions = iter([CopyLast(), Interrupted()])
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(data, lambda: next(sessions), tmp_path / "out", RUN)
+    assert f"1 of 3 sequences are finished in {tmp_path / 'out'}" in caplog.text
+
+
 def test_another_run_in_the_same_folder_is_refused(tmp_path):
     data = read_davis(davis(tmp_path / "D", {"dogs": [1]}))
     evaluate(data, CopyLast, tmp_path / "out", RUN)
@@ -342,6 +357,13 @@ def test_black_and_white_predictions_of_one_object(tmp_path):
     for path in (tmp_path / "out").glob("*/*.png"):
         Image.fromarray(np.uint8(255) * (read_indices(path) > 0)).save(path)
     assert score_predictions(data, tmp_path / "out").plain == report.plain
+
+
+def test_fewer_workers_than_one_are_refused(tmp_path):
+    data = read_davis(davis(tmp_path / "D", {"dogs": [1]}))
+    for workers in (0, -1):
+        with pytest.raises(StremnError, match=f"one thread or more, got workers={workers}"):
+            score_predictions(data, tmp_path, workers=workers)
 
 
 def test_void_in_predictions_is_background(tmp_path):

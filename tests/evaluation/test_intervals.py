@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -64,6 +66,25 @@ def test_same_seed_same_interval():
     values = np.random.default_rng(1).random(8)
     assert mean_interval(values, ONE) == mean_interval(values, ONE)
     assert mean_interval(values, ONE) != mean_interval(values, ONE, seed=1)
+
+
+def test_drawing_in_parts_changes_no_number():
+    values, counts = np.random.default_rng(2).random(1001), np.arange(1001) % 3 + 1
+    drawn = np.random.default_rng(0).integers(0, 1001, (3000, 1001))
+    means = (values * counts)[drawn].sum(1) / counts[drawn].sum(1)
+    found = mean_interval(values, counts, draws=3000)
+    assert [found.low, found.high] == np.quantile(means, [0.025, 0.975]).tolist()
+
+
+def test_many_sequences_do_not_fill_the_memory():
+    values, ones = np.random.default_rng(3).random(4000), np.ones(4000, np.int64)
+    tracemalloc.start()
+    try:
+        mean_interval(values, ones, draws=2000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40e6  # all indices at once take 64 MB, and as much again for what they pick
 
 
 def test_tie():

@@ -1,7 +1,9 @@
 """Table 5's harness: scores by a loop, intervals, tables, curves, and the recipes' whole path."""
 
 import json
+import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from typer.testing import CliRunner
 
 from made_data import some_digits, write_digits
 from stremn.cli.app import app
+from stremn.cli.prediction_scores import prediction
 from stremn.core.checkpoints import Checkpoint, read_checkpoint, write_checkpoint
 from stremn.data.readers.digits import moving_digits
 from stremn.data.readers.prediction_sets import ClipsSection, open_clips
-from stremn.errors import StremnError
+from stremn.errors import MissingExtraError, StremnError
 from stremn.evaluation.prediction.evaluation import (
     as_predict,
     difference,
@@ -23,7 +26,13 @@ from stremn.evaluation.prediction.evaluation import (
 )
 from stremn.evaluation.prediction.metrics import METRICS
 from stremn.evaluation.prediction.report import evaluate_prediction, plot_curves, table
-from stremn.prediction.baselines import RecurrentConfig, build_baseline, predict_last, predict_zero
+from stremn.prediction.baselines import (
+    TRIVIAL,
+    RecurrentConfig,
+    build_baseline,
+    predict_last,
+    predict_zero,
+)
 from stremn.prediction.building import build_predictor
 from stremn.prediction.config import PredictionConfig
 from stremn.prediction.weights import load_predictor, save_predictor
@@ -87,6 +96,14 @@ def test_progress_limit_and_too_short_clips():
         score("zero", predict_zero, clips(), 5, 4)
     with pytest.raises(StremnError, match="no clips to score"):
         score("zero", predict_zero, clips(0), 5, 3)
+
+
+@pytest.mark.parametrize("name", ["observed", "future", "batch", "limit"])
+@pytest.mark.parametrize("number", [0, -1])
+def test_numbers_below_one_are_refused(name, number):
+    asked = {"observed": 5, "future": 3} | {name: number}
+    with pytest.raises(StremnError, match=f"{name} must be 1 or more, got {number}"):
+        score("zero", predict_zero, clips(), **asked)
 
 
 def test_paired_difference_needs_the_same_clips_and_is_narrower():
@@ -173,6 +190,17 @@ def test_table_names_every_convention_and_curves_are_drawn(tmp_path):
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("videos", [2, 3])
+def test_bands_are_drawn_where_tables_have_intervals(tmp_path, monkeypatch, videos):
+    from matplotlib.axes import Axes
+
+    bands = []
+    monkeypatch.setattr(Axes, "fill_between", lambda *_, **__: bands.append(1))
+    rows = [score("zero", predict_zero, Windows(*[4] * videos), 5, 3)]
+    plot_curves(rows, METRICS["mse"], tmp_path / "curves.png", observed=5)
+    assert len(bands) == (videos > 2)
+
+
 def test_evaluation_scores_weights_baselines_and_rules(tmp_path):
     torch.manual_seed(0)
     ours = build_predictor(PredictionConfig(**TINY, memory_slots=2))
@@ -254,6 +282,46 @@ def test_what_cannot_be_scored_is_said_before_anything_is(tmp_path, monkeypatch)
     with pytest.raises(StremnError, match="broken"):
         evaluate(ours)
     assert "copy-last" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_missing_matplotlib_is_told_before_anything_is_scored(tmp_path, monkeypatch):
+    class BegunError(Exception):
+        pass
+
+    def begin(*_, **__):
+        raise BegunError
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("stremn.evaluation.prediction.report.score", begin)
+    data = ClipsSection(
+        kind="moving-digits", path=str(write_digits(tmp_path / "d")), size=16, side=8
+    )
+    with pytest.raises(MissingExtraError, match="matplotlib"):
+        evaluate_prediction(data, [], observed=6, future=2, clips=2, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BegunError):  # nothing is drawn
+        evaluate_prediction(data, [], observed=6, future=2, clips=2)
+
+
+def test_an_interrupted_evaluation_says_what_is_written(tmp_path, monkeypatch, caplog):
+    names = []
+
+    def stops_at_the_third(name, *arguments, **options):
+        names.append(name)
+        if len(names) == 3:
+            raise KeyboardInterrupt
+        return score(name, *arguments, **options)
+
+    monkeypatch.setattr("stremn.evaluation.prediction.report.score", stops_at_the_third)
+    data = ClipsSection(
+        kind="moving-digits", path=str(write_digits(tmp_path / "d")), size=16, side=8
+    )
+    for out in (None, tmp_path / "out"):
+        names.clear()
+        assert not caplog.text  # without a folder, nothing is kept
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_prediction(data, [], observed=6, future=2, clips=2, out=out)
+    assert f"The scores of zero, copy-last are in {tmp_path / 'out'}." in caplog.text
 
 
 def test_weights_of_one_name_in_two_folders_have_two_rows(tmp_path):
@@ -466,7 +534,10 @@ def test_paired_differences_are_told_frame_by_frame(tmp_path):
     data = ClipsSection(
         kind="moving-digits", path=str(write_digits(tmp_path / "digits")), size=16, side=8
     )
-    text = evaluate_prediction(data, [], observed=4, future=2, clips=5, against="copy-last")
+    out = tmp_path / "out"
+    asked = {"observed": 4, "future": 2, "clips": 5}
+    text = evaluate_prediction(data, [], **asked, against="copy-last", out=out)
+    assert (out / "table.md").read_text() == text + "\n"
     rows = [line for line in text.splitlines() if line.startswith("| zero |")]
     clips = open_clips(data, "test", observed=4, future=2, length=5)
     frames = torch.stack([clips[i] for i in range(5)]).float() / 255
@@ -477,3 +548,28 @@ def test_paired_differences_are_told_frame_by_frame(tmp_path):
     assert "| mse, minus copy-last | 1 | 2 |" in text
     with pytest.raises(StremnError, match="Compare with one of zero, copy-last"):
         evaluate_prediction(data, [], observed=4, future=2, clips=5, against="flew")
+
+
+@pytest.mark.parametrize("option", ["--observed", "--future", "--clips"])
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_the_command_line_refuses_numbers_below_one(tmp_path, option, number):
+    words = ["evaluate", "prediction", "moving-digits", "--root", str(tmp_path), option, number]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == 2, ended.exception
+    assert option in ended.output
+
+
+def test_clips_below_one_are_refused_before_data_is_read():
+    data = ClipsSection(kind="moving-digits", path="/nowhere")
+    with pytest.raises(StremnError, match="clips must be 1 or more, got -1"):
+        evaluate_prediction(data, [], clips=-1)
+
+
+def test_help_names_every_baseline():
+    told = prediction.__doc__ or ""
+    against = get_type_hints(prediction, include_extras=True)["against"].__metadata__[0].help
+    for name in TRIVIAL:
+        assert f"`{name}`" in told
+        assert name in against.partition(":")[2].strip(" .").split(", ")
+    assert "Five baselines" in told
+    assert len(TRIVIAL) == 5

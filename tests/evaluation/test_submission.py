@@ -61,6 +61,22 @@ def test_what_a_server_would_refuse(ready):
         write_submission(data, out, path)
 
 
+def test_a_refused_zip_is_not_left_and_replaces_none(ready):
+    data, out, path = ready
+    mask = out / "dogs/00002.png"
+    good = mask.read_bytes()
+    for earlier in (False, True):
+        if earlier:
+            mask.write_bytes(good)
+            write_submission(data, out, path)
+        before = path.read_bytes() if earlier else None
+        write_labels(mask, square_labels(0, [1, 7]))
+        with pytest.raises(StremnError, match=rf"{path.name}: dogs/00002\.png holds ids \[7\]"):
+            write_submission(data, out, path)
+        assert [p.name for p in path.parent.iterdir()] == ([path.name] if earlier else [])
+        assert (path.read_bytes() if path.exists() else None) == before
+
+
 def test_a_zip_made_by_something_else(ready):
     data, out, path = ready
     write_submission(data, out, path)

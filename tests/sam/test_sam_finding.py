@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("transformers")
 
@@ -53,6 +54,29 @@ def test_a_frame_is_looked_at_once_and_a_rough_mask_is_refined() -> None:
     np.testing.assert_array_equal(rest, plain & ~others)
     find(noisy_square(1), clicks=[Click(15, 20, True)])
     assert len(looks) == 2
+
+
+def test_an_array_may_be_filled_with_the_next_frame() -> None:
+    source = of_network(tiny_sam())
+    clicks = [Click(15, 20, True)]
+    expected = SamFinder(source, device="cpu", precision="float32")(noisy_square(1), clicks=clicks)
+    find = SamFinder(source, device="cpu", precision="float32")
+    frame = noisy_square(0)
+    before = find(frame, clicks=clicks)
+    frame[:] = noisy_square(1)
+    np.testing.assert_array_equal(find(frame, clicks=clicks), expected)
+    assert (before != expected).any()
+
+
+def test_a_finder_leaves_the_weights_of_others_alone() -> None:
+    source = of_network(tiny_sam())
+    exact = SamFinder(source, device="cpu", precision="float32")
+    clicks = [Click(15, 20, True)]
+    expected = exact(noisy_square(0), clicks=clicks)
+    SamFinder(source, device="cpu", precision="bfloat16")(noisy_square(1), clicks=clicks)
+    # The frame is not looked at again, so that the kept features meet the weights of now.
+    np.testing.assert_array_equal(exact(noisy_square(0), clicks=clicks), expected)
+    assert {x.dtype for x in source.network.parameters()} == {torch.float32}
 
 
 def test_a_prompt_that_does_not_fit_is_refused() -> None:

@@ -1,6 +1,8 @@
 """SAM models of transformers on this package's memory, against transformers' own sessions."""
 
+import gc
 import re
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +113,25 @@ def test_corrections_get_slots_of_their_own_up_to_a_number() -> None:
     assert 38 in only.frames
 
 
+@pytest.mark.parametrize("slots", [1, 2, 3])
+def test_a_correction_in_every_frame_does_not_grow_the_memory_without_end(slots: int) -> None:
+    session = SamSession(tiny_sam(), device="cpu", memory_slots=slots)
+    for frame in range(2 * MOST_GIVEN + 5):
+        (only,) = session.step(noisy_square(frame), square_mask(frame)).memory.objects
+        assert len(only.frames) <= slots + MOST_GIVEN
+    assert len(only.frames) == slots + MOST_GIVEN
+    held = {t for t in only.frames if t is not None}
+    assert {0, *range(frame - MOST_GIVEN + 1, frame + 1)} <= held
+
+
+def test_a_single_slot_is_kept_next_to_eight_corrections() -> None:
+    session = SamSession(tiny_sam(), device="cpu", memory_slots=1)
+    for frame in range(MOST_GIVEN + 1):
+        (only,) = session.step(noisy_square(frame), square_mask(frame)).memory.objects
+        assert only.frames == tuple(range(frame + 1))
+        assert all(only.pinned)
+
+
 def test_pin_remove_and_report() -> None:
     session = SamSession(tiny_sam(), device="cpu", memory_slots=3)
     mask = square_mask(0, 1)
@@ -146,6 +167,50 @@ def test_add_object_looks_at_the_frame_given_last() -> None:
     assert corrected.pinned[1]
 
 
+def small_correction() -> np.ndarray:
+    """A mask of object 1 that shares a part of `square_mask(0)` and has one outside of it."""
+    mask = np.zeros((48, 80), np.uint8)
+    mask[10:20, 8:18] = 1
+    return mask
+
+
+def assert_equal_memories(one: SamSession, other: SamSession, object_id: int) -> None:
+    """Compare all that two sessions keep of an object."""
+    a, b = (session._memories[object_id] for session in (one, other))
+    for name, x in a.state.tensors().items():
+        if name != "seen":  # counts how often a frame was written
+            torch.testing.assert_close(x, b.state.tensors()[name], msg=name)
+    assert a.given.keys() == b.given.keys()
+    for frame, pointer in a.given.items():
+        torch.testing.assert_close(pointer, b.given[frame])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_add_object_corrects_a_mask_given_with_the_same_frame(family: str) -> None:
+    model = tiny_sam(family)
+    session, fresh = SamSession(model, device="cpu"), SamSession(model, device="cpu")
+    first = square_mask(0, 1)
+    first[40:, 60:] = 2
+    session.step(noisy_square(0), first)
+    labels = session.add_object(small_correction()).labels
+    np.testing.assert_array_equal(labels == 1, small_correction() == 1)
+    np.testing.assert_array_equal(labels == 2, first == 2)
+    fresh.step(noisy_square(0), small_correction())
+    assert_equal_memories(session, fresh, 1)
+
+
+def test_add_object_corrects_a_given_mask_by_a_prompt() -> None:
+    model = tiny_sam()
+    session, fresh = SamSession(model, device="cpu"), SamSession(model, device="cpu")
+    prompts = {1: Prompt(box=(10, 12, 20, 16), exclude=[(60, 40)])}
+    session.step(noisy_square(0), square_mask(0, 1))
+    labels = session.add_object(prompts=prompts).labels
+    expected = fresh.step(noisy_square(0), prompts=prompts).labels
+    np.testing.assert_array_equal(labels, expected)
+    assert (labels != square_mask(0, 1)).any()
+    assert_equal_memories(session, fresh, 1)
+
+
 @pytest.mark.parametrize("policy", ["oldest", "evidence", "random-select"])
 def test_a_saved_session_goes_on_bit_for_bit(tmp_path: Path, policy: str) -> None:
     model = tiny_sam()
@@ -161,6 +226,39 @@ def test_a_saved_session_goes_on_bit_for_bit(tmp_path: Path, policy: str) -> Non
         assert one.memory == other.memory
     with pytest.raises(StremnError, match="other weights"):
         SamSession.load(tmp_path / "s.safetensors", tiny_sam(seed=1), device="cpu")
+
+
+def test_sessions_of_two_precisions_share_a_model(tmp_path: Path) -> None:
+    source = models.of_network(tiny_sam())
+    alone = SamSession(tiny_sam(), device="cpu")
+    session = SamSession(source, device="cpu")
+    for one in (alone, session):
+        one.step(noisy_square(0), square_mask(0))
+    session.save(tmp_path / "s.safetensors")
+    rough = SamSession(source, device="cpu", precision="bfloat16")
+    rough.step(noisy_square(0), square_mask(0))
+    expected = alone.step(noisy_square(1)).probabilities
+    loaded = SamSession.load(tmp_path / "s.safetensors", source, device="cpu")
+    for one in (session, loaded):
+        np.testing.assert_array_equal(one.step(noisy_square(1)).probabilities, expected)
+    rough.save(tmp_path / "rough.safetensors")
+    again = SamSession.load(tmp_path / "rough.safetensors", source, device="cpu")
+    assert again.dtype == torch.bfloat16
+    one, other = (s.step(noisy_square(1)).probabilities for s in (rough, again))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_weights_are_copied_only_where_they_differ_and_once() -> None:
+    source = models.of_network(tiny_sam())
+    assert SamSession(source, device="cpu").source is source
+    rough = SamSession(source, device="cpu", precision="bfloat16")
+    assert SamSession(source, device="cpu", precision="bfloat16").source is rough.source
+    assert {x.dtype for x in source.network.parameters()} == {torch.float32}
+    assert {x.dtype for x in rough.model.parameters()} == {torch.bfloat16}
+    copied = weakref.ref(rough.source)
+    del rough
+    gc.collect()
+    assert copied() is None
 
 
 def test_boxes_and_clicks_reach_the_models_prompt_encoder() -> None:

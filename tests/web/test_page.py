@@ -16,6 +16,7 @@ from moving_disc import write_clip
 from stremn.errors import MissingExtraError
 from stremn.web import following
 from stremn.web.page import build_page
+from stremn.web.projects import Limits
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,51 @@ def test_a_playlist_that_is_uploaded_reads_no_file_of_the_server(
             client.predict(handle_file(str(playlist)), api_name="/open")
 
 
+MOST = 12
+"""Frames that the page of `short_address` takes."""
+
+
+@pytest.fixture(scope="module")
+def short_address() -> Iterator[str]:
+    """A page that cuts videos."""
+    with served(Limits(frames=MOST)) as (address, _):
+        yield address
+
+
+@of_the_pages_libraries
+def test_a_prediction_observes_no_more_frames_than_the_page_allows(
+    short_address: str, clip: Path, tmp_path: Path
+) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(short_address, verbose=False, analytics_enabled=False)
+    short = write_clip(tmp_path / "short.mp4", MOST)
+    for video, observe, observed, cut in [
+        (clip, 0, MOST, True), (short, 0, MOST, False), (clip, 4, 4, False),
+    ]:  # fmt: skip
+        *_, note = client.predict(
+            handle_file(str(video)), observe, 1, "natural", api_name="/predict"
+        )
+        assert f"Observed {observed} frames, predicted 1 " in note
+        assert (f"longer than the {MOST} frames that are observed here" in note) == cut
+    with pytest.raises(AppError, match=f"At most {MOST} frames can be observed here, got 13"):
+        client.predict(handle_file(str(clip)), MOST + 1, 1, "natural", api_name="/predict")
+
+
 # ---------------------------------------------------------------- in a browser
+
+
+@pytest.mark.slow
+@of_the_pages_libraries
+def test_a_visitor_sees_that_a_video_is_cut(short_address: str, clip: Path) -> None:
+    with visiting(short_address, 1280, 900) as visitor:
+        notice = visitor.page.locator("[data-id=notice]")
+        visitor.open(clip, MOST)
+        assert notice.inner_text().startswith(f"The video is cut after {MOST} of its {FRAMES} ")
+        visitor.picture("cut")
+        visitor.page.get_by_role("tab", name="Predict frames").click()
+        assert f"At most {MOST} frames are observed" in visitor.page.inner_text("#predict-help")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """One visitor's work: objects, runs that are paused and gone on with, undo of all of it."""
 
+import copy
 import csv
 import io
 import itertools
@@ -8,21 +9,24 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from moving_disc import BOX, FRAMES, HEIGHT, WIDTH, disc, overlap, picture, tools, write_clip
 from stremn.errors import StremnError
 from stremn.media.formats.mattes import soft_edge
 from stremn.media.frame_results import FrameResult
-from stremn.media.frames import Frame
+from stremn.media.frames import Frame, FrameSource
 from stremn.media.given import GivenMasks
 from stremn.media.masks import LabelMap, label_map, read_mask
 from stremn.media.results import ResultWriter
 from stremn.media.video import open_frames
+from stremn.networks.pretrained import Pretrained
 from stremn.segmentation.both_ways import BothWays, follow_backward
 from stremn.segmentation.pass_store import PassStore
 from stremn.segmentation.reports import StepResult
@@ -113,6 +117,29 @@ def test_a_video_that_does_not_say_how_long_it_is(tmp_path: Path) -> None:
     short = FrameShelf(tmp_path / "a.gif", tmp_path / "other", most=2)
     assert short.count == 2
     short.close()
+
+
+@pytest.mark.parametrize(("declared", "of"), [(FRAMES, " of its 14"), (None, "")])
+def test_a_video_that_is_cut_is_told(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, declared: int | None, of: str
+) -> None:
+    def opened(video: Path) -> FrameSource:
+        source = open_frames(video)
+        source.count = declared
+        return source
+
+    monkeypatch.setattr("stremn.web.shelf.open_frames", opened)
+    for most, words in [(5, f"cut after 5{of} frames"), (FRAMES, ""), (1000, "")]:
+        shelf = FrameShelf(clip, tmp_path / f"{most}", most)
+        assert words in shelf.notice
+        assert bool(shelf.notice) == bool(words)
+        shelf.path(shelf.count - 1)
+        assert not (tmp_path / f"{most}" / f"{most}.jpg").exists(), "no frame more is kept"
+        shelf.close()
+    shelf = FrameShelf(clip, tmp_path / "frames", most=5)
+    shelf.count = 3  # a run found that the video ends there
+    assert shelf.notice == ""
+    shelf.close()
 
 
 # ---------------------------------------------------------------- runs
@@ -426,7 +453,8 @@ def test_a_mask_file_names_its_objects_and_clearing_takes_it_back(project: Proje
 def test_saved_sessions_are_thinned_out(tmp_path: Path) -> None:
     states = SavedStates(tmp_path / "states")
     way = Way(0, 1)
-    take = Take(tmp_path / "take", way, 0, "settings", {})
+    settings = OPTIONS.settings()
+    take = Take(tmp_path / "take", way, 0, settings, {})
     for after in range(500):
         states.save(take, after, lambda path: path.write_bytes(b"x"))
     kept = [state.after for state in states.kept]
@@ -435,10 +463,10 @@ def test_saved_sessions_are_thinned_out(tmp_path: Path) -> None:
     assert kept[0] == 0
     assert max(b - a for a, b in itertools.pairwise(kept)) < 100
     assert len(list((tmp_path / "states").iterdir())) == len(kept)
-    best = states.best(way, 300, "settings", {}, {1})
+    best = states.best(way, 300, settings, {}, {1})
     assert best is not None
     assert 200 < best.after < 300
-    assert states.best(way, 300, "others", {}, {1}) is None
+    assert states.best(way, 300, replace(settings, memory_slots=4), {}, {1}) is None
 
 
 def test_the_session_that_the_way_back_continues_from_is_not_thinned_out(
@@ -456,6 +484,141 @@ def test_the_session_that_the_way_back_continues_from_is_not_thinned_out(
     assert project.work.takes[-1].way == Way(FRAMES - 1, -1)
     assert project.work.takes[-1].start > 0, "it continues from a saved session"
     assert len(project._states.kept) <= 6
+
+
+def test_a_session_that_cannot_be_resumed_is_removed(project: Project, tmp_path: Path) -> None:
+    project.mark(0, 1, BOX)
+    project.follow(OPTIONS.model_copy(update={"end": 6}))
+    ended(project)
+    project._states.kept[-1].path.write_bytes(b"damaged")
+    project.follow(OPTIONS)
+    ended(project, "failed")
+    assert "The session saved after frame 5 cannot be resumed" in project.status.words
+    assert str(tmp_path) not in project.status.words
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.takes[-1].start == 4, "an earlier session is sound"
+    assert project.work.followed() == [(0, FRAMES)]
+
+
+# ---------------------------------------------------------------- adapting
+
+
+@pytest.fixture
+def adaptations(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The label maps that the network was adapted to; each time it gets other weights."""
+    labels_of: list[np.ndarray] = []
+
+    def adapt(
+        pretrained: Pretrained,
+        frame: np.ndarray,
+        labels: np.ndarray,
+        *,
+        device: str,
+        watch: Callable[[int, int], None],
+    ) -> Pretrained:
+        labels_of.append(labels)
+        watch(0, 1)
+        model = copy.deepcopy(pretrained.model)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(1 + 1e-4 * len(labels_of))
+        return Pretrained(model, pretrained.config)
+
+    monkeypatch.setattr("stremn.training.segmentation.adaptation.adapt", adapt)
+    return labels_of
+
+
+ADAPTED = OPTIONS.model_copy(update={"adapt": True})
+
+
+def mark_two_objects(project: Project) -> None:
+    """Mark the disc and another object in frame 0."""
+    project.mark(0, 1, BOX)
+    assert project.add_object() == 2
+    project.mark(0, 2, CORNER)
+
+
+def test_a_run_goes_on_with_the_same_weights_when_an_object_is_removed(
+    project: Project, pausing: Callable[[int], None], adaptations: list[np.ndarray]
+) -> None:
+    mark_two_objects(project)
+    pausing(6)
+    project.follow(ADAPTED)
+    ended(project, "paused")
+    project.remove_object(2)
+    project.follow(ADAPTED)
+    ended(project)
+    assert project.work.takes[-1].start == 7
+    assert len(adaptations) == 1
+    project.undo()
+    project.undo()
+    project.follow(ADAPTED)
+    ended(project)
+    assert project.work.takes[-1].start == 7
+    assert len(adaptations) == 1, "with the object again, too"
+
+
+def test_a_removed_object_that_comes_back_is_adapted_to(
+    project: Project, adaptations: list[np.ndarray]
+) -> None:
+    mark_two_objects(project)
+    project.remove_object(2)
+    project.follow(ADAPTED)
+    ended(project)
+    project.undo()
+    project.undo()
+    project.follow(ADAPTED)
+    ended(project)
+    assert [set(np.unique(labels)) for labels in adaptations] == [{0, 1}, {0, 1, 2}]
+
+
+@pytest.mark.parametrize("frame", [2, 1])
+def test_no_run_goes_on_from_a_session_of_other_weights(
+    project: Project, adaptations: list[np.ndarray], frame: int
+) -> None:
+    project.mark(2, 1, BOX | {"x": 27})
+    project.mark(9, 1, BOX | {"x": 34})
+    project.follow(ADAPTED)
+    ended(project)
+    project.mark(frame, 1, CORNER)  # the way back from frame 9 meets it only at its end
+    project.follow(ADAPTED)
+    ended(project)
+    assert [(take.way, take.start) for take in project.work.takes[2:]] == [
+        (Way(frame, 1), 0),
+        (Way(9, -1), 0),
+    ]
+    assert len(adaptations) == 2
+    project.undo()
+    project.undo()
+    with pytest.raises(StremnError, match="All frames are followed"):
+        project.follow(ADAPTED)
+    project.mark(12, 1, CORNER)
+    project.follow(ADAPTED)
+    ended(project)
+    assert len(adaptations) == 3, "only the latest weights are kept"
+    assert [take.start for take in project.work.takes[2:]] == [0, 0], "nor are their sessions"
+    project.mark(12, 1, CORNER | {"radius": 6})
+    project.follow(ADAPTED)
+    ended(project)
+    assert len(adaptations) == 3
+    assert project.work.takes[-2].start > 0
+
+
+def test_runs_with_and_without_adapting_do_not_mix(
+    project: Project, adaptations: list[np.ndarray], pausing: Callable[[int], None]
+) -> None:
+    project.mark(0, 1, BOX)
+    pausing(6)
+    project.follow(OPTIONS)
+    ended(project, "paused")
+    project.follow(ADAPTED)
+    ended(project)
+    assert project.work.takes[-1].start == 0
+    project.follow(OPTIONS)
+    ended(project)
+    assert project.work.takes[-1].start == 0
+    assert len(adaptations) == 1
 
 
 # ---------------------------------------------------------------- downloads

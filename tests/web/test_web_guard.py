@@ -69,15 +69,27 @@ def status(*arguments: Any, **options: Any) -> int | None:
     return sent[0]["status"] if sent else None
 
 
-@pytest.mark.parametrize("host", ["localhost", "localhost:7860", "127.0.0.1:1", "[::1]:7860"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost", "localhost:7860", "LocalHost", "127.0.0.1:1", "127.0.0.2", "127.8.9.10:7860",
+        "[::1]", "[::1]:7860",
+    ],
+)  # fmt: skip
 def test_this_computers_names_are_answered(host: str) -> None:
     assert status(host=host) == 200
     assert status(host=host, origin=f"http://{host}", method="POST") == 200
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:7860", "", "localhost.evil.example", "10.0.0.1", "[::1"]
-)
+    "host",
+    [
+        "evil.example", "evil.example:7860", "", "localhost.evil.example", "10.0.0.1", "[::1",
+        "127.0.0.2.evil.example", "127.0.0.2.evil.example:7860", "127.1", "127.0.0.1.", "0.0.0.0",
+        "[::1].evil.example", "127.0.0.1@evil.example", "::1",
+        "evil.example@127.0.0.1", "127.0.0.1/evil.example", "127.0.0.1:x",
+    ],
+)  # fmt: skip
 def test_other_names_for_this_computer_are_refused(host: str) -> None:
     assert status(host=host) == 421
 

@@ -64,6 +64,7 @@ def bench(projects: Projects, clip: Path) -> Iterator[Bench]:
 def test_the_whole_way(bench: Bench) -> None:
     state = bench.get("state").json()
     assert (state["frames"], state["width"], state["height"]) == (12, WIDTH, HEIGHT)
+    assert state["notice"] == ""
     assert state["objects"] == [{"id": 1, "name": "Object 1", "color": colors(1)}]
     assert bench.image("frame/3.jpg").shape == (HEIGHT, WIDTH, 3)
     assert not bench.image("mask/0.png").any()
@@ -181,7 +182,12 @@ def test_what_is_no_video_leaves_the_one_before(
 def test_a_long_video_is_cut(tmp_path: Path, clip: Path) -> None:
     projects = Projects(tmp_path, tools(), Limits(frames=5))
     bench = Bench(projects, clip)
-    assert bench.get("state").json()["frames"] == 5
+    state = bench.get("state").json()
+    assert state["frames"] == 5
+    assert state["notice"] == (
+        "The video is cut after 5 of its 12 frames. To open all of it, start the page with "
+        "--max-frames 12."
+    )
     projects.leave("me")
 
 

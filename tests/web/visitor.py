@@ -14,7 +14,7 @@ import pytest
 
 from moving_disc import HEIGHT, WIDTH
 from stremn.web.page import build_page
-from stremn.web.projects import Projects
+from stremn.web.projects import LIMITS, Limits, Projects
 
 FRAMES = 40
 
@@ -31,13 +31,13 @@ of_the_pages_libraries = pytest.mark.filterwarnings(*LIBRARIES_WARN)
 
 
 @contextmanager
-def served() -> Iterator[tuple[str, Projects]]:
+def served(limits: Limits = LIMITS) -> Iterator[tuple[str, Projects]]:
     """Serve the page; its address, and the projects behind it."""
     import gradio
 
     from stremn.web.serving import launch, page_style
 
-    blocks, projects = build_page("small", device="cpu")
+    blocks, projects = build_page("small", device="cpu", limits=limits)
     yield launch(blocks, projects, "127.0.0.1", None, style=page_style(gradio)), projects
     blocks.close()
     with warnings.catch_warnings():  # what the page's own libraries left open, found here and now

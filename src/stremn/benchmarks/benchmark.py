@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from stremn.benchmarks.benchmark_report import draw, markdown
+from stremn.benchmarks.benchmark_report import PLOTTED, draw, markdown
 from stremn.benchmarks.constancy import measure_flatness, measure_growth
 from stremn.benchmarks.sam import is_measured_here, measure_sam_growth, measure_sam_steps, ready_sam
 from stremn.benchmarks.stages import measure_stages
@@ -37,7 +37,9 @@ from stremn.benchmarks.workload import (
 from stremn.core.hardware import precision_name
 from stremn.core.machine import Machine, measure_machine, times
 from stremn.errors import StremnError
+from stremn.evaluation.plotting import require_matplotlib
 from stremn.evaluation.segmentation.records import save_json
+from stremn.evaluation.unfinished import telling_what_is_kept
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
 from stremn.media.given import MaskOf
@@ -172,7 +174,9 @@ def run(
     """Measure `parts`, write `speed.json`, `speed.md` and plots into `out`, return the figures.
 
     Raises:
-        StremnError: an unknown part, model or precision; a folder that cannot be made.
+        StremnError: an unknown part, model or precision; fewer threads than one; a folder that
+            cannot be made.
+        MissingExtraError: a part is drawn, and matplotlib is not installed.
     """
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
@@ -185,6 +189,14 @@ def run(
             f"Of SAM models such as {sam[0]}, {' and '.join(SAM_PARTS)} are measured; got "
             f"{', '.join(parts)}."
         )
+    if threads is not None and threads < 1:
+        raise StremnError(
+            f"A step runs on one thread or more, got threads={threads}. Leave it out to use "
+            "PyTorch's default."
+        )
+    own = replace(plan, models=tuple(name for name in plan.models if name not in sam))
+    if own.models and set(parts) & set(PLOTTED):
+        require_matplotlib()
     make_folder(out)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -194,16 +206,23 @@ def run(
     worth_it = dict.fromkeys([precision, "float32", precision_name("auto", cpu)])
     machine = measure_machine(list(worth_it))
     results: dict[str, Any] = {"machine": asdict(machine), "precision": precision}
-    own = replace(plan, models=tuple(name for name in plan.models if name not in sam))
-    for name, value in chain(
-        _measured(machine, own, parts, precision), _measured_sam(sam, plan, parts, precision)
-    ):
-        logger.info("%s measured", name)
-        results[name] = value
-        save_json(out / "speed.json", results)
+    measured: list[str] = []
+    with telling_what_is_kept(lambda: _kept(measured, out)):
+        for name, value in chain(
+            _measured(machine, own, parts, precision), _measured_sam(sam, plan, parts, precision)
+        ):
+            results[name] = value
+            save_json(out / "speed.json", results)
+            logger.info("%s measured", name)
+            measured.append(name)
     write_whole(out / "speed.md", markdown(results).encode())
     draw(results, out)
     return results
+
+
+def _kept(measured: Sequence[str], out: Path) -> str:
+    names = ", ".join(dict.fromkeys(measured))
+    return f"The figures of {names} are in {out / 'speed.json'}." if names else ""
 
 
 def _measured(

@@ -160,6 +160,10 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
+PLOTTED = ("growth", "flat")
+"""Parts of a run that are drawn."""
+
+
 def draw(results: dict[str, Any], out: Path) -> None:
     """Draw time and memory against the frame index, and the long stream, into `out`.
 

@@ -117,7 +117,8 @@ def main() -> None:
             raise
         _fail(_NO_MEMORY)
     except KeyboardInterrupt:
-        console.print("Interrupted. Finished results are on disk.")
+        # What a command has written before, it says itself.
+        console.print("Interrupted.")
         sys.exit(130)
 
 

@@ -36,7 +36,11 @@ Compat = Annotated[
 ]
 Zipped = Annotated[
     Path | None,
-    typer.Option("--zip", help="Write and check a submission file for the evaluation server."),
+    typer.Option(
+        "--zip",
+        help="Write and check a submission file for the evaluation server: the whole split, "
+        "without `--sequences`.",
+    ),
 ]
 Names = Annotated[str | None, typer.Option(help="Only these sequences, separated by commas.")]
 
@@ -154,6 +158,8 @@ def _evaluate(kind: DataSet) -> Callable[..., None]:
         source = Source(kind, root.resolve(), split, year, all_frames, sequences)
         masks = "filtered" if scoring.filtered else "plain"
         data = source.open()
+        if scoring.zipped is not None:
+            _check_zip(data, sequences)
         described, sessions = how.open()
         with sequence_progress() as watch:
             report = evaluate(
@@ -284,7 +290,7 @@ def score(
     sequences: Names = None,
     compat: Compat = False,
     workers: Annotated[
-        int | None, typer.Option(help="Number of threads. Default: number of cores.")
+        int | None, typer.Option(min=1, help="Number of threads. Default: number of cores.")
     ] = None,
     zipped: Zipped = None,
 ) -> None:
@@ -295,6 +301,8 @@ def score(
     from stremn.evaluation.segmentation.stored_masks import score_predictions
 
     chosen = only(read(data, root, split, year, all_frames=False), sequences)
+    if zipped is not None:
+        _check_zip(chosen, sequences)
     report = score_predictions(chosen, predictions, workers=workers, compat_decay=compat)
     _print_report(report)
     if zipped is not None:
@@ -304,6 +312,22 @@ def score(
 def only(data: SequenceSet, names: str | None) -> SequenceSet:
     """Return the sequences with these names, separated by commas; None returns all."""
     return data if names is None else data.only(names.split(","))
+
+
+def _check_zip(data: SequenceSet, names: str | None) -> None:
+    """Refuse a zip that no server takes, before anything takes long.
+
+    Raises:
+        StremnError: only some sequences are named, or the data set has no server.
+    """
+    from stremn.evaluation.segmentation.submission import top_folder
+
+    if names is not None:
+        raise StremnError(
+            "--zip cannot be used with --sequences: a server expects all sequences of the split, "
+            f"and only {names} would be in the zip. Leave one of the two options out."
+        )
+    top_folder(data)
 
 
 def _write_zip(data: SequenceSet, predictions: Path, path: Path) -> None:

@@ -52,7 +52,7 @@ def bench(
         str, typer.Option(help="Number format: auto, float32, bfloat16.")
     ] = "auto",
     threads: Annotated[
-        int | None, typer.Option(help="Number of threads. Default: PyTorch's.")
+        int | None, typer.Option(min=1, help="Number of threads. Default: PyTorch's.")
     ] = None,
 ) -> None:
     """Measure the time of each stage of a step, and time and memory over long streams.

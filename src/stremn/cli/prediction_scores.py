@@ -48,8 +48,8 @@ class Scored:
 
     root: Annotated[Path, typer.Option(help="Folder of the data.")]
     split: Annotated[Split, typer.Option(help="Split of the data.")] = Split.TEST
-    observed: Annotated[int, typer.Option(help="Number of observed frames.")] = 10
-    future: Annotated[int, typer.Option(help="Number of predicted frames.")] = 10
+    observed: Annotated[int, typer.Option(min=1, help="Number of observed frames.")] = 10
+    future: Annotated[int, typer.Option(min=1, help="Number of predicted frames.")] = 10
     size: Annotated[int, typer.Option(help="Side of the frames in pixels.")] = 64
     side: Annotated[int, typer.Option(help="Side of a digit in pixels.")] = 28
     channels: Annotated[int, typer.Option(help="1 for gray, 3 for RGB; folders only.")] = 1
@@ -57,7 +57,7 @@ class Scored:
         bool,
         typer.Option("--own-size", help="Use whole frames at their original size; natural only."),
     ] = False
-    clips: Annotated[int, typer.Option(help="Maximum number of clips.")] = 1000
+    clips: Annotated[int, typer.Option(min=1, help="Maximum number of clips.")] = 1000
 
     def section(self, kind: Clips) -> ClipsSection:
         """Return the clips as data readers take them; raises StremnError for a wrong number."""
@@ -94,7 +94,8 @@ def prediction(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Add the paired difference per frame from a baseline: flow, copy-last, mean, zero."
+            help="Add the paired difference per frame from a baseline: flow, fine-flow, copy-last, "
+            "mean, zero."
         ),
     ] = None,
     device: Device = "auto",
@@ -102,8 +103,11 @@ def prediction(
 ) -> None:
     """Score frame predictors: MSE, MAE, PSNR, SSIM, LPIPS.
 
-    Four baselines are always scored: black, the last frame, the mean frame, and the last frame
-    moved by optical flow.
+    Five baselines are always scored: black (`zero`), the last frame (`copy-last`), the mean frame
+    (`mean`), and the last frame moved by optical flow of half and of full resolution (`flow`,
+    `fine-flow`).
+
+    With `-o`, the report is rewritten after every predictor; its plots need the extra `study`.
 
     Example: stremn evaluate prediction moving-digits --root mnist --weights digits
     """

@@ -57,6 +57,10 @@ def prompts(
     def watch(result: evaluation.PromptScores) -> None:
         say(f"{result.name}: box {result.tight:.3f}, 1 click {result.clicks[0]:.3f}")
 
-    for name, each in evaluation.run(find, examples, out, clicks=clicks, watch=watch).items():
-        show(f"{name:>10}  {each.mean:7.3f}  [{each.low:.3f}, {each.high:.3f}]")
-    say(f"Scores of each object: {out / 'prompts.json'}")
+    found = evaluation.run(find, examples, out, clicks=clicks, watch=watch)
+    for name, each in found.items():
+        interval = f"  [{each.low:.3f}, {each.high:.3f}]" if each.known else ""
+        show(f"{name:>10}  {each.mean:7.3f}{interval}")
+    if not all(each.known for each in found.values()):
+        say("Too few objects for 95 % intervals.")
+    say(f"Scores of each object: {out / evaluation.RESULTS}")

@@ -25,7 +25,7 @@ def web(
         int, typer.Option(min=1, help="Maximum size of an uploaded video in MB.")
     ] = 2000,
     max_frames: Annotated[
-        int, typer.Option(min=1, help="Maximum number of frames of a run.")
+        int, typer.Option(min=1, help="Maximum number of frames of a video; longer ones are cut.")
     ] = 20_000,
     model: Model = "small",
     device: Device = "auto",

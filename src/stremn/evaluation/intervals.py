@@ -19,6 +19,9 @@ from stremn.errors import StremnError
 DRAWS = 10_000
 """Bootstrap samples."""
 
+_DRAWN_AT_ONCE = 1 << 20
+"""Indices that are drawn at a time, so that many sequences do not fill the memory."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -69,9 +72,26 @@ def mean_interval(
             f"{values.size} values with {objects.size} object counts; each sequence needs one of "
             "each, and at least one sequence is needed."
         )
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, values.size, (draws, values.size))  # draws s
     weights = objects.astype(np.float64)
-    means = (values * weights)[drawn].sum(1) / weights[drawn].sum(1)
+    means = _drawn_means(values, weights, draws, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).tolist()
     return Interval(float(values @ weights / weights.sum()), low, high, values.size)
+
+
+def _drawn_means(
+    values: Float[np.ndarray, " s"],
+    weights: Float[np.ndarray, " s"],
+    draws: int,
+    rng: np.random.Generator,
+) -> Float[np.ndarray, " draws"]:
+    """Return the weighted mean of each bootstrap sample.
+
+    The numbers do not depend on how many samples are drawn at a time.
+    """
+    products, count = values * weights, values.size
+    at_once = max(1, _DRAWN_AT_ONCE // count)
+    means = np.empty(draws)
+    for start in range(0, draws, at_once):
+        drawn = rng.integers(0, count, (min(at_once, draws - start), count))
+        means[start : start + at_once] = products[drawn].sum(1) / weights[drawn].sum(1)
+    return means

@@ -31,9 +31,9 @@ class SamFinder:
     """
 
     def __init__(self, model: SamModel, *, device: str = "auto", precision: str = "auto") -> None:
-        self._model = model
         self._device = pick_device(device)
         self._dtype = pick_precision(precision, self._device)
+        self._model = model.placed(self._device, self._dtype)
         self._frame: Picture | None = None
         self._features: list[Tensor] = []
         self._lock = threading.Lock()  # features are kept with the frame that they belong to
@@ -66,9 +66,10 @@ class SamFinder:
     def _look(self, frame: Picture) -> None:
         if self._frame is not None and np.array_equal(frame, self._frame):
             return
-        network = self._model.network.to(self._device, self._dtype)
         pixels = self._model.pixels(torch.from_numpy(frame).to(self._device), self._dtype)
-        self._frame, self._features = frame, network.get_image_embeddings(pixels)
+        features = self._model.network.get_image_embeddings(pixels)
+        # A copy, because the caller may fill the same array with the next frame.
+        self._frame, self._features = frame.copy(), features
 
     def _logits(
         self, prompt: Prompt, size: tuple[int, int], previous: ObjectMask | None

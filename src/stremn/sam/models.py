@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from jaxtyping import Float, UInt8
@@ -43,6 +45,9 @@ class SamModel:
     network: Any
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    _copies: WeakValueDictionary[tuple[torch.device, torch.dtype], SamModel] = field(
+        default_factory=WeakValueDictionary, init=False, repr=False, compare=False
+    )
 
     @property
     def size(self) -> int:
@@ -69,6 +74,28 @@ class SamModel:
         planes = image.permute(2, 0, 1)[None]
         square = TF.resize(planes, [self.size, self.size], antialias=True).float() / 255
         return TF.normalize(square, list(self.mean), list(self.std)).to(dtype)
+
+    def placed(self, device: torch.device, dtype: torch.dtype) -> SamModel:
+        """Return the model on a device and in a number type: itself if possible, else a copy.
+
+        This model stays as it is, since others may be using it. A copy is shared by all who ask
+        for the same one, and freed when none of them is left.
+        """
+        device = torch.empty(0, device=device).device  # "cuda" is one of several: say which
+        if _is_placed(self.network, device, dtype):
+            return self
+        found = self._copies.get((device, dtype))
+        if found is None:
+            found = replace(self, network=copy.deepcopy(self.network).to(device, dtype))
+            self._copies[device, dtype] = found
+        return found
+
+
+def _is_placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> bool:
+    tensors = (*network.parameters(), *network.buffers())
+    return all(
+        x.device == device and (x.dtype == dtype or not x.is_floating_point()) for x in tensors
+    )
 
 
 def of_network(network: nn.Module) -> SamModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -70,7 +70,8 @@ class SamSession:
         """Start with no objects.
 
         Args:
-            model: from `load_sam`, or a video model of transformers; moved to the device.
+            model: from `load_sam`, or a video model of transformers; copied if it is on another
+                device or in another precision.
             device: "auto", "cpu", "cuda", "cuda:1", ...
             precision: "auto" (bfloat16 where the hardware has it), "float32" or "bfloat16".
             memory_slots: K, templates kept of each object, the given one among them; None: as
@@ -82,15 +83,16 @@ class SamSession:
         Raises:
             StremnError: another model, K below 1, an unknown device, precision or rule.
         """
-        self.source = model if isinstance(model, SamModel) else of_network(model)
-        slots = self.source.memories if memory_slots is None else memory_slots
+        given = model if isinstance(model, SamModel) else of_network(model)
+        slots = given.memories if memory_slots is None else memory_slots
         self.memory_slots = checked_slots(slots)
         self.seed = whole_number(seed, "seed", 0, 2**40)
         self.policy_name = policy if isinstance(policy, str) else type(policy).__name__
         self.policy = sam_rule(policy, self.seed)
         self.device = pick_device(device)
         self.dtype = pick_precision(precision, self.device)
-        self.model = reading_slots(self.source.network.to(self.device, self.dtype))
+        self.source = given.placed(self.device, self.dtype)
+        self.model = reading_slots(self.source.network)
         self.frame = -1
         self._memories: dict[int, ObjectSlots] = {}
         self._frame_size: tuple[int, int] | None = None
@@ -166,7 +168,7 @@ class SamSession:
         if not where:
             raise StremnError("add_object needs a mask or a prompt.")
         self._decisions, self._logits = dict(self._decisions), dict(self._logits)
-        self._truth = _over(self._truth, mask, self._frame_size)
+        self._truth = _over(_without(self._truth, where), mask, self._frame_size)
         self._look(tuple(where), where, features=self._features)
         return self._result()
 
@@ -181,8 +183,7 @@ class SamSession:
         self._memories = {i: x for i, x in self._memories.items() if i != name}
         self._logits = {i: x for i, x in self._logits.items() if i != name}
         self._decisions = {i: x for i, x in self._decisions.items() if i != name}
-        if self._truth is not None:
-            self._truth = np.where(self._truth == name, 0, self._truth)
+        self._truth = _without(self._truth, [name])
 
     @guarded
     def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
@@ -369,3 +370,10 @@ def _over(
         return before
     new = given_masks(mask, size).labels.astype(np.int32)
     return new if before is None else np.where(new > 0, new, before)
+
+
+def _without(
+    truth: Int[np.ndarray, "h w"] | None, ids: Iterable[int]
+) -> Int[np.ndarray, "h w"] | None:
+    """Return the masks given of a frame without those of some objects."""
+    return None if truth is None else np.where(np.isin(truth, list(ids)), 0, truth)

@@ -129,13 +129,18 @@ class ObjectSlots:
     def _with_another_given(self, frame: int) -> ObjectSlots:
         memory = self
         later = [t for t in memory.given if t != min(memory.given)]
-        if memory.state.slots - memory.slots + len(memory.sharing) >= MOST_GIVEN and later:
+        if memory._added >= MOST_GIVEN and later:
             memory = memory._demoted(min(later))
-        if memory.slots == 1 or not bool(open_slots(memory.state).any()):
+        may_add = memory._added < MOST_GIVEN
+        # With K = 1 there is no slot to share.
+        if not bool(open_slots(memory.state).any()) or (may_add and memory.slots == 1):
             return replace(memory, state=memory.state.grown(1))
-        if memory.state.slots - memory.slots + len(memory.sharing) < MOST_GIVEN:
-            return replace(memory, sharing=(*memory.sharing, frame))
-        return memory
+        return replace(memory, sharing=(*memory.sharing, frame)) if may_add else memory
+
+    @property
+    def _added(self) -> int:
+        """Slots beyond K: those that given frames have, and those that they will get."""
+        return self.state.slots - self.slots + len(self.sharing)
 
     def _demoted(self, frame: int) -> ObjectSlots:
         """Unpin a given frame, so that it can be evicted."""

@@ -347,8 +347,8 @@ def _measure(row: Row, suite: Suite, reports: Mapping[str, Report]) -> Measured:
             samples.setdefault(o.sequence, []).append(values)
             objects.setdefault(o.sequence, set()).add(o.object_id)
     clips = {}
-    for name, values in samples.items():
-        j, f = np.mean(values, axis=0).tolist()
+    for name, pairs in samples.items():
+        j, f = np.mean(pairs, axis=0).tolist()
         source, condition = suite.source_of[name], suite.condition_of[name]
         clips[name] = Clip(source, condition, j, f, len(objects[name]))
     failures = {name: why for r in reports.values() for name, why in r.failures.items()}

@@ -26,7 +26,7 @@ from stremn.web.drawing import Packed
 from stremn.web.options import Options
 from stremn.web.planning import Leg
 from stremn.web.shelf import FrameShelf
-from stremn.web.takes import SavedStates, Take
+from stremn.web.takes import SavedState, SavedStates, Take
 
 if TYPE_CHECKING:
     from stremn.segmentation.opening import Session, VideoModel
@@ -170,11 +170,28 @@ class Run:
         order = self._order
         if leg.state is None:
             return order.options.open(model, order.device)
-        session = model.resume(leg.state.path, order.options.asked(order.device))
+        session = self._resumed(leg.state, model)
         for item in session.ids:
             if item not in order.objects:
                 session.remove_object(item)
         return session
+
+    def _resumed(self, state: SavedState, model: VideoModel) -> Session:
+        """Resume a saved session; one that cannot be resumed is removed, so the next run can go on.
+
+        Raises:
+            StremnError: it cannot be resumed; the message names no file of the server.
+        """
+        try:
+            return model.resume(state.path, self._order.options.asked(self._order.device))
+        except StremnError as error:
+            logger.warning("A saved session cannot be resumed: %s", error)
+            self._states.remove(lambda one: one is state)
+            frame = state.way.index(state.after)
+            raise StremnError(
+                f"The session saved after frame {frame} cannot be resumed. It was removed: press "
+                "Continue again, and the run goes on from an earlier one."
+            ) from error
 
     def _go(self, leg: Leg, session: Session) -> None:
         """Segment a leg; save the session from time to time, and at the end."""

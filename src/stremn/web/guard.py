@@ -16,9 +16,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Names by which a browser on this computer calls it."""
-
 _HEADERS = (
     # The page's own scripts build functions from templates, hence eval; nothing comes from, or goes
     # to, another host.
@@ -34,12 +31,18 @@ _HEADERS = (
 
 _COOKIE = "stremn-token"
 _STARTED = "/gradio_api/startup-events"
+_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[\w.-]+))(?::\d*)?", re.ASCII)
+"""A Host header: an IPv6 address in brackets, or a name or IPv4 address; then perhaps a port."""
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a server on `host` can be reached only from this computer."""
-    if host in LOOPBACK:
+    """Return whether `host` always is this computer: localhost, or an address such as 127.0.0.1.
+
+    A server there can be reached only from this computer. Other names do not count, whatever
+    address they lead to: the owner of a name can let it lead to this computer.
+    """
+    if host == "localhost":
         return True
     try:
         return ip_address(host).is_loopback
@@ -57,7 +60,7 @@ class Guard:
 
     - Another site's pages: the Origin, where there is one, must be the host that is asked.
     - Another site's name for this computer (DNS rebinding): a server on loopback answers to
-      `LOOPBACK` alone.
+      localhost and to loopback addresses alone.
     - Strangers: a server that others can reach wants `token`, once in the address and then in a
       cookie that other sites cannot send.
     - Paths with ".." and names of sessions that no browser makes up.
@@ -132,9 +135,9 @@ def foreign(host: str, origin: str | None, *, only_here: bool) -> tuple[int, str
     Args:
         host: the Host header, "" if there is none.
         origin: the Origin header.
-        only_here: the server answers to the names in `LOOPBACK` alone.
+        only_here: the server answers to localhost and to loopback addresses alone.
     """
-    if only_here and _hostname(host) not in LOOPBACK:
+    if only_here and not is_loopback(_hostname(host)):
         return 421, "This server answers to localhost alone."
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
         return 403, "Requests of other sites are refused."
@@ -142,11 +145,9 @@ def foreign(host: str, origin: str | None, *, only_here: bool) -> tuple[int, str
 
 
 def _hostname(host: str) -> str:
-    """Return a Host header without its port; "" if it is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
+    """Return a Host header without port and brackets, in lower case; "" if it is none."""
+    found = _HOST.fullmatch(host)
+    return "" if found is None else (found["address"] or found["name"]).lower()
 
 
 def _is_plain_path(scope: Scope) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -11,9 +12,25 @@ from stremn.networks.defaults import SHIPPED
 
 if TYPE_CHECKING:
     from stremn.segmentation.opening import Asked, Session, VideoModel
+    from stremn.web.adapting import Adaptation
 
 OFFERED = ("evidence", "learned", "oldest", "random-select", "spread", "most-similar")
 """Rules that the page offers."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run and the one that continues it must share.
+
+    Attributes:
+        memory_slots, policy, size: as in `Options`.
+        adaptation: of the network; None: the weights are the model's own.
+    """
+
+    memory_slots: int
+    policy: str
+    size: int | None
+    adaptation: Adaptation | None = None
 
 
 class Options(Config):
@@ -35,9 +52,9 @@ class Options(Config):
     both: bool = True
     adapt: bool = False
 
-    def settings(self) -> tuple[object, ...]:
+    def settings(self, adaptation: Adaptation | None = None) -> Settings:
         """Return the settings that a continued session must share; not where it ends."""
-        return (self.memory_slots, self.policy, self.size, self.adapt)
+        return Settings(self.memory_slots, self.policy, self.size, adaptation)
 
     def check(self, model: VideoModel, device: str) -> None:
         """Raise StremnError for options that the model does not support."""

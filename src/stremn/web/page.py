@@ -76,6 +76,7 @@ class Page:
         self._gr = gradio_module()
         self._source = model
         self._device = device
+        self._most = limits.frames
         self._folder = TemporaryDirectory(prefix="stremn-web-")  # removed when the server ends
         tools = Tools(
             find=lambda: self._find,
@@ -112,7 +113,7 @@ class Page:
         with gr.Tab("Follow objects"):
             self._lay_out_workbench()
         with gr.Tab("Predict frames"):
-            PredictTab(Path(self._folder.name), self._device, self._told)
+            PredictTab(Path(self._folder.name), self._device, self._most, self._told)
 
     def _lay_out_workbench(self) -> None:
         gr = self._gr
@@ -179,7 +180,7 @@ def build_page(
     Args:
         model: preset, weights file, folder or hub id; loaded with the first run.
         device: where to compute.
-        limits: what visitors may ask for.
+        limits: what visitors may ask for, of the workbench and of predictions.
 
     Raises:
         MissingExtraError: gradio is not installed.

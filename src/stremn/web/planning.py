@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stremn.errors import StremnError
-from stremn.web.options import Options
+from stremn.web.options import Options, Settings
 from stremn.web.takes import Given, SavedState, SavedStates, Take, Way, first_change
 
 
@@ -33,6 +33,7 @@ class Leg:
 
 def plan(
     options: Options,
+    settings: Settings,
     frames: int,
     takes: Sequence[Take],
     given: Given,
@@ -47,6 +48,7 @@ def plan(
 
     Args:
         options: how to follow.
+        settings: of these options; only takes and sessions that have them are continued.
         frames: of the video.
         takes: what is known, the latest last.
         given: the masks that are given; one or more.
@@ -57,7 +59,6 @@ def plan(
     Raises:
         StremnError: no mask is given before the end.
     """
-    settings = options.settings()
     last = min(options.end or frames, frames)
     marked = [index for index in given if index < last]
     if not marked:

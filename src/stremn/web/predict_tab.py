@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
     from stremn.prediction.files import PredictionFiles
 
 MOST_FRAMES = 200
-"""Frames that a visitor may ask for."""
+"""Predicted frames that a visitor may ask for."""
+
+_OBSERVED = 10
+"""Frames that are observed unless a visitor asks for another number."""
 
 _HELP = """
 Open a video and choose how many of its frames are observed. The predicted frames are shown beside
-the true ones. `natural` takes any video; later frames are less accurate. `digits` is for the
-paper's moving digits only.
+the true ones. At most {most} frames are observed. `natural` takes any video; later frames are less
+accurate. `digits` is for the paper's moving digits only.
 """
 
 _VIDEO = "Left: the video. Right: the observed frames, then the prediction"
@@ -33,18 +37,20 @@ class PredictTab:
     Args:
         root: folder for the results.
         device: where to compute.
+        most: frames of a video that are observed, at most.
         told: shows a user's mistake on the page.
     """
 
     def __init__(
-        self, root: Path, device: str, told: Callable[[], AbstractContextManager[None]]
+        self, root: Path, device: str, most: int, told: Callable[[], AbstractContextManager[None]]
     ) -> None:
         import gradio as gr
 
         self._root = root
         self._device = device
+        self._most = most
         self._told = told
-        gr.Markdown(_HELP)
+        gr.Markdown(_HELP.format(most=most), elem_id="predict-help")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 video = gr.File(
@@ -52,8 +58,8 @@ class PredictTab:
                     elem_id="predict-video",
                 )  # fmt: skip
                 observe = gr.Number(
-                    10, precision=0, minimum=0, label="Observed frames (0: all)",
-                    elem_id="observe",
+                    min(_OBSERVED, most), precision=0, minimum=0,
+                    label=f"Observed frames (0: all, at most {most})", elem_id="observe",
                 )  # fmt: skip
                 frames = gr.Number(
                     10, precision=0, minimum=1, maximum=MOST_FRAMES, label="Frames to predict"
@@ -93,10 +99,11 @@ class PredictTab:
             wanted = int(frames or 0)
             if not 1 <= wanted <= MOST_FRAMES:
                 raise StremnError(f"From 1 to {MOST_FRAMES} frames can be predicted here.")
+            observed, cut = self._observed(Path(video), int(observe or 0))
             out = Path(mkdtemp(prefix="prediction-", dir=self._root))
             try:
                 files = predict_video(
-                    Path(video), out, frames=wanted, observe=int(observe or 0) or None,
+                    Path(video), out, frames=wanted, observe=observed,
                     weights=weights, device=self._device,
                 )  # fmt: skip
                 strip = read_image(files.strip)
@@ -104,7 +111,42 @@ class PredictTab:
                 files.video.replace(kept)
             finally:
                 shutil.rmtree(out, ignore_errors=True)
-            return str(kept), strip, "\n\n".join([files.note, *_measured(files)])
+            return str(kept), strip, "\n\n".join([files.note, *cut, *_measured(files)])
+
+    def _observed(self, video: Path, asked: int) -> tuple[int | None, list[str]]:
+        """Return how many frames to observe (None: all), and what to say if those are not all.
+
+        Args:
+            video: its file.
+            asked: frames that the visitor wants to have observed; 0: all.
+
+        Raises:
+            StremnError: more than the page allows, or all of a file that is no video.
+        """
+        if asked > self._most:
+            raise StremnError(
+                f"At most {self._most} frames can be observed here, got {asked}. Ask for fewer, or "
+                "start the page with a larger --max-frames."
+            )
+        if asked or not _has_more_frames(video, self._most):
+            return asked or None, []
+        return self._most, [
+            f"The video is longer than the {self._most} frames that are observed here. To observe "
+            "more, start the page with a larger --max-frames."
+        ]
+
+
+def _has_more_frames(video: Path, most: int) -> bool:
+    """Return whether a video has more frames than `most`; raises StremnError if it is none.
+
+    What the header of the file says is not relied on.
+    """
+    from stremn.media.video import open_frames
+
+    with open_frames(video) as frames:
+        if frames.recording is not None:
+            return frames.recording.count() > most
+        return next(islice(frames, most, None), None) is not None
 
 
 def _measured(files: "PredictionFiles") -> list[str]:

@@ -16,9 +16,10 @@ from stremn.errors import StremnError
 from stremn.media.finding import MaskFinder
 from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import LabelMap, Labels
+from stremn.web.adapting import Adaptation, Adapter
 from stremn.web.downloads import Export, ExportStatus
 from stremn.web.drawing import Drawing
-from stremn.web.following import Order, Run, Status, together
+from stremn.web.following import Order, Run, Status
 from stremn.web.marks import parse_mark
 from stremn.web.options import Options
 from stremn.web.planning import plan
@@ -74,7 +75,7 @@ class Project:
         self._states = SavedStates(folder / "states")
         self._numbers = itertools.count()
         self._run: Run | None = None
-        self._adapted: tuple[object, VideoModel] | None = None
+        self._adapter = Adapter(self.shelf, self._states, tools.device)
         self._export: Export | None = None
 
     # ------------------------------------------------------------ looking
@@ -236,9 +237,10 @@ class Project:
                     "Mark an object first: draw a box around it, click on it, or paint it."
                 )
             options.check(self._tools.model(), self._tools.device)
+            adaptation = self._adapter.choose(given, objects) if options.adapt else None
             legs = plan(
-                options, self.shelf.count, work.takes, given, objects, self._states,
-                lambda: self.folder / f"take-{next(self._numbers)}",
+                options, options.settings(adaptation), self.shelf.count, work.takes, given,
+                objects, self._states, lambda: self.folder / f"take-{next(self._numbers)}",
             )  # fmt: skip
             if not legs:
                 raise StremnError(
@@ -246,30 +248,17 @@ class Project:
                 )
             order = Order(
                 self.video, legs, frozenset(objects), options,
-                lambda watch: self._model(options, legs[0].take, watch), self._tools.device,
+                lambda watch: self._model(adaptation, watch), self._tools.device,
             )  # fmt: skip
             self._change(replace(work, takes=(*work.takes, *(leg.take for leg in legs))))
             self._run = Run(order, self.shelf, self._states, self._tools.turn)
 
-    def _model(self, options: Options, take: Take, watch: Callable[[int, int], None]) -> VideoModel:
-        """Return the model, adapted to a take's first objects where that is asked for."""
+    def _model(
+        self, adaptation: Adaptation | None, watch: Callable[[int, int], None]
+    ) -> VideoModel:
+        """Return the model, adapted where that is asked for."""
         model = self._tools.model()
-        if not options.adapt:
-            return model
-        from stremn.segmentation.opening import OwnModel
-        from stremn.training.segmentation.adaptation import adapt
-
-        anchor = take.ways[0].anchor
-        masks = take.given[anchor]
-        if self._adapted is None or self._adapted[0] != masks:
-            labels = together(masks, masks.keys())
-            assert labels is not None  # a mask is given
-            frame = self.shelf.picture(anchor)
-            adapted = adapt(
-                model.pretrained(), frame, labels, device=self._tools.device, watch=watch
-            )
-            self._adapted = (masks, OwnModel(adapted))
-        return self._adapted[1]
+        return model if adaptation is None else self._adapter.model(model, adaptation, watch)
 
     def pause(self) -> None:
         """Stop the run after its current frame; `follow` continues it."""

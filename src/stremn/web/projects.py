@@ -19,7 +19,7 @@ class Limits:
     """Limits for visitors of a page.
 
     upload: bytes of a request.
-    frames: of a video; a longer one is cut there.
+    frames: of a video; a longer one is cut there, and a prediction observes no more.
     waiting: requests that wait for their turn; more are sent away.
     visitors: whose results are kept; the first that came go first.
     absence: seconds that the results of a visitor who left are kept; who comes back goes on.

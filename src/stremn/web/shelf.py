@@ -22,7 +22,7 @@ class FrameShelf:
     """Frames of one video, decoded once, in order, up to the last one that was asked for.
 
     Attributes:
-        count: frames of the video; exact once its end was reached.
+        count: frames that are shown; exact once the end of the video was reached.
         size: (height, width) in pixels.
         fps: frames per second, or None.
     """
@@ -48,11 +48,30 @@ class FrameShelf:
         self._frames: Iterator[Frame] = iter(self._source)
         self._next = 0
         self._closed = False
-        declared = self._source.count
-        if declared is not None:
-            self.count = min(declared, most)
+        self._most = most
+        self._declared = self._source.count
+        self._goes_on = False  # after the frames that are kept, as far as is known
+        if self._declared is not None:
+            self.count = min(self._declared, most)
+            self._goes_on = self._declared > most
         else:  # the header does not say, so the frames are counted
             self._advance(most - 1)
+            self._goes_on = self.count == most and self._has_another()
+
+    @property
+    def notice(self) -> str:
+        """What a visitor should know of a video that is cut; "" if it is not."""
+        if not self._goes_on or self.count < self._most:  # it may end before it says
+            return ""
+        if self._declared is None:
+            return (
+                f"The video is cut after {self.count} frames. To open more of it, start the page "
+                "with a larger --max-frames."
+            )
+        return (
+            f"The video is cut after {self.count} of its {self._declared} frames. To open all of "
+            f"it, start the page with --max-frames {self._declared}."
+        )
 
     def path(self, index: int) -> Path:
         """Return the JPEG picture of a frame.
@@ -94,6 +113,13 @@ class FrameShelf:
                 return
             self._next += 1
             self.put(frame)
+
+    def _has_another(self) -> bool:
+        """Return whether a frame follows the last one that was decoded; it is not stored."""
+        try:
+            return next(self._frames, None) is not None
+        except StremnError:  # a damaged video ends here
+            return False
 
     def close(self) -> None:
         """Close the video; the pictures are removed with their folder."""

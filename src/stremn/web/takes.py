@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,9 @@ from stremn.media.files import make_folder
 from stremn.media.masks import Labels, write_mask
 from stremn.segmentation.pass_store import Kept, read_kept, write_kept
 from stremn.web.drawing import Packed
+
+if TYPE_CHECKING:
+    from stremn.web.options import Settings
 
 Given = Mapping[int, Mapping[int, Packed]]
 """The masks that a run was given: by frame, the object's by its id."""
@@ -73,7 +76,7 @@ class Take:
         folder: Path,
         way: Way,
         start: int,
-        settings: object,
+        settings: Settings,
         given: Given,
         ways: tuple[Way, ...] = (),
     ) -> None:
@@ -126,7 +129,7 @@ class SavedState:
     path: Path
     way: Way
     after: int
-    settings: object
+    settings: Settings
     given: Given
 
 
@@ -172,12 +175,20 @@ class SavedStates:
         free = [place for place in range(1, len(order) - 1) if order[place] not in self.wanted]
         if not free:
             return
-        least = order[min(free, key=missed)]
-        self.kept.remove(least)
-        least.path.unlink(missing_ok=True)
+        self._remove(order[min(free, key=missed)])
+
+    def remove(self, unusable: Callable[[SavedState], bool]) -> None:
+        """Remove the states for which `unusable` is true, and their files."""
+        with self._lock:
+            for state in [state for state in self.kept if unusable(state)]:
+                self._remove(state)
+
+    def _remove(self, state: SavedState) -> None:
+        self.kept.remove(state)
+        state.path.unlink(missing_ok=True)
 
     def best(
-        self, way: Way, before: int, settings: object, given: Given, objects: Set[int]
+        self, way: Way, before: int, settings: Settings, given: Given, objects: Set[int]
     ) -> SavedState | None:
         """Return the latest state before a time that fits these settings and masks.
 
@@ -194,7 +205,7 @@ class SavedStates:
         return max(fitting, key=lambda state: state.after, default=None)
 
 
-def first_change(take: Take, settings: object, given: Given, objects: Set[int]) -> int:
+def first_change(take: Take, settings: Settings, given: Given, objects: Set[int]) -> int:
     """Return the time from which a take is no longer valid; its end if all of it is."""
     if take.settings != settings:
         return 0

@@ -115,6 +115,7 @@ def state(project: Project, body: bytes = b"") -> Response:
         {
             "version": project.version,
             "frames": project.shelf.count,
+            "notice": project.shelf.notice,
             "width": width,
             "height": height,
             "fps": project.shelf.fps,

@@ -87,6 +87,20 @@ def as_predict(model: Forecaster, device: torch.device | None = None) -> Predict
     return predict
 
 
+def check_counts(**counts: int | None) -> None:
+    """Refuse numbers of frames or clips below 1; None stands for all.
+
+    Raises:
+        StremnError: naming the first such number.
+    """
+    for name, count in counts.items():
+        if count is not None and count < 1:
+            raise StremnError(
+                f"{name} must be 1 or more, got {count}. A prediction is scored on at least one "
+                "clip with one observed and one predicted frame."
+            )
+
+
 @torch.inference_mode()
 def score(
     name: str,
@@ -116,8 +130,9 @@ def score(
         progress: called with (clips done, clips in all).
 
     Raises:
-        StremnError: clips that are too short, or none.
+        StremnError: clips that are too short, or none; numbers below 1.
     """
+    check_counts(observed=observed, future=future, batch=batch, limit=limit)
     count = len(clips) if limit is None else min(limit, len(clips))
     if count == 0:
         raise StremnError("There are no clips to score.")

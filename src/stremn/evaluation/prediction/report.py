@@ -19,15 +19,18 @@ from stremn.core.hardware import pick_device
 from stremn.data.readers.folders import distinct
 from stremn.data.readers.frame_clips import Split
 from stremn.data.readers.prediction_sets import ClipsSection, open_clips
-from stremn.errors import MissingExtraError, StremnError
+from stremn.errors import StremnError
 from stremn.evaluation.intervals import Interval
+from stremn.evaluation.plotting import require_matplotlib
 from stremn.evaluation.prediction.evaluation import (
     PredictionScores,
     as_predict,
+    check_counts,
     over_origins,
     score,
 )
 from stremn.evaluation.prediction.metrics import METRICS, Metric, lpips_metrics
+from stremn.evaluation.unfinished import telling_what_is_kept
 from stremn.media.files import make_folder, write_whole
 from stremn.moved import earlier_arguments
 from stremn.prediction.baselines import TRIVIAL, Predict
@@ -66,12 +69,19 @@ def evaluate_prediction(
         lpips: add LPIPS (see `lpips_metrics`).
         against: name of a row; adds every other row's paired difference to it, frame by frame.
         device: where predictors compute; metrics are computed on the CPU.
-        out: folder for the files of `write_report`, rewritten after every predictor, and curves
-            as pictures.
+        out: folder for the files of `write_report`, rewritten after every predictor; at the end
+            also for the paired differences, in `table.md`, and curves as pictures.
         progress: called with (predictor, clips done, clips in all).
+
+    Raises:
+        StremnError: nothing can be scored so: numbers below 1, unknown weights, policies or data.
+        MissingExtraError: `out` is given, and matplotlib is not installed.
     """
+    check_counts(observed=observed, future=future, clips=clips)
     if against is not None and against not in TRIVIAL:
         raise StremnError(f"Compare with one of {', '.join(TRIVIAL)}; got {against!r}.")
+    if out is not None:
+        require_matplotlib()
     where = pick_device(device)
     source = open_clips(data, split, observed=observed, future=future, length=clips)
     metrics = [*METRICS.values(), *(lpips_metrics().values() if lpips else ())]
@@ -87,31 +97,42 @@ def evaluate_prediction(
         "predictors": list(predictors),
         "policies": list(policies),
     }
-    with output_folder(out) if out is not None else nullcontext():
-        rows = []
+    rows: list[PredictionScores] = []
+    with (
+        output_folder(out) if out is not None else nullcontext(),
+        telling_what_is_kept(lambda: _kept(rows, out)),
+    ):
         for name, parameters, predict in to_score:
             told = None if progress is None else partial(progress, name)
-            rows.append(
-                score(
-                    name,
-                    predict,
-                    source,
-                    observed,
-                    future,
-                    metrics,
-                    parameters=parameters,
-                    batch=1 if data.own_size else 32,  # clips of their own size differ
-                    limit=clips,
-                    progress=told,
-                )
+            row = score(
+                name,
+                predict,
+                source,
+                observed,
+                future,
+                metrics,
+                parameters=parameters,
+                batch=1 if data.own_size else 32,  # clips of their own size differ
+                limit=clips,
+                progress=told,
             )
             if out is not None:
-                write_report(rows, out, metrics, facts=facts)
+                write_report([*rows, row], out, metrics, facts=facts)
+            rows.append(row)
+        text = table(rows, metrics)
+        if against is not None:
+            text += f"\n\n{paired_table(rows, against, metrics)}"
         if out is not None:
+            write_whole(out / "table.md", f"{text}\n".encode())
             for name in ("mse", "ssim"):
                 plot_curves(rows, METRICS[name], out / f"{name}.png", observed=observed)
-    text = table(rows, metrics)
-    return text if against is None else f"{text}\n\n{paired_table(rows, against, metrics)}"
+    return text
+
+
+def _kept(rows: Sequence[PredictionScores], out: Path | None) -> str:
+    if out is None or not rows:
+        return ""
+    return f"The scores of {', '.join(row.name for row in rows)} are in {out}."
 
 
 def _rows(
@@ -231,15 +252,16 @@ def write_report(
 def plot_curves(
     rows: Sequence[PredictionScores], metric: Metric, path: Path, *, observed: int, title: str = ""
 ) -> None:
-    """Draw a metric against the predicted frame, one line per predictor, 95 % bands as in tables.
+    """Draw a metric against the predicted frame, one line per predictor.
+
+    Around it lies the 95 % band of the intervals in tables, where there are clips enough for it.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "study") from error
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     for row in rows:
@@ -247,6 +269,8 @@ def plot_curves(
         intervals = [over_origins(column, row.origins) for column in values.T]
         x = np.arange(observed + 1, observed + 1 + values.shape[1])
         line = axes.plot(x, row.curve(metric.name), marker=".", label=row.name)[0]
+        if not all(i.known for i in intervals):
+            continue
         axes.fill_between(
             x,
             [i.low for i in intervals],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +16,8 @@ from stremn.core.atomic_files import output_folder
 from stremn.data.readers.still_sets import open_stills
 from stremn.errors import StremnError
 from stremn.evaluation.intervals import Interval, mean_interval
-from stremn.media.files import write_whole
+from stremn.evaluation.unfinished import telling_what_is_kept
+from stremn.media.files import JsonRows, write_whole
 from stremn.media.finding import Click, MaskFinder
 from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
@@ -23,6 +26,10 @@ from stremn.prompting.planes import Plane, next_click
 
 CLICKS = 20
 """Clicks given at most, as in the literature."""
+
+RESULTS = "prompts.json"
+UNFINISHED = "prompts-unfinished.json"
+"""The objects that are scored so far; a run that ends well replaces it by `RESULTS`."""
 
 SHOWN = (1, 2, 3, 5)
 THRESHOLDS = (0.85, 0.90)
@@ -61,6 +68,15 @@ class PromptScores:
         for threshold in THRESHOLDS:
             rows[f"NoC@{threshold:.0%}"] = float(self.clicks_to(threshold))
         return rows
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scores as a table for score files."""
+        return {
+            "name": self.name,
+            "box": self.tight,
+            "loose_box": self.loose,
+            "clicks": list(self.clicks),
+        }
 
 
 def iou(found: Plane, truth: Plane, void: Plane | None = None) -> float:
@@ -159,25 +175,48 @@ def run(
 ) -> dict[str, Interval]:
     """Score objects, write `prompts.json` (every number of every object), return the summary.
 
+    The scores of each object are on the disk as soon as it is scored: a run that is interrupted or
+    fails leaves those before in `prompts-unfinished.json`.
+
     Raises:
         StremnError: there is no object.
     """
-    with output_folder(out):
+    with output_folder(out), _unfinished(out / UNFINISHED) as rows:
         scores = []
         for example in examples:
             scores.append(score(find, example, clicks=clicks))
+            rows.append(scores[-1].to_json())
             watch(scores[-1])
         if not scores:
             raise StremnError("There is no object to find in this data.")
-        return _write(scores, out)
-
-
-def _write(scores: Sequence[PromptScores], out: Path) -> dict[str, Interval]:
-    result = summary(scores)
-    rows = [
-        {"name": s.name, "box": s.tight, "loose_box": s.loose, "clicks": s.clicks} for s in scores
-    ]
-    means = {name: [each.mean, each.low, each.high] for name, each in result.items()}
-    text = json.dumps({"summary": means, "objects": rows}, indent=2) + "\n"
-    write_whole(out / "prompts.json", text.encode())
+        result = summary(scores)
+        _write(scores, result, out / RESULTS)
     return result
+
+
+@contextmanager
+def _unfinished(path: Path) -> Iterator[JsonRows]:
+    """Give a file that grows by rows; it stays only if the block ends too early and has any."""
+    rows, finished = JsonRows(path), False
+    try:
+        with telling_what_is_kept(lambda: _kept(rows)):
+            yield rows
+        finished = True
+    finally:
+        rows.close()
+        if finished or not rows.count:
+            path.unlink(missing_ok=True)
+
+
+def _kept(rows: JsonRows) -> str:
+    return f"Scored objects in {rows.path}: {rows.count}." if rows.count else ""
+
+
+def _write(scores: Sequence[PromptScores], result: Mapping[str, Interval], path: Path) -> None:
+    """Write the summary and all objects; an interval over too few objects is null."""
+    means = {
+        name: [each.mean, each.low, each.high] if each.known else [each.mean, None, None]
+        for name, each in result.items()
+    }
+    table = {"summary": means, "objects": [each.to_json() for each in scores]}
+    write_whole(path, (json.dumps(table, indent=2) + "\n").encode())

@@ -18,7 +18,13 @@ from stremn.core.atomic_files import output_folder
 from stremn.data.readers.sequences import ScoringRule, SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.metrics import Scores, object_scores, score_frame, swapped
-from stremn.evaluation.segmentation.records import load_record, open_output, save_json, save_record
+from stremn.evaluation.segmentation.records import (
+    has_record,
+    load_record,
+    open_output,
+    save_json,
+    save_record,
+)
 from stremn.evaluation.segmentation.results import (
     FrameScore,
     Json,
@@ -29,6 +35,7 @@ from stremn.evaluation.segmentation.results import (
     Summary,
 )
 from stremn.evaluation.segmentation.run_description import RunDescription, Segmenter
+from stremn.evaluation.unfinished import telling_what_is_kept
 from stremn.media.files import make_folder
 from stremn.media.masks import Labels, write_mask
 from stremn.segmentation.postprocess import REACH, DistantRegionFilter
@@ -188,22 +195,23 @@ def evaluate(
     with output_folder(out):
         open_output(out, protocol)
         left = [s.name for s in data if load_record(out, s.name) is None]
-        if elsewhere is not None and left:
-            elsewhere(left, out)
-        records, failures = [], {}
-        for sequence in data:
-            record = load_record(out, sequence.name)
-            if record is None:
-                try:
-                    record = run_sequence(
-                        sequence, make_session(), data.rule, out, written, reach, watch
-                    )
-                except Exception as error:  # one bad sequence must not cost the others' results
-                    known = isinstance(error, StremnError)  # a sentence, and no fault of ours
-                    logger.error("Sequence %s failed", sequence.name, exc_info=not known)
-                    failures[sequence.name] = f"{type(error).__name__}: {error}"
-                    continue
-            records.append(record)
+        with telling_what_is_kept(lambda: _kept(data, out)):
+            if elsewhere is not None and left:
+                elsewhere(left, out)
+            records, failures = [], {}
+            for sequence in data:
+                record = load_record(out, sequence.name)
+                if record is None:
+                    try:
+                        record = run_sequence(
+                            sequence, make_session(), data.rule, out, written, reach, watch
+                        )
+                    except Exception as error:  # one bad sequence must not cost the others' results
+                        known = isinstance(error, StremnError)  # a sentence, and no fault of ours
+                        logger.error("Sequence %s failed", sequence.name, exc_info=not known)
+                        failures[sequence.name] = f"{type(error).__name__}: {error}"
+                        continue
+                records.append(record)
         masks = sum(len(rows) for record in records for rows in record.plain.values())
         report = Report(
             protocol | {"scored_masks": masks},
@@ -214,6 +222,12 @@ def evaluate(
         )
         save_json(out / "scores.json", report.to_json())
     return report
+
+
+def _kept(data: SequenceSet, out: Path) -> str:
+    done = sum(has_record(out, sequence.name) for sequence in data)
+    of_all = f"{done} of {len(data)} sequences are finished in {out}"
+    return f"{of_all}; the same command goes on from there." if done else ""
 
 
 def run_sequence(

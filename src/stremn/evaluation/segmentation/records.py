@@ -43,6 +43,11 @@ def load_record(out: Path, name: str) -> SequenceRecord | None:
     return _read(path) if path.is_file() else None
 
 
+def has_record(out: Path, name: str) -> bool:
+    """Return whether a sequence is finished."""
+    return _record_path(out, name).is_file()
+
+
 def save_record(out: Path, record: SequenceRecord) -> None:
     """Keep what a finished sequence scored."""
     save_json(_record_path(out, record.sequence), record.to_json())

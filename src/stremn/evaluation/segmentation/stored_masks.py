@@ -45,8 +45,14 @@ def score_predictions(
         compat_decay: decay with the DAVIS toolkit's overflow.
 
     Raises:
-        StremnError: sequences or frames are missing, or predictions have other sizes or ids.
+        StremnError: sequences or frames are missing, or predictions have other sizes or ids; fewer
+            workers than one.
     """
+    if workers is not None and workers < 1:
+        raise StremnError(
+            f"Masks are scored by one thread or more, got workers={workers}. Leave it out for one "
+            "thread per core."
+        )
     tasks = _tasks(data, folder)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for error in filter(None, pool.map(_wrong_size, tasks)):

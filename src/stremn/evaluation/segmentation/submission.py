@@ -61,9 +61,10 @@ def write_submission(
         kind: server, a key of ``TOP_FOLDERS``; by default the data set's own.
 
     Raises:
-        StremnError: the data set has no server, or the predictions would be refused by it.
+        StremnError: the data set has no server, or the predictions would be refused by it. An old
+            zip is then unchanged, and no new one is left.
     """
-    top = _top_folder(data, kind)
+    top = top_folder(data, kind)
     files = {
         _entry(top, s, index): predictions / s.name / f"{s.frame_name(index)}.png"
         for s in data
@@ -79,10 +80,11 @@ def write_submission(
             f"{', '.join(missing[:3])}. Run the evaluation to its end first."
         )
     make_folder(path.parent)
-    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for name, file in files.items():  # PNGs do not get smaller by deflating again
-            archive.write(file, name)
-    return check_submission(data, path, kind)
+    with replacing(path) as temporary:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for name, file in files.items():  # PNGs do not get smaller by deflating again
+                archive.write(file, name)
+        return _check(data, temporary, path, top)
 
 
 def check_submission(data: SequenceSet, path: Path, kind: str | None = None) -> Submission:
@@ -96,12 +98,16 @@ def check_submission(data: SequenceSet, path: Path, kind: str | None = None) -> 
     Raises:
         StremnError: naming the first three offenders.
     """
-    top = _top_folder(data, kind)
+    return _check(data, path, path, top_folder(data, kind))
+
+
+def _check(data: SequenceSet, file: Path, path: Path, top: str) -> Submission:
+    """Check a zip that lies in `file` and is, or will be, called `path`."""
     expected = {
         _entry(top, s, index): s for s in data for index in range(len(s)) if s.submits(index)
     }
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             present = [name for name in archive.namelist() if not name.endswith("/")]
             _check_entries(path, present, list(expected), top)
             for sequence in data:
@@ -111,10 +117,19 @@ def check_submission(data: SequenceSet, path: Path, kind: str | None = None) -> 
         raise
     except Exception as error:  # encrypted, cut off, of another method: each raises its own kind
         raise StremnError(f"{path} cannot be read as a zip ({error}).") from error
-    return Submission(path, len(data), len(expected), path.stat().st_size)
+    return Submission(path, len(data), len(expected), file.stat().st_size)
 
 
-def _top_folder(data: SequenceSet, kind: str | None) -> str:
+def top_folder(data: SequenceSet, kind: str | None = None) -> str:
+    """Return the folder inside a zip that holds the sequences, "" for none.
+
+    Args:
+        data: the split the zip is for.
+        kind: server, a key of ``TOP_FOLDERS``; by default the data set's own.
+
+    Raises:
+        StremnError: the data set has no server.
+    """
     chosen = kind or data.submission
     if chosen not in TOP_FOLDERS:
         raise StremnError(

@@ -87,6 +87,8 @@ class Workbench {
     this.$("[data-do=undo]").disabled = !state.can_undo;
     this.$("[data-do=redo]").disabled = !state.can_redo;
     this.id("clear").disabled = !state.drawn.includes(this.index);
+    this.id("notice").textContent = state.notice;
+    this.id("notice").hidden = !state.notice;
     this.#showRun(state.status);
     this.#showExport(state.export);
     if (before && before.version !== state.version) this.look();
