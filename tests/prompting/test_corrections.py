@@ -29,6 +29,11 @@ def test_a_click_on_the_object_only_adds_and_one_off_it_only_takes_away() -> Non
     np.testing.assert_array_equal(less, plane(MIDDLE, (20, 20, 40, 40)))
 
 
+def test_a_first_click_on_the_object_may_add_any_amount_to_an_empty_mask() -> None:
+    added = corrected(plane(MIDDLE), plane(), [ON], local=False)
+    np.testing.assert_array_equal(added, plane(MIDDLE))
+
+
 def test_a_local_change_is_the_part_that_the_click_lies_on() -> None:
     found, before = plane(LEFT, MIDDLE, RIGHT), plane(LEFT)
     np.testing.assert_array_equal(corrected(found, before, [ON], local=False), found)

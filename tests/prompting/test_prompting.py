@@ -187,6 +187,27 @@ def test_the_same_click_on_two_frames_at_once_gives_each_its_own_mask(
     np.testing.assert_array_equal(shared(second, clicks=clicks), expected)
 
 
+def test_the_next_frame_in_the_same_array_is_another_frame(find: LearnedFinder) -> None:
+    first, _, _ = scene()
+    second = np.ascontiguousarray(first[:, ::-1])
+    box = Box(60, 80, 100, 80)
+    expected = find(second, box=box)
+    array = first.copy()
+    before = find(array, box=box)
+    array[:] = second
+    np.testing.assert_array_equal(find(array, box=box), expected)
+    assert not np.array_equal(before, expected)
+
+
+def test_an_open_frame_stays_as_it_was_when_it_was_opened(find: LearnedFinder) -> None:
+    array, _, _ = scene()
+    marked = find._prompter.open(array)
+    prompt = MaskPrompt(box=(60.0, 80.0, 160.0, 160.0))
+    expected = find._prompter.open(array.copy()).find(prompt)
+    array[:] = 0
+    np.testing.assert_array_equal(marked.find(prompt), expected)
+
+
 @pytest.mark.parametrize("name", ["small", "grabcut"])
 def test_prompts_that_cannot_be_answered(name: str) -> None:
     frame, orange, _ = scene()
@@ -543,7 +564,8 @@ lr = 1e-4
 """
     (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
     said = train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
-    assert said == "2 steps of 2 pictures from made 2."
+    assert "2 steps of 2 pictures of 64 px" in said
+    assert "made 2" in said
     train(
         tmp_path / "recipe.toml",
         ["train.device=cpu"],
@@ -555,7 +577,7 @@ lr = 1e-4
     assert next(trained.parameters()).device.type == "cpu"
     (tmp_path / "held.txt").unlink()
     with pytest.raises(StremnError, match=r"held_out.* cannot be read"):
-        train(tmp_path / "recipe.toml", [], None, resume=False, dry_run=True)
+        train(tmp_path / "recipe.toml", [], tmp_path / "b", resume=False, dry_run=False)
 
 
 def test_the_recipe_of_the_shipped_weights_is_read() -> None:

@@ -69,8 +69,7 @@ def corrected(
         if part is None:
             return None
         change = part
-    most = LARGEST_CUT if not click.on else LARGEST_GAIN if local else np.inf
-    if change.sum() > most * before.sum():
+    if (local or not click.on) and _changes_too_much(change, before, click):
         return None
     return np.where(change, found, previous)
 
@@ -117,6 +116,11 @@ def discs(clicks: Sequence[Click], size: tuple[int, ...], share: float = DISC) -
     for click in clicks:
         cv2.circle(plane, (round(click.x), round(click.y)), radius, 1, cv2.FILLED)
     return plane > 0
+
+
+def _changes_too_much(change: Plane, before: Plane, click: Click) -> bool:
+    most = LARGEST_GAIN if click.on else LARGEST_CUT
+    return bool(change.sum() > most * before.sum())
 
 
 def _part_at(change: Plane, click: Click) -> Plane | None:

@@ -51,7 +51,6 @@ class LearnedFinder:
 
     def __init__(self, prompter: Prompter) -> None:
         self._prompter = prompter
-        self._frame: Picture | None = None
         self._marked: PromptedFrame | None = None
         self._answers: dict[tuple[object, ...], Probability] = {}
         self._lock = threading.Lock()  # an answer is kept with the frame that it belongs to
@@ -87,8 +86,8 @@ class LearnedFinder:
         return without_others(found > 0.5, others)
 
     def _open(self, frame: Picture) -> PromptedFrame:
-        if self._marked is None or self._frame is None or not np.array_equal(frame, self._frame):
-            self._frame, self._marked = frame, self._prompter.open(frame)
+        if self._marked is None or not self._marked.shows(frame):
+            self._marked = self._prompter.open(frame)
             self._answers.clear()
         return self._marked
 

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stremn.errors import StremnError
 from stremn.memory.policies import build_policy
 from stremn.memory.reading import read
 from stremn.networks.backbones import STRIDE, build_backbone
@@ -73,8 +74,18 @@ def start_from(network: PromptNetwork, video: STReMN) -> None:
 
     The projections of the memory encoder see more planes: those that the video network has no
     weights for start small.
+
+    Raises:
+        StremnError: the video network is of another family (STM, STCN).
     """
     theirs = video.state_dict()
+    missing = sorted(network.model.state_dict().keys() - theirs.keys())
+    if missing:
+        raise StremnError(
+            f"The video network lacks {len(missing)} of the weights that a prompt network starts "
+            f"from, such as {missing[0]}. Expected a network of the family 'stremn', for example "
+            "the preset small; networks of STM and STCN have other parts."
+        )
     features = video.query_encoder.channels[2]
     for name, weight in network.model.state_dict().items():
         source = theirs[name]

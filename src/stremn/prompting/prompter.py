@@ -133,13 +133,20 @@ class Prompter:
 
 
 class PromptedFrame:
-    """A frame in which objects are found; encoded views are reused by later prompts."""
+    """A frame in which objects are found; encoded views are reused by later prompts.
+
+    The frame is copied: callers may read the next one into the same array.
+    """
 
     def __init__(self, prompter: Prompter, frame: UInt8[np.ndarray, "height width 3"]) -> None:
         self._prompter = prompter
-        self._frame = frame
+        self._frame = frame.copy()
         self._size = (frame.shape[0], frame.shape[1])
         self._queries: dict[FrameView, Query] = {}
+
+    def shows(self, frame: UInt8[np.ndarray, "height width 3"]) -> bool:
+        """Return whether `frame` has the same size and pixels."""
+        return np.array_equal(frame, self._frame)
 
     @torch.inference_mode()
     def find(self, prompt: MaskPrompt) -> Float[np.ndarray, "height width"]:

@@ -21,15 +21,29 @@ def load_prompt_network(source: str | Path = SHIPPED) -> PromptNetwork:
     Raises:
         StremnError: no such file, or it is damaged or another task's.
     """
-    path = Path(source)
-    if str(source) == SHIPPED:
-        path = Path(str(resources.files("stremn").joinpath("weights", "prompt.safetensors")))
+    path = _find(source)
     raw, tensors = read_weights(path, TASK)
     config = build(SegmentationConfig, raw, str(path))
     check_shapes(lambda: build_prompt_network(config), tensors, path)
     network = build_prompt_network(config)
     fill(network, tensors, path)
     return network.eval()
+
+
+def prompt_config(source: str | Path = SHIPPED) -> SegmentationConfig:
+    """Return the configuration of the network that `load_prompt_network` would build.
+
+    Raises:
+        StremnError: as `load_prompt_network`.
+    """
+    path = _find(source)
+    return build(SegmentationConfig, read_weights(path, TASK)[0], str(path))
+
+
+def _find(source: str | Path) -> Path:
+    if str(source) == SHIPPED:
+        return Path(str(resources.files("stremn").joinpath("weights", "prompt.safetensors")))
+    return Path(source)
 
 
 def save_prompt_network(network: PromptNetwork, config: SegmentationConfig, path: Path) -> None:

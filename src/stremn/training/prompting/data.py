@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,21 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from stremn.data.clips.still_layers import reduced
 from stremn.data.readers.paths import place
 from stremn.data.readers.still_sets import open_stills
 from stremn.data.readers.stills import SelectedStills, Still, StillImages
 from stremn.errors import StremnError
+from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
-from stremn.training.prompting.recipe import PromptRecipe
+from stremn.training.prompting.checking import checked_pictures
+from stremn.training.prompting.recipe import PicturesSection, PromptRecipe
+
+SMALLEST, LARGEST = 0.002, 0.85
+"""Shares of a cut that the object to find may cover."""
+
+ATTEMPTS = 1000
+"""Draws of a sample, at most: where one picture in fifty can be used, one is still found."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,22 @@ class PromptSamples(Dataset[tuple[np.ndarray, np.ndarray]]):
         return self._count
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return a picture "side side 3" and its codes "side side" (see `collate`)."""
+        """Return a picture "side side 3" and its codes "side side" (see `collate`).
+
+        Raises:
+            StremnError: a picture cannot be read, or no draw shows an object of fit size.
+        """
         rng = np.random.default_rng([self._seed, index])
-        while True:
+        for _ in range(ATTEMPTS):
             sample = self._sample(rng)
             if sample is not None:
                 return sample
+        raise StremnError(
+            f"No usable picture in {ATTEMPTS} draws: expected an object that covers "
+            f"{SMALLEST:.1%} to {LARGEST:.0%} of a cut of {self._side}x{self._side} pixels, got "
+            "masks without objects, or with smaller or larger ones. Check the masks of the "
+            'recipe\'s stills, and their kind ("binary" or "instances").'
+        )
 
     def _draw(self, rng: np.random.Generator) -> Still:
         stills = self._stills[rng.choice(len(self._stills), p=self._weights)]
@@ -98,7 +117,7 @@ class PromptSamples(Dataset[tuple[np.ndarray, np.ndarray]]):
         if rng.random() < self._pasted:
             image, codes = self._paste(rng, image, codes)
         share = (codes == 1).mean()
-        if not 0.002 < share < 0.85:
+        if not SMALLEST < share < LARGEST:
             return None
         return _recolored(rng, image), codes
 
@@ -123,8 +142,7 @@ class PromptSamples(Dataset[tuple[np.ndarray, np.ndarray]]):
         if wide:
             matrix[:, 2] = matrix[:, 2] + _shift_inside(matrix, image.shape[:2], self._side)
         size = (self._side, self._side)
-        how = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
-        moved = cv2.warpAffine(image, matrix, size, flags=how, borderMode=cv2.BORDER_REFLECT_101)
+        moved = _warped(image, matrix, scale, size)
         inside = cv2.warpAffine(
             codes, matrix, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT,
             borderValue=3,
@@ -160,6 +178,22 @@ class PromptSamples(Dataset[tuple[np.ndarray, np.ndarray]]):
         return image, codes
 
 
+def _warped(
+    image: Picture, matrix: np.ndarray, scale: float, size: tuple[int, int]
+) -> UInt8[np.ndarray, "side side 3"]:
+    """Draw a picture by an affine matrix that scales it; what lies beyond its edge is mirrored.
+
+    `warpAffine` cannot average: a picture that becomes much smaller is shrunk first.
+    """
+    small, _, _, _ = reduced(image, None, None, scale)
+    x, y = (image.shape[axis] / small.shape[axis] for axis in (1, 0))
+    # The middle of pixel 0 is at 0 in both pictures, their corners are at -0.5.
+    enlarged = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+    return cv2.warpAffine(
+        small, matrix @ enlarged, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
+    )
+
+
 def _shift_inside(matrix: np.ndarray, size: tuple[int, ...], side: int) -> Float[np.ndarray, "2"]:
     """Return the smallest shift after which the square shows no more outside than it must."""
     height, width = size
@@ -176,18 +210,55 @@ def _recolored(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return np.clip(image * gain + shift, 0, 255).astype(np.uint8)
 
 
-def open_pictures(recipe: PromptRecipe, path: Path) -> dict[str, StillImages]:
-    """Open the sets, without the pictures that are held out."""
-    held: set[str] = set()
-    if recipe.prompts.held_out is not None:
-        names = path.parent / recipe.prompts.held_out
-        try:
-            held = set(names.read_text(encoding="utf-8").split())
-        except OSError as error:
-            raise StremnError(f"{names} (prompts.held_out) cannot be read: {error}.") from error
-    opened: dict[str, StillImages] = {}
-    for name, section in recipe.stills.items():
-        stills = open_stills(place(section.path), section.kind, section.layout)
-        kept = [i for i in range(len(stills)) if Path(stills.name(i)).stem not in held]
-        opened[name] = SelectedStills(stills, kept)
+def prompt_samples(recipe: PromptRecipe, stills: Mapping[str, StillImages]) -> PromptSamples:
+    """Return all samples of a training; `stills` are the open sets by name."""
+    section = recipe.prompts
+    return PromptSamples(
+        list(stills.values()),
+        [recipe.stills[name].weight for name in stills],
+        recipe.train.steps * section.batch,
+        section.side,
+        recipe.train.seed,
+        section.pasted,
+    )
+
+
+def open_pictures(
+    recipe: PromptRecipe, path: Path, *, check: bool = False
+) -> dict[str, StillImages]:
+    """Open the sets of the recipe at `path`, without the pictures that are held out.
+
+    With `check`, read all pictures, and treat problems as the recipe says (`data.check`).
+
+    Raises:
+        StremnError: a folder or the list of held-out pictures cannot be read, no picture of a set
+            is left, or pictures cannot be used: these are listed together.
+    """
+    held = _held_out(recipe, path)
+    opened = {name: _kept(name, section, held) for name, section in recipe.stills.items()}
+    if check and recipe.data.check != "off":
+        return checked_pictures(recipe, opened, held)
     return opened
+
+
+def _held_out(recipe: PromptRecipe, path: Path) -> set[str]:
+    """Return the names of the pictures that are never trained on."""
+    if recipe.prompts.held_out is None:
+        return set()
+    names = path.parent / recipe.prompts.held_out
+    try:
+        return set(names.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise StremnError(f"{names} (prompts.held_out) cannot be read: {error}.") from error
+
+
+def _kept(name: str, section: PicturesSection, held: Collection[str]) -> StillImages:
+    """Open a set without the pictures in `held`."""
+    stills = open_stills(place(section.path), section.kind, section.layout)
+    kept = [i for i in range(len(stills)) if Path(stills.name(i)).stem not in held]
+    if not kept:
+        raise StremnError(
+            f"All {len(stills)} pictures of stills.{name} are held out: none is left to train on. "
+            "Name fewer of them in the file of prompts.held_out, or remove the set from the recipe."
+        )
+    return SelectedStills(stills, kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -29,22 +30,28 @@ class PromptLoss:
     rounds: int = 3
     dice: float = 1.0
     gamma: float = 2.0
-    seed: int = 0
 
     def __call__(self, model: nn.Module, batch: PromptBatch, progress: float) -> LossReport:
         """Return the loss of a batch of pictures."""
-        network = cast(PromptNetwork, model)
+        rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - seeded each step
+        prompts = first_prompts(rng, batch)
+        corrections = int(rng.integers(self.rounds + 1))
+        return self.with_corrections(cast(PromptNetwork, model), batch, prompts, corrections, rng)
+
+    def with_corrections(
+        self,
+        network: PromptNetwork,
+        batch: PromptBatch,
+        prompts: Sequence[MaskPrompt],
+        corrections: int,
+        rng: np.random.Generator,
+    ) -> LossReport:
+        """Return the loss over `prompts`, one of each picture, and `corrections` of each."""
         frames = (batch.frames.float() / 255).contiguous(memory_format=torch.channels_last)
         query = network.encode(frames)
         truth, void = batch.truth.cpu().numpy(), batch.void.cpu().numpy()
-        others = batch.others.cpu().numpy()
-        rng = np.random.default_rng(np.random.randint(2**31))  # noqa: NPY002 - seeded each step
-        prompts = [
-            first_prompt(rng, truth[i], others[i] if rng.random() < 0.4 else None)
-            for i in range(len(truth))
-        ]
         losses, scores = [], []
-        rounds = 1 + int(rng.integers(self.rounds + 1))
+        rounds = 1 + corrections
         for turn in range(rounds):
             drawn = np.stack([prompt_planes(prompt, truth[0].shape) for prompt in prompts])
             planes = torch.from_numpy(drawn).to(frames.device, non_blocking=True)
@@ -85,6 +92,15 @@ def _mean_iou(found: np.ndarray, truth: np.ndarray, void: np.ndarray) -> float:
     both = (found & truth & ~void).sum((1, 2))
     either = ((found | truth) & ~void).sum((1, 2))
     return float((both / np.maximum(either, 1)).mean())
+
+
+def first_prompts(rng: np.random.Generator, batch: PromptBatch) -> list[MaskPrompt]:
+    """Draw the first prompt of each picture; some of them show the other objects."""
+    truth, others = batch.truth.cpu().numpy(), batch.others.cpu().numpy()
+    return [
+        first_prompt(rng, truth[i], others[i] if rng.random() < 0.4 else None)
+        for i in range(len(truth))
+    ]
 
 
 def first_prompt(rng: np.random.Generator, truth: Plane, others: Plane | None) -> MaskPrompt:

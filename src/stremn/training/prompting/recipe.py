@@ -34,8 +34,16 @@ class PromptsSection(Config):
     """File with names (one a line, no ending) of pictures that are never trained on."""
 
 
+class DataSection(Config):
+    """How the pictures are checked."""
+
+    check: Literal["refuse", "skip", "off"] = "refuse"
+    """Read everything before training: then refuse what is broken, or leave it out."""
+
+
 class PromptRecipe(TrainingRecipe):
     """A complete recipe of the prompt network."""
 
     prompts: PromptsSection
     stills: dict[str, PicturesSection] = Field(min_length=1)
+    data: DataSection = DataSection()

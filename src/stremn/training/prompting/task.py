@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from stremn.moved import moved_names
-from stremn.networks.pretrained import load_model
-from stremn.prompting.network import PromptNetwork, build_prompt_network, start_from
+from stremn.prompting.network import PromptNetwork
 from stremn.prompting.weights import save_prompt_network
-from stremn.training.fit import Phase
-from stremn.training.prompting.data import PromptSamples, collate, open_pictures
+from stremn.training.fit import CHECKPOINT, LAST, Phase
+from stremn.training.prompting.cost import estimate_cost
+from stremn.training.prompting.data import collate, open_pictures, prompt_samples
 from stremn.training.prompting.losses import PromptLoss
+from stremn.training.prompting.model import first_network, resumed_network
 from stremn.training.prompting.recipe import PromptRecipe
 from stremn.training.task import Plan, Task
 
@@ -22,22 +23,16 @@ class PromptTask(Task[PromptRecipe]):
     recipe = PromptRecipe
 
     def plan(self, recipe: PromptRecipe, path: Path, out: Path, *, resume: bool) -> Plan:
-        """Open the pictures, and start the network from the video network's weights."""
+        """Open and check the pictures, and build the network.
+
+        It starts from the video network's weights; a resumed run has its weights in `out`.
+        """
         section = recipe.prompts
-        stills = open_pictures(recipe, path)
-        video = load_model(section.start)
-        # A prompt network sees a single frame: there is nothing to summarize.
-        config = video.config.model_copy(update={"summary": False})
-        network = build_prompt_network(config)
-        start_from(network, video.model)
-        samples = PromptSamples(
-            list(stills.values()),
-            [recipe.stills[name].weight for name in stills],
-            recipe.train.steps * section.batch,
-            section.side,
-            recipe.train.seed,
-            section.pasted,
-        )
+        restored = resume and (out / CHECKPOINT).exists()
+        network, config = resumed_network(out / LAST) if restored else first_network(section.start)
+        # What was left out of the data must be left out again, or the samples would be others.
+        check = not restored or recipe.data.check == "skip"
+        samples = prompt_samples(recipe, open_pictures(recipe, path, check=check))
         loss = PromptLoss(section.rounds)
         return Plan(
             network,
@@ -48,9 +43,8 @@ class PromptTask(Task[PromptRecipe]):
         )
 
     def estimate(self, recipe: PromptRecipe, path: Path) -> str:
-        """Count steps and pictures."""
-        sets = ", ".join(f"{name} {len(s)}" for name, s in open_pictures(recipe, path).items())
-        return f"{recipe.train.steps} steps of {recipe.prompts.batch} pictures from {sets}."
+        """Check the pictures, and time steps on random ones."""
+        return estimate_cost(recipe, path)
 
 
 TASK = PromptTask()
