@@ -12,7 +12,7 @@ from stremn.data.readers.layouts import (
     read_mose,
     read_youtube_vos,
 )
-from stremn.data.readers.sequences import label_ids, read_indices
+from stremn.data.readers.sequences import label_ids, read_binary, read_indices
 from stremn.errors import StremnError
 from tiny_vos import (
     SIZE,
@@ -282,6 +282,24 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "short.png").write_bytes((tmp_path / "p.png").read_bytes()[:-40])
     with pytest.raises(StremnError, match=r"short\.png cannot be read as a label map"):
         read_indices(tmp_path / "short.png")
+
+
+@pytest.mark.parametrize(("suffix", "options"), [("jpg", {}), ("webp", {"quality": 90})])
+def test_a_lossy_label_map_is_refused(tmp_path, suffix, options):
+    Image.fromarray(square_labels(0, [1, 2])).save(tmp_path / f"m.{suffix}", **options)
+    (tmp_path / f"m.{suffix}").rename(tmp_path / "m.png")
+    for read in (read_indices, read_binary):
+        with pytest.raises(StremnError, match=r"m\.png is a lossy file .*must be .* PNG"):
+            read(tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("read", [read_folders, read_mose])
+def test_label_maps_that_are_no_png_are_named(tmp_path, read):
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind / "walk").mkdir(parents=True)
+        write_frame(tmp_path / kind / "walk" / "0.jpg")
+    with pytest.raises(StremnError, match=r"walk: .*1 images, such as 0\.jpg, but no PNG"):
+        read(tmp_path)
 
 
 def test_real_davis(real_data):

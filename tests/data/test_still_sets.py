@@ -270,6 +270,14 @@ def test_run_lengths_are_decoded(seed: int) -> None:
     assert np.array_equal(coco_mask({"counts": spelled(runs), "size": size}, 40, 70), mask)
 
 
+def test_polygons_of_one_object_may_overlap() -> None:
+    square, lower = [2, 2, 8, 2, 8, 8, 2, 8], [5, 5, 11, 5, 11, 11, 5, 11]
+    expected = np.zeros((14, 14), np.uint8)
+    expected[2:9, 2:9] = expected[5:12, 5:12] = 1
+    assert np.array_equal(coco_mask([square, lower], 14, 14), expected)
+    assert np.array_equal(coco_mask([square, square], 14, 14), coco_mask([square], 14, 14))
+
+
 def test_run_lengths_of_another_size_are_refused() -> None:
     with pytest.raises(StremnError, match=r"mask of \[3, 3\] does not fit an image of 12x16"):
         coco_mask({"counts": [4, 5], "size": [3, 3]}, 12, 16)

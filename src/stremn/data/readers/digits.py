@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import struct
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from stremn.data.readers.frame_clips import Split, check_index
+from stremn.data.readers.frame_clips import GeneratedClips, Split, check_index
 from stremn.errors import StremnError
 
 
@@ -25,13 +27,15 @@ def read_digits(root: Path, split: Split) -> UInt8[np.ndarray, "n 28 28"]:
             `t10k-images-idx3-ubyte[.gz]`, the files of the MNIST data set.
         split: "val" is every tenth of the training digits, "train" the rest. Not the last tenth:
             a file may be sorted by class, and then one split lacks a digit that another is made of.
+
+    Raises:
+        StremnError: a file is missing, cut off or damaged.
     """
     if split == "test":
         return _read_idx(_idx_file(root, "t10k-images-idx3-ubyte"))
     packed = root / "digits_train_10k.npz"
     if packed.exists():
-        with np.load(packed) as arrays:
-            digits = arrays["images"]
+        digits = _read_packed(packed)
     else:
         digits = _read_idx(_idx_file(root, "train-images-idx3-ubyte"))
     held_out = np.arange(len(digits)) % 10 == 9
@@ -48,17 +52,41 @@ def _idx_file(root: Path, stem: str) -> Path:
     )
 
 
+def _read_packed(path: Path) -> UInt8[np.ndarray, "n 28 28"]:
+    content = BytesIO(path.read_bytes())
+    try:
+        with np.load(content) as arrays:
+            digits = np.asarray(arrays["images"])
+    except Exception as error:  # damaged archives raise whatever their reader stumbles over
+        raise _unusable(path, f"it cannot be unpacked ({error})") from error
+    if digits.dtype != np.uint8 or digits.shape[1:] != (28, 28):
+        raise _unusable(path, f"it holds {digits.dtype} of shape {digits.shape}")
+    return digits
+
+
 def _read_idx(path: Path) -> UInt8[np.ndarray, "n 28 28"]:
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = _content(path)
     if len(content) < 16:
-        raise StremnError(f"{path} is not an MNIST image file: it has only {len(content)} bytes.")
+        raise _unusable(path, f"it has only {len(content)} bytes")
     magic, count, height, width = struct.unpack(">IIII", content[:16])
     if magic != 2051 or len(content) != 16 + count * height * width:
-        raise StremnError(
-            f"{path} is not an MNIST image file: magic number {magic} (expected 2051), "
-            f"{len(content)} bytes. Download it again."
-        )
+        raise _unusable(path, f"magic number {magic} (expected 2051), {len(content)} bytes")
     return np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width)
+
+
+def _content(path: Path) -> bytes:
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        return gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise _unusable(path, f"it cannot be unpacked ({error})") from error
+
+
+def _unusable(path: Path, reason: str) -> StremnError:
+    return StremnError(
+        f"{path} is not an MNIST image file: {reason}. It may be cut off; download it again."
+    )
 
 
 def bounce(
@@ -132,7 +160,7 @@ DrawClip = Callable[[FlyingDigits, np.random.Generator], UInt8[np.ndarray, "t si
 """Draws a clip of digits."""
 
 
-class DigitClips:
+class DigitClips(GeneratedClips):
     """Clips of digits, made on the fly; clip `index` depends on `seed` and `index` alone.
 
     Args:
@@ -143,11 +171,8 @@ class DigitClips:
     """
 
     def __init__(self, flying: FlyingDigits, draw: DrawClip, length: int, seed: int) -> None:
-        self.flying, self.draw, self.length, self.seed = flying, draw, length, seed
-
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return self.length
+        super().__init__(length, seed)
+        self.flying, self.draw = flying, draw
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 1 size size"]:
         """Return the clip at `index`."""

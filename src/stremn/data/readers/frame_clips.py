@@ -51,6 +51,21 @@ class FrameClips(Protocol):
         ...
 
 
+class GeneratedClips:
+    """Base of sources that make their clips: as many as are asked for, each drawn independently.
+
+    Clip `index` depends on `seed` and `index` alone, so the clips are in no order and the first
+    ones are as good a sample as any. Stored clips are in the order of their videos.
+    """
+
+    def __init__(self, length: int, seed: int) -> None:
+        self.length, self.seed = length, seed
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return self.length
+
+
 def check_disjoint(splits: Mapping[str, FrameClips]) -> None:
     """Refuse splits that share an origin (a digit, a person, a file).
 

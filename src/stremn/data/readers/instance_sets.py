@@ -178,8 +178,9 @@ def coco_mask(segmentation: Any, height: int, width: int) -> Mask:
     """
     if isinstance(segmentation, list):
         mask = np.zeros((height, width), dtype=np.uint8)
-        polygons = [np.round(np.array(flat).reshape(-1, 2)) for flat in segmentation]
-        cv2.fillPoly(mask, [polygon.astype(np.int32) for polygon in polygons], 1)
+        for flat in segmentation:  # one by one: together, where two overlap would be a hole
+            polygon = np.round(np.array(flat).reshape(-1, 2)).astype(np.int32)
+            cv2.fillPoly(mask, [polygon], 1)
         return mask
     counts, size = segmentation["counts"], segmentation["size"]
     if list(size) != [height, width]:

@@ -23,14 +23,19 @@ def pair_files(
 ) -> StoredSequence:
     """Return the sequence of a folder of frames and one of label maps, paired by name.
 
-    Raises StremnError if there is no frame, or a label map without one.
+    Raises StremnError if there is no frame, a label map without one, or none that is a PNG.
     """
     frame_paths = images_if_there(frames)
     if not frame_paths:
         raise StremnError(f"{name}: {frames} holds no frames (images such as jpg or png).")
-    label_of = {
-        path.stem: path for path in images_if_there(labels) if path.suffix.lower() == ".png"
-    }
+    label_files = images_if_there(labels)
+    label_of = {path.stem: path for path in label_files if path.suffix.lower() == ".png"}
+    if label_files and not label_of:
+        raise StremnError(
+            f"{name}: {labels} holds {len(label_files)} images, such as {label_files[0].name}, but "
+            "no PNG. Label maps must be PNG: a lossy file such as a JPEG has no exact ids. "
+            "`stremn check-mask` converts one."
+        )
     extra = sorted(label_of.keys() - {path.stem for path in frame_paths}, key=natural_order)
     refuse_names(extra, f"{name}: {{count}} masks in {labels} have no frame")
     return StoredSequence(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from stremn.data.readers.frame_clips import (
     KEPT_BYTES,
+    GeneratedClips,
     Span,
     Split,
     check_index,
@@ -54,7 +55,7 @@ class _Videos:
         return to_shorter_side(frame, self.shorter_side)
 
 
-class DrawnClips:
+class DrawnClips(GeneratedClips):
     """Training clips drawn at random from videos; the same index gives the same clip, always.
 
     Args:
@@ -71,6 +72,7 @@ class DrawnClips:
     def __init__(
         self, videos: Sequence[Path], frames: int, size: int, length: int, seed: int
     ) -> None:
+        super().__init__(length, seed)
         lengths = {video: count_frames(video) for video in videos}
         self.videos = [video for video, n in lengths.items() if n >= frames]
         if not self.videos:
@@ -80,12 +82,8 @@ class DrawnClips:
             )
         share = np.sqrt([lengths[video] for video in self.videos])  # long ones show less new
         self._share = share / share.sum()
-        self.count, self.size, self.length, self.seed = frames, size, length, seed
+        self.count, self.size = frames, size
         self._decoded = _Videos(round(ROOM * size))
-
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return self.length
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 3 size size"]:
         """Return the clip at `index`."""

@@ -17,7 +17,7 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from stremn.data.readers.folders import images_in
-from stremn.data.readers.frame_clips import Split, check_index, split_of
+from stremn.data.readers.frame_clips import GeneratedClips, Split, check_index, split_of
 from stremn.errors import StremnError
 
 SPEEDS = (3, 4, 5)
@@ -37,7 +37,7 @@ class Pan:
     axis: int
 
 
-class PhotoPans:
+class PhotoPans(GeneratedClips):
     """Pans over photos; clip `index` depends on `seed` and `index` alone.
 
     The camera goes away for the first half of a clip and comes back in the second, and is where it
@@ -60,12 +60,8 @@ class PhotoPans:
     ) -> None:
         if not photos:
             raise StremnError("There are no photos to pan over. Give a folder of images.")
+        super().__init__(length, seed)
         self.photos, self.frames, self.size = tuple(photos), frames, size
-        self.length, self.seed = length, seed
-
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return self.length
 
     def __getitem__(self, index: int) -> UInt8[Tensor, "t 3 size size"]:
         """Return the clip at `index`."""

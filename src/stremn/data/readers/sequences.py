@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from stremn.data.readers.lossy import is_lossy
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.mask_codes import VOID
@@ -259,10 +260,16 @@ def read_indices(path: Path) -> Labels:
     """Read a label map file as indices: palette index, or gray value (8 or 16 bits).
 
     Raises:
-        StremnError: the file is damaged, or holds colors.
+        StremnError: the file is damaged, was compressed with loss, or holds colors.
     """
     try:
         with opened_picture(path) as image:
+            if is_lossy(image, path):
+                raise StremnError(
+                    f"{path} is a lossy file ({image.format}), whose values are no longer the ids "
+                    "that were drawn. A label map must be a palette or gray PNG; "
+                    "`stremn check-mask` converts one."
+                )
             if image.mode not in ("P", "L", "1", "I;16", "I"):
                 raise StremnError(
                     f"{path} holds colors (mode {image.mode}), not ids. A label map must be a "

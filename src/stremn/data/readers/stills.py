@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from stremn.data.readers.lossy import is_lossy
 from stremn.data.readers.lru_cache import Recent
 from stremn.data.readers.sequences import read_indices
 from stremn.data.shapes import Mask, shrunk_to
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
-from stremn.media.mask_codes import VOID
+from stremn.media.mask_codes import VOID, MaskCodes, parts_touching, split_codes
 from stremn.media.pictures import opened_picture
 from stremn.media.video import read_reduced
 
@@ -67,13 +68,13 @@ def read_ids(path: Path, kind: Kind) -> Mask:
     """Read a mask file. Binary masks, which may be color or soft, become 0, 1 and `VOID`.
 
     In a binary mask all that is not 0, or not black, is the object: ids, gray levels or colors.
-    Only where there are many levels, as along a soft edge, is it what is brighter than half.
+    Where the levels are those of a soft edge or of a lossy file, it is what is brighter than half.
 
-    Raises StremnError if it cannot be decoded, or holds colors or ids above 255 that mean objects.
+    Raises StremnError if it cannot be decoded, or holds colors or ids above 255 that mean objects,
+    or if a lossy file holds ids.
     """
     if kind == "binary":
-        values, are_ids = _levels(path)
-        return _as_one_object(values, are_ids)
+        return _as_one_object(_read_levels(path), path)
     ids = read_indices(path)
     if ids.max() > VOID:
         raise StremnError(f"{path} holds ids up to {int(ids.max())}; the largest possible is 254.")
@@ -81,34 +82,90 @@ def read_ids(path: Path, kind: Kind) -> Mask:
 
 
 MOST_IDS = 32
-"""Gray values up to this are ids, and more levels than this are a soft edge's or a JPEG's."""
+"""Gray values up to this are ids, and more levels than this are a soft edge's."""
+
+_FEWEST_SOFT_LEVELS = 3
+"""Levels of a soft edge, at least: 2x2 averaging makes as many between black and white."""
 
 
-def _as_one_object(values: np.ndarray, are_ids: bool) -> Mask:
-    """Turn all ids or levels into object 1; void stays 255; of many levels take the brighter
-    half."""
-    used = np.unique(values)
-    if are_ids or used[used != VOID].max(initial=0) in range(1, MOST_IDS + 1):
-        return np.where(values == VOID, VOID, values > 0).astype(np.uint8)
-    if len(used) <= MOST_IDS:
-        return (values > 0).astype(np.uint8)
+@dataclass(frozen=True)
+class _Levels:
+    """The values of a mask file, "height width", and what its format says of them.
+
+    are_ids: they are indices of a palette of colors. are_lossy: they were compressed with loss.
+    """
+
+    values: np.ndarray
+    are_ids: bool
+    are_lossy: bool
+
+
+def _as_one_object(levels: _Levels, path: Path) -> Mask:
+    """Turn ids or levels into 0, 1 and `VOID`."""
+    if levels.are_lossy:
+        _refuse_dark(levels.values, path)
+        return _brighter_half(levels.values)
+    if levels.are_ids or _are_small(levels.values):
+        return np.where(levels.values == VOID, VOID, levels.values > 0).astype(np.uint8)
+    if _are_soft(levels.values):
+        return _brighter_half(levels.values)
+    return (levels.values > 0).astype(np.uint8)
+
+
+def _refuse_dark(values: np.ndarray, path: Path) -> None:
+    """Refuse a lossy file that is not black, but nowhere brighter than its noise may be."""
+    largest = int(values.max())
+    if 0 < largest <= MOST_IDS:
+        raise StremnError(
+            f"{path} is a lossy file (JPEG or WebP) with values up to {largest}, which cannot be "
+            "told from its noise. Save masks as PNG, or the object in white on black."
+        )
+
+
+def _brighter_half(values: np.ndarray) -> Mask:
     return (values.astype(np.int64) * 2 > int(values.max())).astype(np.uint8)
 
 
-def _levels(path: Path) -> tuple[np.ndarray, bool]:
-    """Return what a mask file holds, "height width", and whether it is ids for sure.
+def _are_small(values: np.ndarray) -> bool:
+    """Return whether the values are ids as people number them; void beside them does not count."""
+    return values[values != VOID].max(initial=0) in range(1, MOST_IDS + 1)
+
+
+def _are_soft(values: np.ndarray) -> bool:
+    """Return whether the values between 0 and the largest are an object's soft edge, not ids.
+
+    So are many of them. A few are if they fill no 3x3 block, which the largest does, and connect it
+    to 0: ids mark regions of their own, objects elsewhere, or lines inside.
+    """
+    used = np.unique(values)
+    if len(used) > MOST_IDS:
+        return True
+    largest = int(used[-1])
+    if np.count_nonzero((used > 0) & (used < largest)) < _FEWEST_SOFT_LEVELS:
+        return False
+    solid, _ = split_codes(MaskCodes("grey", values.astype(np.int32)))
+    if [value for value in solid if value] != [largest]:
+        return False
+    outside, inside = values == 0, values == largest
+    edge = parts_touching(~outside, inside) & parts_touching(~inside, outside)
+    return bool(edge[~outside & ~inside].mean() > 0.9)
+
+
+def _read_levels(path: Path) -> _Levels:
+    """Read a mask file as ids or levels.
 
     Indices of a palette of colors are ids; gray values may be; of colors the strongest channel is
     taken.
     """
     try:
         with opened_picture(path) as file:
+            lossy = is_lossy(file, path)
             if file.mode in ("L", "1", "I", "I;16"):
-                return np.asarray(file), False
+                return _Levels(np.asarray(file), False, lossy)
             colors = np.asarray(file.convert("RGB"))
             if file.mode == "P" and (colors != colors[..., :1]).any():
-                return np.asarray(file), True
-            return colors.max(2), False
+                return _Levels(np.asarray(file), True, lossy)
+            return _Levels(colors.max(2), False, lossy)
     except (OSError, SyntaxError) as error:
         raise StremnError(f"{path} cannot be read as a mask ({error}).") from error
 

@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stremn.data.readers.frame_clips import FrameClips, Split, check_disjoint
+from stremn.data.readers.frame_clips import FrameClips, GeneratedClips, Split, check_disjoint
 from stremn.data.readers.prediction_sets import open_clips
 from stremn.training.prediction.recipe import PredictionRecipe
 
@@ -32,9 +32,10 @@ def collate(clips: Sequence[UInt8[Tensor, "t c height width"]]) -> FrameBatch:
 
 
 class NumberedClips(Dataset[Tensor]):
-    """Numbered samples of a training; shorter sources are repeated.
+    """Numbered samples of a training, as many as it needs; each depends on its number alone.
 
-    Sample i is clip i where the source has that many, else a clip drawn with (seed, i).
+    Sample i is clip i of a source that generates its clips, which are in random order. Of a source
+    of stored clips, which follow one another in their videos, it is a clip drawn with (seed, i).
     """
 
     def __init__(self, clips: FrameClips, length: int, seed: int) -> None:
@@ -44,7 +45,7 @@ class NumberedClips(Dataset[Tensor]):
         return self.length
 
     def __getitem__(self, index: int) -> Tensor:
-        if len(self.clips) >= self.length:
+        if isinstance(self.clips, GeneratedClips):
             return self.clips[index]
         words = torch.Generator().manual_seed(self.seed * 1_000_003 + index)
         return self.clips[int(torch.randint(len(self.clips), (), generator=words))]
