@@ -481,7 +481,7 @@ def test_predict_tries_itself_on_what_was_observed(tmp_path, weights):
 def test_two_ways_to_hold_out_at_once_are_refused(tmp_path, weights):
     with pytest.raises(StremnError, match="--observe or --holdout, not both"):
         predict_video(panning(9), tmp_path / "a", observe=5, holdout=2, weights=weights)
-    with pytest.raises(StremnError, match="only 1 were observed"):
+    with pytest.raises(StremnError, match="must have 6 or more"):
         predict_video(panning(4), tmp_path / "a", holdout=3, weights=weights)
     assert not (tmp_path / "a").exists()
 
