@@ -17,9 +17,12 @@ from stremn.errors import MissingExtraError, StremnError
 from stremn.evaluation.segmentation.records import read_records
 from stremn.evaluation.segmentation.results import FrameScore, SequenceRecord
 from stremn.evaluation.segmentation.run_description import RunDescription
+from stremn.media.frame_results import FrameResult
+from stremn.media.frames import Frame
+from stremn.media.results import ResultWriter
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.study.analysis import Study, analyze_data
-from stremn.study.figures import Tile, draw_tiles
+from stremn.study.figures import Tile, draw_tiles, drawing, head
 from stremn.study.learning_curves import analyze_training, by_hours, panels_of, read_log
 from stremn.study.memory_log import (
     MemoryRecorder,
@@ -27,9 +30,11 @@ from stremn.study.memory_log import (
     age_histogram,
     histories_of,
     read_histories,
+    read_memory,
     template_ages,
 )
-from stremn.study.memory_pictures import analyze_memory, binned
+from stremn.study.memory_pictures import analyze_memory, binned, draw_retained
+from stremn.study.overlay_frames import overlay_frames
 from stremn.study.score_pictures import draw_scores, find_failures
 from tiny_model import square_clips
 
@@ -52,6 +57,16 @@ def simulated(rule, slots, frames, first=0):
         held[held.index(-1) if -1 in held else rule(held, t)] = t
         rows.append(list(held))
     return history(rows, first)
+
+
+def stored(offered, frames, slots=4, given=0):
+    """A history of a memory that is offered some frames, and takes all: the oldest gives way."""
+    held, rows = [-1] * slots, []
+    for t in range(given, given + frames):
+        if t in offered:
+            held[held.index(-1) if -1 in held else oldest(held, t)] = t
+        rows.append(list(held))
+    return history(rows, given)
 
 
 def oldest(held, frame):
@@ -119,6 +134,54 @@ def test_an_object_given_later_starts_later():
     ]
     three, seven = histories_of("clip", rows)
     assert (three.given, seven.given) == (0, 1)
+
+
+BOTH_WAYS = [  # object 1 is given in frame 2, object 2 in frame 4, and the run goes back to frame 0
+    {"1": [2, 1, 0], "2": [4, 1, 0]},
+    {"1": [2, 1, None], "2": [4, 3, 1]},
+    {"1": [2, None, None]},
+    {"1": [2, 3, None]},
+    {"1": [2, 3, 4], "2": [4, None, None]},
+    {"1": [2, 5, 4], "2": [4, 5, None]},
+    {"1": [2, 5, 6], "2": [4, 5, 6]},
+]
+
+
+def write_memory(folder, slots, first=0):
+    """Write a `memory.json` with what the slots of each object held in each frame."""
+    folder.mkdir(exist_ok=True)
+    rows = [
+        {"frame": t, "objects": {i: {"slots": s, "replaced": None} for i, s in objects.items()}}
+        for t, objects in enumerate(slots, first)
+    ]
+    (folder / "memory.json").write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    return folder
+
+
+def test_a_history_begins_with_the_given_frame_of_the_forward_pass(tmp_path):
+    one, two = read_histories(write_memory(tmp_path / "run", BOTH_WAYS))
+    assert (one.given, one.frames.tolist(), one.backward) == (2, [2, 3, 4, 5, 6], 2)
+    assert (two.given, two.frames.tolist(), two.backward) == (4, [4, 5, 6], 2)
+    assert one.held[0].tolist() == [2, -1, -1]
+    assert all(age > 0 for h in (one, two) for ages in template_ages(h) for age in ages)
+
+
+def test_what_a_backward_pass_held_is_said_to_be_left_out(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        "stremn.study.time_line.head", lambda figure, title, text: told.append(text)
+    )
+    drawn = analyze_memory([write_memory(tmp_path / "run", BOTH_WAYS)], tmp_path)
+    assert drawn[-1].name == "ages.png"
+    assert "begins at frame 2, in which the object is given" in told[0]
+    assert "before it were segmented backward" in told[0]
+    analyze_memory([write_memory(tmp_path / "run", BOTH_WAYS[2:], first=2)], tmp_path)
+    assert "backward" not in told[2]
+
+
+def test_a_run_that_stopped_in_its_backward_part_has_nothing_to_draw(tmp_path):
+    with pytest.raises(StremnError, match=r"no frame of the forward pass.* with --resume\."):
+        read_histories(write_memory(tmp_path / "run", BOTH_WAYS[:2]))
 
 
 def test_files_and_folders_are_read(model, tmp_path):
@@ -195,6 +258,83 @@ def test_fair_draws_from_the_past_approach_chance():
         clips.append(history(rows))
     histogram = age_histogram("5 slots", clips)
     assert np.abs(histogram.shares - histogram.chance).max() < 0.005
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_the_newest_template_is_not_counted_however_old_it_is(every):
+    """A queue of four: the given frame, the newest, and two between them are read."""
+    clip = stored(range(0, 40, every), 40)
+    steady = template_ages(clip)[4 * every :]
+    for query, ages in enumerate(steady, 4 * every + 1):
+        newest = (query - 1) // every * every
+        assert sorted(ages) == [query - newest + every, query - newest + 2 * every]
+
+
+def test_a_mask_between_memorized_frames_is_the_newest_until_the_next():
+    offered = [*range(0, 16, 3), 16, *range(18, 40, 3)]
+    clip = stored(offered, 40)
+    assert clip.memorized().tolist() == offered
+    assert sorted(template_ages(clip)[16]) == [17 - 15, 17 - 12]  # not 16, which is the newest
+
+
+def test_an_object_given_between_memorized_frames():
+    clip = stored({5, *range(6, 30, 3)}, 25, given=5)
+    assert clip.memorized().tolist() == [5, *range(6, 30, 3)]
+
+
+def test_a_rule_may_decline_a_frame():
+    """Frames 6 and 10 are offered and declined: they are memorized frames, and not held."""
+    clip = stored({0, 2, 4, 8, 12}, 14, slots=3)
+    assert clip.memorized().tolist() == [0, 2, 4, 6, 8, 10, 12]
+    assert sorted(template_ages(clip)[6]) == [7 - 4, 7 - 2]  # the newest, 6, is not held
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_memory_of_all_memorized_frames_is_what_chance_gives(every):
+    everything = stored(range(0, 30, every), 30, slots=30)
+    histogram = age_histogram("30 slots", [everything])
+    np.testing.assert_allclose(histogram.shares, histogram.chance)
+    assert not histogram.chance[: every + 1].any()  # the youngest that counts is before the newest
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_a_reservoir_of_memorized_frames_approaches_chance(every):
+    """The given frame, the newest, and two of those between them, each with the same chance."""
+    rng = np.random.default_rng(0)
+    clips = []
+    for _ in range(600):
+        inner, newest, rows = [], 0, []
+        for t in range(20 * every):
+            if t % every == 0 and t:
+                if newest:  # it makes room for the next one, and may stay in the reservoir
+                    offered = newest // every
+                    place = offered - 1 if offered <= 2 else int(rng.integers(offered))
+                    inner[place : place + 1] = [newest] if place < 2 else []
+                newest = t
+            rows.append([0, *inner, *[-1] * (2 - len(inner)), newest if newest else -1])
+        clips.append(history(rows))
+    histogram = age_histogram("4 slots", clips)
+    assert np.abs(histogram.shares - histogram.chance).max() < 0.008 / every
+    assert histogram.chance.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_random_select_approaches_chance(every):
+    """Rule D declines frames: each one that is offered is held with the same chance."""
+    rng = np.random.default_rng(0)
+    clips = []
+    for _ in range(600):
+        held, rows = [0, -1, -1, -1], []
+        for t in range(20 * every):
+            if t % every == 0 and t:
+                offered = t // every
+                place = offered if offered <= 3 else 1 + int(rng.integers(offered))
+                if place <= 3:
+                    held[place] = t
+            rows.append(list(held))
+        clips.append(history(rows))
+    histogram = age_histogram("4 slots", clips)
+    assert np.abs(histogram.shares - histogram.chance).max() < 0.008 / every
 
 
 def test_videos_of_several_lengths_count_by_their_templates():
@@ -310,6 +450,123 @@ def test_pictures_of_a_run(model, tmp_path):
     ]
     for path in drawn:
         check_picture(path)
+
+
+GRAY = 16
+"""Gray levels from one frame of a run to the next."""
+
+
+COUNT = 14
+"""Frames of its video."""
+
+
+def seconds(t):
+    return t / 10
+
+
+def uneven_seconds(t):
+    """A pause after every third frame."""
+    return t / 10 + 0.7 * (t // 3)
+
+
+def write_run(folder, first=0, fps=10, time_of=seconds, overlay_fps=None):
+    """Write a run with `ResultWriter`, in which frame t is GRAY * t gray."""
+    writer = ResultWriter(folder, fps=fps, first=first, overlay_fps=overlay_fps)
+    with writer:
+        for t in range(first, COUNT):
+            image = np.full((64, 96, 3), GRAY * t, np.uint8)
+            frame = Frame(t, f"{t:05d}", image, time_of and time_of(t))
+            slots = [first, t - 1 if t - 1 > first else None, t if t > first else None]
+            memory = {"bytes": 0, "objects": {"1": {"slots": slots, "replaced": None}}}
+            writer.write(FrameResult(frame, np.zeros((64, 96), np.uint8), memory))
+        writer.finish()
+    return folder
+
+
+def drawn_tiles(monkeypatch):
+    """Collect the tiles that are drawn, by the name of their file."""
+    found = {}
+
+    def collect(rows, path, title, caption, labels=()):
+        found[path.name] = [list(row) for row in rows], list(labels), caption
+        return path
+
+    monkeypatch.setattr("stremn.study.memory_pictures.draw_tiles", collect)
+    return found
+
+
+def shown_in(tile):
+    """The frame in a tile, as its pixels say."""
+    return None if tile.picture is None else round(float(tile.picture.mean()) / GRAY)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({}, range(COUNT)),
+        ({"first": 5}, range(5, COUNT)),
+        ({"first": 9}, range(9, COUNT)),  # later than the run is long
+        ({"overlay_fps": 5}, range(0, COUNT, 2)),
+        ({"overlay_fps": 4, "first": 3}, [3, 6, 8, 11, 13]),
+        ({"overlay_fps": 4, "first": 3, "time_of": uneven_seconds}, [3, 6, 8, 11, 13]),
+        ({"overlay_fps": 4, "fps": None, "time_of": None}, range(COUNT)),  # images: all are shown
+        ({"time_of": None, "first": 2}, range(2, COUNT)),
+    ],
+)
+def test_tiles_show_the_frames_they_name(tmp_path, monkeypatch, options, shown):
+    run = write_run(tmp_path / "run", **options)
+    assert overlay_frames(run / "overlay.mp4", read_memory(run)).tolist() == list(shown)
+    found = drawn_tiles(monkeypatch)
+    analyze_memory([run], tmp_path / "figures")
+    strip = [tile for row in found["strip-run.png"][0] for tile in row]
+    named = [int(tile.caption.split()[1]) for tile in strip]
+    assert [shown_in(tile) for tile in strip] == named
+    assert (named[0], named[-1]) == (shown[0], shown[-1])
+    rows, labels, caption = found["retained-run-object-1-3-slots.png"]
+    assert labels == ["given", "kept", "newest"]
+    assert ("leaves frames out" in caption) == (len(shown) < COUNT - shown[0])
+    for kept, row in zip((shown[0], 12, 13), rows, strict=True):
+        there = max(frame for frame in shown if frame <= kept)
+        stands_for = f"frame {there}" + (f" (for {kept})" if there != kept else "")
+        assert [(tile.caption, tile.marked) for tile in row if tile.marked] == [(stands_for, True)]
+        assert [shown_in(tile) for tile in row if tile.picture is not None] == [
+            int(tile.caption.split()[1]) for tile in row if tile.picture is not None
+        ]
+        assert shown_in(row[2]) == there
+
+
+def test_an_overlay_that_does_not_tell_its_frames(tmp_path):
+    run = write_run(tmp_path / "run", overlay_fps=5, time_of=None)
+    with pytest.raises(StremnError, match=r"each of its 14 frames.*, got 7 pictures\. .*--fps"):
+        analyze_memory([run], tmp_path / "figures")
+    (run / "overlay.mp4").write_bytes(b"no video")
+    with pytest.raises(StremnError, match=r"overlay\.mp4 cannot be opened as a video"):
+        analyze_memory([run], tmp_path / "figures")
+
+
+def test_a_caption_is_not_wider_than_its_figure(tmp_path):
+    sentence = "As many of the memorized frames, drawn at random; the memory always holds them. "
+    with drawing((9, 4.6), tmp_path / "x.png") as figure:
+        figure.subplots()
+        head(figure, "A title", 4 * sentence)
+    assert all(text.get_window_extent().x1 <= figure.bbox.x1 for text in figure.texts)
+
+
+def test_a_grid_without_pictures_is_refused(tmp_path):
+    clip = simulated(oldest, slots=3, frames=6)
+    with pytest.raises(StremnError, match=r"nothing to draw in .*expected at least one frame"):
+        draw_retained(clip, lambda index: None, tmp_path)
+    with pytest.raises(StremnError, match="nothing to draw"):
+        draw_tiles([], tmp_path / "x.png", "", "")
+
+
+def test_the_newest_kept_frame_is_labeled_so_if_the_last_was_not_memorized(tmp_path, monkeypatch):
+    found = drawn_tiles(monkeypatch)
+    clip = stored(range(0, 10, 2), 10, slots=3)
+    draw_retained(clip, lambda index: np.zeros((8, 8, 3), np.uint8), tmp_path)
+    _, labels, caption = found["retained-clip-object-1-3-slots.png"]
+    assert labels == ["given", "kept", "newest"]
+    assert "frame 8 is the newest" in caption
 
 
 def test_two_rules_on_one_video_have_pictures_of_their_own(model, tmp_path):
@@ -457,6 +714,48 @@ def test_stages_follow_one_another_in_hours(tmp_path):
     assert made[-1].name == "training-hours.png"
     (tmp_path / "two" / "log.csv").write_text("step,J_last\n10,0.5\n")
     assert by_hours([tmp_path / "one", tmp_path / "two"]) == []
+
+
+def test_stages_with_folders_of_one_name_keep_their_curves(tmp_path):
+    runs = [tmp_path / stage / "train" for stage in ("still", "video")]
+    for run in runs:
+        run.mkdir(parents=True)
+        (run / "log.csv").write_text("step,J_last,seconds_per_step\n10,0.5,360\n20,0.6,360\n")
+    [last] = by_hours(runs)
+    assert {name: hours.tolist() for name, (hours, _) in last.curves.items()} == {
+        "still/train": [1, 2],
+        "video/train": [3, 4],
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"step,loss\n10,1\n20,abc\n", "line 3: expected a step and numbers, got '20,abc'"),
+        (b"step,loss\n10,1\nten,1\n", "line 3: expected a step and numbers, got 'ten,1'"),
+        (b"step,loss\nnan,1\n", "line 2: expected a step and numbers, got 'nan,1'"),
+        (b"step,loss\n,1\n", "line 2: expected a step and numbers, got ',1'"),
+        (b"step,loss\n10,1,2\n", "line 2: expected 2 cells, got 3"),
+        (b"step,loss\n10,1\n20\n30,1\n", "line 3: expected 2 cells, got 1"),
+        (b"step,loss\n10,1\n\xff\xfe,1\n", "line 3: expected a line of CSV in UTF-8"),
+        (b"loss,lr\n1,2\n", "line 1: expected a column 'step', got the columns loss, lr"),
+    ],
+)
+def test_a_damaged_log_is_named_with_its_line(tmp_path, content, message):
+    (tmp_path / "log.csv").write_bytes(content)
+    with pytest.raises(StremnError, match=rf"log\.csv is damaged in {message}.*Correct the line"):
+        read_log(tmp_path / "log.csv")
+
+
+def test_a_last_row_that_was_cut_off_is_left_out(tmp_path):
+    path = tmp_path / "log.csv"
+    for cut in (b"30,0.2", b"30", b"30,0.2\r", b"\xff"):
+        path.write_bytes(b"step,loss\r\n10,1\r\n20,0.5\r\n" + cut)
+        steps, values = read_log(path)["loss"]
+        assert (steps.tolist(), values.tolist()) == ([10, 20], [1, 0.5])
+    for nothing in (b"", b"step,lo", b"step,loss\n", b"step,loss\n10,0."):
+        path.write_bytes(nothing)
+        assert read_log(path) == {}
 
 
 def test_trainings_without_a_log(tmp_path):

@@ -1,21 +1,31 @@
 """What a predictor is trained on: the horizon and the losses over a clip."""
 
+import json
+import logging
+import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from stremn.core.config import build
+from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
+from stremn.evaluation.prediction.evaluation import PredictionScores
 from stremn.prediction.baselines import TRIVIAL
+from stremn.prediction.weights import Predictor, load_predictor, save_predictor
 from stremn.training.prediction import cost
 from stremn.training.prediction.data import FrameBatch, collate
-from stremn.training.prediction.recipe import HorizonConfig, LossConfig
+from stremn.training.prediction.recipe import SCORES, HorizonConfig, LossConfig, PredictionRecipe
 from stremn.training.prediction.rollout import (
     clip_loss,
     frame_loss,
 )
+from stremn.training.prediction.validation import Validation
 from stremn.training.tasks import train
 from tiny_predictor import clip, tiny, tiny_of
 
@@ -159,9 +169,106 @@ lr = 1e-3
         for number in range(6):
             picture = np.full((64, 80, 3), 20 * number + len(split), np.uint8)
             cv2.imwrite(str(folder / f"{number}.png"), picture)
-    assert "cannot be read" not in train(recipe, [], None, resume=False, dry_run=True)
+    assert "training cannot start yet" not in train(recipe, [], None, resume=False, dry_run=True)
     for file in (tmp_path / "videos" / "val" / "val").iterdir():
         file.unlink()
     text = train(recipe, [], None, resume=False, dry_run=True)
     assert "training cannot start yet" in text
     assert "val" in text
+
+
+def recipe_of(train: Mapping[str, Any] = {}, validation: Mapping[str, Any] = {}):
+    values = {
+        "task": "prediction",
+        "data": {"kind": "moving-digits", "path": "digits"},
+        "train": {"steps": 1, "lr": 1e-3, **train},
+        "validation": {"average": 3, **validation},
+    }
+    return build(PredictionRecipe, values, "The recipe")
+
+
+class GivenScores(Validation):
+    """A validation whose SSIM is given for each model; averages of them score 0."""
+
+    def __init__(
+        self, out: Path, models: list[Predictor], ssim: list[float], **validation: int
+    ) -> None:
+        super().__init__(recipe_of(validation=validation), None, out)
+        self._ssim = dict(zip(map(fingerprint, models), ssim, strict=True))
+
+    def scores(self, model: Predictor) -> PredictionScores:
+        ssim = self._ssim.get(fingerprint(model), 0.0)
+        values = {name: np.full((2, 3), ssim) for name in ("ssim", "mse", "psnr")}
+        return PredictionScores("validation", 0, values, ("a", "b"), 2)
+
+    def kept(self) -> list[float]:
+        """Return the scores in the names of the files, the best first."""
+        found = [float(p.name.split("_")[0]) for p in self.folder.glob("*_*.safetensors")]
+        return sorted(found, reverse=True)
+
+
+def test_the_monitor_is_a_score_that_validation_reports(tmp_path: Path) -> None:
+    assert recipe_of().train.monitor == "ssim"
+    model = tiny()
+    assert set(GivenScores(tmp_path, [model], [0.5])(model)) == set(SCORES)
+    for name in SCORES:
+        assert recipe_of(train={"monitor": name}).train.monitor == name
+    with pytest.raises(StremnError, match=r"train\.monitor is 'J', but validation reports ssim"):
+        recipe_of(train={"monitor": "J"})
+
+
+def test_checkpoints_are_scored_again_by_another_validation(tmp_path: Path) -> None:
+    models = [tiny(seed) for seed in range(3)]
+    first = GivenScores(tmp_path, models, [0.9, 0.8, 0.7], clips=4)
+    for model in models[:2]:
+        first(model)
+    assert first.kept() == [0.9, 0.8]
+    second = GivenScores(tmp_path, models, [0.1, 0.2, 0.3], clips=8)
+    second(models[2])
+    assert second.kept() == [0.3, 0.2, 0.1]
+    second(models[0])  # the same weights are no second candidate
+    assert second.kept() == [0.3, 0.2, 0.1]
+    second.average(tiny())
+    assert fingerprint(load_predictor(tmp_path / "chosen.safetensors")) == fingerprint(models[2])
+    report = json.loads((tmp_path / "averaging.json").read_text())
+    assert report["validation"]["best"] == {"ssim": 0.3, "averaged": 1}
+
+
+def test_nothing_is_scored_again_for_another_number_to_average(tmp_path: Path) -> None:
+    models = [tiny(seed) for seed in range(2)]
+    GivenScores(tmp_path, models, [0.9, 0.8])(models[0])
+    more = GivenScores(tmp_path, models, [0.1, 0.8], average=4)
+    more(models[1])
+    assert more.kept() == [0.9, 0.8]
+
+
+def test_checkpoints_whose_names_do_not_say_what_scored_them_are_scored_again(
+    tmp_path: Path,
+) -> None:
+    models = [tiny(seed) for seed in range(2)]
+    (tmp_path / "averaging").mkdir()
+    for model, score in zip(models, ("0.900000", "nan"), strict=True):
+        name = f"{score}_{fingerprint(model):08x}.safetensors"
+        save_predictor(model, tmp_path / "averaging" / name)
+    now = GivenScores(tmp_path, models, [0.4, math.nan])
+    now.average(tiny())
+    assert now.kept() == [0.4]
+    assert fingerprint(load_predictor(tmp_path / "chosen.safetensors")) == fingerprint(models[0])
+
+
+def test_scores_are_ranked_as_numbers_and_what_is_none_is_not_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    models = [tiny(seed) for seed in range(4)]
+    found = GivenScores(tmp_path, models, [math.nan, -0.2, -0.1, 0.05], average=2)
+    found(models[0])
+    assert found.kept() == []
+    with caplog.at_level(logging.WARNING, "stremn.training.fit"):
+        found.average(tiny())
+    assert "no checkpoint has a score that is a number" in caplog.text
+    assert not (tmp_path / "chosen.safetensors").exists()
+    for model in models[1:]:
+        found(model)
+    assert found.kept() == [0.05, -0.1]
+    found.average(tiny())
+    assert fingerprint(load_predictor(tmp_path / "chosen.safetensors")) == fingerprint(models[3])

@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from stremn.training.segmentation.data import (
     open_data,
     open_videos,
     used_sources,
+    validation_videos,
 )
 from stremn.training.segmentation.model import (
     StageLoss,
@@ -45,7 +47,7 @@ from stremn.training.segmentation.recipe import (
 )
 from stremn.training.segmentation.task import TASK, probe_clips
 from stremn.training.tasks import task_of, train
-from tiny_vos import davis
+from tiny_vos import davis, square_labels, write_labels
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -368,7 +370,7 @@ def test_cost_needs_no_data_and_says_so_first(
     monkeypatch.delenv("STREMN_DATA")
 
     def timed(*_: object) -> tuple[float, float]:
-        assert "The data cannot be read" in caplog.text  # before any step
+        assert "The data cannot be used" in caplog.text  # before any step
         return 1.0, 1e12
 
     monkeypatch.setattr("stremn.training.segmentation.cost._cost_of_a_step", timed)
@@ -399,6 +401,112 @@ def test_a_dry_run_looks_for_the_videos_of_the_validation(
     text = train(recipe, unknown, None, resume=False, dry_run=True)
     assert "training cannot start yet" in text
     assert "no-such-video" in text
+
+
+HELD_OUT = ["validation.videos.path=held-out", "validation.videos.split=val"]
+
+
+def other_size(frames: Path, labels: Path) -> None:
+    write_labels(labels / "00003.png", square_labels(3, [1], size=(40, 60)))
+
+
+def cut_off(frames: Path, labels: Path) -> None:
+    content = (frames / "00002.jpg").read_bytes()
+    (frames / "00002.jpg").write_bytes(content[: len(content) // 2])
+
+
+def empty_first_mask(frames: Path, labels: Path) -> None:
+    write_labels(labels / "00000.png", np.zeros((40, 56), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (other_size, "frames are 56x40 but 1 files are not: bad/00003.png"),
+        (cut_off, "00002.jpg cannot be read"),
+        (empty_first_mask, "bad: the first mask shows no object"),
+    ],
+)
+def test_videos_of_the_validation_are_checked_before_the_first_step(
+    recipe: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path, Path], None],
+    reason: str,
+) -> None:
+    root = davis(data / "held-out", {"good": [1], "bad": [1]})
+    TASK.run(recipe, [*HELD_OUT, "train.time_budget_minutes=1e-9"], tmp_path / "before")
+    damage(root / "JPEGImages" / "480p" / "bad", root / "Annotations" / "480p" / "bad")
+    # Left out, a video would change the scores.
+    for change in ("data.check=refuse", "data.check=skip"):
+        with pytest.raises(StremnError, match=rf"(?s)1 problem.* validation.*{reason}"):
+            TASK.run(recipe, [*HELD_OUT, change], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(StremnError, match=reason):
+        TASK.run(recipe, HELD_OUT, tmp_path / "before", resume=True)
+    monkeypatch.setattr("stremn.training.segmentation.cost._cost_of_a_step", lambda *_: (1.0, 1e12))
+    text = train(recipe, HELD_OUT, None, resume=False, dry_run=True)
+    assert "training cannot start yet" in text
+    assert reason in text
+    assert "a full run takes about" in text
+
+
+def test_frames_that_a_validation_does_not_use_are_not_read(
+    recipe: Path, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = davis(data / "held-out", {"good": [1], "bad": [1]})
+    cut_off(root / "JPEGImages" / "480p" / "bad", root / "Annotations" / "480p" / "bad")
+    monkeypatch.setattr("stremn.training.segmentation.data.TOLD_EVERY", -1.0)
+    caplog.set_level(logging.INFO)
+    used = validation_videos(TASK.read(recipe, [*HELD_OUT, "validation.frames=2"]))
+    assert used is not None
+    assert [video.name for video in used] == ["good", "bad"]
+    assert "checking the videos of the validation: 4 of 4 files read" in caplog.messages
+    caplog.clear()
+    assert validation_videos(TASK.read(recipe, [*HELD_OUT, "data.check=off"])) is not None
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["train.monitor=J_three"], "monitor is 'J_three', but .* reports only J_one, J_two"),
+        (["train.monitor=J_two", 'validation.sequences=["one"]'], "reports only J_one"),
+        (["train.monitor=J_one", "validation.frames=1"], "no frame to score; raise validation"),
+        (
+            ["train.monitor=probe_right", "validation.probe_clips=0"],
+            "monitor is 'probe_right', a score of probe clips, but validation.probe_clips is 0",
+        ),
+        (["train.monitor=eviction_stake", "validation.probe_clips=0"], "a score of probe clips"),
+    ],
+)
+def test_a_monitor_that_is_not_reported_is_refused_before_the_first_step(
+    recipe: Path, tmp_path: Path, changes: list[str], message: str
+) -> None:
+    with pytest.raises(StremnError, match=message):
+        TASK.run(recipe, changes, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_resumed_run_may_watch_what_the_earlier_validation_did_not_report(
+    recipe: Path, tmp_path: Path
+) -> None:
+    stop = "train.time_budget_minutes=1e-9"
+    TASK.run(recipe, [stop, "validation.probe_clips=0"], tmp_path / "out")
+    changed = TASK.run(recipe, [stop, "train.monitor=probe_right"], tmp_path / "out", resume=True)
+    assert changed.best is not None
+
+
+def test_features_are_measured_on_clips_of_the_first_stage_alone(recipe: Path) -> None:
+    def weights(*changes: str) -> dict[str, torch.Tensor]:
+        found = TASK.read(recipe, list(changes))
+        dataset = clip_dataset(found, open_data(found.data, used_sources(found), check=False))
+        torch.manual_seed(0)
+        return first_model(found, model_config(found.model), dataset).state_dict()
+
+    first, second = weights(), weights("stages.1.size=32")
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 @pytest.mark.parametrize("name", ["small-policy", "small-evidence", "small-fusion"])

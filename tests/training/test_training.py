@@ -215,6 +215,30 @@ def test_it_learns_and_writes_what_it_says(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*tmp*"))
 
 
+def test_without_a_folder_the_result_is_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, model = make_model(), make_model()
+    fit(kept, make_phases(6), make_config(6), out=tmp_path / "kept")
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    settings = make_config(6, validate_every=2, checkpoint_every=3, tensorboard=True)
+    result = fit(
+        model,
+        make_phases(6),
+        settings,
+        out=None,
+        validate=lambda _: {"J": 0.5},
+        pictures=lambda *_: pytest.fail("pictures need a folder"),
+        recipe={},
+    )
+    assert (result.step, result.best) == (6, 0.5)
+    assert same_weights(model, kept)
+    with pytest.raises(StremnError, match=r"stopped at step 0: loss nan.*Nothing was saved\."):
+        fit(make_model(), make_phases(6, squared_error, bad=0), make_config(6), out=None)
+    assert not list(Path().iterdir())
+
+
 def test_log_is_continued_without_repeated_rows(tmp_path: Path) -> None:
     config = make_config(20, checkpoint_every=4, log_every=1)
     phases = make_phases(20, killed_after(noisy_error, 10))

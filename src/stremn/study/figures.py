@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stremn.core.atomic_files import replacing
-from stremn.errors import MissingExtraError
+from stremn.errors import MissingExtraError, StremnError
 from stremn.media.files import make_folder
 from stremn.media.frames import Picture
 
@@ -74,7 +74,7 @@ def head(figure: Figure, title: str, caption: str) -> None:
 
 def _lines(caption: str, width: float) -> list[str]:
     """Wrap a caption to a figure of `width` inches."""
-    return textwrap.wrap(caption, int(width * 15))
+    return textwrap.wrap(caption, int(width * 14))
 
 
 def colors(count: int) -> list[str]:
@@ -106,9 +106,18 @@ def draw_tiles(
         title: heading.
         caption: explanation in plain words.
         labels: a label for each row; none if empty.
+
+    Raises:
+        StremnError: no tile has a picture.
     """
-    columns = max(len(row) for row in rows)
-    shape = next(t.picture.shape for row in rows for t in row if t.picture is not None)
+    columns = max((len(row) for row in rows), default=0)
+    shapes = (t.picture.shape for row in rows for t in row if t.picture is not None)
+    shape = next(shapes, None)
+    if shape is None:
+        raise StremnError(
+            f"There is nothing to draw in {path}: expected at least one frame with a picture, got "
+            "none. Check that the pictures are of the video that was segmented."
+        )
     wide = min(3.2, max(1.5, 13.0 / columns))
     width = columns * wide + (0.45 if labels else 0.05)
     tall = (wide - 0.16) * shape[0] / shape[1] + 0.4

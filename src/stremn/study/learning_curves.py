@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,18 +45,18 @@ def analyze_training(runs: Sequence[Path], out: Path) -> list[Path]:
     Several runs are taken for the stages of one training, in order: J against hours is drawn too.
 
     Raises:
-        StremnError: a folder without `log.csv`, or a log without a row.
+        StremnError: a folder without `log.csv`, or a log that is damaged or without a row.
     """
     names = distinct(runs)
     made = [
-        _draw_run(run, out / f"training-{n.replace('/', '-')}.png")
-        for run, n in zip(runs, names, strict=True)
+        _draw_run(run, name, out / f"training-{name.replace('/', '-')}.png")
+        for run, name in zip(runs, names, strict=True)
     ]
     hours = by_hours(runs) if len(runs) > 1 else []
     return [*made, _draw_hours(hours, out / "training-hours.png")] if hours else made
 
 
-def _draw_run(run: Path, path: Path) -> Path:
+def _draw_run(run: Path, name: str, path: Path) -> Path:
     log = read_log(run / "log.csv")
     if not log:
         raise StremnError(
@@ -66,7 +66,7 @@ def _draw_run(run: Path, path: Path) -> Path:
     return _draw_training(
         panels_of(log, _read_validation(run)),
         path,
-        f"Training {run.resolve().name}, {steps:,} steps",
+        f"Training {name}, {steps:,} steps",
         "Numbers in brackets are the last values. Training curves are means between two log rows. "
         "Validation runs on videos that are not trained on, with the averaged weights. The memory "
         "is read if the right memory scores high and another clip's, or an empty one, low.",
@@ -76,12 +76,16 @@ def _draw_run(run: Path, path: Path) -> Path:
 def by_hours(runs: Sequence[Path]) -> list[Panel]:
     """Draw J of a clip's last frame and of validation over hours since the first stage began.
 
-    Hours are those of training steps; validation and pauses are not in them. Nothing is returned
+    Hours are those of training steps; validation and pauses are not in them. A curve has the name
+    of its run's folder, with as many folders above it as tell the runs apart. Nothing is returned
     for logs without times.
+
+    Raises:
+        StremnError: a folder without `log.csv`, or a log that is damaged.
     """
     begun = 0.0
     panels: dict[str, dict[str, Curve]] = {"J_last": {}, "J": {}}
-    for run in runs:
+    for run, stage in zip(runs, distinct(runs), strict=True):
         log = read_log(run / "log.csv")
         if "seconds_per_step" not in log:
             return []
@@ -91,7 +95,7 @@ def by_hours(runs: Sequence[Path]) -> list[Panel]:
             if name in columns:
                 at, values = columns[name]
                 curve = np.interp(at, np.append(0, steps), np.append(begun, hours)), values
-                panels[name][run.resolve().name] = curve
+                panels[name][stage] = curve
         begun = hours[-1]
     titles = {"J_last": "J in the last frame of training clips", "J": "Validation: mean J"}
     return [Panel(titles[name], lines, shared=True) for name, lines in panels.items() if lines]
@@ -112,21 +116,64 @@ def _draw_hours(panels: Sequence[Panel], path: Path) -> Path:
 def read_log(path: Path) -> Columns:
     """Read a CSV log: each column with the steps at which it has a number.
 
+    A last line without an end was cut off, and is left out.
+
     Raises:
-        StremnError: there is no such file.
+        StremnError: there is no such file, it cannot be read, or a line of it is damaged.
     """
     if not path.is_file():
         raise StremnError(f"There is no {path}. Give the folder of a training (`stremn train`).")
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = [name for name in (rows[0] if rows else {}) if name != "step"]
-    table = {}
-    for name in columns:
-        kept = [(float(row["step"]), float(row[name])) for row in rows if row.get(name)]
-        if kept:
-            steps, values = np.array(kept).T
-            table[name] = (steps, values)
-    return table
+    lines = _lines(path)
+    first, names = next(lines, (1, ["step"]))
+    if "step" not in names:
+        raise _damaged(path, first, "a column 'step'", f"the columns {', '.join(names)}")
+    table: dict[str, list[tuple[float, float]]] = {name: [] for name in names if name != "step"}
+    for number, cells in lines:
+        step, values = _numbers(path, number, names, cells)
+        for name, value in values.items():
+            table[name].append((step, value))
+    return {name: _curve(pairs) for name, pairs in table.items() if pairs}
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line that is whole and not empty."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise StremnError(f"{path} cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            cells = next(csv.reader([line.decode()]), [])
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise _damaged(path, number, "a line of CSV in UTF-8", str(error)) from error
+        if cells:
+            yield number, cells
+
+
+def _numbers(
+    path: Path, line: int, names: Sequence[str], cells: Sequence[str]
+) -> tuple[float, dict[str, float]]:
+    """Return the step of a line, and the numbers of its cells that are not empty."""
+    if len(cells) != len(names):
+        raise _damaged(path, line, f"{len(names)} cells", str(len(cells)))
+    texts = dict(zip(names, cells, strict=True))
+    try:
+        step = float(int(texts.pop("step")))
+        return step, {name: float(text) for name, text in texts.items() if text}
+    except (ValueError, OverflowError) as error:
+        raise _damaged(path, line, "a step and numbers", repr(",".join(cells)[:80])) from error
+
+
+def _damaged(path: Path, line: int, expected: str, got: str) -> StremnError:
+    return StremnError(
+        f"{path} is damaged in line {line}: expected {expected}, got {got}. Correct the line; a "
+        "line of numbers may also be removed."
+    )
+
+
+def _curve(pairs: Sequence[tuple[float, float]]) -> Curve:
+    steps, values = np.array(pairs).T
+    return steps, values
 
 
 def _read_validation(run: Path) -> Columns:

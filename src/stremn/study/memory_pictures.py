@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,14 @@ from stremn.data.readers.folders import distinct
 from stremn.media.frames import Picture
 from stremn.media.video import open_frames
 from stremn.study.figures import INK, Tile, colors, draw_tiles, drawing, head
-from stremn.study.memory_log import AgeHistogram, SlotHistory, age_histogram, read_histories
+from stremn.study.memory_log import (
+    AgeHistogram,
+    MemoryLog,
+    SlotHistory,
+    age_histogram,
+    read_memory,
+)
+from stremn.study.overlay_frames import overlay_frames
 from stremn.study.tiles import evenly, small
 from stremn.study.time_line import draw_time_line
 
@@ -27,28 +35,31 @@ def analyze_memory(sources: Sequence[Path], out: Path) -> list[Path]:
     The time line of every object and the histogram of ages need `memory.json` alone; the retained
     frames and the strip are cut from the `overlay.mp4` beside it, if there is one.
 
+    Of a run both ways the memory of the forward pass is drawn, which begins with each object's
+    given frame. The strip shows all frames.
+
     Args:
         sources: output folders, or `memory.json` files; with several the ages are compared.
         out: folder for the pictures.
 
     Raises:
-        StremnError: no record of a memory, or no template old enough to count.
+        StremnError: no record of a memory, no template old enough to count, or an overlay of which
+            it is not known which frames it shows.
     """
-    runs = [read_histories(source) for source in sources]
-    if len({_name(histories[0]) for histories in runs}) < len(runs):  # two rules, one video
+    runs = [read_memory(source) for source in sources]
+    if len({_name(run.histories[0]) for run in runs}) < len(runs):  # two rules, one video
         names = distinct([_folder(source) for source in sources])
         runs = [
-            [replace(h, video=name.replace("/", "-")) for h in histories]
-            for name, histories in zip(names, runs, strict=True)
+            _renamed(run, name.replace("/", "-")) for run, name in zip(runs, names, strict=True)
         ]
     drawn = []
-    for source, histories in zip(sources, runs, strict=True):
+    for source, run in zip(sources, runs, strict=True):
         video = _folder(source) / "overlay.mp4"
-        drawn += [draw_history(history, out) for history in histories]
+        drawn += [draw_history(history, out) for history in run.histories]
         if video.is_file():
-            drawn += _pictures_of_video(histories, video, out)
-    labels = _labels([histories[0] for histories in runs])
-    counted = histograms(list(zip(labels, runs, strict=True)))
+            drawn += _pictures_of_video(run, video, out)
+    labels = _labels([run.histories[0] for run in runs])
+    counted = histograms([(label, r.histories) for label, r in zip(labels, runs, strict=True)])
     if counted:
         drawn.append(draw_ages(counted, out / "ages.png", "How old are the kept frames?"))
     return drawn
@@ -56,6 +67,10 @@ def analyze_memory(sources: Sequence[Path], out: Path) -> list[Path]:
 
 def _folder(source: Path) -> Path:
     return source if source.is_dir() else source.parent
+
+
+def _renamed(run: MemoryLog, video: str) -> MemoryLog:
+    return replace(run, histories=[replace(h, video=video) for h in run.histories])
 
 
 def _labels(histories: Sequence[SlotHistory]) -> list[str]:
@@ -81,21 +96,23 @@ def _name(history: SlotHistory) -> str:
     return f"{history.video}-object-{history.object_id}-{history.slots}-slots"
 
 
-def _pictures_of_video(histories: Sequence[SlotHistory], video: Path, out: Path) -> list[Path]:
-    """Draw retained frames and a strip from an overlay video."""
-    frames = histories[0].frames
-    shown = evenly(frames.tolist(), 10)
-    wanted = {*shown, *(f for h in histories for f in _with_neighbors(h))}
+def _pictures_of_video(run: MemoryLog, video: Path, out: Path) -> list[Path]:
+    """Draw retained frames and a strip from the overlay of a run."""
+    frames = overlay_frames(video, run).tolist()
+    shown = evenly(frames, 10)
+    wanted = {*shown, *(f for h in run.histories for row in _rows(h, frames) for f in row)}
     with open_frames(video) as source:
-        found = {f.index: small(f.image) for f in source if f.index in wanted}
-    tiles = [Tile(found.get(i), f"frame {i}") for i in shown]
+        pictures = zip(frames, source, strict=False)
+        found = {frame: small(p.image) for frame, p in pictures if frame in wanted}
+    tiles = [Tile(found.get(frame), f"frame {frame}") for frame in shown]
+    name = run.histories[0].video
     strip = draw_tiles(
         [tiles[:5], tiles[5:]],
-        out / f"strip-{histories[0].video}.png",
-        f"{histories[0].video}: what was segmented",
+        out / f"strip-{name}.png",
+        f"{name}: what was segmented",
         "Frames evenly spaced over the video; the colored areas are the objects as found.",
     )
-    return [strip, *(draw_retained(h, found.get, out) for h in histories)]
+    return [strip, *(draw_retained(h, found.get, out, frames) for h in run.histories)]
 
 
 # Ages, Fig 5 -------------------------------------------------------------------------------------
@@ -128,10 +145,11 @@ def draw_ages(histograms: Sequence[AgeHistogram], path: Path, title: str) -> Pat
         head(
             figure,
             title,
-            "How far back the memory looks. For every frame of every video, the age of each "
-            "template it could read; the given first frame and the previous frame are not "
-            "counted, as the memory always holds them. Dashed: the same for as many past frames "
-            "drawn at random. Where a line is above the dashed one, the rule prefers that age.",
+            "How far back the memory looks. For every frame after the given one, the age of each "
+            "template it could read; the given frame and the newest memorized frame are not "
+            "counted, as the memory always holds them. Dashed: the same for as many of the "
+            "memorized frames, drawn at random. Where a line is above the dashed one, the rule "
+            "prefers that age.",
         )
     return path
 
@@ -152,44 +170,83 @@ NEIGHBORS = 5
 """Pictures in a row of the retained frames; the kept one is in the middle."""
 
 
-def _stride(history: SlotHistory) -> int:
-    """Return frames between neighbors: enough to see a change, the more the longer the video."""
-    return int(np.clip(len(history.frames) // 25, 1, 10))
+def _rows(history: SlotHistory, frames: Sequence[int]) -> list[list[int | None]]:
+    """Return for each retained frame its neighbors among `frames`; None beyond their ends.
+
+    In the middle is the frame itself, or the one before it if it is not among them.
+    """
+    places = [max(0, bisect_right(frames, kept) - 1) for kept in history.retained()]
+    stride, reach = _stride(frames), NEIGHBORS // 2
+    apart = [stride * n for n in range(-reach, reach + 1)]
+    return [[_at(frames, place + n) for n in apart] for place in places]
 
 
-def _around(frame: int, stride: int) -> list[int]:
-    reach = NEIGHBORS // 2
-    return [frame + stride * n for n in range(-reach, reach + 1)]
+def _stride(frames: Sequence[int]) -> int:
+    """Return how many places neighbors are apart: the more the longer the video."""
+    return int(np.clip(len(frames) // 25, 1, 10))
 
 
-def _with_neighbors(history: SlotHistory) -> list[int]:
-    return [i for frame in history.retained() for i in _around(frame, _stride(history))]
+def _at(frames: Sequence[int], place: int) -> int | None:
+    return frames[place] if 0 <= place < len(frames) else None
 
 
-def draw_retained(history: SlotHistory, frame_of: FrameOf, out: Path) -> Path:
-    """Draw a row for each frame that is held at the end, between its neighbors in time."""
+def draw_retained(
+    history: SlotHistory, frame_of: FrameOf, out: Path, frames: Sequence[int] | None = None
+) -> Path:
+    """Draw a row for each frame that is held at the end, between its neighbors in time.
+
+    Args:
+        history: of the object.
+        frame_of: returns the picture of a frame.
+        out: folder for the drawing.
+        frames: indices of the frames that have a picture, in order; None: all up to the last one.
+
+    Raises:
+        StremnError: no frame has a picture.
+    """
+    last = int(history.frames[-1])
+    frames = range(last + 1) if frames is None else frames
     kept = history.retained()
     rows = [
-        [_neighbor(frame_of, index, frame) for index in _around(frame, _stride(history))]
-        for frame in kept
+        _row(frame_of, frame, neighbors)
+        for frame, neighbors in zip(kept, _rows(history, frames), strict=True)
     ]
-    last = int(history.frames[-1])
-    stride = _stride(history)
-    apart = "consecutive frames" if stride == 1 else f"{stride} frames apart"
     return draw_tiles(
         rows,
         out / f"retained-{_name(history)}.png",
         f"{history.video}, object {history.object_id}: what {history.slots} slots hold after "
         f"frame {last}",
         f"A row for each frame that the memory still holds at the end (red), between its "
-        f"neighbors in time ({apart}); in color, the objects as segmented. Frame {history.given} "
-        f"came with the true mask, frame {max(kept)} is the newest. A useful memory holds moments "
-        "at which the object looks different.",
-        ["given" if f == history.given else "newest" if f == last else "kept" for f in kept],
+        f"neighbors in time ({_apart(frames)}); in color, the objects as segmented. Frame "
+        f"{history.given} came with the true mask, frame {max(kept)} is the newest. A useful "
+        "memory holds moments at which the object looks different.",
+        ["given" if f == history.given else "newest" if f == max(kept) else "kept" for f in kept],
     )
 
 
-def _neighbor(frame_of: FrameOf, index: int, kept: int) -> Tile:
-    picture = frame_of(index) if index >= 0 else None
-    caption = "" if picture is None else f"frame {index}"
-    return Tile(picture, caption, marked=index == kept)
+def _apart(frames: Sequence[int]) -> str:
+    """Describe how far apart the pictures of a row are."""
+    stride = _stride(frames)
+    if frames[-1] - frames[0] >= len(frames):
+        apart = "one after the other" if stride == 1 else f"{stride} apart"
+        return (
+            f"pictures of the overlay, {apart}; it leaves frames out, and the last picture before "
+            "such a frame stands for it"
+        )
+    return "consecutive frames" if stride == 1 else f"{stride} frames apart"
+
+
+def _row(frame_of: FrameOf, kept: int, neighbors: Sequence[int | None]) -> list[Tile]:
+    """Return the tiles of a row; the one in the middle shows the kept frame, or stands for it."""
+    return [
+        _tile(frame_of, index, kept if place == len(neighbors) // 2 else None)
+        for place, index in enumerate(neighbors)
+    ]
+
+
+def _tile(frame_of: FrameOf, index: int | None, kept: int | None) -> Tile:
+    """Return the tile of a frame; `kept` is the frame it stands for, None that of a neighbor."""
+    picture = None if index is None else frame_of(index)
+    stands_for = "" if kept in (None, index) else f" (for {kept})"
+    caption = "" if picture is None else f"frame {index}{stands_for}"
+    return Tile(picture, caption, marked=kept is not None)

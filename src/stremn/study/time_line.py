@@ -41,9 +41,20 @@ def draw_time_line(history: SlotHistory, path: Path) -> Path:
             f"At the end the memory holds frames {kept}. Middle: how close each slot was to being "
             "replaced; the red dot is the evicted slot, the darkest slot was the safest, a "
             "gray one was not open to the rule. Bottom: the rule's score of the evicted slot "
-            "(red), the highest unless the rule is a random one, and of the best other (blue).",
+            "(red), the highest unless the rule is a random one, and of the best other (blue)."
+            f"{_left_out(history)}",
         )
     return path
+
+
+def _left_out(history: SlotHistory) -> str:
+    """Return a sentence about the frames that are not shown, if there are any."""
+    if not history.backward:
+        return ""
+    return (
+        f" The line begins at frame {history.given}, in which the object is given: the frames "
+        "before it were segmented backward, with another memory, which is not shown."
+    )
 
 
 def _draw_slots(figure: Figure, axes: Axes, history: SlotHistory) -> None:

@@ -8,8 +8,6 @@ anywhere and resumed ends with the same weights as one that was not.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import math
 import signal
@@ -18,20 +16,14 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from stremn.core.atomic_files import output_folder
-from stremn.core.checkpoints import (
-    Checkpoint,
-    read_checkpoint,
-    write_atomically,
-    write_checkpoint,
-    write_tensors,
-)
+from stremn.core.checkpoints import Checkpoint
 from stremn.core.config import build
 from stremn.core.hardware import is_out_of_memory, keep_freed_memory, precision_name
 from stremn.core.signals import stop_requests
@@ -41,14 +33,19 @@ from stremn.training.loading import Clock, Phase, batches, first_micro_batch
 from stremn.training.log import Means, TrainingLog
 from stremn.training.optimization import NotFiniteError, Run, learning_rate, seed_step
 from stremn.training.processes import open_accelerator
+from stremn.training.storage import (
+    BEST,
+    CHECKPOINT,
+    LAST,
+    Export,
+    NoStorage,
+    RunFolder,
+    Storage,
+)
 
-__all__ = ["FitResult", "Phase", "fit"]
+__all__ = ["BEST", "CHECKPOINT", "LAST", "FitResult", "Phase", "fit"]
 
 logger = logging.getLogger("stremn.training.fit")
-
-CHECKPOINT = "checkpoint.safetensors"
-BEST = "best.safetensors"
-LAST = "last.safetensors"
 
 NEVER = -1
 """Step at which weights were scored that were not."""
@@ -74,10 +71,10 @@ def fit(
     phases: Sequence[Phase[Any, Any]],
     config: TrainConfig,
     *,
-    out: Path,
+    out: Path | None,
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
     pictures: Callable[[nn.Module, Path], None] | None = None,
-    export: Callable[[nn.Module, Path], None] | None = None,
+    export: Export | None = None,
     resume: bool = False,
     recipe: Mapping[str, Any] | None = None,
     accept: Collection[str] = (),
@@ -89,7 +86,7 @@ def fit(
     Writes into `out`: `checkpoint.safetensors` (everything needed to resume), `best.safetensors`
     and `last.safetensors` (weights, which `export` replaces in one move), `log.csv`,
     `validation.csv`, and `recipe.json` (`recipe` and `config`, once they are known to fit what is
-    there).
+    there). With `out` None nothing is written, not even pictures: the result holds the model.
     `validate` and `pictures` get the weights to ship, in evaluation mode, in the main process.
     With `bar`, a terminal shows a progress bar.
 
@@ -106,10 +103,9 @@ def fit(
     keep_freed_memory()
     accelerator = open_accelerator(config.device)
     main = accelerator.is_main_process
-    with output_folder(out) if main else nullcontext():
-        _check_folder(out, resume)
-        going_on = resume and (out / CHECKPOINT).exists()
-        saved = read_checkpoint(out / CHECKPOINT) if going_on else None
+    storage: Storage = NoStorage() if out is None else RunFolder(out, export, recipe)
+    with storage.locked() if main else nullcontext():
+        saved = storage.checkpoint(resume=resume)
         config = _with_precision(config, saved, accelerator.device)
         run = Run(model, config, accelerator)
         if main:
@@ -131,9 +127,9 @@ def fit(
                 )
             logger.info("resumed at step %d of %d", run.step, config.steps)
         _rehearse(run, phases)
-        if main and recipe is not None:
-            _write_recipe(out, recipe, config)
-        hooks = _Hooks(out, validate, pictures, export or _export_weights, recipe)
+        if main:
+            storage.save_recipe(config)
+        hooks = _Hooks(storage, validate, pictures)
         log = TrainingLog(out, run.step, config.steps, config.tensorboard, bar) if main else None
         with log or nullcontext(), _stop_requests() as stop:
             return _train(run, phases, hooks, log, stop)
@@ -147,13 +143,11 @@ def _judged_by(recipe: Mapping[str, Any]) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class _Hooks:
-    """Output folder and callbacks of a run."""
+    """Storage and callbacks of a run."""
 
-    out: Path
+    storage: Storage
     validate: Callable[[nn.Module], Mapping[str, float]] | None
     pictures: Callable[[nn.Module, Path], None] | None
-    export: Callable[[nn.Module, Path], None]
-    recipe: Mapping[str, Any] | None
 
 
 def _train(
@@ -173,7 +167,7 @@ def _train(
         try:
             scalars = run.update(phase, micro_batches)
         except NotFiniteError as error:
-            raise _stop_not_finite(run, hooks.out, micro_batches, error) from None
+            raise _stop_not_finite(run, hooks.storage, micro_batches, error) from None
         means.add(scalars)
         clock.step_done()
         if run.step % config.log_every == 0:
@@ -214,20 +208,19 @@ def _validate(run: Run, hooks: _Hooks, log: TrainingLog | None) -> None:
         with torch.no_grad():
             scores = hooks.validate(model) if hooks.validate else {}
             if hooks.pictures:
-                hooks.pictures(model, hooks.out / "pictures" / f"step_{run.step:07d}")
+                hooks.storage.save_pictures(partial(hooks.pictures, model), run.step)
         if log is not None and scores:
             log.validation(run.step, scores)
         if scores and _is_better(run.config, _monitored(run.config, scores), run.best):
             run.best = scores[run.config.monitor]
-            hooks.export(model, hooks.out / BEST)
+            hooks.storage.save_best(model)
     run.scored = run.step
     _save(run, hooks)
 
 
 def _save(run: Run, hooks: _Hooks) -> None:
     if run.accelerator.is_main_process:
-        hooks.export(run.shipped, hooks.out / LAST)
-        write_checkpoint(hooks.out / CHECKPOINT, run.checkpoint(hooks.recipe))
+        hooks.storage.save(run)
     run.accelerator.wait_for_everyone()
 
 
@@ -252,29 +245,14 @@ def _log_row(run: Run, means: Means, clock: Clock) -> dict[str, float]:
 
 
 def _stop_not_finite(
-    run: Run, out: Path, micro_batches: Sequence[Any], error: NotFiniteError
+    run: Run, storage: Storage, micro_batches: Sequence[Any], error: NotFiniteError
 ) -> StremnError:
-    """Save the batch for inspection and raise StremnError. The checkpoint stays as it is."""
-    rank = run.accelerator.process_index
-    path = out / f"not_finite_step_{run.step:07d}_process_{rank}.safetensors"
-    tensors = {
-        f"{index}.{name}": tensor.detach().cpu().contiguous()
-        for index, batch in enumerate(micro_batches)
-        for name, tensor in _named_tensors(batch).items()
-    }
-    write_tensors(path, tensors, {})
-    kept = out / CHECKPOINT
-    last = f"the last good checkpoint is {kept}" if kept.exists() else "no checkpoint was due yet"
+    """Save the batch for inspection and return StremnError. The checkpoint stays as it is."""
     return StremnError(
         f"Training stopped at step {run.step}: loss {error.scalars['loss']:g}, gradient norm "
-        f"{error.scalars['gradient_norm']:g}. The batch is saved in {path}; {last}. "
+        f"{error.scalars['gradient_norm']:g}. {storage.save_batch(run, micro_batches)} "
         "A lower train.lr, a train.clip_norm or train.precision=float32 usually helps."
     )
-
-
-def _named_tensors(batch: Any) -> dict[str, Tensor]:
-    fields = [(field.name, getattr(batch, field.name)) for field in dataclasses.fields(batch)]
-    return {name: value for name, value in fields if isinstance(value, Tensor)}
 
 
 @contextmanager
@@ -325,19 +303,6 @@ def _with_precision(
     return config.model_copy(update={"precision": precision_name(name, device)})
 
 
-def _check_folder(out: Path, resume: bool) -> None:
-    if (out / CHECKPOINT).exists() and not resume:
-        raise StremnError(
-            f"{out} already holds a training. Continue with --resume, or choose another folder."
-        )
-
-
-def _write_recipe(out: Path, recipe: Mapping[str, Any], config: TrainConfig) -> None:
-    whole = {"train": config.model_dump(mode="json"), **recipe}
-    text = json.dumps(whole, indent=2) + "\n"
-    write_atomically(out / "recipe.json", lambda file: file.write_text(text, encoding="utf-8"))
-
-
 def _check_phases(phases: Sequence[Phase[Any, Any]], config: TrainConfig) -> None:
     total = sum(phase.steps for phase in phases)
     if total != config.steps:
@@ -375,10 +340,3 @@ def _size(model: nn.Module) -> str:
     total = sum(parameter.numel() for parameter in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return f"{total:,} parameters, {trained:,} of them trained"
-
-
-def _export_weights(model: nn.Module, path: Path) -> None:
-    state = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
-    write_tensors(path, state, {})

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -87,18 +90,84 @@ class CsvLog:
         write_atomically(self.path, lambda file: file.write_bytes(content.getvalue().encode()))
 
 
+class TensorBoardLog:
+    """An event file that TensorBoard reads.
+
+    It is a convenience: an error of the disk ends it with a warning, and the training goes on.
+    PyTorch's `SummaryWriter` writes in a thread of its own, which prints such an error as a
+    traceback and raises it again at some later call. So this writes in the caller's thread.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        """Start a file in `folder`; TensorBoard hides what earlier files have after step `first`.
+
+        Raises:
+            ImportError: TensorBoard is not installed.
+        """
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from torch.utils.tensorboard import RecordWriter
+        from torch.utils.tensorboard.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        self._records: Any = None
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}"
+        with self._ended_by_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._records = RecordWriter((folder / name).open("ab"))
+            self._add(file_version="brain.Event:2")
+            if first:
+                self._add(step=first + 1, session_log=SessionLog(status=SessionLog.START))
+            self._records.flush()
+
+    def write(self, section: str, step: int, values: Mapping[str, float]) -> None:
+        """Add the values of a step under `section`; do nothing after an error."""
+        if self._records is None:
+            return
+        with self._ended_by_errors():
+            for name, value in values.items():
+                self._add(step=step, summary=self._scalar(f"{section}/{name}", value))
+            self._records.flush()
+
+    def close(self) -> None:
+        """Close the file, if an error has not done so."""
+        records, self._records = self._records, None
+        if records is not None:
+            with self._ended_by_errors():
+                records.close()
+
+    def _add(self, **content: Any) -> None:
+        event = self._event(wall_time=time.time(), **content)
+        self._records.write(event.SerializeToString())
+
+    @contextmanager
+    def _ended_by_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            logger.warning(
+                "TensorBoard's file cannot be written (%s): the training goes on without it; "
+                "log.csv and validation.csv hold the same numbers.",
+                error.strerror or error,
+            )
+            records, self._records = self._records, None
+            if records is not None:
+                with suppress(OSError):  # what is left in its buffer still finds no place
+                    records.close()
+
+
 class TrainingLog:
     """Everything the main process reports; use as a context manager.
 
     A terminal gets a progress bar (unless `bar` is off), anything else one log line per report.
+    Without a folder `out`, that is all.
     """
 
     def __init__(
-        self, out: Path, first: int, steps: int, tensorboard: bool, bar: bool = True
+        self, out: Path | None, first: int, steps: int, tensorboard: bool, bar: bool = True
     ) -> None:
-        self._train = CsvLog(out / "log.csv", first)
-        self._validation = CsvLog(out / "validation.csv", first)
-        self._board = _open_board(out / "tensorboard", first) if tensorboard else None
+        self._train = CsvLog(out / "log.csv", first) if out else None
+        self._validation = CsvLog(out / "validation.csv", first) if out else None
+        self._board = _open_board(out / "tensorboard", first) if out and tensorboard else None
         self._first, self._steps, self._started = first, steps, time.monotonic()
         console = Console(stderr=True)
         self._bar = _progress_bar(console) if bar and console.is_terminal else None
@@ -127,8 +196,7 @@ class TrainingLog:
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
         """Report the means over the last steps."""
-        self._train.write(step, values)
-        self._to_board("train", step, values)
+        self._write("train", self._train, step, values)
         text = " ".join(f"{name} {_short(value)}" for name, value in values.items())
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, description=text)
@@ -137,8 +205,7 @@ class TrainingLog:
 
     def validation(self, step: int, values: Mapping[str, float]) -> None:
         """Report the scores of one validation."""
-        self._validation.write(step, values)
-        self._to_board("validation", step, values)
+        self._write("validation", self._validation, step, values)
         text = " ".join(f"{name} {_short(value)}" for name, value in values.items())
         logger.info("validation at step %d: %s", step, text)
 
@@ -147,10 +214,13 @@ class TrainingLog:
         seconds = (time.monotonic() - self._started) / done * (self._steps - step)
         return f"{int(seconds // 3600)}h{int(seconds % 3600 // 60):02d}m"
 
-    def _to_board(self, section: str, step: int, values: Mapping[str, float]) -> None:
+    def _write(
+        self, section: str, table: CsvLog | None, step: int, values: Mapping[str, float]
+    ) -> None:
+        if table is not None:
+            table.write(step, values)
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{section}/{name}", value, step)
+            self._board.write(section, step, values)
 
 
 def _short(value: float) -> str:
@@ -168,11 +238,10 @@ def _progress_bar(console: Console) -> Progress:
     )
 
 
-def _open_board(folder: Path, first: int) -> Any:
-    """Open a TensorBoard writer, or None where the package is not installed."""
+def _open_board(folder: Path, first: int) -> TensorBoardLog | None:
+    """Start a TensorBoard file; return None where the package is not installed."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        return TensorBoardLog(folder, first)
     except ImportError:
         logger.info('TensorBoard is not installed (pip install "stremn[train]"): CSV log only.')
         return None
-    return SummaryWriter(str(folder), purge_step=first + 1 if first else None)

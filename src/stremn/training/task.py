@@ -15,6 +15,7 @@ from stremn.core.config import build, override, read_toml
 from stremn.moved import with_current_requests
 from stremn.training.config import TrainingRecipe, overridden
 from stremn.training.fit import FitResult, Phase, fit
+from stremn.training.storage import Export
 
 RecipeT = TypeVar("RecipeT", bound=TrainingRecipe)
 
@@ -25,7 +26,7 @@ class Plan:
 
     model: nn.Module
     phases: Sequence[Phase[Any, Any]]
-    export: Callable[[nn.Module, Path], None]
+    export: Export
     validate: Callable[[nn.Module], Mapping[str, float]] | None = None
     pictures: Callable[[nn.Module, Path], None] | None = None
     finish: Callable[[nn.Module], None] | None = None

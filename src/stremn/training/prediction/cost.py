@@ -52,7 +52,7 @@ def _missing_data(recipe: PredictionRecipe) -> str:
     try:
         training_clips(recipe)
     except StremnError as error:
-        told = f"The data cannot be read, so training cannot start yet: {error}"
+        told = f"The data cannot be used, so training cannot start yet: {error}"
         logger.warning("%s", told)
         return f"\n{told}"
     return ""

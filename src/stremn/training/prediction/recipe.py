@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from stremn.core.config import Config
 from stremn.data.readers.prediction_sets import ClipsSection
 from stremn.moved import moved_names
-from stremn.training.config import TrainingRecipe
+from stremn.training.config import TrainConfig, TrainingRecipe
 
 
 class LossConfig(Config):
@@ -85,9 +85,20 @@ class ValidationSection(Config):
     """Checkpoints with the best SSIM that are averaged at the end; 0 averages none."""
 
 
+SCORES = ("ssim", "mse", "psnr", "mse_first", "mse_last")
+"""What validation reports."""
+
+
+class TrainSection(TrainConfig):
+    """Optimizer settings; the best weights have the highest SSIM if nothing else is said."""
+
+    monitor: str = "ssim"
+
+
 class PredictionRecipe(TrainingRecipe):
     """A complete prediction recipe."""
 
+    train: TrainSection
     task: Literal["prediction"]
     model: PredictorSection = PredictorSection()
     data: ClipsSection
@@ -95,6 +106,15 @@ class PredictionRecipe(TrainingRecipe):
     loss: LossConfig = LossConfig()
     batch: PositiveInt = 8
     validation: ValidationSection = ValidationSection()
+
+    @model_validator(mode="after")
+    def _monitor_is_reported(self) -> Self:
+        if self.train.monitor not in SCORES:
+            raise ValueError(
+                f"train.monitor is {self.train.monitor!r}, but validation reports "
+                f"{', '.join(SCORES)}"
+            )
+        return self
 
 
 if not TYPE_CHECKING:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import cast
 
 from torch import nn
@@ -94,10 +92,9 @@ def adapt(
     phase: Phase[Clip, ClipBatch] = Phase(
         "adaptation", steps, 1, clips, collate, _loss(steps, watch)
     )
-    with TemporaryDirectory() as folder:
-        config = _config(steps, seed, on_cpu)
-        with _in_its_own_words():
-            result: FitResult = fit(model, [phase], config, out=Path(folder), bar=False)
+    config = _config(steps, seed, on_cpu)
+    with _in_its_own_words():
+        result: FitResult = fit(model, [phase], config, out=None, bar=False)
     if result.stopped == "interrupted":
         raise KeyboardInterrupt
     watch(steps, steps)
@@ -109,7 +106,7 @@ def adapt(
 
 @contextmanager
 def _in_its_own_words() -> Iterator[None]:
-    """Rephrase errors of training without its settings and files, which do not exist here."""
+    """Rephrase errors of training without its settings, which do not exist here."""
     try:
         yield
     except StremnError as error:

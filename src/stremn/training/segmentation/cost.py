@@ -198,8 +198,7 @@ def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
     """
     try:
         data = open_data(recipe.data, used_sources(recipe), check=True)
-        if recipe.validation is not None:
-            validation_videos(recipe.validation)
+        validation_videos(recipe)
         dataset = clip_dataset(recipe, data)
         numbers = range(0, len(dataset), max(1, len(dataset) // count))
         begin = time.monotonic()
@@ -207,7 +206,7 @@ def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
             dataset[number]
         each = (time.monotonic() - begin) / len(numbers)
     except StremnError as error:
-        return f"The data cannot be read, so training cannot start yet: {error}"
+        return f"The data cannot be used, so training cannot start yet: {error}"
     return f"making a clip takes {each * 1000:.0f} ms on one core"
 
 

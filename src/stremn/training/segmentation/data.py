@@ -31,12 +31,21 @@ from stremn.training.segmentation.recipe import (
     DataSection,
     Recipe,
     SourceSection,
-    ValidationSection,
     VideosSection,
 )
+from stremn.training.segmentation.validation_check import check_monitor, check_validation_videos
 
 TOLD_EVERY = 10.0
 """Seconds between two lines about the check of the data."""
+
+_MATERIAL = ("stills", "videos", "gaps")
+_USED: dict[str, tuple[str, ...]] = {
+    "stills": ("stills",),
+    "videos": ("videos", "gaps"),
+    "composed": _MATERIAL,
+    "rendered": ("stills",),
+}
+"""Kind of clip -> those of these keys that it uses."""
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -54,8 +63,11 @@ class OpenData:
 def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> OpenData:
     """Open what `sources` need; with `check`, read it all and treat problems as the recipe says.
 
-    Raises `StremnError` that lists every problem of every set together.
+    Raises `StremnError` for a source with a key that its kind does not use, before anything is
+    read, and one that lists every problem of every set together.
     """
+    for name in sources:
+        _refuse_unused(data.sources[name], name)
     checked = check and data.check != "off"
     problems: list[DataProblem] = []
     used = [data.sources[name] for name in sources]
@@ -149,7 +161,11 @@ def clip_source(data: DataSection, name: str, opened: OpenData) -> ClipSource:
 def clip_parameters(
     section: SourceSection, name: str
 ) -> StillClipParameters | ComposedClipParameters | RenderedClipParameters | VideoClipParameters:
-    """Return the parameters of the source `name`. Raises StremnError for what they do not have."""
+    """Return the parameters of the source `name`.
+
+    Raises StremnError for what they do not have, and for another key that the kind does not use.
+    """
+    _refuse_unused(section, name)
     where = f"data.sources.{name}.parameters"
     match section.kind:
         case "stills":
@@ -162,13 +178,36 @@ def clip_parameters(
             return _parameters(VideoClipParameters, section.parameters, where)
 
 
-def validation_videos(section: ValidationSection) -> SequenceSet:
-    """Open the videos of a validation, or those that are named.
+def _refuse_unused(section: SourceSection, name: str) -> None:
+    """Refuse stills, videos or gaps that clips of the section's kind do not use."""
+    used = _USED[section.kind]
+    unused = [key for key in _MATERIAL if getattr(section, key) and key not in used]
+    if unused:
+        wrong, right = " and ".join(unused), " and ".join(used)
+        raise StremnError(
+            f'data.sources.{name} has {wrong}, but kind = "{section.kind}" uses only {right}. '
+            f'Remove {wrong}, or choose kind = "composed", which uses stills, videos and gaps.'
+        )
 
-    Raises StremnError for a name that the set does not have.
+
+def validation_videos(recipe: Recipe) -> SequenceSet | None:
+    """Open and check the videos that the recipe validates on; None if it does not validate.
+
+    Problems are always refused: left out, a video would change the scores. With data.check "off"
+    no frame is read.
+
+    Raises StremnError for a name that the set does not have, problems of the videos, and a video's
+    score as train.monitor that is not reported.
     """
+    section = recipe.validation
+    if section is None:
+        return None
     videos = open_videos(section.videos)
-    return videos.only(section.sequences) if section.sequences else videos
+    videos = videos.only(section.sequences) if section.sequences else videos
+    read, told = recipe.data.check != "off", _telling("the videos of the validation")
+    check_validation_videos(videos, section.frames, read=read, told=told)
+    check_monitor(recipe.train.monitor, videos, section.frames)
+    return videos
 
 
 def open_videos(section: VideosSection, left_out: LeaveOut | None = None) -> SequenceSet:

@@ -63,11 +63,19 @@ def first_model(recipe: Recipe, config: SegmentationConfig, dataset: ClipDataset
         }
         model = build_model(config, backbones[section.imagenet]())
         if dataset is not None:
-            count = min(32, len(dataset))
-            frames = np.stack([dataset[index].frames[0] for index in range(count)])
+            frames = np.stack([dataset[n].frames[0] for n in range(_clips_to_measure(recipe))])
             measure(model, torch.from_numpy(frames).float() / 255)
     _freeze(model, section)
     return model
+
+
+def _clips_to_measure(recipe: Recipe) -> int:
+    """Return how many of the first clips features are measured on.
+
+    Of the first stage only: clips of the next one may have another size.
+    """
+    stage, (first, last) = recipe.spans()[0]
+    return min(32, (last - first) * stage.batch)
 
 
 def blank_model(recipe: Recipe, config: SegmentationConfig) -> STReMN:

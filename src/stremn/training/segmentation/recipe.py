@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from stremn.core.config import Config
+from stremn.errors import StremnError
 from stremn.memory.policies import POLICIES
 from stremn.moved import moved_names
 from stremn.networks.defaults import PAPER
@@ -102,9 +103,12 @@ class StageSection(Config):
         return {self.policy: 1.0} if isinstance(self.policy, str) else dict(self.policy)
 
 
-SCORES = (
-    "J", "probe_right", "probe_wrong", "probe_empty", "eviction_stake", "evictions_that_matter",
+PROBE_SCORES = (
+    "probe_right", "probe_wrong", "probe_empty", "eviction_stake", "evictions_that_matter",
 )  # fmt: skip
+"""What validation reports of its probe clips."""
+
+SCORES = ("J", *PROBE_SCORES)
 """What validation reports, beside J of each sequence."""
 
 
@@ -186,6 +190,16 @@ class Recipe(TrainingRecipe):
         ends = [round(stage.until * self.train.steps) for stage in self.stages]
         found = zip(self.stages, zip([0, *ends[:-1]], ends, strict=True), strict=True)
         return [(stage, span) for stage, span in found if span[0] < span[1]]
+
+
+def check_probe(recipe: Recipe) -> None:
+    """Raise StremnError if train.monitor is a score of probe clips and there are none."""
+    section, monitor = recipe.validation, recipe.train.monitor
+    if section is not None and section.probe_clips == 0 and monitor in PROBE_SCORES:
+        raise StremnError(
+            f"train.monitor is {monitor!r}, a score of probe clips, but validation.probe_clips is "
+            "0. Set it to 16, or choose J or J_<sequence>."
+        )
 
 
 def _known(kind: str, name: str, entries: Mapping[str, Any]) -> None:

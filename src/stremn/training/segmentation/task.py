@@ -8,6 +8,7 @@ Paths in a recipe are absolute or below the folder named by the variable STREMN_
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -33,7 +34,7 @@ from stremn.training.segmentation.model import (
     first_model,
     model_config,
 )
-from stremn.training.segmentation.recipe import Recipe
+from stremn.training.segmentation.recipe import Recipe, check_probe
 from stremn.training.segmentation.validation import StreamedValidation
 from stremn.training.task import Plan, Task
 
@@ -45,6 +46,19 @@ class SegmentationTask(Task[Recipe]):
     """Train the model that follows objects."""
 
     recipe = Recipe
+
+    def read(self, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a recipe and apply `overrides` ("train.lr=1e-4").
+
+        Raises:
+            StremnError: it cannot be read, says what the task does not know, or chooses the best
+                weights by a score that its validation does not report.
+        """
+        recipe = super().read(path, overrides)
+        # Not when a recipe is built: that of a checkpoint is completed with the monitor of the
+        # resumed run, which another validation may report.
+        check_probe(recipe)
+        return recipe
 
     def plan(self, recipe: Recipe, path: Path, out: Path, *, resume: bool) -> Plan:
         """Open and check the data, and build the model; a resumed run has its weights in `out`."""
@@ -92,12 +106,12 @@ def phases(recipe: Recipe, dataset: ClipDataset) -> list[Phase[Clip, ClipBatch]]
 
 
 def _validation(recipe: Recipe, data: OpenData, device: str) -> StreamedValidation | None:
-    section = recipe.validation
-    if section is None:
+    section, videos = recipe.validation, validation_videos(recipe)
+    if section is None or videos is None:
         return None
     clips = probe_clips(recipe, data, section.probe_clips)
     return StreamedValidation(
-        validation_videos(section),
+        videos,
         device=device,
         size=section.size,
         memory_slots=section.memory_slots,
