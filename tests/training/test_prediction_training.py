@@ -212,7 +212,11 @@ def test_the_monitor_is_a_score_that_validation_reports(tmp_path: Path) -> None:
     model = tiny()
     assert set(GivenScores(tmp_path, [model], [0.5])(model)) == set(SCORES)
     for name in SCORES:
-        assert recipe_of(train={"monitor": name}).train.monitor == name
+        right, wrong = ("min", "max") if "mse" in name else ("max", "min")
+        train = {"monitor": name, "monitor_mode": right}
+        assert recipe_of(train=train).train.monitor == name
+        with pytest.raises(StremnError, match=f'set train.monitor_mode = "{right}"'):
+            recipe_of(train=train | {"monitor_mode": wrong})
     with pytest.raises(StremnError, match=r"train\.monitor is 'J', but validation reports ssim"):
         recipe_of(train={"monitor": "J"})
 

@@ -88,6 +88,9 @@ class ValidationSection(Config):
 SCORES = ("ssim", "mse", "psnr", "mse_first", "mse_last")
 """What validation reports."""
 
+ERRORS = frozenset({"mse", "mse_first", "mse_last"})
+"""Those of which less is better."""
+
 
 class TrainSection(TrainConfig):
     """Optimizer settings; the best weights have the highest SSIM if nothing else is said."""
@@ -113,6 +116,13 @@ class PredictionRecipe(TrainingRecipe):
             raise ValueError(
                 f"train.monitor is {self.train.monitor!r}, but validation reports "
                 f"{', '.join(SCORES)}"
+            )
+        better = "min" if self.train.monitor in ERRORS else "max"
+        if self.train.monitor_mode != better:
+            raise ValueError(
+                f"train.monitor_mode is {self.train.monitor_mode!r}, so the worst "
+                f"{self.train.monitor} would be taken for the best; set train.monitor_mode = "
+                f'"{better}"'
             )
         return self
 
