@@ -153,7 +153,7 @@ def test_a_set_whose_pictures_are_all_held_out_is_refused(recipe: Path, tmp_path
 def test_the_check_says_how_far_it_is(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("stremn.training.prompting.checking.TOLD_EVERY", -1.0)
+    monkeypatch.setattr("stremn.data.readers.checking.TOLD_EVERY", -1.0)
     caplog.set_level(logging.INFO)
     open_pictures(TASK.read(recipe), recipe, check=True)
     assert "checking made: 2 of 2 files read" in caplog.messages

@@ -457,7 +457,7 @@ def test_frames_that_a_validation_does_not_use_are_not_read(
 ) -> None:
     root = davis(data / "held-out", {"good": [1], "bad": [1]})
     cut_off(root / "JPEGImages" / "480p" / "bad", root / "Annotations" / "480p" / "bad")
-    monkeypatch.setattr("stremn.training.segmentation.data.TOLD_EVERY", -1.0)
+    monkeypatch.setattr("stremn.data.readers.checking.TOLD_EVERY", -1.0)
     caplog.set_level(logging.INFO)
     used = validation_videos(TASK.read(recipe, [*HELD_OUT, "validation.frames=2"]))
     assert used is not None
@@ -617,7 +617,7 @@ def test_broken_videos_are_listed_with_the_rest_or_left_out(
 def test_the_check_of_the_data_says_how_far_it_is(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("stremn.training.segmentation.data.TOLD_EVERY", -1.0)
+    monkeypatch.setattr("stremn.data.readers.checking.TOLD_EVERY", -1.0)
     caplog.set_level(logging.INFO)
     found = TASK.read(recipe, [])
     open_data(found.data, used_sources(found), check=True)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from stremn.data.readers.checking import Told
+from stremn.data.readers.checking import telling
 from stremn.data.readers.paths import place
 from stremn.data.readers.problems import DataProblem, refuse
 from stremn.data.readers.still_sets import check_pairing, check_stills, without
 from stremn.data.readers.stills import StillImages
 from stremn.training.prompting.recipe import PromptRecipe
-
-TOLD_EVERY = 10.0
-"""Seconds between two lines about the check."""
 
 logger = logging.getLogger("stremn.training.fit")
 
@@ -47,18 +43,5 @@ def _broken(name: str, stills: StillImages) -> list[DataProblem]:
     """List the pictures of a set that cannot be used; advice names the keys of prompt recipes."""
     return [
         replace(problem, reason=problem.reason.replace("data.stills.<name>", f"stills.{name}"))
-        for problem in check_stills(stills, _telling(name))
+        for problem in check_stills(stills, telling(name, logger))
     ]
-
-
-def _telling(name: str) -> Told:
-    """Return a function that logs the progress of a check from time to time."""
-    last = time.monotonic()
-
-    def told(done: int, count: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > TOLD_EVERY:
-            last = time.monotonic()
-            logger.info("checking %s: %d of %d files read", name, done, count)
-
-    return told

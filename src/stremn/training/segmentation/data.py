@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeVar, get_type_hints
@@ -17,7 +16,7 @@ from stremn.data.clips.rendered import RenderedClipParameters, RenderedClips
 from stremn.data.clips.still_images import StillImageClips
 from stremn.data.clips.still_layers import StillClipParameters
 from stremn.data.clips.video_clips import GapSchedule, VideoClipParameters, VideoClips
-from stremn.data.readers.checking import Told
+from stremn.data.readers.checking import telling
 from stremn.data.readers.labelled_videos import VideoReader, check_videos, joined
 from stremn.data.readers.layouts import read_davis, read_folders, read_youtube_vos
 from stremn.data.readers.paths import place
@@ -34,9 +33,6 @@ from stremn.training.segmentation.recipe import (
     VideosSection,
 )
 from stremn.training.segmentation.validation_check import check_monitor, check_validation_videos
-
-TOLD_EVERY = 10.0
-"""Seconds between two lines about the check of the data."""
 
 _MATERIAL = ("stills", "videos", "gaps")
 _USED: dict[str, tuple[str, ...]] = {
@@ -82,8 +78,12 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
         if any(name in source.videos for source in used)
     }
     if checked:
-        wrong_stills = {name: check_stills(each, _telling(name)) for name, each in stills.items()}
-        wrong_videos = {name: check_videos(each, _telling(name)) for name, each in videos.items()}
+        wrong_stills = {
+            name: check_stills(each, telling(name, logger)) for name, each in stills.items()
+        }
+        wrong_videos = {
+            name: check_videos(each, telling(name, logger)) for name, each in videos.items()
+        }
         problems += [p for each in wrong_stills.values() for p in each]
         for name in stills:
             problems += check_pairing(place(data.stills[name].path), data.stills[name].layout)
@@ -105,19 +105,6 @@ def open_data(data: DataSection, sources: Collection[str], *, check: bool) -> Op
         require_whole({f"data.stills.{name}": stills[name] for name in sorted(composed)})
     limit = data.cache * 2**20
     return OpenData(stills, {name: VideoReader(each, limit) for name, each in videos.items()})
-
-
-def _telling(name: str) -> Told:
-    """Return a function that logs the progress of a check from time to time."""
-    last = time.monotonic()
-
-    def told(done: int, count: int) -> None:
-        nonlocal last
-        if time.monotonic() - last > TOLD_EVERY:
-            last = time.monotonic()
-            logger.info("checking %s: %d of %d files read", name, done, count)
-
-    return told
 
 
 def used_sources(recipe: Recipe) -> list[str]:
@@ -204,7 +191,7 @@ def validation_videos(recipe: Recipe) -> SequenceSet | None:
         return None
     videos = open_videos(section.videos)
     videos = videos.only(section.sequences) if section.sequences else videos
-    read, told = recipe.data.check != "off", _telling("the videos of the validation")
+    read, told = recipe.data.check != "off", telling("the videos of the validation", logger)
     check_validation_videos(videos, section.frames, read=read, told=told)
     check_monitor(recipe.train.monitor, videos, section.frames)
     return videos
