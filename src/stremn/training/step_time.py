@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from stremn.core.hardware import keep_freed_memory, pick_device, precision_name
 from stremn.training.config import TrainConfig
@@ -38,3 +40,12 @@ class StepTimer:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         return time.monotonic() - begin
+
+
+def seconds_per_item(items: Dataset[Any], length: int, count: int) -> float:
+    """Make about `count` items, spread over a data set of `length`; return the mean time of one."""
+    numbers = range(0, length, max(1, length // count))
+    begin = time.monotonic()
+    for number in numbers:
+        items[number]
+    return (time.monotonic() - begin) / len(numbers)

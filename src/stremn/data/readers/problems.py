@@ -23,17 +23,21 @@ LeaveOut = Callable[[DataProblem], None]
 """Called for something that cannot be used and was left out."""
 
 
+def first_lines(problems: Sequence[str]) -> str:
+    """Return the first problems, a line each, and how many more there are."""
+    more = len(problems) - MOST_LISTED
+    rest = [f"and {more} more"] if more > 0 else []
+    return "\n".join(f"  {line}" for line in [*problems[:MOST_LISTED], *rest])
+
+
 def refuse(problems: Sequence[DataProblem]) -> None:
     """Raise one StremnError that lists all problems; do nothing if there are none."""
     if not problems:
         return
-    lines = [f"  {problem.where}: {problem.reason}" for problem in problems[:MOST_LISTED]]
-    if len(problems) > MOST_LISTED:
-        lines.append(f"  and {len(problems) - MOST_LISTED} more")
+    listed = first_lines([f"{problem.where}: {problem.reason}" for problem in problems])
     raise StremnError(
-        f"{len(problems)} problem(s) in the training data:\n"
-        + "\n".join(lines)
-        + '\nRepair them, or leave out what is named here (in a recipe: data.check = "skip").'
+        f"{len(problems)} problem(s) in the training data:\n{listed}"
+        '\nRepair them, or leave out what is named here (in a recipe: data.check = "skip").'
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from stremn.training.prompting.data import PromptBatch, open_pictures, prompt_sa
 from stremn.training.prompting.losses import PromptLoss, first_prompts
 from stremn.training.prompting.model import first_network
 from stremn.training.prompting.recipe import PromptRecipe
-from stremn.training.step_time import StepTimer
+from stremn.training.step_time import StepTimer, seconds_per_item
 
 SAMPLES = 8
 """Samples that are made to time them."""
@@ -69,13 +68,9 @@ def _time_of_samples(recipe: PromptRecipe, path: Path) -> str:
     try:
         stills = open_pictures(recipe, path, check=True)
         samples = prompt_samples(recipe, stills)
-        numbers = range(0, len(samples), max(1, len(samples) // SAMPLES))
-        begin = time.monotonic()
-        for number in numbers:
-            samples[number]
-        each = (time.monotonic() - begin) / len(numbers)
+        each = seconds_per_item(samples, len(samples), SAMPLES)
     except StremnError as error:
-        return f"The data cannot be read, so training cannot start yet: {error}"
+        return f"The data cannot be used, so training cannot start yet: {error}"
     sets = ", ".join(f"{name} {len(pictures)}" for name, pictures in stills.items())
     return f"pictures: {sets}; making a sample takes {each * 1000:.0f} ms on one core"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ from stremn.training.segmentation.recipe import (
     SourceSection,
     StageSection,
 )
-from stremn.training.step_time import StepTimer
+from stremn.training.step_time import StepTimer, seconds_per_item
 
 logger = logging.getLogger(__name__)
 
@@ -200,11 +199,7 @@ def _time_of_clips(recipe: Recipe, count: int = 8) -> str:
         data = open_data(recipe.data, used_sources(recipe), check=True)
         validation_videos(recipe)
         dataset = clip_dataset(recipe, data)
-        numbers = range(0, len(dataset), max(1, len(dataset) // count))
-        begin = time.monotonic()
-        for number in numbers:
-            dataset[number]
-        each = (time.monotonic() - begin) / len(numbers)
+        each = seconds_per_item(dataset, len(dataset), count)
     except StremnError as error:
         return f"The data cannot be used, so training cannot start yet: {error}"
     return f"making a clip takes {each * 1000:.0f} ms on one core"

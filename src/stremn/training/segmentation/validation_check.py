@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stremn.data.readers.checking import Told, look_at_each
-from stremn.data.readers.problems import MOST_LISTED
+from stremn.data.readers.problems import first_lines
 from stremn.data.readers.sequences import SequenceSet, VideoSequence
 from stremn.errors import StremnError
 from stremn.evaluation.segmentation.evaluation import counted
@@ -29,13 +29,9 @@ def check_validation_videos(
     if not problems and read:
         problems = _unreadable(videos, frames, told)
     if problems:
-        lines = problems[:MOST_LISTED]
-        if len(problems) > MOST_LISTED:
-            lines.append(f"and {len(problems) - MOST_LISTED} more")
         raise StremnError(
-            f"{len(problems)} problem(s) in the videos of the validation:\n  "
-            + "\n  ".join(lines)
-            + "\nRepair them, or name the videos to use in validation.sequences."
+            f"{len(problems)} problem(s) in the videos of the validation:\n{first_lines(problems)}"
+            "\nRepair them, or name the videos to use in validation.sequences."
         )
 
 
