@@ -469,6 +469,37 @@ def test_predict_holds_out_the_last_frames_and_scores_them(tmp_path, weights):
     assert not (tmp_path / "b" / "errors.csv").exists()
 
 
+def test_predict_tells_how_far_it_is(tmp_path, weights):
+    told = []
+    predict_video(
+        panning(7), tmp_path / "a", frames=2, holdout=2, weights=weights, size=None,
+        watch=lambda *now: told.append(now),
+    )  # fmt: skip
+    observed = [0, 0, 1, 2, 3, 4, 5]  # the first two frames wait: they may be the ones held out
+    assert told == [
+        *(("observed", done, 5) for done in observed),
+        ("predicted", 1, 2),
+        ("predicted", 2, 2),
+    ]
+    told.clear()
+    predict_video(
+        panning(7), tmp_path / "b", frames=2, observe=4, weights=weights, size=None,
+        watch=lambda *now: told.append(now),
+    )  # fmt: skip
+    assert told[:4] == [("observed", done, 4) for done in (1, 2, 3, 4)]
+
+
+@pytest.mark.parametrize("at", ["observed", "predicted"])
+def test_a_prediction_that_is_stopped_writes_nothing(tmp_path, weights, at):
+    def stop(what, done, total):
+        if what == at:
+            raise StremnError("stopped")
+
+    with pytest.raises(StremnError, match="stopped"):
+        predict_video(panning(7), tmp_path / "a", frames=2, weights=weights, size=None, watch=stop)
+    assert not list(tmp_path.glob("a/**/*.png"))
+
+
 def test_predict_tries_itself_on_what_was_observed(tmp_path, weights):
     frames = panning(12)
     written = predict_video(frames, tmp_path / "a", frames=3, weights=weights, size=None)

@@ -16,6 +16,7 @@ from moving_disc import write_clip
 from stremn.errors import MissingExtraError
 from stremn.web import following
 from stremn.web.page import build_page
+from stremn.web.predict_tab import MOST_FRAMES
 from stremn.web.projects import Limits
 
 
@@ -113,6 +114,26 @@ def test_a_prediction_observes_no_more_frames_than_the_page_allows(
 
 
 # ---------------------------------------------------------------- in a browser
+
+
+@pytest.mark.slow
+@of_the_pages_libraries
+def test_a_prediction_can_be_stopped(address: str, clip: Path) -> None:
+    with visiting(address, 1280, 900) as visitor:
+        page = visitor.page
+        page.get_by_role("tab", name="Predict frames").click()
+        page.set_input_files("#predict-video input[type=file]", str(clip))
+        page.get_by_label("Frames to predict").fill(str(MOST_FRAMES))
+        page.wait_for_timeout(1000)
+        page.click("#predict")
+        page.get_by_text("Frames predicted").first.wait_for()
+        page.click("#stop-prediction")
+        page.get_by_text("Stopped.").wait_for()
+        assert page.inner_text("#predict-note") == ""
+        page.get_by_label("Frames to predict").fill("2")
+        page.click("#predict")
+        page.wait_for_selector("#rows img")
+        assert "predicted 2 " in page.inner_text("#predict-note")
 
 
 @pytest.mark.slow

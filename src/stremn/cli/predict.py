@@ -9,7 +9,7 @@ import typer
 
 from stremn.cli.options import Device
 from stremn.cli.panels import PREDICT
-from stremn.cli.terminal import show
+from stremn.cli.terminal import show, work_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -54,16 +54,18 @@ def predict(
     """
     from stremn.prediction.files import predict_video
 
-    files = predict_video(
-        source,
-        out,
-        frames=frames,
-        observe=observe,
-        holdout=holdout,
-        weights=weights,
-        size=size,
-        device=device,
-    )
+    with work_progress(source) as watch:
+        files = predict_video(
+            source,
+            out,
+            frames=frames,
+            observe=observe,
+            holdout=holdout,
+            weights=weights,
+            size=size,
+            device=device,
+            watch=watch,
+        )
     show(files.note)
     if weights == "digits":
         show("The weights `digits` know moving digits and nothing else; natural takes any video.")

@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -128,6 +129,34 @@ def frame_progress(label: str, total: int | None, start: int = 0) -> Iterator[Fr
     )
     with Progress(*columns, console=console) as progress:
         yield FrameProgress(progress, _short(label), total, start)
+
+
+@contextmanager
+def work_progress(label: str) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a progress bar of a video's frames; `label` is its path, shown by its last part.
+
+    Yields a function to call with what is done to the frames (such as "observed"), how many are
+    done, and how many there are or None.
+    """
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        tasks: dict[str, TaskID] = {}
+        log = _LogLines()
+
+        def watch(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(f"{_short(label)} {what}", total=total)
+            progress.update(tasks[what], completed=done, total=total)
+            if log.due():
+                of = "" if total is None else f" of {total}"
+                say(f"{_short(label)}: {what} {done}{of} frames")
+
+        yield watch
 
 
 LiveWatcher = Callable[[int, int, int], str]

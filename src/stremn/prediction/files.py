@@ -6,6 +6,7 @@ import csv
 import io
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import islice
@@ -14,12 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from stremn.core.arguments import whole_number
 from stremn.core.atomic_files import output_folder
 from stremn.errors import StremnError
-from stremn.media.codecs import LARGEST_SIDE
 from stremn.media.encoding import write_video
 from stremn.media.files import make_folder, write_whole
 from stremn.media.frames import SQUARE, FrameSource
@@ -33,18 +32,13 @@ from stremn.prediction.sessions import (
     as_unit_range,
     to_channels,
 )
+from stremn.prediction.showing import Picture, draw_pairs, draw_strip, rgb
 from stremn.prediction.weights import load_memory_predictor
 
 SHOWN = 10
 """Observed frames shown before the predicted ones; the strip shows as many of those."""
 TRIED = 8
 """Frames, at most, for which a prediction is tried on what was observed already; below `SHOWN`."""
-TILE = 128
-"""Shorter side of a picture in the video, at least, in pixels."""
-TILE_SMALL = 64
-"""Shorter side of a picture in the strip, at least, in pixels; at most twice that."""
-BAR = 4
-"""Pixels between two pictures side by side."""
 WRITTEN = ".written"
 """File in `frames/` that names the frames of the prediction."""
 RATE = 10.0
@@ -52,9 +46,9 @@ RATE = 10.0
 PERFECT = 99.0
 """PSNR in dB that is written for a prediction without any error."""
 
-Picture = UInt8[np.ndarray, "height width 3"]
-Shown = UInt8[np.ndarray, "shown_height shown_width 3"]
-"""A picture of another size than the one it is made of."""
+Watcher = Callable[[str, int, int | None], None]
+"""Called with what is done to frames ("observed", "predicted"), how many are done, and how many
+there are, as far as the input says."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +84,10 @@ class PredictionFiles:
     errors: Errors | None = None
 
 
+def nobody(what: str, done: int, total: int | None) -> None:
+    """Do nothing: the default watcher."""
+
+
 def predict_video(
     source: Source,
     out: str | Path,
@@ -100,6 +98,7 @@ def predict_video(
     weights: str | Path = "natural",
     size: int | None = 480,
     device: str = "auto",
+    watch: Watcher = nobody,
 ) -> PredictionFiles:
     """Observe a video, predict the next frames, and write both. Body of `stremn predict`.
 
@@ -114,6 +113,8 @@ def predict_video(
         weights: file, or name of shipped weights.
         size: shorter side in pixels, at most, of a predictor of any size; None: the frames' own.
         device: where to compute.
+        watch: called after every frame; an error that it raises ends the prediction, and nothing
+            is written.
 
     Raises:
         StremnError: input that cannot be used, another run in `out`, or numbered pictures in
@@ -137,7 +138,7 @@ def predict_video(
                 "observe with --observe N (observe=N); the next ones are shown as the truth."
             )
         shape, rate = stream.size, stream.fps or RATE
-        true = _observed(stream, view, frames, observe, holdout)
+        true = _observed(stream, view, frames, observe, holdout, watch)
         session = view.session
         if observe is not None and session.frames_seen < observe:
             raise StremnError(
@@ -150,7 +151,8 @@ def predict_video(
                 f"out, so the input must have {stack + holdout} or more. Hold out fewer, or give "
                 "a longer input."
             )
-        predicted = [_rgb(picture) for picture in session.predict(frames)]
+        ahead = session.predict(frames, lambda done: watch("predicted", done, frames))
+        predicted = [rgb(picture) for picture in ahead]
         note = _note(shape, predicted[0].shape[:2], model, session, frames)
         tried, errors = view.tried, _errors(predicted, view.before[-1], true)
         aspect = stream.pixel_aspect if model.config.any_size else SQUARE
@@ -159,9 +161,16 @@ def predict_video(
 
 
 def _observed(
-    stream: FrameSource, view: _View, frames: int, observe: int | None, holdout: int
+    stream: FrameSource,
+    view: _View,
+    frames: int,
+    observe: int | None,
+    holdout: int,
+    watch: Watcher,
 ) -> list[Picture]:
     """Give the view all frames except those held out, and return these: `frames` at most."""
+    ends = [] if stream.count is None else [max(0, stream.count - holdout)]
+    total = min(ends if observe is None else [*ends, observe], default=None)
     true: list[Picture] = []
     held: deque[np.ndarray] = deque()  # any of them may still have to be observed
     for frame in stream:
@@ -175,6 +184,7 @@ def _observed(
                 view.observe(held.popleft())
         else:
             view.observe(frame.image)
+        watch("observed", view.session.frames_seen, total)
     return true or [view.shown(image) for image in islice(held, frames)]
 
 
@@ -205,7 +215,7 @@ class _View:
             return None
         count = len(self._earlier)
         last, *true = list(self.before)[-count - 1 :]
-        predicted = [_rgb(picture) for picture in self._earlier[0].predict(count)]
+        predicted = [rgb(picture) for picture in self._earlier[0].predict(count)]
         return _errors(predicted, last, true)
 
     def shown(self, image: np.ndarray) -> Picture:
@@ -214,7 +224,7 @@ class _View:
         fit = fit_of(config, (image.shape[0], image.shape[1]), self.size)
         picture = to_channels(as_unit_range(image), config.channels)
         frame = fit.crop(fit.fit(picture)[None])[0].permute(1, 2, 0)
-        return _rgb((frame * 255).round().to(torch.uint8).numpy())
+        return rgb((frame * 255).round().to(torch.uint8).numpy())
 
 
 def _errors(predicted: list[Picture], last: Picture, true: list[Picture]) -> Errors | None:
@@ -266,12 +276,8 @@ def _write(
     for path, picture in zip(paths, predicted, strict=True):
         write_whole(path, _png(picture))
     strip, video = out / "strip.png", out / "side_by_side.mp4"
-    write_whole(strip, _png(_strip(before, truth[:SHOWN], predicted[:SHOWN])))
-    blank = np.full_like(predicted[0], 40)  # where there is no truth to show
-    left = before + truth + [blank] * (len(predicted) - len(truth))
-    right = before + predicted
-    pairs = (_beside(_large(a), _large(b)) for a, b in zip(left, right, strict=True))
-    write_video(video, pairs, rate, aspect)
+    write_whole(strip, _png(draw_strip(before, truth[:SHOWN], predicted[:SHOWN])))
+    write_video(video, draw_pairs(before, truth, predicted), rate, aspect)
     if errors is not None:
         write_whole(out / "errors.csv", _table(errors, first).encode())
     return PredictionFiles(paths, video, strip, note, tried, errors)
@@ -320,53 +326,6 @@ def _table(errors: Errors, first: int) -> str:
     for i, (ours, copied) in enumerate(zip(errors.predicted, errors.copied, strict=True)):
         writer.writerow([first + i, f"{ours:.3f}", f"{copied:.3f}"])
     return text.getvalue()
-
-
-def _rgb(picture: UInt8[np.ndarray, "height width c"]) -> Picture:
-    return np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture
-
-
-def _large(picture: Picture) -> Shown:
-    """Enlarge a small picture, as far as two of them side by side fit into a video."""
-    height, width = picture.shape[:2]
-    most = min(LARGEST_SIDE // height, (LARGEST_SIDE - BAR) // 2 // width)
-    if not most:
-        scale = min(LARGEST_SIDE / height, (LARGEST_SIDE - BAR) / 2 / width)
-        size = (max(1, int(width * scale)), max(1, int(height * scale)))
-        return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
-    factor = max(1, min(most, -(-TILE // min(height, width))))
-    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
-
-
-def _small(picture: Picture) -> Shown:
-    side = min(picture.shape[:2])
-    if side <= 2 * TILE_SMALL:
-        factor = max(1, -(-TILE_SMALL // side))
-        return picture.repeat(factor, axis=0).repeat(factor, axis=1)
-    scale = 2 * TILE_SMALL / side
-    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-
-
-def _beside(left: Picture, right: Picture) -> Shown:
-    bar = np.full((left.shape[0], BAR, 3), 128, np.uint8)
-    return np.concatenate([left, bar, right], axis=1)
-
-
-def _strip(before: list[Picture], truth: list[Picture], predicted: list[Picture]) -> Shown:
-    """Draw rows of pictures: observed frames, true frames where there are any, predicted frames."""
-    rows = [row for row in (before, truth, predicted) if row]
-    columns = max(map(len, rows))
-    blank = np.full_like(predicted[0], 40)
-    drawn: list[np.ndarray] = []
-    for row in rows:
-        tiles = [_tile(picture) for picture in row + [blank] * (columns - len(row))]
-        line = np.concatenate(tiles, axis=1)
-        drawn += [line, np.full((4, line.shape[1], 3), 128, np.uint8)]
-    return np.concatenate(drawn[:-1])
-
-
-def _tile(picture: Picture) -> Shown:
-    return np.pad(_small(picture), ((0, 0), (0, 2), (0, 0)), constant_values=128)
 
 
 def _png(picture: Picture) -> bytes:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated
@@ -146,8 +147,15 @@ class PredictionSession:
         return float((predicted - self._fit.crop(picture[None])[0]).square().mean().sqrt())
 
     @guarded
-    def predict(self, frames: int) -> UInt8[np.ndarray, "frames height width c"]:
+    def predict(
+        self, frames: int, watch: Callable[[int], None] = lambda done: None
+    ) -> UInt8[np.ndarray, "frames height width c"]:
         """Predict the next `frames` frames at the working resolution; the session does not change.
+
+        Args:
+            frames: how many.
+            watch: called with the number of frames done after each; an error that it raises ends
+                the prediction.
 
         Raises:
             StremnError: fewer frames were observed than a stack has, or `frames` is below 1.
@@ -166,6 +174,7 @@ class PredictionSession:
         for step in range(frames):
             shown = self.model.draw(past, stack)
             predicted.append(self._picture(shown.frame))
+            watch(step + 1)
             if step < frames - 1:
                 past = self.model.memorize(past, stack, self.frames_seen - 1 + step)
                 window = [*window[1:], shown.frame[0]]

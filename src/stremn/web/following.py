@@ -26,6 +26,7 @@ from stremn.web.drawing import Packed
 from stremn.web.options import Options
 from stremn.web.planning import Leg
 from stremn.web.shelf import FrameShelf
+from stremn.web.stops import StoppedError
 from stremn.web.takes import SavedState, SavedStates, Take
 
 if TYPE_CHECKING:
@@ -94,10 +95,6 @@ class Order:
     options: Options
     model: Callable[[Callable[[int, int], None]], VideoModel]
     device: str
-
-
-class StoppedError(StremnError):
-    """The visitor paused the run."""
 
 
 class Run:

@@ -113,7 +113,9 @@ class Page:
         with gr.Tab("Follow objects"):
             self._lay_out_workbench()
         with gr.Tab("Predict frames"):
-            PredictTab(Path(self._folder.name), self._device, self._most, self._told)
+            self._predictions = PredictTab(
+                Path(self._folder.name), self._device, self._most, self._told
+            )
 
     def _lay_out_workbench(self) -> None:
         gr = self._gr
@@ -150,7 +152,9 @@ class Page:
                 return self.projects.open(str(request.session_hash), Path(path))
 
         def leave(request: gr.Request) -> None:
-            self.projects.leave_later(str(request.session_hash))
+            visitor = str(request.session_hash)
+            self._predictions.stop(visitor)
+            self.projects.leave_later(visitor)
 
         video.change(opened, [video], [bench], api_name="open")
         demo.click(self._demo_clip, None, [video], api_name=False)

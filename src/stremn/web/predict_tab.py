@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from stremn.errors import StremnError
 from stremn.prediction.weights import SHIPPED
+from stremn.web.stops import StoppedError, Stops
 
 if TYPE_CHECKING:
-    from stremn.prediction.files import PredictionFiles
+    from stremn.prediction.files import PredictionFiles, Watcher
 
 MOST_FRAMES = 200
 """Predicted frames that a visitor may ask for."""
@@ -50,6 +51,7 @@ class PredictTab:
         self._device = device
         self._most = most
         self._told = told
+        self._stops = Stops()
         gr.Markdown(_HELP.format(most=most), elem_id="predict-help")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
@@ -66,6 +68,7 @@ class PredictTab:
                 )
                 weights = gr.Dropdown(list(SHIPPED), value=next(iter(SHIPPED)), label="Weights")
                 button = gr.Button("Predict", variant="primary", elem_id="predict")
+                stop = gr.Button("Stop", elem_id="stop-prediction")
             with gr.Column(scale=2, min_width=320):
                 gr.Markdown(_VIDEO)
                 both = gr.Video(
@@ -77,41 +80,74 @@ class PredictTab:
                     elem_id="rows",
                 )  # fmt: skip
                 note = gr.Markdown(elem_id="predict-note")
+
+        def predict(  # gradio looks for the types of `visitor` and `progress`
+            video: str | None,
+            observe: float | None,
+            frames: float | None,
+            weights: str,
+            visitor: gr.Request,
+            progress: gr.Progress = gr.Progress(),  # noqa: B008
+        ) -> tuple[Any, Any, Any]:
+            with self._told(), self._stops.running(str(visitor.session_hash)) as stop_if_asked:
+
+                def watch(what: str, done: int, total: int | None) -> None:
+                    progress((done, total), desc=f"Frames {what}", unit="frames")
+                    stop_if_asked()
+
+                try:
+                    return self._predict(video, observe, frames, weights, watch)
+                except StoppedError as told:
+                    gr.Info(str(told))
+                    return gr.skip(), gr.skip(), gr.skip()
+
+        def stop_prediction(visitor: gr.Request) -> None:
+            self.stop(str(visitor.session_hash))
+
         button.click(
-            self._predict,
+            predict,
             [video, observe, frames, weights],
             [both, strip, note],
             concurrency_limit=1,
             api_name="predict",
         )
+        stop.click(stop_prediction, queue=False, api_visibility="private")
 
     def _predict(
-        self, video: str | None, observe: float | None, frames: float | None, weights: str
+        self,
+        video: str | None,
+        observe: float | None,
+        frames: float | None,
+        weights: str,
+        watch: "Watcher",
     ) -> tuple[str, Any, str]:
         from stremn.media.video import read_image
         from stremn.prediction.files import predict_video
 
-        with self._told():
-            if video is None:
-                raise StremnError("Open a video first.")
-            if weights not in SHIPPED:
-                raise StremnError("Choose one of the weights that the page offers.")
-            wanted = int(frames or 0)
-            if not 1 <= wanted <= MOST_FRAMES:
-                raise StremnError(f"From 1 to {MOST_FRAMES} frames can be predicted here.")
-            observed, cut = self._observed(Path(video), int(observe or 0))
-            out = Path(mkdtemp(prefix="prediction-", dir=self._root))
-            try:
-                files = predict_video(
-                    Path(video), out, frames=wanted, observe=observed,
-                    weights=weights, device=self._device,
-                )  # fmt: skip
-                strip = read_image(files.strip)
-                kept = self._root / "prediction.mp4"  # gradio takes a copy for each visitor
-                files.video.replace(kept)
-            finally:
-                shutil.rmtree(out, ignore_errors=True)
-            return str(kept), strip, "\n\n".join([files.note, *cut, *_measured(files)])
+        if video is None:
+            raise StremnError("Open a video first.")
+        if weights not in SHIPPED:
+            raise StremnError("Choose one of the weights that the page offers.")
+        wanted = int(frames or 0)
+        if not 1 <= wanted <= MOST_FRAMES:
+            raise StremnError(f"From 1 to {MOST_FRAMES} frames can be predicted here.")
+        observed, cut = self._observed(Path(video), int(observe or 0))
+        out = Path(mkdtemp(prefix="prediction-", dir=self._root))
+        try:
+            files = predict_video(
+                Path(video), out, frames=wanted, observe=observed,
+                weights=weights, device=self._device, watch=watch,
+            )  # fmt: skip
+            strip = read_image(files.strip)
+            kept = self._root / "prediction.mp4"  # gradio takes a copy for each visitor
+            files.video.replace(kept)
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        return str(kept), strip, "\n\n".join([files.note, *cut, *_measured(files)])
+
+    def stop(self, visitor: str) -> None:
+        """Stop a visitor's prediction, if one is running."""
+        self._stops.stop(visitor)
 
     def _observed(self, video: Path, asked: int) -> tuple[int | None, list[str]]:
         """Return how many frames to observe (None: all), and what to say if those are not all.
