@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from stremn.errors import StremnError
+from stremn.media.formats.choosing import choose_formats
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame
 from stremn.media.results import ResultWriter
@@ -157,6 +158,85 @@ def test_overwriting_a_run_removes_what_it_wrote_and_nothing_else(tmp_path: Path
     names = [".resume", "masks", "memory.json", "notes.txt", "objects.csv"]
     assert sorted(p.name for p in out.iterdir()) == names
     assert not list((out / "masks").iterdir())
+
+
+@pytest.mark.parametrize("existing", ["refuse", "resume", "replace"])
+@pytest.mark.parametrize("name", ["masks/00000.png", "overlay.mp4", "objects.csv", "objects.json"])
+def test_files_that_no_run_wrote_are_not_replaced(tmp_path: Path, name: str, existing: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("drawn by hand")
+    with pytest.raises(StremnError, match=rf"{name} is there already, and no run wrote it"):
+        ResultWriter(tmp_path, fps=10, existing=existing, formats=choose_formats(["coco"]))  # type: ignore[arg-type]
+    assert contents(tmp_path) == {name: b"drawn by hand"}
+
+
+def test_a_run_whose_progress_is_gone_is_not_begun_again(tmp_path: Path) -> None:
+    out = written(tmp_path / "out")
+    shutil.rmtree(out / ".resume")
+    before = contents(out)
+    with pytest.raises(
+        StremnError, match=r"progress\.json is gone\. Use --overwrite to replace its 3"
+    ):
+        ResultWriter(out, fps=10, existing="resume")
+    assert contents(out) == before
+    ResultWriter(out, fps=10, existing="replace").close()
+
+
+def test_a_refused_run_leaves_the_folder_to_others(tmp_path: Path) -> None:
+    out = written(tmp_path / "out")
+    try:
+        ResultWriter(out, fps=10)
+    except StremnError:  # it is still held here, and the refused writer with it
+        with ResultWriter(out, fps=10, existing="resume") as writer:
+            assert writer.next_frame == 3
+    else:
+        pytest.fail("not refused")
+
+
+def test_overwriting_that_was_killed_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = written(tmp_path / "out")
+
+    def kill(*_: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stremn.media.run_folder.shutil.rmtree", kill)
+        with pytest.raises(KilledError):
+            ResultWriter(out, fps=10, existing="replace")
+    (out / "objects.csv").write_text("half removed")
+    ResultWriter(out, fps=10, existing="replace").close()
+    assert "half removed" not in (out / "objects.csv").read_text()
+
+
+@pytest.mark.parametrize("name", ["run-10:30", "data:x", "concat:a"])
+def test_folders_that_look_like_protocols_are_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(Path(name))
+    assert len(list(open_frames(tmp_path / name / "overlay.mp4"))) == 3
+
+
+def test_a_run_that_could_not_be_closed_is_not_finished(tmp_path: Path) -> None:
+    """Its other formats are complete, and it can be resumed."""
+    out = tmp_path / "out"
+    writer = ResultWriter(out, fps=10, formats=choose_formats(["coco"]))
+    writer.write(FrameResult(Frame(0, "00000", frames(1)[0]), square(), {}))
+    writer.checkpoint(lambda path: path.write_bytes(b"state"))
+    (out / "overlay.mp4").mkdir()
+    with pytest.raises(StremnError, match=r"overlay\.mp4 cannot be written: it is a folder"):
+        writer.finish()
+    assert len(json.loads((out / "objects.json").read_text())["images"]) == 1
+    (out / "overlay.mp4").rmdir()
+    with pytest.raises(StremnError, match="cannot be finished: it was closed with an error"):
+        writer.finish()
+    with ResultWriter(out, fps=10, formats=choose_formats(["coco"]), existing="resume") as resumed:
+        assert resumed.next_frame == 1
+        resumed.finish()
+    assert len(list(open_frames(out / "overlay.mp4"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,16 @@ def test_damaged_sound_leaves_the_pictures(tmp_path: Path) -> None:
     assert len(list(open_frames(overlay))) == COUNT
 
 
+def test_sound_of_an_unknown_codec_leaves_the_pictures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = clip(tmp_path / "clip.mkv")
+    path.write_bytes(path.read_bytes().replace(b"A_AAC", b"A_XYZ"))
+    overlay = write(tmp_path / "out", open_frames(path))
+    assert len(list(open_frames(overlay))) == COUNT
+    assert "clip.mkv is left out: its codec is not known here" in caplog.text
+
+
 VIDEOS = ("overlay.mp4", "green-screen.mp4", "mask-videos/3.mp4")
 FORMATS = choose_formats(["green-screen", "mask-videos"])
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,15 @@ def test_a_stream_goes_on_after_a_break(caplog: pytest.LogCaptureFixture) -> Non
     assert "The gate broke off (it ended). Trying again in 1 s." in caplog.text
     assert "The gate broke off (No route). Trying again in 2 s." in caplog.text
     assert "The gate broke off (Cut). Trying again in 1 s." in caplog.text
+
+
+def test_times_begin_with_the_first_frame() -> None:
+    def late() -> Iterator[Shot]:
+        sleep(0.1)
+        yield from shots(2)
+
+    stream = reconnecting.reconnecting(late(), lambda: shots(0), "The gate")
+    assert next(stream).time == 0
 
 
 def test_frames_are_numbered_on_over_a_break(

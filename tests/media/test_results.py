@@ -1,9 +1,11 @@
 """Results out: what is written, valid at any moment, and the same when resumed."""
 
 import json
+import os
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,7 @@ from stremn.media.frame_results import FrameResult
 from stremn.media.frames import Frame, frame_name
 from stremn.media.masks import read_mask
 from stremn.media.overlap import WriteBehind
+from stremn.media.presence import COLUMNS, PresenceTable
 from stremn.media.results import ResultWriter
 from stremn.media.rle import decode_rle, encode_rle
 from stremn.media.video import open_frames
@@ -141,6 +144,38 @@ def test_names_follow_the_frames_and_wide_ids_are_16_bit(tmp_path: Path) -> None
     found = read_mask(tmp_path / "out" / "masks" / "shot 7.png")
     assert found.ids == (400, 1000)
     np.testing.assert_array_equal(found.labels, labels)
+
+
+def test_names_of_other_bytes_than_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    for existing in ("refuse", "resume"):
+        with writer(tmp_path, existing=existing) as results:
+            if existing == "refuse":
+                results.write(FrameResult(Frame(0, name, picture(0)), labels_at(0), {}))
+                results.checkpoint(save_state)
+    assert (tmp_path / "masks" / f"{name}.png").is_file()
+    lines = (tmp_path / "objects.csv").read_bytes().splitlines()
+    assert [line[:7] for line in lines] == [b"frame,n", b"0,caf\xe9,", b"0,caf\xe9,"]
+
+
+def test_a_damaged_end_of_the_table_is_left_out(tmp_path: Path) -> None:
+    PresenceTable(tmp_path / "t.csv")
+    whole = (tmp_path / "t.csv").read_bytes() + b"0,00000,,1,9,1,1,3,3,2.00,2.00,\n"
+    (tmp_path / "t.csv").write_bytes(whole + b"\xff\x80\0")
+    PresenceTable(tmp_path / "t.csv", before=1)
+    assert (tmp_path / "t.csv").read_bytes() == whole
+
+
+def test_pictures_that_no_video_holds_are_told(tmp_path: Path) -> None:
+    wide = np.zeros((2, 20_000), np.uint8)
+    frame = Frame(0, "00000", np.zeros((2, 20_000, 3), np.uint8))
+    with (
+        writer(tmp_path) as results,
+        pytest.raises(
+            StremnError, match=r"up to 16384 pixels a side, and these are 20000x2\. --sc"
+        ),
+    ):
+        results.write(FrameResult(frame, wide, {}))
 
 
 def test_probabilities_are_kept_if_asked_for(tmp_path: Path) -> None:
@@ -497,6 +532,21 @@ def test_rows_are_valid_after_every_append(tmp_path: Path) -> None:
     kept.close()
     assert [row["index"] for row in read_rows(tmp_path / "rows.json")] == [0, 1, 9]
     assert (tmp_path / "rows.json").read_text().count("\n") == 5  # a row a line
+
+
+def test_a_long_run_is_resumed_in_constant_memory(tmp_path: Path) -> None:
+    rows = [json.dumps({"frame": index, "name": f"{index:05d}"}) for index in range(10_000)]
+    (tmp_path / "rows.json").write_text("[\n" + ",\n".join(rows) + "\n]\n")
+    table = [",".join(COLUMNS), *(f"{index},a,,1,9,1,1,3,3,2,2," for index in range(10_000))]
+    (tmp_path / "table.csv").write_text("\n".join(table) + "\n")
+    tracemalloc.start()
+    JsonRows(tmp_path / "rows.json", keep=9_999).close()
+    PresenceTable(tmp_path / "table.csv", before=9_999)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
+    assert (tmp_path / "rows.json").read_text() == "[\n" + ",\n".join(rows[:-1]) + "\n]\n"
+    assert (tmp_path / "table.csv").read_text() == "\n".join(table[:-1]) + "\n"
 
 
 def test_rows_that_cannot_be_read(tmp_path: Path) -> None:

@@ -1,9 +1,12 @@
 """Frames in: every kind of input, every kind of damage, bounded read-ahead and write-behind."""
 
+import io
+import itertools
 import struct
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +18,7 @@ from PIL import Image
 
 from stremn.errors import StremnError
 from stremn.media.frames import FrameSource
+from stremn.media.mask_sets import open_masks
 from stremn.media.overlap import ReadAhead, WriteBehind
 from stremn.media.video import _from_capture, natural_order, open_frames, read_image
 
@@ -28,11 +32,17 @@ def picture(index: int, height: int = 48, width: int = 64) -> np.ndarray:
     return image
 
 
-def write_clip(path: Path, count: int, options: dict[str, str] | None = None) -> Path:
+def write_clip(
+    path: Path,
+    count: int,
+    options: dict[str, str] | None = None,
+    aspect: Fraction = Fraction(1),
+) -> Path:
     noise = np.random.default_rng(0).integers(0, 60, (48, 64, 3), dtype=np.uint8)
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264" if path.suffix != ".avi" else "mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
         for index in range(count):
             image = picture(index % 50) // 2 + np.roll(noise, index, axis=1)
             for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
@@ -174,6 +184,16 @@ def test_missing_path_names_the_missing_folder(tmp_path: Path) -> None:
         open_frames(str(tmp_path / "no" / "pe.mp4"))
 
 
+def test_names_that_the_system_refuses_are_told() -> None:
+    for name in ("a" * 5000, f"{'a' * 300}.mp4"):
+        with pytest.raises(StremnError, match="cannot be opened: File name too long"):
+            open_frames(name)
+        with pytest.raises(StremnError, match="cannot be opened: File name too long"):
+            open_masks(Path(name), (48, 64))
+    with pytest.raises(StremnError, match="There is no file or folder ~nobody at all/clip"):
+        open_frames("~nobody at all/clip.mp4")
+
+
 def test_glob_that_matches_nothing(tmp_path: Path) -> None:
     with pytest.raises(StremnError, match="No file matches"):
         open_frames(str(tmp_path / "*.jpg"))
@@ -256,6 +276,62 @@ def test_rotation_in_the_header_is_applied(
     for turned, image in zip(source, stored, strict=True):
         np.testing.assert_array_equal(turned.image, np.rot90(image, turns))
         assert turned.image.flags.c_contiguous
+
+
+ONE = 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("matrix", "axes"),
+    [
+        ((-ONE, 0, 0, 0, ONE, 0, 0, 0, 1 << 30), "fliplr"),  # some front cameras
+        ((ONE, 0, 0, 0, -ONE, 0, 0, 0, 1 << 30), "flipud"),
+        ((0, ONE, 0, ONE, 0, 0, 0, 0, 1 << 30), "transposed"),
+        ((0, -ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30), "other way"),
+    ],
+)
+def test_a_mirrored_video_is_read_as_it_is_shown(
+    tmp_path: Path, matrix: tuple[int, ...], axes: str
+) -> None:
+    path = write_clip(tmp_path / "clip.mp4", 2)
+    stored = all_frames(open_frames(path))
+    turn_header(path, matrix)
+    for shown, image in zip(all_frames(open_frames(path)), stored, strict=True):
+        expected = {
+            "fliplr": image[:, ::-1],
+            "flipud": image[::-1],
+            "transposed": image.transpose(1, 0, 2),
+            "other way": image[::-1, ::-1].transpose(1, 0, 2),
+        }[axes]
+        np.testing.assert_array_equal(shown, expected)
+
+
+def test_a_frame_with_facts_that_pyav_does_not_know_is_turned_too(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = io.BytesIO()
+    Image.fromarray(picture(3)).save(content, "jpeg", exif=exif, quality=95)
+    (tmp_path / "camera.mjpeg").write_bytes(content.getvalue() * 2)
+    with av.open(str(tmp_path / "camera.mjpeg")) as container:
+        frame = next(container.decode(video=0))
+        expected = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+    first, _ = all_frames(open_frames(tmp_path / "camera.mjpeg"))
+    np.testing.assert_array_equal(first, expected)
+
+
+def test_pixels_are_turned_with_their_picture(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", 2, aspect=Fraction(4, 3))
+    assert open_frames(path).pixel_aspect == Fraction(4, 3)
+    turn_header(path, (0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30))
+    assert open_frames(path).pixel_aspect == Fraction(3, 4)
+
+
+def test_a_codec_that_is_not_known_is_told(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", 2)
+    before, _, after = path.read_bytes().rpartition(b"avc1")
+    path.write_bytes(before + b"xx-9" + after)
+    with pytest.raises(StremnError, match="its codec is not known here, or its header is damaged"):
+        open_frames(path)
 
 
 def test_variable_frame_rate_gives_every_frame_once(tmp_path: Path) -> None:
@@ -357,6 +433,31 @@ def _quiet_handler() -> type:
 _QuietHandler = _quiet_handler()
 
 
+def test_a_stream_that_breaks_off_is_no_damaged_file(tmp_path: Path) -> None:
+    import http.server
+
+    content = write_clip(tmp_path / "clip.mkv", 100).read_bytes()
+
+    class Broken(_QuietHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Broken) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            source = open_frames(f"http://127.0.0.1:{server.server_address[1]}/clip.mkv")
+            seen, message = read_until_error(source)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert f"clip.mkv broke off after {len(seen)} frames: " in message
+    assert message.endswith("Check the connection, and start again.")
+
+
 # ---------------------------------------------------------------- camera
 
 
@@ -410,7 +511,30 @@ def test_capture_gives_rgb_and_says_when_it_stops(tmp_path: Path) -> None:
     assert np.abs(seen[3].image.astype(int) - expected[3]).mean() < 3
 
 
+def test_the_times_of_a_camera_begin_with_its_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A camera takes a while to wake up."""
+    monkeypatch.setattr("stremn.media.video.monotonic", itertools.count(50.0).__next__)
+    path = write_clip(tmp_path / "clip.avi", 4)
+    source = _from_capture(cv2.VideoCapture(str(path)), "Camera 0", start=0)
+    seen, _ = read_until_error(source)
+    assert [frame.time for frame in seen] == [0, 1, 2, 3]
+
+
 # ---------------------------------------------------------------- arrays
+
+
+def test_an_iterator_loses_no_frame_to_moments() -> None:
+    def images() -> Iterator[np.ndarray]:
+        return (picture(index) for index in range(6))
+
+    frames = list(open_frames(images(), start="2", end="4"))
+    assert [frame.index for frame in frames] == [2, 3]
+    for frame in frames:
+        np.testing.assert_array_equal(frame.image, picture(frame.index))
+    with pytest.raises(StremnError, match="has no frame rate, so 2s is at no frame of it"):
+        open_frames(images(), start="2s")
 
 
 def test_arrays_lists_and_generators() -> None:

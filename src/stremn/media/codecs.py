@@ -28,7 +28,6 @@ class VideoCodec(Protocol):
         suffix: of its files.
         container: FFmpeg's name of the container.
         even: whether sides must be even numbers; others are padded by a pixel.
-        channels: of its pictures: 3 (RGB) or 4 (RGBA).
     """
 
     @property
@@ -37,8 +36,6 @@ class VideoCodec(Protocol):
     def container(self) -> str: ...  # noqa: D102
     @property
     def even(self) -> bool: ...  # noqa: D102
-    @property
-    def channels(self) -> int: ...  # noqa: D102
 
     def add_stream(self, container: av.container.OutputContainer, rate: Fraction) -> av.VideoStream:
         """Add a stream, without a size yet."""
@@ -61,7 +58,6 @@ class H264:
     suffix: str = ".mp4"
     container: str = "mp4"
     even: bool = True  # 4:2:0
-    channels: int = 3
 
     def add_stream(self, container: av.container.OutputContainer, rate: Fraction) -> av.VideoStream:
         """Add a stream, without a size yet."""
@@ -105,7 +101,6 @@ class Transparent:
     even: bool
     options: tuple[tuple[str, str], ...]
     tag: tuple[str, str] | None = None
-    channels: int = 4
 
     def add_stream(self, container: av.container.OutputContainer, rate: Fraction) -> av.VideoStream:
         """Add a stream, without a size yet."""

@@ -1,10 +1,13 @@
 """Open video files and addresses with PyAV, and keep FFmpeg from opening anything else."""
 
 from fractions import Fraction
+from math import cos, radians, sin
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideData
 
 from stremn.errors import StremnError
 from stremn.media.frames import SQUARE, Picture, frame_name
@@ -53,7 +56,7 @@ def opened_stream(
     stream = container.streams.video[0]
     if getattr(stream, "codec_context", None) is None:
         container.close()
-        raise stopped(label, 0, "its header is damaged")
+        raise stopped(label, 0, "its codec is not known here, or its header is damaged")
     _check_size(stream, container, label)
     stream.thread_type = "SLICE"  # frame threads would lose the frames before a damaged one
     return container, stream
@@ -65,8 +68,8 @@ def _location(address: str, *, live: bool) -> tuple[str, dict[str, str]]:
     Without them a playlist, or a path that looks like a protocol ("concat:", "subfile,,"), makes it
     read other files of this computer or fetch other addresses.
     """
-    if not live:  # the prefix keeps it from looking for a protocol in the path
-        return f"file:{Path(address).absolute()}", _limits("file", CONTAINERS)
+    if not live:
+        return file_address(Path(address)), _limits("file", CONTAINERS)
     scheme = address.partition("://")[0].lower()
     if scheme not in PROTOCOLS:
         raise StremnError(
@@ -75,6 +78,11 @@ def _location(address: str, *, live: bool) -> tuple[str, dict[str, str]]:
         )
     formats = frozenset({"rtsp"}) if scheme.startswith("rtsp") else CONTAINERS
     return address, _limits(PROTOCOLS[scheme], formats)
+
+
+def file_address(path: Path) -> str:
+    """Return the path as FFmpeg takes it: without the prefix "10:30/a.mp4" would be a protocol."""
+    return f"file:{path.absolute()}"
 
 
 def _limits(protocols: str, formats: frozenset[str]) -> dict[str, str]:
@@ -92,16 +100,37 @@ def _check_size(stream: av.VideoStream, container: av.container.InputContainer, 
 
 
 def to_rgb(frame: av.VideoFrame) -> Picture:
-    """Return a decoded frame as RGB, turned as the file says."""
+    """Return a decoded frame as RGB, turned and mirrored as the file says."""
     # One thread: otherwise FFmpeg starts threads for every frame, which wait for the model's.
     pixels = frame.to_ndarray(format="rgb24", threads=1)
-    quarter_turns = round(frame.rotation / 90) % 4  # counter-clockwise, as numpy turns
-    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels
+    a, b, c, d = _shown_at(frame)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """Return the width of a stream's pixels by their height; square where nothing is said."""
+def _shown_at(frame: av.VideoFrame) -> tuple[float, float, float, float]:
+    """Return a, b, c, d: the pixel x, y is shown at ax + cy, bx + dy, moved into the picture."""
+    try:
+        said = cast(SideData | None, frame.side_data.get("DISPLAYMATRIX"))
+    except ValueError:  # PyAV tells only the angle beside facts that it does not know
+        turn = radians(frame.rotation)
+        return cos(turn), -sin(turn), sin(turn), cos(turn)
+    if said is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d = np.frombuffer(memoryview(said), np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def pixel_aspect(stream: av.VideoStream, size: tuple[int, int]) -> Fraction:
+    """Return the width of a pixel by its height, in pictures of `size` (height, width) of a stream.
+
+    It is square where nothing is said. Pictures that lie on their side in the file are stood up,
+    and their pixels with them.
+    """
     aspect = stream.sample_aspect_ratio or SQUARE
+    if size == (stream.width, stream.height) and stream.width != stream.height:
+        aspect = 1 / aspect
     return aspect if 0.1 < aspect < 10 else SQUARE
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 from av.stream import Stream
 
+from stremn.errors import StremnError
 from stremn.media.containers import opened_stream, pixel_aspect, reason_of, stopped, to_rgb
 from stremn.media.frames import FrameSource, Shot
 from stremn.media.pictures import check_pixels
@@ -44,7 +45,7 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
             return _decode(*opened_stream(address, label, live=live), label, 0, live=live)
 
         shots = reconnecting(shots, reopen, label)
-    return FrameSource(
+    source = FrameSource(
         shots,
         label=label,
         fps=float(rate) if rate else None,
@@ -52,9 +53,10 @@ def open_video(address: str, label: str, start: int, *, live: bool) -> FrameSour
         start=start,
         live=live,
         recording=None if live else StoredVideo(Path(address), label),
-        pixel_aspect=pixel_aspect(stream),
         sound=None if live else Path(address),
     )
+    source.pixel_aspect = pixel_aspect(stream, source.size)
+    return source
 
 
 def _decode(
@@ -90,6 +92,11 @@ def _decode(
                     left_out = damage
                     logger.warning("%s: a damaged part was left out (%s)", label, damage)
         except (av.FFmpegError, OSError) as error:
+            if live and decoded:
+                raise StremnError(
+                    f"{label} broke off after {decoded} frames: {reason_of(error)}. Check the "
+                    "connection, and start again."
+                ) from error
             raise stopped(label, decoded, reason_of(error)) from error
         if decoded == 0 and left_out:
             raise stopped(label, 0, left_out)

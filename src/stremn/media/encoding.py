@@ -13,7 +13,8 @@ import numpy as np
 
 from stremn.core.atomic_files import check_target, replacing, writing
 from stremn.errors import StremnError
-from stremn.media.codecs import H264, Pixels, VideoCodec
+from stremn.media.codecs import H264, LARGEST_SIDE, Pixels, VideoCodec
+from stremn.media.containers import file_address
 from stremn.media.frames import SQUARE, Picture
 from stremn.media.sound import Sound, Timed, sound_packets
 
@@ -31,8 +32,17 @@ class VideoPart:
         codec: VideoCodec | None = None,
         pixel_aspect: Fraction = SQUARE,
     ) -> None:
-        """Begin a file of (height, width) pictures; without a codec it is H.264 in MP4."""
+        """Begin a file of (height, width) pictures; without a codec it is H.264 in MP4.
+
+        Raises:
+            StremnError: pictures that are too large, no permission, disk full.
+        """
         height, width = size
+        if max(size) > LARGEST_SIDE:
+            raise StremnError(
+                f"{path} cannot be written: a video holds pictures up to {LARGEST_SIDE} pixels a "
+                f"side, and these are {width}x{height}. --scale makes an overlay smaller."
+            )
         self.path = path
         self._codec = codec or H264()
         odd = (height % 2, width % 2) if self._codec.even else (0, 0)
@@ -41,7 +51,7 @@ class VideoPart:
         check_target(path)
         with writing(path):
             options = {"fflags": "+bitexact"}  # no random numbers in the file
-            self._container = av.open(str(path), "w", self._codec.container, options)
+            self._container = av.open(file_address(path), "w", self._codec.container, options)
             self._stream = self._codec.add_stream(self._container, rate)
             self._stream.width, self._stream.height = width + odd[1], height + odd[0]
             if pixel_aspect != SQUARE:
@@ -125,9 +135,9 @@ def join_videos(
     with (
         _whole_parts(path),
         replacing(path) as beside,
-        av.open(str(beside), "w", format=codec.container, options=options) as joined,
+        av.open(file_address(beside), "w", format=codec.container, options=options) as joined,
     ):
-        with av.open(str(parts[0]), format=codec.container) as container:
+        with av.open(file_address(parts[0]), format=codec.container) as container:
             source = container.streams.video[0]
             rate = source.average_rate or Fraction(25)
             stream = joined.add_stream_from_template(source)
@@ -162,7 +172,7 @@ def _pictures(
     first: float | Fraction | None = None
     tick = -1
     for part in parts:
-        with av.open(str(part), format=codec.container) as container:
+        with av.open(file_address(part), format=codec.container) as container:
             for packet in container.demux(container.streams.video[0]):
                 if packet.dts is None or packet.pts is None:  # the mark of the end
                     continue

@@ -53,10 +53,13 @@ class JsonRows:
     def __init__(self, path: Path, keep: int = 0) -> None:
         """Start the file with its first `keep` rows, if there are any, and nothing else."""
         self.path = path
-        kept = list(islice(iterate_rows(path), keep)) if keep and path.exists() else []
-        lines = ",\n".join(_line(row) for row in kept).encode()
-        write_whole(path, b"[\n" + lines + _TAIL if kept else b"[" + _TAIL)
-        self.count = len(kept)
+        self.count = 0
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(b"[")
+            for row in islice(iterate_rows(path), keep) if keep and path.exists() else ():
+                file.write(self._next_line(row))
+                self.count += 1
+            file.write(_TAIL)
         with writing(path):
             self._file = path.open("r+b", buffering=0)
             self._end = self._file.seek(0, os.SEEK_END)
@@ -67,8 +70,7 @@ class JsonRows:
         Raises:
             StremnError: disk full or the like; the file holds the rows before.
         """
-        before = ",\n" if self.count else "\n"
-        content = (before + _line(row)).encode() + _TAIL
+        content = self._next_line(row) + _TAIL
         offset = self._end - len(_TAIL)
         with writing(self.path):
             try:
@@ -80,6 +82,10 @@ class JsonRows:
         self._end = offset + len(content)
         self.count += 1
 
+    def _next_line(self, row: dict[str, Any]) -> bytes:
+        text = json.dumps(row, separators=(", ", ": "), allow_nan=False)
+        return f"{',' if self.count else ''}\n{text}".encode()
+
     def _write_at(self, offset: int, content: bytes) -> None:
         self._file.seek(offset)
         if self._file.write(content) != len(content):
@@ -88,10 +94,6 @@ class JsonRows:
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._file.close()
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row, separators=(", ", ": "), allow_nan=False)
 
 
 def iterate_rows(path: Path) -> Iterator[dict[str, Any]]:

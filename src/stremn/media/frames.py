@@ -178,8 +178,8 @@ class FrameSource:
         if image.shape[:2] != self.size:
             raise StremnError(
                 f"{self.label} changes size at frame {self.name(index)}: expected "
-                f"{_size_text(self.size)} like the frames before, got "
-                f"{_size_text(image.shape[:2])}. Give the two parts one by one, or resize "
+                f"{size_text(self.size)} like the frames before, got "
+                f"{size_text(image.shape[:2])}. Give the two parts one by one, or resize "
                 "the frames first."
             )
 
@@ -196,6 +196,6 @@ class FrameSource:
         self.close()
 
 
-def _size_text(size: tuple[int, ...]) -> str:
+def size_text(size: tuple[int, ...]) -> str:
     """Return a size as text, width first."""
     return f"{size[1]}x{size[0]}"

@@ -9,7 +9,7 @@ import numpy as np
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
 from stremn.media.masks import ColorTable, LabelMap, label_map, read_mask
-from stremn.media.video import IMAGE_SUFFIXES, natural_order
+from stremn.media.video import IMAGE_SUFFIXES, is_there, listed, natural_order
 
 
 class MaskSet:
@@ -76,12 +76,12 @@ def open_masks(
     Raises:
         StremnError: nothing there, or names that fit neither meaning.
     """
-    if not source.exists():
+    if not is_there(source):
         raise StremnError(f"There is no mask file or folder {source}.")
     if not source.is_dir():
         return MaskSet("first", {first: (source,)}, size, {})
     files = sorted(
-        (path for path in source.iterdir() if _is_image(path)),
+        (path for path in listed(source) if path.suffix.lower() in IMAGE_SUFFIXES),
         key=lambda path: natural_order(path.stem),
     )
     if not files:
@@ -99,10 +99,6 @@ def open_masks(
     ids = _object_ids(files)
     names_of = dict(zip(ids, _stems(files), strict=True))
     return MaskSet("objects", {first: tuple(files)}, size, names_of)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _stems(files: Sequence[Path]) -> list[str]:

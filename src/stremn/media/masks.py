@@ -21,7 +21,7 @@ from stremn.media.frames import Picture
 from stremn.media.mask_codes import MAX_ID, MaskCodes, codes_of_image, read_codes
 from stremn.media.mask_problems import find_problems
 from stremn.media.palettes import packed_palette, palette, vivid_table
-from stremn.media.pictures import check_pixels
+from stremn.media.pictures import check_pixels, opened_picture
 
 Labels = Integer[np.ndarray, "height width"]
 MaskInput = str | Path | np.ndarray | Image.Image
@@ -211,6 +211,19 @@ def write_mask(path: Path, labels: Labels, *, durable: bool = True) -> None:
     # Label maps are runs of equal ids; coded as such they take a third of the time.
     image.save(content, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
     write_whole(path, content.getvalue(), durable=durable)
+
+
+def written_labels(path: Path) -> Labels:
+    """Return the ids "height width" of a file that `write_mask` wrote.
+
+    Raises:
+        OSError: it is gone or damaged, or was changed to an image of colors.
+    """
+    with opened_picture(path) as image:
+        labels = np.asarray(image)
+    if labels.ndim != 2:
+        raise OSError("it holds colors, not ids")
+    return labels
 
 
 def _folded(labels: Integer[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:

@@ -22,6 +22,9 @@ COLUMNS = (
 of the object's box, the centre is that of its area. What is not known or not there is empty."""
 
 
+_ERRORS = "surrogateescape"  # names of files may be of other bytes than UTF-8
+
+
 class PresenceTable:
     """A CSV file that grows by a row for each object of a frame."""
 
@@ -32,9 +35,10 @@ class PresenceTable:
             StremnError: no permission, disk full.
         """
         self._path = path
-        kept = [list(COLUMNS), *(_rows_before(path, before) if before else ())]
-        with replacing(path) as temporary:
-            temporary.write_bytes(_text(kept))
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            file.write(_text([COLUMNS]))
+            for row in _rows_before(path, before) if before else ():
+                file.write(_text([row]))
 
     def add(
         self, frame: Frame, labels: Labels, ids: Sequence[int], confidences: Mapping[int, float]
@@ -52,7 +56,7 @@ class PresenceTable:
         """
         there = np.unique(labels[labels > 0]).tolist() if not ids else ()
         rows = [_row(frame, labels, item, confidences) for item in sorted({*ids, *there})]
-        with writing(self._path), self._path.open("ab", buffering=0) as file:
+        with writing(self._path), self._path.open("ab") as file:
             file.write(_text(rows))
 
 
@@ -72,14 +76,14 @@ def _row(frame: Frame, labels: Labels, item: int, confidences: Mapping[int, floa
 def _text(rows: Sequence[Sequence[object]]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors=_ERRORS)
 
 
 def _rows_before(path: Path, before: int) -> Iterator[list[str]]:
     """Yield the rows of earlier frames; one that was cut off ends them."""
     if not path.is_file():
         return
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors=_ERRORS, newline="") as file:
         for row in csv.reader(file):
             if row and row[0] == COLUMNS[0]:
                 continue

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, UInt8
 
 from stremn.errors import StremnError
-from stremn.media.frames import Picture
+from stremn.media.frames import Picture, size_text
 from stremn.media.mask_codes import parts_touching
 
 ObjectMask = Bool[np.ndarray, "height width"]
@@ -101,8 +101,7 @@ def box_mask(frame: Picture, box: Box, negative: Sequence[Point] = ()) -> Object
     shown = f"{box.x:g},{box.y:g},{box.width:g},{box.height:g}"
     if not inside.any():
         raise StremnError(
-            f"The box {shown} (x,y,width,height) has no part inside the frame of "
-            f"{_size_text(size)}."
+            f"The box {shown} (x,y,width,height) has no part inside the frame of {size_text(size)}."
         )
     if width < _SMALLEST_BOX or height < _SMALLEST_BOX:
         raise StremnError(
@@ -111,7 +110,7 @@ def box_mask(frame: Picture, box: Box, negative: Sequence[Point] = ()) -> Object
         )
     if inside.mean() > _MOST_OF_FRAME:
         raise StremnError(
-            f"The box {shown} is the whole frame of {_size_text(size)}, so there is nothing "
+            f"The box {shown} is the whole frame of {size_text(size)}, so there is nothing "
             "outside to compare with. Draw it closer, or give clicks or a mask."
         )
     region = _around(inside, _RING)
@@ -232,7 +231,7 @@ def scribble_mask(
         if scribble.shape != frame.shape[:2]:
             raise StremnError(
                 f"A scribble must have the size of the frame, expected "
-                f"{_size_text(frame.shape[:2])}, got {_size_text(scribble.shape)}."
+                f"{size_text(frame.shape[:2])}, got {size_text(scribble.shape)}."
             )
     seed = seed & ~barrier
     if not seed.any():
@@ -301,7 +300,7 @@ def _points_mask(size: tuple[int, int], points: Sequence[Point]) -> ObjectMask:
     mask = np.zeros(size, dtype=np.uint8)
     for x, y in points:
         if not (0 <= x < size[1] and 0 <= y < size[0]):
-            raise StremnError(f"The click {x:g},{y:g} is outside the frame of {_size_text(size)}.")
+            raise StremnError(f"The click {x:g},{y:g} is outside the frame of {size_text(size)}.")
         cv2.circle(mask, (int(x), int(y)), radius, 1, cv2.FILLED)
     return mask > 0
 
@@ -350,7 +349,3 @@ def _main_parts(mask: ObjectMask) -> ObjectMask:
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
     return (areas >= _KEPT_SHARE * areas.max())[parts] & mask
-
-
-def _size_text(size: tuple[int, ...]) -> str:
-    return f"{size[1]}x{size[0]}"

@@ -35,11 +35,13 @@ def reconnecting(
     Raises:
         StremnError: it could not be opened again, after as many tries as there are `WAITS`.
     """
-    began = monotonic()
+    began: float | None = None
     while True:
         try:
             for shot in shots:
-                yield Shot(shot.image, monotonic() - began)
+                now = monotonic()
+                began = now if began is None else began
+                yield Shot(shot.image, now - began)
             reason = "it ended"
         except StremnError as error:
             reason = str(error).rstrip(".")

@@ -17,6 +17,7 @@ import io
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -32,11 +33,10 @@ from stremn.media.formats.choosing import file_patterns
 from stremn.media.formats.open_formats import OpenFormats, folders_of, output_of
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import SQUARE, Frame
-from stremn.media.masks import Labels, write_mask
+from stremn.media.masks import Labels, write_mask, written_labels
 from stremn.media.overlay_parts import PATTERN
 from stremn.media.overlays import Overlay
 from stremn.media.pace import Pace
-from stremn.media.pictures import opened_picture
 from stremn.media.presence import PresenceTable
 from stremn.media.run_folder import (
     ROWS,
@@ -47,6 +47,7 @@ from stremn.media.run_folder import (
     earlier_run,
     formats_of,
     refuse_link,
+    refuse_others_files,
     remove_run,
     state_name,
 )
@@ -111,7 +112,8 @@ class ResultWriter:
             sound: the video, if its sound is to be heard in the overlay.
 
         Raises:
-            StremnError: no permission; an earlier run is in the way; it had other settings.
+            StremnError: no permission; an earlier run, or a file that no run wrote, is in the way;
+                the earlier run had other settings.
         """
         self.out = out
         self.first = first
@@ -127,34 +129,54 @@ class ResultWriter:
         self._keep_probabilities = probabilities
         self._resume = out / ".resume"
         self._unsynced: list[Path] = []
+        self._closed = self._complete = False
         make_folder(out)
         self._lock = FolderLock(out)
+        with ExitStack() as undo:
+            undo.callback(self._lock.release)
+            self._open(existing, pace, pixel_aspect, sound, undo)
+            undo.pop_all()
+
+    def _open(
+        self,
+        existing: Existing,
+        pace: Pace,
+        pixel_aspect: Fraction,
+        sound: Path | None,
+        undo: ExitStack,
+    ) -> None:
+        """Begin or go on in the locked folder; `undo` closes what was opened where that fails."""
+        out = self.out
         written = (folder for chosen in self._formats for folder in folders_of(chosen, out))
         for folder in (out / "masks", out / "probabilities", self._resume, *written):
             refuse_link(folder)
             remove_leftovers(folder)
         remove_leftovers(out)
+        patterns = ["masks/{name}.png", "overlay.mp4", TABLE]
+        patterns += ["probabilities/{name}.npz"] if self._keep_probabilities else []
+        patterns += [pattern for chosen in self._formats for pattern in chosen.files]
+        refuse_others_files(out, patterns)
         resumed = earlier_run(out, existing, self._settings)
         self.resumes = existing == "resume"
         done = resumed.frames if resumed else 0
-        self.next_frame = first + done
+        self.next_frame = self.first + done
         self.finished = bool(resumed and resumed.finished)
         self.state_path = self._resume / resumed.state if resumed and resumed.state else None
-        self.read_from = self.next_frame - done % checkpoint_every
+        self.read_from = self.next_frame - done % self._every
         if existing == "replace":
             remove_run(out, file_patterns(formats_of(out)))
         for folder in (out / "masks", self._resume):
             make_folder(folder)
-        if probabilities:
+        if self._keep_probabilities:
             make_folder(out / "probabilities")
         self._memory = JsonRows(out / ROWS, keep=done)
+        undo.callback(self._memory.close)
         self._table = PresenceTable(out / TABLE, before=self.next_frame if done else 0)
         self._overlay = Overlay(self._resume, pace, pixel_aspect, sound)
         self._overlay.remove_from(self.next_frame)
         work = self._resume / _FORMATS
         opened = () if self.finished else self._formats
         self._others = OpenFormats(opened, out, work, done, pace.video_rate, pixel_aspect)
-        self._closed = False
         self._redrawn = self.read_from
         if not done:
             self._save_progress(0)
@@ -244,8 +266,7 @@ class ResultWriter:
         self._redrawn += 1
         path = self.out / "masks" / f"{frame.name}.png"
         try:
-            with opened_picture(path) as image:
-                labels = np.asarray(image)
+            labels = written_labels(path)
             if labels.shape != frame.image.shape[:2]:
                 raise OSError(f"it is {labels.shape[1]}x{labels.shape[0]}, unlike the frame")
         except OSError as error:
@@ -292,10 +313,19 @@ class ResultWriter:
     # ------------------------------------------------------------ the end
 
     def finish(self) -> None:
-        """Finish the run: join the overlay and remove what only resuming needs."""
+        """Finish the run: join the overlay and remove what only resuming needs.
+
+        Raises:
+            StremnError: no permission, disk full; the run can be resumed.
+        """
         if self.finished:
             return
         self.close()
+        if not self._complete:
+            raise StremnError(
+                f"The run in {self.out} cannot be finished: it was closed with an error. Open it "
+                "again with --resume."
+            )
         self._sync()
         self._save_progress(self._memory.count, finished=True)
         self._remove_parts()
@@ -326,6 +356,7 @@ class ResultWriter:
         self._closed = True
         try:
             self._close_files()
+            self._complete = True
         finally:
             self._lock.release()
 
@@ -333,10 +364,11 @@ class ResultWriter:
         self._memory.close()
         if self.finished:
             return
-        self._overlay.close_part()
-        end = self.first + self._memory.count
-        self._overlay.join_run(self.out / "overlay.mp4", self.out / ROWS, end)
-        self._others.close()
+        with ExitStack() as last:
+            last.callback(self._others.close)  # also where the overlay fails
+            self._overlay.close_part()
+            end = self.first + self._memory.count
+            self._overlay.join_run(self.out / "overlay.mp4", self.out / ROWS, end)
 
     def __enter__(self) -> Self:
         return self

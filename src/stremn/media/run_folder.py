@@ -59,14 +59,14 @@ def earlier_run(out: Path, existing: Existing, settings: Mapping[str, Any]) -> P
         StremnError: an earlier run is in the way, had other settings, or is damaged.
     """
     rows = _count_rows(out / ROWS)
-    made = _read_progress(out / ".resume", rows) if rows and existing != "replace" else None
-    if existing == "refuse" and rows:
+    if not rows or existing == "replace":
+        return None
+    if existing == "refuse":
         raise StremnError(
             f"{out} holds {rows} frames of an earlier run. Add --resume to continue it, "
             "--overwrite to replace it, or choose another output folder."
         )
-    if existing != "resume" or made is None:
-        return None
+    made = _read_progress(out / ".resume", rows)
     before = with_current_facts(made.settings)
     if before != settings:
         keys = sorted(before.keys() | settings.keys())
@@ -88,17 +88,20 @@ def _count_rows(path: Path) -> int:
     return sum(1 for _ in iterate_rows(path)) if path.exists() else 0
 
 
-def _read_progress(folder: Path, rows: int) -> Progress | None:
-    """Return the progress of a run with `rows` frames in memory.json; None if it is not stored."""
+def _read_progress(folder: Path, rows: int) -> Progress:
+    """Return the progress of a run with `rows` frames in memory.json."""
     path = folder / PROGRESS
-    if not path.exists():
-        return None
     try:
         found = build(Progress, read_json(path.read_bytes(), path.name), path.name)
         if found.frames > rows:
             raise ValueError(f"it counts {found.frames} frames, memory.json {rows}")
         if found.state not in (None, state_name(found.frames)):
             raise ValueError(f"its state is not {state_name(found.frames)}")
+    except FileNotFoundError as error:
+        raise StremnError(
+            f"The run in {folder.parent} cannot be continued, because {path} is gone. Use "
+            f"--overwrite to replace its {rows} frames, or choose another output folder."
+        ) from error
     except (OSError, ValueError) as error:
         reason = str(error).rstrip(".")
         raise StremnError(
@@ -120,6 +123,27 @@ def refuse_link(folder: Path) -> None:
             f"{folder} is a link, and results are not written through it. Remove it, or choose "
             "another output folder."
         )
+
+
+def refuse_others_files(out: Path, patterns: Collection[str]) -> None:
+    """Refuse a folder in which no run has begun, if a new one would replace files in it.
+
+    Args:
+        out: the folder.
+        patterns: glob patterns of the files, `{name}` in place of a frame's name.
+
+    Raises:
+        StremnError: there is such a file.
+    """
+    if (out / ROWS).exists():
+        return
+    for pattern in patterns:
+        for path in out.glob(pattern.replace("{name}", "*")):
+            if not path.name.startswith("."):
+                raise StremnError(
+                    f"{path} is there already, and no run wrote it: results would replace such "
+                    "files. Choose another output folder."
+                )
 
 
 def formats_of(out: Path) -> list[str]:
@@ -162,13 +186,14 @@ def remove_run(out: Path, patterns: Collection[str] = ()) -> None:
             for pattern in patterns:
                 if "{name}" in pattern:
                     _remove_matches(out, pattern.replace("{name}", glob.escape(name)))
-        for name in (ROWS, TABLE, "overlay.mp4", "objects.json"):
+        for name in (TABLE, "overlay.mp4", "objects.json"):
             (out / name).unlink(missing_ok=True)
         for pattern in patterns:
             if "{name}" not in pattern:
                 _remove_matches(out, pattern)
         if (out / ".resume").exists():
             shutil.rmtree(out / ".resume")
+        (out / ROWS).unlink()  # last: without it the rest counts as files that no run wrote
 
 
 def _remove_matches(out: Path, pattern: str) -> None:

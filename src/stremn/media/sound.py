@@ -18,7 +18,7 @@ from stremn.media.containers import opened_stream, reason_of
 
 logger = logging.getLogger(__name__)
 
-COPIED = frozenset({"aac", "mp3", "ac3", "eac3", "alac"})
+COPIED = frozenset({"aac", "ac3", "eac3", "alac"})
 """Codecs that players expect in MP4."""
 
 Timed = tuple[float, "av.Packet[Any]"]
@@ -57,6 +57,10 @@ def sound_packets(
             yield iter(())
             return
         audio = container.streams.audio[0]
+        if getattr(audio, "codec_context", None) is None:
+            logger.warning("The sound of %s is left out: its codec is not known here.", sound.path)
+            yield iter(())
+            return
         zero = float((video.start_time or 0) * (video.time_base or 0)) + sound.start
         length = sound.end - sound.start
         if sound.start > 0:

@@ -6,6 +6,7 @@
 import glob as globbing
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -47,7 +48,9 @@ def open_frames(
             that is none, or lies outside the video.
     """
     if isinstance(start, str) or isinstance(end, str):
-        with _open(source, 0) as frames:
+        # An iterator would lose its first frame; like this one it has no rate and no known end.
+        again = iter([np.zeros((1, 1, 3), np.uint8)]) if isinstance(source, Iterator) else source
+        with _open(again, 0) as frames:
             start, end = frames_within(frames, start, end)
     if start < 0:
         raise StremnError(f"The first frame must be 0 or later, got {start}.")
@@ -67,10 +70,12 @@ def _open(source: Source, start: int) -> FrameSource:
 
 
 def _open_text(source: str, start: int) -> FrameSource:
-    path = Path(source).expanduser()
     if "://" in source:
         return open_video(source, source, start, live=True)
-    if path.exists():  # before cameras: a folder of frames may be called "0"
+    path = Path(source)
+    with suppress(RuntimeError):  # "~x" where there is no user x
+        path = path.expanduser()
+    if is_there(path):  # before cameras: a folder of frames may be called "0"
         return _open_path(path, start)
     if source.isdecimal():
         return _open_camera(int(source), start, f" (there is no file or folder {path} either)")
@@ -80,7 +85,7 @@ def _open_text(source: str, start: int) -> FrameSource:
 
 
 def _open_path(path: Path, start: int) -> FrameSource:
-    if not path.exists():
+    if not is_there(path):
         beside = path.parent
         hint = "" if beside.exists() else f" (there is no folder {beside} either)"
         raise StremnError(
@@ -97,6 +102,24 @@ def _open_path(path: Path, start: int) -> FrameSource:
     return open_video(str(path), str(path), start, live=False)
 
 
+def is_there(path: Path) -> bool:
+    """Return whether there is a file or folder; raises StremnError where that may not be asked."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise StremnError(
+            f"{path} cannot be opened: {error.strerror}. Check the name and its rights."
+        ) from error
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return what is in a folder but hidden files; raises StremnError if it cannot be read."""
+    try:
+        return [path for path in folder.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise StremnError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+
+
 # ---------------------------------------------------------------- images
 
 
@@ -107,10 +130,7 @@ def natural_order(name: str) -> list[tuple[int, int, str]]:
 
 
 def _open_folder(folder: Path, start: int) -> FrameSource:
-    try:
-        entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    except OSError as error:
-        raise StremnError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+    entries = listed(folder)
     paths = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES]
     if not paths:
         found = ", ".join(sorted(path.name for path in entries)[:3]) or "nothing"
@@ -309,14 +329,16 @@ def _from_capture(capture: cv2.VideoCapture, label: str, start: int) -> FrameSou
     def images() -> Iterator[Shot]:
         try:
             given = 0
-            began = monotonic()
+            began = 0.0
             while True:
                 ok, pixels = capture.read()
                 if not ok:
                     break
+                now = monotonic()
+                began = began if given else now
                 if given >= start:
                     image = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-                    yield Shot(image, monotonic() - began)
+                    yield Shot(image, now - began)
                 given += 1
             if given:
                 raise StremnError(f"{label} stopped giving frames after {given} frames.")

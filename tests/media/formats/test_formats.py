@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import supervision as sv
+import yaml
 from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
@@ -22,7 +23,7 @@ from stremn.media.formats.detections import detections
 from stremn.media.formats.exr import find_spec
 from stremn.media.formats.mattes import soft_edge
 from stremn.media.formats.outlines import one_outline, outlines
-from stremn.media.formats.pictures import VideoFormat, VideoWriter
+from stremn.media.formats.pictures import VideoWriter
 from stremn.media.formats.reformat import write_formats
 from stremn.media.formats.rows import Rows, RowsWriter
 from stremn.media.formats.single_objects import MaskVideosWriter
@@ -191,6 +192,14 @@ def test_yolo_is_read_by_supervision(tmp_path: Path) -> None:
         for mask, number in zip(seen.mask, seen.class_id, strict=True):
             # Where a part or a hole is joined, OpenCV draws the line: here over 32 pixels.
             assert (mask != (labels == (2, 5)[number])).sum() <= (32 if number == 0 else 0)
+
+
+def test_yolo_names_may_have_any_letters(tmp_path: Path) -> None:
+    name = 'caf\u00e9 "\u20ac\\ \U0001f431'
+    formats = choose_formats(["yolo"], Categories({2: name}))
+    with ResultWriter(tmp_path, fps=25, formats=formats) as results:
+        go(results, 0, 1)
+    assert yaml.safe_load((tmp_path / "yolo" / "data.yaml").read_bytes())["names"] == {0: name}
 
 
 # ---------------------------------------------------------------- pictures
@@ -479,13 +488,6 @@ def test_a_matte_is_soft_at_the_edge_only() -> None:
     np.testing.assert_array_equal(soft_edge(inside, None), inside)
 
 
-def test_no_format_of_video_takes_what_its_codec_cannot() -> None:
-    formats = [chosen for chosen in choose_formats(FORMATS) if isinstance(chosen, VideoFormat)]
-    assert {chosen.codec.channels for chosen in formats} == {3, 4}
-    check: Callable[..., None] = formats[0].check
-    check({1}, (16, 16))
-
-
 # ---------------------------------------------------------------- afterwards, and from Python
 
 
@@ -535,6 +537,53 @@ def test_afterwards_the_video_must_be_that_of_the_run(tmp_path: Path) -> None:
         write_formats(out, [green], open_frames(tmp_path / "other.png"))
     with pytest.raises(StremnError, match="holds no run"):
         write_formats(tmp_path, [green])
+
+
+def cut_off(out: Path) -> None:
+    path = out / "probabilities" / "shot 5.npz"
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def of_another_size(out: Path) -> None:
+    layers = np.zeros((1, 4, 4), np.float16)
+    np.savez(out / "probabilities" / "shot 5.npz", ids=[2], probabilities=layers)
+
+
+def in_color(out: Path) -> None:
+    Image.new("RGB", (WIDTH, HEIGHT)).save(out / "masks" / "shot 5.png")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut_off, r"The soft masks .*shot 5\.npz are damaged"),
+        (
+            of_another_size,
+            r"shot 5\.npz are damaged \(its shape is \(1, 4, 4\)\)\. Remove the file",
+        ),
+        (in_color, r"shot 5\.png is gone or damaged \(it holds colors, not ids\)"),
+        (lambda out: (out / "masks" / "shot 5.png").unlink(), r"shot 5\.png is gone or damaged"),
+    ],
+)
+def test_formats_that_cannot_be_written_afterwards_leave_those_that_are_there(
+    tmp_path: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    out = run(tmp_path, "coco", "mask-folders", probabilities=True)
+    damage(out)
+    before = contents(out)
+    with pytest.raises(StremnError, match=message):
+        write_formats(out, choose_formats(["coco", "mask-folders", "mask-videos"]))
+    assert contents(out) == before
+
+
+def test_formats_are_not_written_through_a_link_afterwards(tmp_path: Path) -> None:
+    out, elsewhere = run(tmp_path / "out"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (out / "mask-folders").mkdir()
+    (out / "mask-folders" / "2").symlink_to(elsewhere)
+    with pytest.raises(StremnError, match="2 is a link, and results are not written"):
+        write_formats(out, choose_formats(["mask-folders"]))
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_detections() -> None:

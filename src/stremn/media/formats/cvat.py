@@ -6,6 +6,7 @@ A track has one polygon per frame: parts of an object are joined by lines of no 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,12 +60,13 @@ def _leaf(xml: XMLGenerator, name: str, text: str) -> None:
 
 
 def _write_task(xml: XMLGenerator, rows: Rows, labels: list[str]) -> None:
-    height, width = next(iter(rows))["size"]
-    shown = [row["frame"] for row in rows]
+    first, last = next(iter(rows)), deque(rows, maxlen=1)[0]
+    height, width = first["size"]
     _start(xml, "meta")
     _start(xml, "task")
-    facts: dict[str, object] = {"size": len(shown), "mode": "interpolation"}
-    facts |= {"start_frame": shown[0], "stop_frame": shown[-1]}
+    count = last["frame"] - first["frame"] + 1
+    facts: dict[str, object] = {"size": count, "mode": "interpolation"}
+    facts |= {"start_frame": first["frame"], "stop_frame": last["frame"]}
     for name, fact in facts.items():
         _leaf(xml, name, str(fact))
     _start(xml, "labels")

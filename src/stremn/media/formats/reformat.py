@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stremn.core.atomic_files import FolderLock
+from stremn.core.atomic_files import FolderLock, check_target
 from stremn.errors import StremnError
-from stremn.media.files import iterate_rows
+from stremn.media.files import iterate_rows, make_folder, writing
 from stremn.media.formats.base import Format
 from stremn.media.formats.open_formats import OpenFormats, folders_of
 from stremn.media.frame_results import FrameResult
 from stremn.media.frames import SQUARE, Frame, FrameSource
-from stremn.media.masks import Labels
+from stremn.media.masks import Labels, written_labels
 from stremn.media.pace import RATE_IF_UNKNOWN
-from stremn.media.pictures import opened_picture
 from stremn.media.run_folder import ROWS, add_formats, is_plain_name, refuse_link
 from stremn.media.video import open_frames
 
@@ -45,7 +46,7 @@ def write_formats(
 
     Raises:
         StremnError: there is no run in the folder or a part of it is gone, a format needs the
-            video, or cannot hold what is there.
+            video, or cannot hold what is there. Then what the folder held stays as it was.
     """
     if not (out / ROWS).is_file():
         raise StremnError(f"{out} holds no run: there is no {ROWS} in it.")
@@ -59,17 +60,33 @@ def write_formats(
     done = 0
     with FolderLock(out):
         shutil.rmtree(work, ignore_errors=True)
-        add_formats(out, [chosen.name for chosen in formats])
-        opened = OpenFormats(formats, out, work, 0, rate, pixel_aspect)
+        made = make_folder(work / "made")
         try:
-            for result in _results(out, frames):
-                opened.write(result)
-                done += 1
-                watch(done)
+            opened = OpenFormats(formats, made, work / "parts", 0, rate, pixel_aspect)
+            with closing(opened):
+                for result in _results(out, frames):
+                    opened.write(result)
+                    done += 1
+                    watch(done)
+            add_formats(out, [chosen.name for chosen in formats])
+            _put_in_place(made, out)
         finally:
-            opened.close()
             shutil.rmtree(work, ignore_errors=True)
     return done
+
+
+def _put_in_place(made: Path, out: Path) -> None:
+    """Move all files below a folder to the same places below another."""
+    for folder in (made, *made.rglob("*/")):
+        target = out / folder.relative_to(made)
+        if folder != made:
+            refuse_link(target)
+        make_folder(target)
+        for path in folder.iterdir():
+            if path.is_file():
+                check_target(target / path.name)
+                with writing(target / path.name):
+                    path.replace(target / path.name)
 
 
 def _pace(out: Path, frames: FrameSource | None) -> tuple[Fraction, Fraction]:
@@ -91,7 +108,11 @@ def _results(out: Path, frames: FrameSource | None) -> Iterator[FrameResult]:
         name = row.get("name")
         if not is_plain_name(name):
             raise StremnError(f"{out / ROWS} names a frame {name!r}, which no run writes.")
-        labels = _labels(out / "masks" / f"{name}.png")
+        mask = out / "masks" / f"{name}.png"
+        try:
+            labels = written_labels(mask)
+        except OSError as error:
+            raise StremnError(f"The mask {mask} is gone or damaged ({error}).") from error
         frame = _frame_without_picture(row, name, labels) if shown is None else _next(shown, name)
         if frame.image.shape[:2] != labels.shape:
             height, width = frame.image.shape[:2]
@@ -100,14 +121,6 @@ def _results(out: Path, frames: FrameSource | None) -> Iterator[FrameResult]:
                 f"{labels.shape[1]}x{labels.shape[0]}: it is not the video of this run."
             )
         yield _result(frame, labels, row, out / "probabilities" / f"{name}.npz")
-
-
-def _labels(path: Path) -> Labels:
-    try:
-        with opened_picture(path) as image:
-            return np.asarray(image)
-    except OSError as error:
-        raise StremnError(f"The mask {path} is gone or damaged ({error}).") from error
 
 
 def _frame_without_picture(row: dict[str, Any], name: str, labels: Labels) -> Frame:
@@ -124,9 +137,18 @@ def _next(shown: Iterator[Frame], name: str) -> Frame:
 
 def _result(frame: Frame, labels: Labels, row: dict[str, Any], soft: Path) -> FrameResult:
     if soft.is_file():
-        with np.load(soft) as stored:
-            ids = tuple(int(item) for item in stored["ids"])
-            return FrameResult(frame, labels, {}, ids, stored["probabilities"].astype(np.float32))
+        try:
+            with np.load(io.BytesIO(soft.read_bytes()), allow_pickle=False) as stored:
+                ids = tuple(int(item) for item in stored["ids"])
+                layers = stored["probabilities"].astype(np.float32)
+            if layers.shape != (len(ids), *labels.shape):
+                raise ValueError(f"its shape is {layers.shape}")
+        except Exception as error:  # whatever a damaged file is taken for
+            raise StremnError(
+                f"The soft masks {soft} are damaged ({error}). Remove the file: the frame's mask "
+                "is taken as it is then."
+            ) from error
+        return FrameResult(frame, labels, {}, ids, layers)
     followed = row.get("objects")
     ids = tuple(int(item) for item in followed) if isinstance(followed, dict) else ()
     return FrameResult(frame, labels, {}, ids)

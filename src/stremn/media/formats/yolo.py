@@ -66,8 +66,14 @@ class YoloWriter(RowsWriter):
         names = self._categories.of(rows.ids())
         lines = ["train: images", "val: images", "names:"]
         for number in range(1, max(names, default=0) + 1):  # readers want every class to have one
-            lines.append(f"  {number - 1}: {json.dumps(names.get(number, f'unused {number}'))}")
-        write_whole(out / _FOLDER / "data.yaml", ("\n".join(lines) + "\n").encode())
+            lines.append(f"  {number - 1}: {_quoted(names.get(number, f'unused {number}'))}")
+        write_whole(out / _FOLDER / "data.yaml", ("\n".join(lines) + "\n").encode("ascii"))
+
+
+def _quoted(name: str) -> str:
+    """Return a name as YAML has it in quotes, in ASCII: JSON's, but for letters beyond 16 bits."""
+    text = json.dumps(name, ensure_ascii=False)
+    return text.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _in_pixels(outline: Polygon) -> Polygon:
