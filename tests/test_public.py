@@ -74,6 +74,8 @@ def test_fields_and_arguments_of_earlier_versions_still_work() -> None:
     assert run == RunDescription("small", "oldest", memory_slots=3, size=96)
     with pytest.warns(DeprecationWarning, match="'slots' of RunDescription .* 'memory_slots' now"):
         assert run.slots == 3  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="got 'size' twice: 'resolution' is its old name"):
+        RunDescription("small", "oldest", resolution=96, size=96)  # type: ignore[call-arg]
     with pytest.raises(AttributeError, match="'RunDescription' object has no attribute 'places'"):
         _ = run.places  # type: ignore[attr-defined]
     assert (run.to_json()["memory_slots"], run.to_json()["size"]) == (3, 96)

@@ -301,6 +301,8 @@ def earlier_arguments(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]
         @wraps(function)
         def call(*args: P.args, **values: P.kwargs) -> R:
             for old in names.keys() & values.keys():
+                if names[old] in values:
+                    raise TypeError(f"{owner} got {names[old]!r} twice: {old!r} is its old name")
                 warn_of(owner, old, names[old])
                 values[names[old]] = values.pop(old)
             return function(*args, **values)

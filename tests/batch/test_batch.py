@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,9 @@ def test_rows_become_arguments(folder: Path) -> None:
     [job] = with_options([one], {"slots": "9", "size": "240"})
     assert job.options["slots"] == "4"
     assert job.options["size"] == "240"
+    marked, boxed = with_options([one, two], {"mask": "other.png", "--box": "5,6,7,8"})
+    assert marked.arguments()[1:5] == ["--mask", mask, "--box", "5,6,7,8"]
+    assert boxed.arguments()[1:5] == ["--mask", "other.png", "--box", "1,2,3,4"]
 
 
 FLAGS = {"coco": ("--coco", None), "outline": ("--outline", "--no-outline")}
@@ -122,6 +126,10 @@ def test_a_folder_of_videos_with_masks_of_the_same_names(folder: Path) -> None:
         jobs_of_folder(folder / "videos", folder / "masks")
     with pytest.raises(StremnError, match="There is no folder"):
         jobs_of_folder(folder / "nowhere", folder / "masks")
+    shutil.rmtree(folder / "videos" / "b")
+    (folder / "videos" / "a.mp4").touch()
+    with pytest.raises(StremnError, match=r"2 jobs called a, .* of its own: rename one"):
+        jobs_of_folder(folder / "videos", folder / "masks")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +195,16 @@ def test_a_job_whose_folder_cannot_be_written_has_failed(tmp_path: Path) -> None
     assert "Nothing could be written into" in outcome.failed[0].error
 
 
+def test_a_log_that_cannot_be_written_is_the_jobs_error(tmp_path: Path) -> None:
+    [task] = tasks(tmp_path, "well")
+    (task.folder / "log.txt").mkdir(parents=True)
+    with pytest.raises(StremnError, match=r"The job job0 failed: IsADirectoryError: .*log\.txt"):
+        task.attempt()
+    report = read_report(task.folder)
+    assert report is not None
+    assert report.error.startswith("IsADirectoryError")
+
+
 def test_a_job_with_other_options_is_refused(tmp_path: Path) -> None:
     run_tasks(tasks(tmp_path, "well"), Here(), lambda some: None)
     with pytest.raises(StremnError, match="holds the job job0 with other options: well"):
@@ -205,8 +223,9 @@ def test_frames_are_counted_from_the_record(tmp_path: Path) -> None:
     rows = [json.dumps({"frame": 40 + i, "name": "x"}) for i in range(3)]
     (tmp_path / "memory.json").write_text("[\n" + ",\n".join(rows) + "\n]\n")
     assert frames_done(tmp_path) == 3
-    (tmp_path / "memory.json").write_text("[\n]\n")
-    assert frames_done(tmp_path) == 0
+    for damaged in ("[\n]\n", '[\n5,\n{"frame": 2}', '[\n{"frame": 1},\n{"frame": 1e999}'):
+        (tmp_path / "memory.json").write_text(damaged)
+        assert frames_done(tmp_path) == 0
 
 
 def test_a_worker_that_a_killed_batch_left_is_waited_for(
@@ -285,6 +304,22 @@ def test_an_interrupted_run_stops_its_jobs_and_can_go_on(tmp_path: Path) -> None
     (tmp_path / "job0" / "go").touch()
     outcome = run_tasks(planned, Processes(workers=1), lambda some: None)
     assert [report.status for report in outcome.reports] == ["done", "done"]
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_a_job_that_is_interrupted_while_its_process_starts_does_not_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stremn.batch.processes._TICK", 0.05)  # a process takes longer to start
+    [task] = tasks(tmp_path, "well")
+
+    def interrupt(ended: Sequence[Task]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks([task], Processes(), interrupt)
+    assert read_report(task.folder) is None
+    assert not task.folder.exists()
 
 
 @pytest.mark.parametrize("where", ["nowhere", "in a file", "in the environment"])

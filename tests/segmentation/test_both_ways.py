@@ -1,13 +1,17 @@
 """Joining a forward and a backward pass, and what is kept of the backward one."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from stremn.errors import StremnError
+from stremn.media.frames import Frame
+from stremn.media.given import GivenMasks
+from stremn.media.masks import label_map
 from stremn.networks.working_size import WorkingSize
-from stremn.segmentation.both_ways import joined
+from stremn.segmentation.both_ways import BothWays, joined
 from stremn.segmentation.pass_store import Kept, PassStore
 from stremn.segmentation.reports import MemoryReport, ObjectMemory, Replacement, StepResult
 
@@ -64,6 +68,70 @@ def test_objects_that_one_pass_knows_are_taken_from_it() -> None:
 def test_probabilities_never_exceed_one() -> None:
     both = joined(result(15, {3: 0.9}), kept({9: 20}, {9: 0.6}), {3: 10})
     np.testing.assert_allclose(both.layer_probabilities[:, 0, 0], [0, 0.6, 0.4], atol=1e-6)
+
+
+class Forward:
+    """A session of object 3 that counts its frames."""
+
+    frame = -1
+    ids = (3,)
+    memory = REPORT
+    memory_bytes = 64
+
+    def step(self, frame: object, mask: object = None) -> StepResult:
+        self.frame += 1
+        return result(self.frame, {3: 0.9})
+
+    def add_object(self, mask: object) -> StepResult:
+        return result(self.frame, {3: 0.9})
+
+    def remove_object(self, object_id: int) -> None: ...
+
+    def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None: ...
+
+    def save(self, path: str | Path) -> None: ...
+
+
+MASK = label_map(np.full((16, 16), 3))
+
+
+def shown(index: int) -> Frame:
+    return Frame(index, f"{index:05d}", np.zeros((16, 16, 3), np.uint8))
+
+
+def test_where_the_backward_pass_is_gone_the_forward_one_does_not_go_on(tmp_path: Path) -> None:
+    """Else the state that is saved then would be one frame ahead of the results."""
+    store = PassStore(tmp_path / "pass", {}, resume=False)
+    for index in (0, 2):
+        store.add(index, kept({3: 2 if index else 0}, {3: 0.2}))
+    session = Forward()
+    both = BothWays(session, GivenMasks((0, 2), lambda frame: None), store, first=0)
+    both.step(shown(0), MASK)
+    with pytest.raises(StremnError, match="of the backward pass is gone or damaged"):
+        both.step(shown(1), None)
+    assert (both.done, session.frame) == (1, 0)
+    store.add(1, kept({3: 2}, {3: 0.2}))
+    assert both.step(shown(1), None).frame == 1
+
+
+def test_a_run_goes_on_after_a_correction_behind_the_last_mask(tmp_path: Path) -> None:
+    """The backward pass begins at the last mask and has nothing of later frames."""
+    store = PassStore(tmp_path / "pass", {}, resume=False)
+    store.add(0, kept({3: 0}, {3: 0.2}))
+    given = GivenMasks((0, 2), lambda frame: None, corrections=frozenset({2}))
+    session = Forward()
+    session.frame = 2
+    both = BothWays(session, given, store, first=0, done=3)
+    assert both.step(shown(3), None).frame == 3
+
+
+@pytest.mark.parametrize("frame", ["x", 3.5, [1], None])
+def test_a_damaged_progress_begins_the_pass_again(tmp_path: Path, frame: object) -> None:
+    store = PassStore(tmp_path / "pass", {}, resume=False)
+    store.checkpoint(7, lambda path: path.write_bytes(b"state"))
+    progress = tmp_path / "pass" / "pass.json"
+    progress.write_text(json.dumps({"frame": frame, "complete": False, "settings": {}}))
+    assert PassStore(tmp_path / "pass", {}, resume=True).state_path is None
 
 
 def test_what_is_kept_is_what_is_read(tmp_path: Path) -> None:

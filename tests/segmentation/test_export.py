@@ -86,6 +86,7 @@ def test_the_memory_stays_one_size_and_pins_the_given_frame(exported: Path) -> N
     assert sorted(session._memory["written_at"][0])[-1] == 6
 
 
+@pytest.mark.usefixtures("unchecked")  # a frame of a wrong type
 def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
     session = OnnxSession(exported)
     assert session.facts == {**SIZE, "objects": 2, "memory_slots": 3, "policy": "learned"}
@@ -93,6 +94,10 @@ def test_a_session_says_what_it_was_exported_for(exported: Path) -> None:
         assert session.shares is session.probabilities
     with pytest.raises(StremnError, match="exported for frames and masks of 96x64"):
         session.step(made_frame(32, 32), made_labels(32, 32, 1))
+    with pytest.raises(StremnError, match=r"shape \(64, 96, 3\) and a mask of shape \(32, 32\)"):
+        session.step(made_frame(64, 96), made_labels(32, 32, 1))
+    with pytest.raises(StremnError, match=r"RGB as uint8, 0 to 255, got float32\. Multiply"):
+        session.step((made_frame(64, 96) / 255).astype(np.float32), made_labels(64, 96, 2))
     with pytest.raises(StremnError, match="first frame needs a mask"):
         session.step(made_frame(64, 96))
 

@@ -107,14 +107,49 @@ def test_without_objects_all_is_background(model):
 
 
 def test_bad_scales():
-    for scales in ((), (1.0, 0.0)):
-        with pytest.raises(StremnError, match="Scales must be positive and at least one"):
+    for scales in ((), (1.0, 0.0), (float("nan"),), (float("inf"),)):
+        with pytest.raises(
+            StremnError, match="Scales must be positive and finite, and at least one"
+        ):
             MultiScaleSession(Redness, scales=scales)
 
 
 def test_removing_an_object_reaches_the_views():
     with pytest.raises(StremnError, match="no object 5"):
         MultiScaleSession(Redness).remove_object(5)
+
+
+@dataclass
+class Failing(Redness):
+    """Runs out of memory when it is told to, at the given size."""
+
+    at: int = 0
+
+    def step(self, frame, mask=None):
+        if self.size == self.at:
+            raise MemoryError
+        return super().step(frame, mask)
+
+
+def test_views_of_different_frames_are_never_averaged():
+    views = []
+
+    def make(size):
+        views.append(Failing(size))
+        return views[-1]
+
+    session = MultiScaleSession(make, size=48, scales=(1.0, 2.0), flip=False)
+    views[0].at = 48  # no view has gone on
+    with pytest.raises(MemoryError):
+        session.step(smooth_frame())
+    views[0].at, views[1].at = 0, 96  # one has, the other has not
+    with pytest.raises(MemoryError):
+        session.step(smooth_frame())
+    views[1].at = 0
+    for call in (lambda: session.step(smooth_frame()), lambda: session.remove_object(1)):
+        with pytest.raises(StremnError, match="was interrupted while its memory was written"):
+            call()
+    assert [len(view.masks) for view in views] == [1, 0]
 
 
 def test_one_upright_view_is_the_session_itself(model):

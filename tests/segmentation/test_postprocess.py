@@ -91,6 +91,14 @@ def test_stream_compares_with_the_filtered_frame():
     assert np.array_equal(object_filter(ghost), first)
 
 
+def test_a_label_map_that_the_caller_uses_again_stays_the_filters_past():
+    object_filter, labels = DistantRegionFilter(), box(5, 5, 8, 8).astype(np.uint8)
+    first = labels.copy()
+    object_filter(labels)
+    labels |= box(40, 60, 8, 8).astype(np.uint8)
+    assert np.array_equal(object_filter(labels), first)
+
+
 def test_far_pixels_are_those_that_the_filter_removes():
     rng = np.random.default_rng(0)
     some = 0

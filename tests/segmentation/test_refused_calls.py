@@ -146,6 +146,55 @@ def test_memory_that_runs_out_while_the_result_is_made(
         session.save("never-written.safetensors")
 
 
+def test_a_correction_of_some_objects_that_fails_is_put_back(
+    model: STReMN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their memory is written in a copy."""
+    session = running(model)
+    before = remembered(session)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(SegmentationSession, "_result", fail)
+    with pytest.raises(MemoryError):
+        session.add_object(mask(3))
+    monkeypatch.undo()
+    assert_same(before, remembered(session))
+    session.step(frame(3))
+
+
+def test_what_the_memory_holds_can_be_asked_for_during_a_call(model: STReMN) -> None:
+    """The answer is that of after the call: in between there are ids without a memory."""
+    rule, inside, go_on = Moody(), threading.Event(), threading.Event()
+    session = running(model, policy=rule)
+
+    def wait(choice: Choice) -> Choice:
+        inside.set()
+        go_on.wait(10)
+        return choice
+
+    rule.fail = wait
+    found: list[object] = []
+
+    def ask() -> None:
+        try:
+            found.append([o.id for o in session.memory.objects])
+        except IndexError as error:
+            found.append(error)
+
+    working = threading.Thread(target=session.step, args=(frame(3), mask(9)))
+    asking = threading.Thread(target=ask)
+    working.start()
+    assert inside.wait(10)
+    asking.start()
+    asking.join(0.2)
+    go_on.set()
+    asking.join()
+    working.join()
+    assert found == [[3, 5, 9]]
+
+
 def test_threads_take_turns(model: STReMN) -> None:
     """Calls from several threads come one after the other, none is lost, none breaks another."""
     session = running(model)

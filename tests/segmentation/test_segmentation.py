@@ -1,16 +1,20 @@
 """Objects as entries, soft aggregation, tracks, builders."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 import oracles
+from stremn.media.masks import label_map
 from stremn.memory.policies import Oldest
 from stremn.memory.reading import read
 from stremn.networks.model import STReMN
 from stremn.networks.presets import PRESETS, SegmentationConfig, build_model, frozen_parameters
 from stremn.networks.windows import Window, whole
+from stremn.networks.working_size import WorkingSize
 from stremn.segmentation.aggregation import (
     ABSENT,
     aggregate,
@@ -22,6 +26,7 @@ from stremn.segmentation.aggregation import (
     scatter,
     upsampled,
     with_given,
+    with_label_map,
 )
 from stremn.segmentation.tracks import Track
 from tiny_model import tiny_backbone, tiny_config, tiny_model
@@ -172,6 +177,20 @@ def test_a_given_mask_is_taken_for_the_truth() -> None:
         left = 1 - true[0] - true[2]  # the second object's mask is not looked at
         expected = [(old[0] + old[1] + old[3]) * left, true[0], old[2] * left, true[2]]
         np.testing.assert_allclose(found[0, :, y, x].tolist(), expected, atol=1e-12)
+
+
+def test_many_given_masks_take_no_more_room_than_one() -> None:
+    """At the video's size 24 layers would take 96 MB."""
+    labels = np.repeat(np.arange(1000)[:, None] // 40, 1000, 1)
+    given, size = label_map(labels), WorkingSize.of(1000, 1000, 64)
+    blank = torch.ones(1, 1, *size.padded)
+    tracemalloc.start()
+    found = with_label_map(blank, given, given.ids, size)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3e7
+    middles = found[0, :, :, 32].argmax(0)[torch.arange(25) * 64 // 25 + 1]
+    assert middles.tolist() == list(range(25))
 
 
 def test_objects_in_windows_are_memorized_as_in_the_whole_frame(monkeypatch) -> None:  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from stremn.data.clips.clip import ClipBatch
 from stremn.errors import StremnError
 from stremn.memory.policies import POLICIES, Append, Oldest, build_policy
 from stremn.networks.model import STReMN
+from stremn.networks.pretrained import Pretrained
 from stremn.networks.windows import Window, windows_that_pay
 from stremn.segmentation.reports import StepResult
 from stremn.segmentation.sessions import SegmentationSession
 from stremn.training.segmentation.rollout import rollout
-from tiny_model import square_clips, tiny_model
+from tiny_model import square_clips, tiny_config, tiny_model
 
 ALL_RULES = sorted(POLICIES)
 
@@ -78,6 +80,31 @@ def test_reversed_views_of_frames_are_frames(view: tuple[slice, ...]) -> None:
         return session.step(frame).probabilities
 
     np.testing.assert_array_equal(found(frame[view]), found(frame[view].copy()))
+
+
+def test_read_only_frames_and_masks_are_taken_without_a_warning() -> None:
+    frame, mask = noise(1)[0], square((1, 8, 8, 20, 20))
+    frame.flags.writeable = mask.flags.writeable = False
+    session = open_session(tiny_model())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = session.step(frame, mask)
+    assert np.array_equal(result.labels, mask)
+
+
+@pytest.mark.parametrize("name", ["probabilities", "layer_probabilities", "labels"])
+def test_what_becomes_of_a_result_does_not_change_the_session(model: STReMN, name: str) -> None:
+    frames, found = noise(3), []
+    for changed in (False, True):
+        session = open_session(model, reach=0.5)
+        session.step(frames[0], square((1, 0, 0, 20, 20)))
+        result = session.step(frames[1])
+        if changed:
+            getattr(result, name)[:] = 0
+        found.append(session.add_object(square((2, 40, 40, 20, 20))).probabilities)
+        found.append(session.step(frames[2]).probabilities)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[3])
 
 
 # ------------------------------------------------------------------- where it looks
@@ -601,7 +628,9 @@ def test_a_rule_given_as_an_object_is_given_again(model: STReMN, tmp_path: Path)
         session.step(frame, square((7, 4, 4, 20, 20)) if t == 0 else None)
     path = tmp_path / "state.safetensors"
     session.save(path)
-    with pytest.raises(StremnError, match="'Oldest'"):
+    with pytest.raises(
+        StremnError, match=r"as an object \('Oldest'\)\. Give it again: .*policy=rule"
+    ):
         SegmentationSession.load(path, model, device="cpu")
     other = SegmentationSession.load(path, model, device="cpu", policy=Oldest())
     assert session.step(frames[5]).memory == other.step(frames[5]).memory
@@ -625,6 +654,14 @@ def test_a_rule_given_as_an_object_is_given_again(model: STReMN, tmp_path: Path)
 def test_impossible_options_are_refused(model: STReMN, options, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(StremnError, match=message):
         open_session(model, **options)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("kind", ["str", "Pretrained"])
+def test_a_session_of_something_else_than_a_network_is_refused(kind: str) -> None:
+    model = {"str": "small", "Pretrained": Pretrained(tiny_model(), tiny_config())}[kind]
+    with pytest.raises(StremnError, match=rf"got {kind}\. .*SegmentationSession\.from_pretrained"):
+        SegmentationSession(model)  # type: ignore[arg-type]
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -46,6 +46,23 @@ def test_one_row_an_object_and_one_tile_a_slot():
     assert strip.draw().shape[1] == one.draw().shape[1]
 
 
+@pytest.mark.parametrize("size", [(3, 10_000), (10_000, 3), (1, 1)])
+def test_frames_of_odd_shapes_make_no_endless_strip(size):
+    """In full height a tile of 3x10000 pixels would be 600,000 pixels wide."""
+    height, width = size
+    labels = np.ones(size, np.uint8)
+    result = StepResult(
+        0, labels, (1,), MemoryReport((ObjectMemory(1, (0, None), (True, False), None),), 10),
+        np.zeros((2, *size), np.float32), WorkingSize.of(*size, 64),
+    )  # fmt: skip
+    strip = MemoryStrip()
+    strip.add(np.full((height, width, 3), 90, np.uint8), result)
+    drawn = strip.draw()
+    assert drawn.shape[0] == 212
+    assert drawn.shape[1] < 6000
+    assert (drawn != 255).any()
+
+
 def test_restored_strip_draws_the_same(tmp_path):
     (tmp_path / ".resume").mkdir()
     held = [(0, None), (0, 1), (0, 2)]

@@ -7,7 +7,7 @@ import platform
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Task:
             raise
         except Exception as broken:
             error = f"{type(broken).__name__}: {broken}"
-            with (self.folder / LOG).open("a", encoding="utf-8") as log:
+            with suppress(OSError), (self.folder / LOG).open("a", encoding="utf-8") as log:
                 traceback.print_exc(file=log)
             raise StremnError(f"The job {self.name} failed: {error}.") from broken
         finally:

@@ -98,7 +98,7 @@ def read_jobs(path: Path) -> list[Job]:
     jobs = [
         _job(row, f"{path}, line {line}", path.parent) for line, row in rows if any(row.values())
     ]
-    return _checked(jobs, str(path))
+    return _checked(jobs, str(path), "add a column name")
 
 
 def jobs_of_folder(videos: Path, masks: Path) -> list[Job]:
@@ -126,13 +126,20 @@ def jobs_of_folder(videos: Path, masks: Path) -> list[Job]:
                 f"The video {video} has {number} in {masks}; expected one, such as {name}.png."
             )
         jobs.append(Job(name=name, video=str(video.resolve()), mask=str(fitting[0].resolve())))
-    return _checked(jobs, str(videos))
+    return _checked(jobs, str(videos), "rename one")
 
 
 def with_options(jobs: Sequence[Job], options: dict[str, str]) -> list[Job]:
-    """Return the jobs with options for all; a job's own options take precedence."""
+    """Return the jobs with options for all; a job's own cells take precedence."""
     for_all = {_option(name): value for name, value in options.items()}
-    return [job.model_copy(update={"options": for_all | job.options}) for job in jobs]
+    return [job.model_copy(update=_filled(job, for_all)) for job in jobs]
+
+
+def _filled(job: Job, for_all: dict[str, str]) -> dict[str, Any]:
+    """Return a job's fields with values for all jobs where it has none."""
+    rest = {name: value for name, value in for_all.items() if name not in PROMPTS}
+    prompts = {name: getattr(job, name) or for_all.get(name, "") for name in PROMPTS}
+    return {**prompts, "options": rest | job.options}
 
 
 def _option(name: str) -> str:
@@ -187,13 +194,13 @@ def _found(text: str, folder: Path, where: str, what: str) -> str:
     raise StremnError(f"{where}: there is no {what} {path}.")
 
 
-def _checked(jobs: list[Job], where: str) -> list[Job]:
+def _checked(jobs: list[Job], where: str, advice: str) -> list[Job]:
     if not jobs:
         raise StremnError(f"{where} holds no job.")
     for name, count in Counter(job.name for job in jobs).items():
         if count > 1:
             raise StremnError(
-                f"{where} holds {count} jobs called {name}, and each has a folder of its own: add "
-                "a column name."
+                f"{where} holds {count} jobs called {name}, and each has a folder of its own: "
+                f"{advice}."
             )
     return jobs

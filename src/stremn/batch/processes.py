@@ -6,17 +6,16 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+from multiprocessing.connection import Connection
 
 from stremn.batch.attempts import Task
 from stremn.errors import StremnError
 
 _OK, _FAILED, _STOPPED = 0, 2, 130
+_KILLED_AT_START = -signal.SIGINT  # by Ctrl-C, before it had a process group of its own
 _TICK = 0.5  # seconds between two looks at how it goes
 
 
@@ -39,58 +38,46 @@ class Processes:
             KeyboardInterrupt: when interrupted, after the tasks at hand have been stopped.
         """
         threads = self.threads or max(1, (os.cpu_count() or 1) // self.workers)
-        running: set[BaseProcess] = set()
-        stop = threading.Event()
-        with ThreadPoolExecutor(self.workers) as pool:
+        # Jobs run while `held` is open: it closes when they are to stop, or this process dies.
+        parent, held = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        with parent, ThreadPoolExecutor(self.workers) as pool:
             futures: dict[Future[None], Task] = {
-                pool.submit(self._do, task, threads, running, stop): task for task in tasks
+                pool.submit(self._do, task, threads, parent, held): task for task in tasks
             }
             try:
                 while futures:
                     ended, _ = wait(futures, _TICK, FIRST_COMPLETED)
                     yield [futures.pop(future) for future in ended]
             finally:
-                stop.set()
+                held.close()
                 pool.shutdown(wait=False, cancel_futures=True)
-                for process in tuple(running):
-                    _interrupt(process)
 
-    def _do(
-        self, task: Task, threads: int, running: set[BaseProcess], stop: threading.Event
-    ) -> None:
+    def _do(self, task: Task, threads: int, parent: Connection, held: Connection) -> None:
         """Run a task until it is done, or has failed too often."""
         context = multiprocessing.get_context("spawn")
         for _ in range(1 + self.retries):
-            if stop.is_set():
+            if held.closed:
                 return
-            process = context.Process(target=_attempt, args=(task, threads), name=task.name)
+            process = context.Process(target=_attempt, args=(task, threads, parent), name=task.name)
             process.start()
-            running.add(process)
-            if stop.is_set():
-                _interrupt(process)
             process.join()
-            running.discard(process)
-            if process.exitcode in (_OK, _STOPPED):
+            if process.exitcode in (_OK, _STOPPED, _KILLED_AT_START):
                 return
             if process.exitcode != _FAILED:
                 task.give_up(f"Its process ended with code {process.exitcode}.")
 
 
-def _interrupt(process: BaseProcess) -> None:
-    if process.pid is not None and process.is_alive():
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGINT)
-
-
-def _attempt(task: Task, threads: int) -> None:
-    """Run a task in this process, then end the process."""
+def _attempt(task: Task, threads: int, parent: Connection) -> None:
+    """Run a task in this process until `parent` closes, then end the process."""
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # Ctrl-C goes to the parent alone, which passes it on
+        os.setpgrp()  # Ctrl-C goes to the parent alone, which closes its end
     # A shell starts what runs in the background with SIGINT ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is imported
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if parent.poll():  # it has closed while this process started
+        os._exit(_STOPPED)
     try:
+        threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
         task.attempt()
     except StremnError:
         os._exit(_FAILED)
@@ -99,9 +86,7 @@ def _attempt(task: Task, threads: int) -> None:
     os._exit(_OK)
 
 
-def _end_with_parent() -> None:
-    """Stop this process in a resumable state when its parent has died."""
-    parent = multiprocessing.parent_process()
-    while parent is not None and parent.is_alive():
-        time.sleep(_TICK)
+def _stop_with(parent: Connection) -> None:
+    """Stop this process in a resumable state when `parent` closes."""
+    parent.poll(None)
     os.kill(os.getpid(), signal.SIGINT)

@@ -59,7 +59,7 @@ def read_report(folder: Path) -> Report | None:
 
 
 def frames_done(folder: Path) -> int:
-    """Return how many frames of a job are complete, from the end of its `memory.json`."""
+    """Return how many frames of a job are complete, from its `memory.json`; 0 if it is damaged."""
     try:
         with (folder / "memory.json").open("rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -69,7 +69,7 @@ def frames_done(folder: Path) -> int:
         first: dict[str, Any] = _first_row(folder)
         last: dict[str, Any] = json.loads(rows[-1].rstrip(b","))
         return int(last["frame"]) - int(first["frame"]) + 1
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError):
         return 0
 
 

@@ -117,12 +117,13 @@ def with_label_map(
         ids: of all objects, c2 = 1 + len(ids); those of `given` are among them.
         size: from the video's own size to that of `probabilities`.
     """
-    layers = np.stack([(given.labels == i).astype(np.float32) for i in given.ids])
     truth = probabilities.new_zeros(1, len(ids), *probabilities.shape[2:])
-    places = [ids.index(i) for i in given.ids]
-    truth[:, places] = torch.from_numpy(size.inward_shares(layers)).to(truth)
     known = torch.zeros(1, len(ids), dtype=torch.bool, device=truth.device)
-    known[:, places] = True
+    for item in given.ids:  # one at a time: at the video's own size they are large
+        place = ids.index(item)
+        layer = (given.labels == item).astype(np.float32)
+        truth[:, place] = torch.from_numpy(size.inward_shares(layer[None]))
+        known[:, place] = True
     new = len(ids) + 1 - probabilities.shape[1]
     return with_given(F.pad(probabilities, (0, 0, 0, 0, 0, new)), truth, known)
 

@@ -109,7 +109,7 @@ class BothWays:
         self._done = done
         self._met: dict[int, int] = {}
         for frame in given.frames:
-            if frame < first + done:
+            if frame < first + done and frame <= given.last:  # later ones are the session's alone
                 kept = store.read(frame).given
                 self._met |= {item: frame for item, met in kept.items() if met == frame}
 
@@ -134,13 +134,15 @@ class BothWays:
         Raises:
             StremnError: as `SessionPass.step`, or what the backward pass kept is gone.
         """
-        if frame.index < self._given.frames[0]:
-            result = result_of(self._store.read(frame.index), frame.index)
+        # Read before the session goes on: if this fails, both are at the same frame.
+        kept = self._store.read(frame.index) if frame.index <= self._given.last else None
+        if kept is not None and frame.index < self._given.frames[0]:
+            result = result_of(kept, frame.index)
         else:
             result = self._forward.step(frame, given)
             self._met |= dict.fromkeys(self._forward.given, frame.index)
-            if frame.index <= self._given.last:
-                result = joined(result, self._store.read(frame.index), self._met)
+            if kept is not None:
+                result = joined(result, kept, self._met)
         self._done += 1
         return result
 

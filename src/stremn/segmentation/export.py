@@ -306,14 +306,20 @@ class OnnxSession:
         """Segment the next frame; with `mask` (ids 1..objects), take that as the truth.
 
         Raises:
-            StremnError: a frame or mask of another size; no mask with the first frame; ids that
-                the step was not exported for, or none.
+            StremnError: a frame or mask of another size; a frame that is not uint8; no mask with
+                the first frame; ids that the step was not exported for, or none.
         """
         size = self._size
         if frame.shape != (*size, 3) or (mask is not None and mask.shape != size):
+            found = "" if mask is None else f" and a mask of shape {mask.shape}"
             raise StremnError(
                 f"This step was exported for frames and masks of {size[1]}x{size[0]} pixels, got "
-                f"a frame of shape {frame.shape}. Resize it, or export for its size."
+                f"a frame of shape {frame.shape}{found}. Resize them, or export for their size."
+            )
+        if frame.dtype != np.uint8:
+            raise StremnError(
+                f"A frame must hold RGB as uint8, 0 to 255, got {frame.dtype}. Multiply "
+                "values in [0, 1] by 255 and round them."
             )
         if self._time == 0 and mask is None:
             raise StremnError("The first frame needs a mask: step(frame, mask).")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
 
+from stremn.core.guarded_calls import GuardedCalls, guarded
 from stremn.errors import StremnError
 from stremn.media.frames import Picture
 from stremn.media.masks import Labels
@@ -106,7 +108,9 @@ class MultiScaleSession:
         )
         result = session.step(frame, mask)
 
-    Time and memory grow with the number of views.
+    Time and memory grow with the number of views. A call that the first view refuses changes
+    nothing. After one that fails in another view, the views are of different frames: later calls
+    are refused.
     """
 
     def __init__(
@@ -126,22 +130,24 @@ class MultiScaleSession:
             flip: look at the mirrored frame too.
 
         Raises:
-            StremnError: no scale, or one that is not positive.
+            StremnError: no scale, or one that is not positive and finite.
         """
-        if not scales or any(scale <= 0 for scale in scales):
+        if not scales or not all(0 < scale < inf for scale in scales):
             raise StremnError(
-                f"Scales must be positive and at least one is needed, got {list(scales)}. "
-                "(1.0, 1.3) is a start."
+                "Scales must be positive and finite, and at least one is needed, got "
+                f"{list(scales)}. (1.0, 1.3) is a start."
             )
         sides = (False, True) if flip else (False,)
         views = [View(round(size * scale), side) for scale in scales for side in sides]
         self._views = [(view, make_session(view.size)) for view in views]
+        self._calls = GuardedCalls(())
 
     @property
     def views(self) -> tuple[View, ...]:
         """The views of this session."""
         return tuple(view for view, _ in self._views)
 
+    @guarded
     def step(self, frame: Picture, mask: Labels | None = None) -> FusedResult:
         """Segment the next frame in every view and average.
 
@@ -157,6 +163,7 @@ class MultiScaleSession:
         ids: tuple[int, ...] = ()
         for view, session in self._views:
             result = session.step(view.frame(frame), None if mask is None else view.mask(mask))
+            self._calls.changing()
             seen = view.back(result.probabilities)
             total = seen.astype(np.float32) if total is None else total + seen
             ids = result.ids
@@ -166,6 +173,7 @@ class MultiScaleSession:
         memory = replace(reports[0], nbytes=sum(report.nbytes for report in reports))
         return FusedResult(fused_labels(probabilities, ids), ids, probabilities, memory)
 
+    @guarded
     def remove_object(self, object_id: int) -> None:
         """Stop following an object in every view.
 
@@ -174,6 +182,7 @@ class MultiScaleSession:
         """
         for _, session in self._views:
             session.remove_object(object_id)
+            self._calls.changing()
 
 
 def fused_labels(probabilities: Float[np.ndarray, "o height width"], ids: Sequence[int]) -> Labels:

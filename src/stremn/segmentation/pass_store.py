@@ -158,7 +158,8 @@ class PassStore:
             found = json.loads((self._folder / "pass.json").read_bytes())
         except (OSError, ValueError):
             return {}
-        return found if isinstance(found, dict) else {}
+        known = isinstance(found, dict) and isinstance(found.get("frame", 0), int)
+        return found if known else {}
 
     def _frame(self, frame: int) -> Path:
         return self._folder / f"{frame:09d}.npz"

@@ -88,10 +88,9 @@ def remove_distant_regions(
     Returns:
         A new label map of the same type; removed pixels become background.
     """
-    if previous is None:
-        return labels
     result = labels.copy()
-    result[distant_regions(labels, previous, reach)] = 0
+    if previous is not None:
+        result[distant_regions(labels, previous, reach)] = 0
     return result
 
 

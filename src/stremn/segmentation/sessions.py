@@ -23,7 +23,7 @@ from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.masks import LabelMap
 from stremn.memory.choices import CheckedPolicy, UpdatePolicy
-from stremn.memory.policies import Append
+from stremn.memory.policies import POLICIES, Append
 from stremn.memory.writing import with_room_to_pin
 from stremn.moved import moved_names
 from stremn.networks.defaults import PAPER, SHIPPED
@@ -95,8 +95,13 @@ class SegmentationSession:
 
         Raises:
             StremnError: K or `every` below 1, size below 64, a negative reach, an unknown device,
-                precision or rule.
+                precision or rule, a model that is no network.
         """
+        if not isinstance(model, STReMN):
+            raise StremnError(
+                f"model must be a network (STReMN), got {type(model).__name__}. Open names, files "
+                "and what load_model returns with SegmentationSession.from_pretrained."
+            )
         checked = limits.checked_numbers(memory_slots, size, every, reach)
         self.memory_slots, self.size, self.every, self.reach = checked
         self.seed = whole_number(seed, "seed", 0, limits.LARGEST_SEED)
@@ -224,19 +229,28 @@ class SegmentationSession:
         self.track = replace(self.track, state=self.track.state.with_pinned(frame, places, pinned))
 
     @property
+    @guarded
     def memory(self) -> MemoryReport:
-        """Content of the memory now, and what the latest call replaced."""
-        state = None if self.track is None else self.track.state
-        return reports.memory_report(self.ids, state, self._decisions)
+        """Content of the memory now, and what the latest call replaced.
+
+        Waits for the end of a call in another thread.
+        """
+        return self._report()
 
     @property
     def memory_bytes(self) -> int:
         """Bytes of the memory of all objects."""
-        return 0 if self.track is None else self.track.state.nbytes
+        track = self.track
+        return 0 if track is None else track.state.nbytes
+
+    def _report(self) -> MemoryReport:
+        state = None if self.track is None else self.track.state
+        return reports.memory_report(self.ids, state, self._decisions)
 
     def as_tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
-        """Resize a frame to the working resolution, in [0, 1]."""
-        pixels = torch.from_numpy(image).to(self.device)
+        """Return a frame of the working resolution in [0, 1], as the network takes it."""
+        writable = image if image.flags.writeable else image.copy()  # PyTorch warns of others
+        pixels = torch.from_numpy(writable).to(self.device)
         # Planes, not interleaved: shifting and scaling each color is then ten times as fast.
         return pixels.permute(2, 0, 1)[None].contiguous().to(self.dtype) / 255
 
@@ -301,22 +315,23 @@ class SegmentationSession:
     ) -> None:
         assert self.track is not None  # called with objects only
         entries, count = torch.tensor(places, device=self.device), len(self.track.label)
-        track = self.track if len(places) == count else self.track.select(entries)
+        copied = len(places) < count
+        track = self.track.select(entries) if copied else self.track
         held = track.state.written_at
         wanted = torch.tensor(pin, device=self.device)
         state, pinned = with_room_to_pin(track.state, self.frame, wanted)
         track = replace(track, state=state)
         grid = (query.key.shape[1], query.key.shape[2])
         # With new objects more can fail after this, so that the old memory must stay.
-        reuse = len(self.ids) == count
+        in_place = not copied and len(self.ids) == count
         track, choice = track.memorize(
             self._fast,
             query,
             probabilities,
             frame=self.frame,
-            policy=CheckedPolicy(self.policy, self._calls.changing if reuse else None),
+            policy=CheckedPolicy(self.policy, self._calls.changing if in_place else None),
             pin=pinned,
-            reuse=reuse,
+            reuse=copied or in_place,
             windows=None if layers is None else windows_that_pay(layers, count, grid),
         )
         self._decisions |= decisions([self.ids[i] for i in places], held, choice)
@@ -337,9 +352,10 @@ class SegmentationSession:
     def _result(self) -> StepResult:
         assert self._latest is not None  # called after a frame
         _, probabilities, size = self._latest
-        arrays = probabilities[0].float().cpu().numpy()
+        # A copy: `add_object` goes on from the session's own, whatever becomes of the result.
+        arrays = probabilities[0].to("cpu", torch.float32, copy=True).numpy()
         labels = reports.label_map_of(size.outward(arrays), self.ids)
-        return StepResult(self.frame, labels, self.ids, self.memory, arrays, size)
+        return StepResult(self.frame, labels, self.ids, self._report(), arrays, size)
 
     @guarded
     def save(self, path: str | Path) -> None:
@@ -379,13 +395,20 @@ class SegmentationSession:
             policy: the rule, if it was given as an object.
 
         Raises:
-            StremnError: no session in the file, or one of another model.
+            StremnError: no session in the file, one of another model, or one whose rule was given
+                as an object and is not given again.
         """
         saved = saved_sessions.read_session(Path(path), pick_device(device))
         if isinstance(model, str | Path):
             model = Pretrained.from_pretrained(model)
         if isinstance(model, Pretrained):
             model = model.model
+        name = saved.settings["policy"]
+        if policy is None and name not in POLICIES and name not in model.policies:
+            raise StremnError(
+                f"{path} was saved with a rule that was given as an object ({name!r}). Give it "
+                "again: SegmentationSession.load(path, model, policy=rule)."
+            )
         own_policy = {} if policy is None else {"policy": policy}
         session = cls(model, device=device, **saved.settings | own_policy)
         saved_sessions.check_belongs(saved, session.model, Path(path), grows=session.growth > 0)

@@ -20,6 +20,9 @@ from stremn.segmentation.reports import MemoryReport, ObjectMemory, StepResult
 TILE = 180
 """Height of a frame in the strip, in pixels."""
 
+WIDEST = 16 * TILE
+"""Width of a frame in the strip, at most, in pixels; a wider one is less than `TILE` high."""
+
 _CAPTION = 26
 _GAP = 6
 _PAPER, _INK, _FAINT = (255, 255, 255), (40, 40, 40), (200, 200, 200)
@@ -37,18 +40,20 @@ class _Seen:
 
 @dataclass(frozen=True)
 class _Tile:
-    """A frame of the strip's height, and its segmentation."""
+    """A frame that fits into the strip, and its segmentation."""
 
-    frame: UInt8[np.ndarray, "tile w 3"]
-    labels: Integer[np.ndarray, "tile w"]
+    frame: UInt8[np.ndarray, "h w 3"]
+    labels: Integer[np.ndarray, "h w"]
 
     @classmethod
     def of(cls, seen: _Seen) -> Self:
-        width = max(1, round(seen.frame.shape[1] * TILE / seen.frame.shape[0]))
-        frame = cv2.resize(seen.frame, (width, TILE), interpolation=cv2.INTER_AREA)
-        return cls(frame, cv2.resize(seen.labels, (width, TILE), interpolation=cv2.INTER_NEAREST))
+        height, width = seen.labels.shape
+        scale = min(TILE / height, WIDEST / width)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        frame = cv2.resize(seen.frame, size, interpolation=cv2.INTER_AREA)
+        return cls(frame, cv2.resize(seen.labels, size, interpolation=cv2.INTER_NEAREST))
 
-    def drawn(self, item: int) -> UInt8[np.ndarray, "tile w 3"]:
+    def drawn(self, item: int) -> UInt8[np.ndarray, "h w 3"]:
         """Return the frame with one object colored: the one whose template was made of it."""
         return overlay(self.frame, np.where(self.labels == item, self.labels, 0))
 
