@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from stremn.data.readers.digits import bounce, hidden_digit, moving_digits, read_digits
+from stremn.data.readers.digits import (
+    FlyingDigits,
+    bounce,
+    distorted,
+    hidden_digit,
+    moving_digits,
+    read_digits,
+)
 from stremn.data.readers.frame_clips import (
     SPLITS,
     Span,
@@ -129,6 +136,61 @@ def test_only_training_clips_are_alone(tmp_path):
         clips = open_clips(data, split, observed=14, future=1, length=8)
         lit = torch.stack([(clip[2:13] > 0).sum((1, 2, 3)) for clip in clips])
         assert bool((lit == 16).all()) == alone
+
+
+class _Drawn(np.random.Generator):
+    """A generator whose numbers are all the given share of the way from low to high."""
+
+    def __init__(self, share):
+        super().__init__(np.random.PCG64(0))
+        self.share = share
+
+    def uniform(self, low, high, size=None):
+        value = low + self.share * (high - low)
+        return value if size is None else np.full(size, value)
+
+
+def _cross():
+    digit = np.zeros((28, 28), np.uint8)
+    digit[13:15, 4:24] = digit[4:24, 13:15] = 255
+    return digit
+
+
+def test_a_distortion_of_no_strength_changes_nothing():
+    for digit in some_digits():
+        np.testing.assert_array_equal(distorted(digit, 0.0, np.random.default_rng(0)), digit)
+        np.testing.assert_array_equal(distorted(digit, 1.0, _Drawn(0.5)), digit)
+
+
+def test_a_distortion_turns_shears_stretches_and_moves_about_the_middle():
+    """The warp is the affine map of the docstring, here of the far end of its range."""
+    turn, shear, stretch, move = np.pi / 6, 0.4, 1.3, 2.0
+    matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    matrix = matrix @ np.array([[stretch, shear], [0, stretch]])
+    found = distorted(_cross(), 1.0, _Drawn(1.0))
+    for x, y in [(13.5, 13.5), (9.5, 13.5), (13.5, 17.5)]:  # points of the cross
+        to = matrix @ (np.array([x, y]) - 13.5) + 13.5 + move
+        column, row = to.round().astype(int)
+        assert found[row, column] > 200
+    assert found[13, 4] < 50  # where the cross was before
+
+
+def test_distorted_digits_differ_and_stay_as_large():
+    flying = FlyingDigits(_cross()[None], 32, 14, 0.1, distortion=1.0)
+    one, two = flying.pick(np.random.default_rng(1), 2)
+    assert one.shape == (14, 14)
+    assert np.abs(one.astype(int) - two).max() > 50
+    plain = FlyingDigits(_cross()[None], 32, 14, 0.1)
+    np.testing.assert_array_equal(*plain.pick(np.random.default_rng(1), 2))
+
+
+def test_only_training_digits_are_distorted(tmp_path):
+    write_idx(tmp_path / "train-images-idx3-ubyte", some_digits(20))
+    data = ClipsSection(kind="hidden-digit", path=str(tmp_path), size=32, side=14)
+    bent = data.model_copy(update={"distortion": 1.0})
+    for split, same in (("train", False), ("val", True)):
+        one, two = (open_clips(d, split, observed=14, future=1, length=1)[0] for d in (data, bent))
+        assert torch.equal(one, two) == same
 
 
 def test_digit_splits_share_no_digit(tmp_path):

@@ -117,6 +117,27 @@ def _resized(digits: UInt8[np.ndarray, "n 28 28"], side: int) -> UInt8[np.ndarra
     )
 
 
+def distorted(
+    digit: UInt8[np.ndarray, "28 28"], strength: float, rng: np.random.Generator
+) -> UInt8[np.ndarray, "28 28"]:
+    """Return a digit turned, sheared, stretched and moved at random.
+
+    Args:
+        digit: its picture.
+        strength: 1 turns by up to 30 degrees, shears by up to 0.4, stretches each side by up to
+            30 % and moves by up to 2 pixels; less does proportionally less.
+        rng: random generator.
+    """
+    turn, shear = strength * rng.uniform(-1, 1, 2) * (np.pi / 6, 0.4)
+    wide, high = 1 + strength * rng.uniform(-0.3, 0.3, 2)
+    cos, sin = np.cos(turn), np.sin(turn)
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[wide, shear], [0, high]])
+    middle = (np.array(digit.shape[::-1]) - 1) / 2
+    move = middle - matrix @ middle + strength * rng.uniform(-2, 2, 2)
+    affine = np.column_stack([matrix, move])
+    return cv2.warpAffine(digit, affine, digit.shape[::-1], flags=cv2.INTER_LINEAR)
+
+
 def _paste(
     canvas: UInt8[np.ndarray, "height width"],
     patch: UInt8[np.ndarray, "h w"],
@@ -136,16 +157,31 @@ class FlyingDigits:
         size: side of the square in pixels.
         side: side of a digit in pixels.
         step: way per frame as a share of the free room.
+        distortion: how far each drawn digit is turned, sheared, stretched and moved at random, in
+            [0, 1] (see `distorted`); 0: digits are as they were written.
     """
 
     def __init__(
-        self, digits: UInt8[np.ndarray, "n 28 28"], size: int, side: int, step: float
+        self,
+        digits: UInt8[np.ndarray, "n 28 28"],
+        size: int,
+        side: int,
+        step: float,
+        distortion: float = 0.0,
     ) -> None:
         if side > size:
             raise StremnError(f"A digit of {side} pixels does not fit a square of {size} pixels.")
-        self.digits = _resized(digits, side)
+        self._written, self._resized = digits, _resized(digits, side)
         self.names = frozenset(_name(digit) for digit in digits)
-        self.size, self.side, self.step = size, side, step
+        self.size, self.side, self.step, self.distortion = size, side, step, distortion
+
+    def pick(self, rng: np.random.Generator, count: int) -> UInt8[np.ndarray, "count side side"]:
+        """Return `count` random digits."""
+        chosen = rng.integers(len(self._written), size=count)
+        if not self.distortion:
+            return self._resized[chosen]
+        drawn = [distorted(self._written[i], self.distortion, rng) for i in chosen]
+        return _resized(np.stack(drawn), self.side) if drawn else self._resized[chosen]
 
     def black(self, frames: int) -> UInt8[np.ndarray, "frames size size"]:
         """Return an empty clip."""
@@ -220,7 +256,7 @@ class _Moving:
     ) -> UInt8[np.ndarray, "t size size"]:
         clip = flying.black(self.frames)
         for _ in range(self.count):
-            digit = flying.digits[rng.integers(len(flying.digits))]
+            (digit,) = flying.pick(rng, 1)
             for frame, corner in zip(clip, flying.way(rng, self.frames), strict=True):
                 _paste(frame, digit, corner)
         return clip
@@ -238,6 +274,7 @@ def hidden_digit(
     seed: int = 0,
     others: int = 1,
     alone: float = 0.0,
+    distortion: float = 0.0,
 ) -> DigitClips:
     """Return moving digits, one of which leaves and returns: a task that needs memory.
 
@@ -249,7 +286,7 @@ def hidden_digit(
     `others` digits stay in view; in a share `alone` of the clips none does. Other arguments are
     those of `FlyingDigits` and `DigitClips`.
     """
-    flying = FlyingDigits(digits, size, side, step)
+    flying = FlyingDigits(digits, size, side, step, distortion)
     return DigitClips(flying, _Hiding(visible, hidden, returned, others, alone), length, seed)
 
 
@@ -269,7 +306,7 @@ class _Hiding:
         others = 0 if self.alone and rng.random() < self.alone else self.others
         back = self.visible + self.hidden
         clip = flying.black(back + self.returned)
-        *steady, shy = flying.digits[rng.integers(len(flying.digits), size=others + 1)]
+        *steady, shy = flying.pick(rng, others + 1)
         ways = [flying.way(rng, len(clip)) for _ in range(others + 1)]
         for time, frame in enumerate(clip):
             for digit, way in zip(steady, ways, strict=False):

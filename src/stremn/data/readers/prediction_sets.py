@@ -39,6 +39,8 @@ class ClipsSection(Config):
     """Of the hidden digit: digits that stay in view."""
     alone: float = Field(default=0.0, ge=0, le=1)
     """Of the hidden digit: share of the training clips in which no other digit is in view."""
+    distortion: float = Field(default=0.0, ge=0, le=1)
+    """Of the hidden digit: how far training digits are turned, sheared and stretched at random."""
     stride: PositiveInt = 1
     """Of folders of videos: video frames from one clip frame to the next."""
     own_size: bool = False
@@ -82,7 +84,7 @@ def open_clips(
             data.step,
             start,
             data.others,
-            data.alone if split == "train" else 0.0,
+            *((data.alone, data.distortion) if split == "train" else (0.0, 0.0)),
         )
     if data.kind == "kth":
         return kth(root, split, frames, data.size, data.persons)
