@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from stremn.core import hardware
-from stremn.core.hardware import pick_device, pick_precision, precision_name
+from stremn.core.hardware import (
+    is_out_of_memory,
+    pick_device,
+    pick_precision,
+    precision_name,
+)
 from stremn.errors import StremnError
 
 CPU = torch.device("cpu")
@@ -24,6 +29,20 @@ def test_a_device_without_numbers_is_refused(name: str) -> None:
     message = f"device '{name}' cannot be used: it has shapes but no numbers.*Use auto, cpu"
     with pytest.raises(StremnError, match=message):
         pick_device(name)
+
+
+@pytest.mark.parametrize(
+    ("error", "starved"),
+    [
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to"), True),  # Windows
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."), True),
+        (MemoryError(), True),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), False),
+    ],
+)
+def test_an_allocation_that_fails_is_recognized(error: Exception, starved: bool) -> None:
+    assert is_out_of_memory(error) == starved
 
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bfloat16"), (False, "float32")])

@@ -117,6 +117,20 @@ def test_gradients_reach_keys_values_and_query():
         assert float(tensor.grad.abs().max()) > 0
 
 
+def test_float64_stays_float64():
+    """Finite differences see nothing through float32."""
+    state, query = memory(2, 2)
+    state = dataclasses.replace(state, keys=state.keys.double(), values=state.values.double())
+
+    def found(keys, values, query):
+        held = dataclasses.replace(state, keys=keys, values=values)
+        return read(held, query, matching=MOVED)
+
+    inputs = (state.keys.clone(), state.values.clone(), query.double())
+    assert found(*inputs).dtype == torch.float64
+    assert torch.autograd.gradcheck(found, tuple(x.requires_grad_() for x in inputs))
+
+
 def test_an_empty_memory_reads_zeros():
     state, query = memory(0, 2)
     assert not read(state, query, matching=MOVED).any()

@@ -214,6 +214,16 @@ def test_a_write_fuses_before_it_overwrites(fusion):
     assert torch.equal(after.written_at, plain.written_at)
 
 
+def test_a_corrected_frame_gives_nothing_away(fusion):
+    """Its earlier template may have a wrong mask."""
+    state = _remember(fusion, slots=4, frames=6)
+    better = templates(6, seed=1, dtype=torch.float64)[5]
+    plain, choice = write(state, better, Oldest(), pin=True)
+    after, _ = fusion(state, better, Oldest(), pin=True)
+    assert (state.written_at[choice.replace > 0.5] == 5).all()
+    assert torch.equal(stored(after), stored(plain))
+
+
 def test_while_slots_are_empty_it_is_the_plain_write(fusion):
     ours, plain = empty(4, dtype=torch.float64), empty(4, dtype=torch.float64)
     for template in templates(4, dtype=torch.float64):

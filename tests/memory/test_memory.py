@@ -441,6 +441,29 @@ def test_when_all_is_pinned_nothing_is_stored() -> None:
         assert after.written_at.tolist() == [[0, 1]]
 
 
+@pytest.mark.parametrize("reuse", [False, True])
+def test_what_a_rule_puts_behind_empty_slots_is_read(reuse: bool) -> None:
+    """A rule must not take pinned slots; no rule says that it must take the first empty one."""
+    old, new, query = (template.key for template in templates(3))
+    state = empty(4)
+    for slot, template in zip((2, 0), templates(2), strict=True):
+        a = F.one_hot(torch.tensor([slot]), 4).float()
+        state, _ = write(state, template, Fixed(a), reuse=reuse)
+        assert state.filled == 3
+    assert state.written_at.tolist() == [[1, -1, 0, -1]]
+    weights = (query.reshape(-1, KEY) @ torch.cat([new, old]).reshape(-1, KEY).T / 2).softmax(1)
+    values = torch.cat([template.value.reshape(-1, VALUE) for template in templates(2)[::-1]])
+    torch.testing.assert_close(read(state, query).reshape(-1, VALUE), weights @ values)
+
+
+def test_when_all_is_pinned_not_even_what_is_to_be_pinned_is_stored() -> None:
+    state = empty(2)
+    for template in templates(3):
+        state, choice = write(state, template, Oldest(), pin=True)
+    assert not choice.replace.any()
+    assert state.written_at.tolist() == [[0, 1]]
+
+
 # ---------------------------------------------------------------------- memories that may grow
 
 

@@ -11,7 +11,7 @@ import torch
 import oracles
 from memories import UPDATE, empty, remember, templates
 from stremn.errors import StremnError
-from stremn.memory.choices import open_slots
+from stremn.memory.choices import highest, open_slots
 from stremn.memory.learned_policies import gumbel_choice
 from stremn.memory.matching import Matching, Scale
 from stremn.memory.policies import (
@@ -438,6 +438,28 @@ def test_empty_first(shown: tuple[float, ...], slot: int) -> None:
 def test_spread_occupied(shown: tuple[float, ...], slot: int) -> None:
     choice = SpreadOccupied()(masses(*shown), templates(9)[8], all_but_first(4))
     assert int(choice.replace.argmax()) == slot
+
+
+@pytest.mark.parametrize("name", sorted(set(POLICIES) - {"learned", "evidence"}))
+def test_a_rule_without_weights_keeps_no_graphs(name: str) -> None:
+    """In training they would hold each frame's attention until the end of the clip."""
+    state, policy = empty(3), build_policy(name)
+    for new in templates(6):
+        maps = {at: getattr(new, at).clone().requires_grad_() for at in ("key", "query_key")}
+        state, choice = write(state, replace(new, **maps), policy, pin=new.frame == 0)
+        assert not choice.scores.requires_grad
+        assert not state.tally.requires_grad
+    assert state.keys.requires_grad
+
+
+@pytest.mark.parametrize("others", [-1e30, 0.0, torch.nan])
+def test_the_highest_score_is_that_of_an_evictable_slot(others: float) -> None:
+    scores = torch.tensor([[others, -torch.inf, others, -torch.inf]])
+    choice = highest(scores, torch.tensor([[False, True, False, True]]))
+    assert choice.replace.tolist() == [[0, 1, 0, 0]]
+    assert choice.scores[0, [1, 3]].tolist() == [-torch.inf, -torch.inf]
+    assert choice.scores[0, [0, 2]].isnan().all()
+    assert not highest(scores, torch.zeros(1, 4, dtype=torch.bool)).replace.any()
 
 
 # ----------------------------------------------------------------------------- evidence rule

@@ -4,11 +4,17 @@ import pytest
 import timm
 import torch
 from packaging.version import Version
-from timm.layers import Conv2dSame
+from timm.layers import Conv2dSame, StdConv2d
 from torch import nn
 
 from stremn.errors import StremnError
-from stremn.networks.backbones import Backbone, build_backbone, cut_backbone, fold_batch_norms
+from stremn.networks.backbones import (
+    Backbone,
+    build_backbone,
+    cut_backbone,
+    fold_batch_norms,
+    norm_inputs,
+)
 from stremn.networks.depthwise import DepthwiseConv, ease_depthwise
 from stremn.networks.encoders import (
     FullMemoryEncoder,
@@ -26,6 +32,7 @@ CUT = [
     "test_resnet",
     "test_efficientnet",
     "test_convnext",
+    "repvit_m0_9",  # one norm comes after a convolution, but takes the sum with another
 ]
 
 
@@ -118,21 +125,55 @@ def test_names_that_do_not_serve_are_refused(name: str, message: str) -> None:
         build_backbone(name)
 
 
+@pytest.mark.usefixtures("unchecked")
+def test_a_backbone_whose_parts_give_lists_is_refused() -> None:
+    with pytest.raises(StremnError, match="'selecsls42b' cannot be cut: 'list' object has no"):
+        build_backbone("selecsls42b")
+
+
+@torch.no_grad()
+def folded(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Fold the norms of a block; return what it made of x before."""
+    with norm_inputs(block) as inputs:
+        expected = block(x)
+    fold_batch_norms(block, inputs)
+    return expected
+
+
 def test_a_norm_is_folded_into_the_convolution_before_it() -> None:
     block = stirred(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()))
     x = torch.randn(2, 3, 8, 8)
-    with torch.no_grad():
-        expected = block(x)
-        fold_batch_norms(block)
-        assert isinstance(block[1], nn.Identity)
-        torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
+    expected = folded(block, x)
+    assert isinstance(block[1], nn.Identity)
+    torch.testing.assert_close(block(x), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_norm_without_a_convolution_before_it_stays() -> None:
     block = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 4, 1), nn.ReLU(), nn.BatchNorm2d(4))
-    fold_batch_norms(block)
+    folded(block, torch.randn(2, 3, 8, 8))
     assert isinstance(block[0], nn.BatchNorm2d)
     assert isinstance(block[3], nn.BatchNorm2d)
+
+
+class Summed(nn.Module):
+    """Its norm takes the sum of two convolutions, as in RepViT."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.one(x) + self.other(x))
+
+
+@pytest.mark.parametrize("kind", ["sum", "standardized weights"])
+def test_a_norm_is_folded_only_where_that_changes_nothing(kind: str) -> None:
+    standardized = nn.Sequential(StdConv2d(3, 4, 3), nn.BatchNorm2d(4))
+    block, x = stirred(Summed() if kind == "sum" else standardized), torch.randn(2, 3, 8, 8)
+    expected = folded(block, x)
+    assert [m for m in block.modules() if isinstance(m, nn.BatchNorm2d)]
+    torch.testing.assert_close(block(x), expected, rtol=0, atol=0)
 
 
 # ---------------------------------------------------------------------- depthwise convolution
@@ -171,11 +212,12 @@ def test_only_plain_depthwise_convolutions_are_replaced() -> None:
         nn.Conv2d(1, 4, 3),
         nn.Conv2d(4, 4, 3, groups=4, dilation=2),  # its backward pass is not ours
         nn.Conv2d(4, 4, 3, groups=4, padding="same"),
+        StdConv2d(4, 4, 3, groups=4),  # standardizes its weights
     ]
     block = nn.Sequential(*kept, nn.Conv2d(4, 4, 3, groups=4))
     ease_depthwise(block)
-    assert list(block)[:5] == kept
-    assert isinstance(block[5], DepthwiseConv)
+    assert list(block)[:6] == kept
+    assert isinstance(block[6], DepthwiseConv)
 
 
 def test_names_of_weights_stay_when_depthwise_convolutions_are_replaced() -> None:

@@ -1,14 +1,17 @@
 """A model made ready for a CPU computes what it did before, bit for bit, with the same weights."""
 
+import copy
+
 import pytest
 import torch
+from timm.layers import Conv2dSame, StdConv2d, StdConv2dSame
 from torch import nn
 from torch.nn import functional as F
 
 from stremn.memory.reading import ROWS, read
 from stremn.memory.state import MemoryState
 from stremn.memory.writing import write
-from stremn.networks.depthwise import DepthwiseConv
+from stremn.networks.depthwise import DepthwiseConv, ease_depthwise
 from stremn.networks.inference import FusedConv, can_fuse, for_inference, fuse_activations
 from stremn.networks.presets import PRESETS, build_model
 from stremn.segmentation.aggregation import ABSENT, aggregate, aggregate_fast
@@ -73,8 +76,6 @@ def test_weights_are_shared_and_the_model_is_left_as_it_was() -> None:
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("groups", [1, 8])
 def test_uneven_padding_is_a_kernel_with_zeros_before_it(kernel: int, groups: int) -> None:
-    from timm.layers import Conv2dSame
-
     conv = Conv2dSame(8, 8, kernel, stride=2, groups=groups)
     net = nn.Sequential(conv, nn.ReLU6())
     x = torch.randn(2, 8, 16, 24)
@@ -82,6 +83,30 @@ def test_uneven_padding_is_a_kernel_with_zeros_before_it(kernel: int, groups: in
         expected = net(x)
         fuse_activations(net)
         assert isinstance(net[0], FusedConv)
+        torch.testing.assert_close(net(x), expected)
+
+
+@fusing
+@pytest.mark.parametrize(
+    "conv",
+    [
+        nn.Conv2d(4, 8, 3, padding=1, groups=4),  # eased: two outputs for each input
+        nn.Conv2d(4, 8, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 8, 3, padding=2, dilation=(1, 2)),
+        nn.Conv2d(4, 8, (1, 3)),
+        Conv2dSame(4, 8, (1, 3)),
+        Conv2dSame(4, 8, 1, stride=2),
+        StdConv2d(4, 8, 3, padding=1),
+        StdConv2dSame(4, 8, 3, stride=2, padding="same"),
+    ],
+    ids=str,
+)
+def test_convolutions_of_all_kinds_compute_the_same_fused(conv: nn.Conv2d) -> None:
+    net, x = nn.Sequential(copy.deepcopy(conv), nn.ReLU()), torch.randn(2, 4, 16, 16)
+    with torch.no_grad():
+        expected = net(x)
+        ease_depthwise(net)
+        fuse_activations(net)
         torch.testing.assert_close(net(x), expected)
 
 

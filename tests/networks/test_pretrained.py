@@ -1,5 +1,6 @@
 """Weights by name, file, folder or hub id: rebuilt from the file alone, strictly."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -183,6 +184,30 @@ def test_an_unknown_key_in_a_files_configuration_is_refused(
     save_weights(small.model, "segmentation", later, path)
     with pytest.raises(StremnError, match="wings"):
         load_model(path)
+
+
+@pytest.mark.parametrize("part", ["fusion", "summary"])
+def test_a_part_that_is_added_runs_in_the_type_of_the_rest(small: Pretrained, part: str) -> None:
+    plain = Pretrained(copy.deepcopy(small.model).double(), small.config)
+    added = plain.with_fusion(FusionConfig()) if part == "fusion" else plain.with_summary()
+    state, video = added.model.empty_state(1, 2, SIZE), torch.zeros(1, dtype=torch.int64)
+    with torch.no_grad():
+        for t in range(4):
+            query = added.model.encode_query(torch.rand(1, 3, *SIZE, dtype=torch.float64))
+            masks = torch.rand(1, 2, *SIZE, dtype=torch.float64)
+            state, _ = added.model.memorize(state, query, masks, frame=t, policy=Oldest())
+            found = added.model.recall(state, query, added.model.hints(state, query, video))
+    assert found.dtype == torch.float64
+    assert all(x.dtype == torch.float32 for x in small.model.parameters())
+
+
+def test_a_summary_is_refused_for_a_network_that_cannot_be_saved_with_one() -> None:
+    config = SegmentationConfig(
+        family="stm", backbone="test_resnet", key=4, value=6, update_key=0, decoder=(6, 6, 6)
+    )
+    published = Pretrained(build_model(config), config)
+    with pytest.raises(StremnError, match=r"No summary can be added: .* 'stremn', got 'stm'"):
+        published.with_summary()
 
 
 def test_from_pretrained_takes_a_source_alone(tmp_path: Path) -> None:

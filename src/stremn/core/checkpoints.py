@@ -140,8 +140,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
             "Weights alone cannot be resumed; start from them instead."
         )
     facts = read_json(header[_FACTS], f"The header of {path}")
-    if facts.pop("version", None) != _VERSION:
-        raise StremnError(f"{path} was written by another version of stremn; expected {_VERSION}.")
+    version = facts.pop("version", None)
+    if version != _VERSION:
+        raise StremnError(
+            f"{path} was written by another version of stremn: its format is {version!r}, expected "
+            f"{_VERSION}. Resume it with that version, or start from its weights instead."
+        )
     return Checkpoint(tensors, facts)
 
 

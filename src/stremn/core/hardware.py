@@ -105,6 +105,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an allocation failed; PyTorch says so only in the message."""
     said = (
         "can't allocate memory",
+        "not enough memory",  # as PyTorch has it on Windows
         "out of memory",
         "could not create a primitive",  # oneDNN's convolutions
         "can't start new thread",

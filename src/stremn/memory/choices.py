@@ -55,9 +55,13 @@ def precise(x: Tensor) -> Tensor:
 
 
 def highest(scores: Float[Tensor, "b k"], evictable: Bool[Tensor, "b k"]) -> Choice:
-    """Choose the evictable slot with the highest score (the first of equals), if there is one."""
-    scores = precise(scores)
-    open_scores = scores.masked_fill(~evictable, -torch.inf)
+    """Choose the evictable slot with the highest score (the first of equals), if there is one.
+
+    A score of minus infinity is the lowest. The choice has no gradient.
+    """
+    scores = precise(scores.detach())
+    finite = scores.clamp(min=torch.finfo(scores.dtype).min)  # below it are closed slots alone
+    open_scores = finite.masked_fill(~evictable, -torch.inf)
     best = F.one_hot(open_scores.argmax(1), scores.shape[1]).to(scores.dtype)
     return Choice(best * evictable, scores.masked_fill(~evictable, torch.nan))
 

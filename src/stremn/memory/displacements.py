@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from stremn.memory.choices import precise
+
 FAINTEST = 1e-4
 """A slot's weight at a position, as a share of its best displacement's, that is taken for 0.
 
@@ -47,7 +49,7 @@ def read_displaced(
             differ.
         factor: what votes are multiplied with.
     """
-    query, keys, values = (unfolded(x.float(), fold) for x in (query, keys, values))
+    query, keys, values = (unfolded(precise(x), fold) for x in (query, keys, values))
     votes = displacement_votes(query, keys) * factor  # b k 2h 2w
     best = votes.detach().flatten(2).amax(2)[..., None, None]
     weights = (votes - best).exp()

@@ -69,10 +69,12 @@ class Fusion(nn.Module):
         """Return the state after Eq 4 and Eq 6-12, and the choice made.
 
         `reuse` is ignored, because the evicted template is needed after the write. Nothing is
-        fused where nothing was evicted, or where no other template may change.
+        fused where nothing was evicted, where a frame replaces its own earlier template (which may
+        have a wrong mask), or where no other template may change.
         """
         after, choice = write(state, new, policy, pin=pin)
-        evicted = (choice.replace.detach()[:, : state.slots] > 0.5) & ~state.vacant
+        written = choice.replace.detach()[:, : state.slots] > 0.5
+        evicted = written & ~state.vacant & (state.written_at != new.frame)
         entries, slots = torch.nonzero(self.target(state, evicted), as_tuple=True)
         if not len(entries):
             return after, choice

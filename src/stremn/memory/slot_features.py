@@ -64,10 +64,12 @@ def bare(state: MemoryState, share: float) -> Bool[Tensor, "b k"]:
     return mass < share * mass.amax(1, keepdim=True)
 
 
+@torch.no_grad()
 def attention_mass(state: MemoryState, new: Template) -> Float[Tensor, "b k"]:
     """Return the share of the new frame's attention (Eq 5) on each slot; rows sum to one.
 
-    The same softmax as the read's, of the same sharpness, a block of positions at a time.
+    The same softmax as the read's, of the same sharpness, a block of positions at a time. Without
+    gradients: a memory keeps sums of these shares, and would keep their graphs with them.
     """
     key = new.key if new.query_key is None else new.query_key
     query, how = comparable_query(state, key, new.matching), new.matching

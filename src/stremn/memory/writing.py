@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -41,9 +43,10 @@ def write(
 ) -> tuple[MemoryState, Choice]:
     """Write a template (Eq 4): X_i = (1 - a_i) X_i + a_i X_t, with the one-hot a of `policy`.
 
-    A template written with `pin` (for all entries or some) is always stored and never replaced. A
-    frame that the memory already holds replaces its earlier template: the same frame with a better
-    mask. Returns the new state and the choice made.
+    A template written with `pin` (for all entries or some) is stored, unless every slot is pinned
+    already (see `with_room_to_pin`), and never replaced. A frame that the memory already holds
+    replaces its earlier template: the same frame with a better mask. Returns the new state and the
+    choice made.
 
     With `reuse` the template is stored in the tensors of `state` instead of in copies, and `state`
     must not be used again. It is for callers that hold one state and need no gradient.
@@ -53,24 +56,27 @@ def write(
     choice = policy(state, new, open_slots(state))
     pinning = torch.as_tensor(pin, device=state.pinned.device)  # one for all, or "b"
     choice = replace(choice, replace=_insist(choice.replace, state, new.frame, pinning))
-    a = choice.replace.detach() if reuse else choice.replace
-    store = _store if reuse else _overwrite
-    written = a.detach() > 0.5
+    written = choice.replace.detach() > 0.5
+    store: Callable[[Tensor, Tensor], Tensor] = partial(_overwrite, a=choice.replace)
+    if reuse:
+        store = partial(_store, places=written.nonzero().tolist())  # a GPU is waited for once
     tally = state.tally if choice.tally is None else choice.tally
     after = replace(
         state,
-        keys=store(state.keys, new.key, a),
-        values=store(state.values, new.value, a),
-        update_keys=store(state.update_keys, new.update_key, a),
-        evidence=store(state.evidence, new.evidence, a),
+        keys=store(state.keys, new.key),
+        values=store(state.values, new.value),
+        update_keys=store(state.update_keys, new.update_key),
+        evidence=store(state.evidence, new.evidence),
         written_at=state.written_at.masked_fill(written, new.frame),
         pinned=state.pinned | (written & pinning[..., None]),
         seen=state.seen + 1,
         tally=tally.masked_fill(written, 0.0),
         summary=_summarized(state, new, pinning),
     )
-    if state.filled < state.slots:  # slots fill in order, though not at every write
-        after = replace(after, filled=int((~after.vacant).sum(1).max()))
+    if state.filled < state.slots:  # a rule may leave slots empty before one that it takes
+        numbers = torch.arange(1, state.slots + 1, device=written.device)
+        last = int((written.any(0) * numbers).max())
+        after = replace(after, filled=max(state.filled, last))
     return after, choice
 
 
@@ -140,8 +146,8 @@ def _overwrite(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
     return (1 - a) * slots + a * new
 
 
-def _store(slots: Tensor, new: Tensor, a: Float[Tensor, "b k"]) -> Tensor:
-    """Apply Eq 4 in place: write only the slot that changes."""
-    for entry, slot in (a > 0.5).nonzero().tolist():
+def _store(slots: Tensor, new: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
+    """Apply Eq 4 in place: write only the slots at `places` (entry, slot)."""
+    for entry, slot in places:
         slots[entry, slot].copy_(new[entry])
     return slots

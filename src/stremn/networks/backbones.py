@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from stremn.core.hardware import is_out_of_memory
 from stremn.errors import StremnError
-from stremn.networks.depthwise import ease_depthwise
+from stremn.networks.depthwise import ease_depthwise, is_plain
 
 STRIDE = 16
 """Pixels to a position of the feature grid; image sides are multiples of it."""
@@ -52,7 +53,9 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).reshape(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, 3, 1, 1), persistent=False)
 
-    def normalize(self, frames: Float[Tensor, "b 3 height width"]) -> Tensor:
+    def normalize(
+        self, frames: Float[Tensor, "b 3 height width"]
+    ) -> Float[Tensor, "b 3 height width"]:
         """Normalize frames in [0, 1] as in the backbone's training."""
         return (frames - self.mean) / self.std
 
@@ -109,10 +112,6 @@ def cut_backbone(model: nn.Module) -> Backbone:
         parts[-1].add_module(path.replace(".", "_"), module)
         if path in (cuts[4], cuts[8], cuts[16]):
             parts.append(nn.Sequential())
-    for part in parts[:3]:
-        fold_batch_norms(part)
-        freeze_batch_norm_2d(part)  # those that no convolution comes before
-        ease_depthwise(part)
     width = {info["reduction"]: info["num_chs"] for info in features}
     backbone = Backbone(
         *parts[:3],
@@ -120,7 +119,12 @@ def cut_backbone(model: nn.Module) -> Backbone:
         mean=settings["mean"],
         std=settings["std"],
     )
-    _try_out(backbone, name)
+    with norm_inputs(backbone) as inputs:
+        _try_out(backbone, name)
+    for part in parts[:3]:
+        fold_batch_norms(part, inputs)
+        freeze_batch_norm_2d(part)  # those that cannot be folded
+        ease_depthwise(part)
     return backbone
 
 
@@ -134,7 +138,7 @@ def _try_out(backbone: Backbone, name: str) -> None:
         wanted = [(c, 64 // s, 48 // s) for c, s in zip(backbone.channels, (4, 8, 16), strict=True)]
         if found != wanted:
             reason = f"its features have the shapes {found} where {wanted} are needed"
-    except (RuntimeError, ValueError, AssertionError) as error:
+    except (RuntimeError, ValueError, TypeError, AttributeError, AssertionError) as error:
         if is_out_of_memory(error):
             raise
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -154,15 +158,51 @@ def _in_order(model: nn.Module, cut_names: set[str]) -> Iterator[tuple[str, nn.M
             yield name, child
 
 
-def fold_batch_norms(module: nn.Module) -> None:
+@contextmanager
+def norm_inputs(module: nn.Module) -> Iterator[dict[nn.Module, nn.Module]]:
+    """Note, while the block runs `module`, which convolution's output each BatchNorm takes.
+
+    The order in which a module names its children does not tell: it may sum them before the norm.
+    """
+    made: dict[int, tuple[Tensor, nn.Module]] = {}  # a tensor is kept so that its id stays its own
+    found: dict[nn.Module, nn.Module] = {}
+
+    def note_output(conv: nn.Module, _: object, output: Tensor) -> None:
+        made[id(output)] = output, conv
+
+    def note_input(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if inputs and id(inputs[0]) in made:
+            found[norm] = made[id(inputs[0])][1]
+
+    hooks = [
+        part.register_forward_hook(note_output)
+        if isinstance(part, nn.Conv2d)
+        else part.register_forward_pre_hook(note_input)
+        for part in module.modules()
+        if isinstance(part, nn.Conv2d | nn.BatchNorm2d)
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def fold_batch_norms(module: nn.Module, inputs: Mapping[nn.Module, nn.Module]) -> None:
     """Fold each frozen BatchNorm into the convolution before it, in place.
 
-    timm's BatchNorm carries its activation; the activation stays where the norm was.
+    timm's BatchNorm carries its activation; the activation stays where the norm was. `inputs` are
+    those of the norms (`norm_inputs`): one that takes anything else than the convolution's output
+    stays, and so does one after a convolution that changes its weights as it runs.
     """
     before: tuple[str, nn.Conv2d] | None = None
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and before is not None:
+        if (
+            isinstance(child, nn.BatchNorm2d)
+            and before is not None
+            and inputs.get(child) is before[1]
+        ):
             setattr(module, before[0], fuse_conv_bn_eval(before[1], child))
             setattr(module, name, getattr(child, "act", nn.Identity()))
-        before = (name, child) if isinstance(child, nn.Conv2d) else None
-        fold_batch_norms(child)
+        before = (name, child) if is_plain(child) else None
+        fold_batch_norms(child, inputs)

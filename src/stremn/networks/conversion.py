@@ -221,7 +221,7 @@ def _check(tensors: Mapping[str, Tensor], family: Official, name: str) -> None:
                 f"{name} has another width than the published {family.title}: {key} has the "
                 f"shape {_by(x.shape)}, expected {_by(wanted[key])}."
             )
-        if key.endswith((".mean", ".std")) and not key.endswith("running_mean"):
+        if key.endswith((".mean", ".std")):
             usual = IMAGENET_MEAN if key.endswith(".mean") else IMAGENET_STD
             if not torch.allclose(x.flatten().double(), torch.tensor(usual).double(), atol=1e-6):
                 raise StremnError(

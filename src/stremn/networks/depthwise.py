@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from jaxtyping import Float
 from timm.layers.conv2d_same import Conv2dSame
@@ -23,6 +25,7 @@ class DepthwiseConv(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.padding = conv.stride[0], conv.padding
+        self.groups = conv.groups
         self.same = isinstance(conv, Conv2dSame)
 
     def forward(self, x: Float[Tensor, "b c height width"]) -> Float[Tensor, "b c h w"]:
@@ -69,13 +72,21 @@ class _Depthwise(torch.autograd.Function):
 def ease_depthwise(module: nn.Module) -> None:
     """Replace every depthwise convolution that `DepthwiseConv` supports by one."""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.Conv2d) and _is_plain_depthwise(child):
+        if is_plain(child) and _is_simple_depthwise(child):
             setattr(module, name, DepthwiseConv(child))
         else:
             ease_depthwise(child)
 
 
-def _is_plain_depthwise(conv: nn.Conv2d) -> bool:
+def is_plain(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Return whether this is a convolution that applies its weights as they are.
+
+    Subclasses of timm's standardize them first.
+    """
+    return type(module) in (nn.Conv2d, Conv2dSame)
+
+
+def _is_simple_depthwise(conv: nn.Conv2d) -> bool:
     """Return whether `DepthwiseConv` supports `conv`: no dilation, no padding by name."""
     return (
         conv.groups == conv.in_channels > 1

@@ -21,7 +21,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stremn.networks.depthwise import DepthwiseConv
+from stremn.networks.depthwise import DepthwiseConv, is_plain
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -111,18 +111,19 @@ class FusedConv(nn.Module):
     @classmethod
     def of(cls, conv: nn.Conv2d | DepthwiseConv, activation: nn.Module) -> FusedConv | None:
         """Return `conv` and `activation` fused; None if that is not faster."""
-        kernel, dilation = conv.weight.shape[-1], 1
-        if isinstance(conv, nn.Conv2d):
-            dilation = conv.dilation[0]
+        if isinstance(conv, nn.Conv2d) and not _is_simple(conv):
+            return None
+        kernel = first(tuple(conv.weight.shape[2:]))
         stride, sides = first(conv.stride), first(conv.padding)
         same = isinstance(conv, Conv2dSame) or (isinstance(conv, DepthwiseConv) and conv.same)
         uneven = same and stride == 2
         if (
-            sides is None
+            kernel is None
+            or sides is None
             or stride is None
-            or dilation != 1
             or kernel % 2 == 0
             or (same and stride > 2)
+            or (uneven and kernel == 1)  # needs no padding at all
         ):
             return None
         if not uneven and isinstance(activation, nn.Identity):
@@ -131,9 +132,13 @@ class FusedConv(nn.Module):
         weight = conv.weight
         if uneven:
             weight = nn.Parameter(with_zeros_before(weight.detach()), requires_grad=False)
-        groups = conv.groups if isinstance(conv, nn.Conv2d) else conv.weight.shape[0]
         return cls(
-            weight, conv.bias, stride=stride, padding=padding, groups=groups, activation=activation
+            weight,
+            conv.bias,
+            stride=stride,
+            padding=padding,
+            groups=conv.groups,
+            activation=activation,
         )
 
     def forward(self, x: Float[Tensor, "b i height width"]) -> Float[Tensor, "b o h w"]:
@@ -150,6 +155,11 @@ class FusedConv(nn.Module):
             self.numbers,
             "",
         )
+
+
+def _is_simple(conv: nn.Conv2d) -> bool:
+    """Return whether `conv` applies its own weights, without dilation, and is padded by zeros."""
+    return is_plain(conv) and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
 
 
 def first(sizes: int | str | tuple[int, ...]) -> int | None:

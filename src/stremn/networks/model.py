@@ -48,10 +48,9 @@ class Query:
 
     def take(self, videos: Int[Tensor, " n"]) -> Query:
         """Return the query of each entry, given the video it belongs to."""
-        if self.key.shape[0] == 1:  # one video: every object sees the same tensors, uncopied
-            every = self._map(lambda x: x.expand(len(videos), -1, -1, -1))
-            return replace(every, skips=self.skips)
-        return self._map(lambda x: x[videos])
+        every = self._map(lambda x: _of_videos(x, videos))
+        # Of one video the skips serve all entries as they are.
+        return replace(every, skips=self.skips) if self.key.shape[0] == 1 else every
 
     def first(self) -> Query:
         """Return the query of the first entry: views, not copies."""
@@ -86,6 +85,11 @@ class Query:
             window.cut(self.features, STRIDE),
             None if self.shown is None else window.cut(self.shown, STRIDE),
         )
+
+
+def _of_videos(x: Float[Tensor, "b *x"], videos: Int[Tensor, " n"]) -> Float[Tensor, "n *x"]:
+    """Return the tensor of each entry's video; of one video, the same for all entries, uncopied."""
+    return x.expand(len(videos), *x.shape[1:]) if x.shape[0] == 1 else x[videos]
 
 
 class Projection(nn.Module):
@@ -280,10 +284,9 @@ class STReMN(nn.Module):
             Likeness of each entry and of the other objects of its video (`memory.summary`); None
             for networks without summaries.
         """
-        each = query.take(video).shown
-        if state.summary is None or each is None:
+        if state.summary is None or query.shown is None:
             return None
-        return beside_rivals(likeness(state.summary, each), video)
+        return beside_rivals(likeness(state.summary, _of_videos(query.shown, video)), video)
 
     def decode(
         self,

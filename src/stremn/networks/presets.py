@@ -254,7 +254,7 @@ def measure(model: STReMN, frames: Float[Tensor, "b 3 height width"]) -> None:
     model.query_encoder.measure(frames)
     with torch.no_grad():
         _, stem = model.query_encoder(frames)
-        masks = torch.zeros_like(frames[:, :2])
+        masks = torch.zeros_like(frames[:, :MASKS])
         model.memory_encoder.measure(frames, stem, masks)
 
 

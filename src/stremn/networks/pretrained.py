@@ -133,14 +133,18 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         model = copy.deepcopy(self.model)
         del model.write  # PyTorch does not let a function take the place of a module
         model.write = build_write(config)
-        return Pretrained(model, config)
+        return Pretrained(_like_the_rest(model), config)
 
     def with_summary(self) -> Pretrained:
-        """Return a copy whose objects have summaries (`memory.summary`), not trained yet."""
-        config = self.config.model_copy(update={"summary": True})
+        """Return a copy whose objects have summaries (`memory.summary`), not trained yet.
+
+        Raises StremnError for networks of another family than the paper's.
+        """
+        changed = self.config.model_dump() | {"summary": True}
+        config = build(SegmentationConfig, changed, "No summary can be added")
         model = copy.deepcopy(self.model)
         model.hint = build_hint(config, model.query_encoder.channels)
-        return Pretrained(model, config)
+        return Pretrained(_like_the_rest(model), config)
 
     def save(self, path: str | Path) -> None:
         """Write one file that holds weights and configuration."""
@@ -155,6 +159,11 @@ class Pretrained(ModelHubMixin, library_name="stremn", tags=["video-object-segme
         if kwargs:
             raise StremnError(f"from_pretrained does not take {', '.join(kwargs)}.")
         return cls.from_file(find_weights(pretrained_model_name_or_path))
+
+
+def _like_the_rest(model: STReMN) -> STReMN:
+    """Bring a part that was put into a model to the device and the number type of the others."""
+    return model.to(model.query_key.conv.weight)
 
 
 if not TYPE_CHECKING:
