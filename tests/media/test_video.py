@@ -20,7 +20,13 @@ from stremn.errors import StremnError
 from stremn.media.frames import FrameSource
 from stremn.media.mask_sets import open_masks
 from stremn.media.overlap import ReadAhead, WriteBehind
-from stremn.media.video import _from_capture, natural_order, open_frames, read_image
+from stremn.media.video import (
+    _from_capture,
+    as_picture,
+    natural_order,
+    open_frames,
+    read_image,
+)
 
 T = TypeVar("T")
 
@@ -688,3 +694,26 @@ def test_write_behind_does_not_hide_the_error_under_way(caplog: pytest.LogCaptur
 def test_depth_must_be_positive(kind: type) -> None:
     with pytest.raises(StremnError, match="depth must be 1 or more, got 0"):
         kind([], 0) if kind is ReadAhead else kind(print, 0)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        np.full((4, 6), 9, np.uint8),
+        np.full((4, 6, 4), 9, np.uint8),
+        np.full((4, 6, 3), 9 / 255),
+    ],
+)
+def test_the_message_about_an_array_that_is_no_rgb_image_says_how_to_make_one(
+    pixels: np.ndarray,
+) -> None:
+    with pytest.raises(StremnError, match=r"must be an RGB image .*: \S.*\.$") as told:
+        as_picture(pixels)
+    code = str(told.value).rpartition(": ")[2].removesuffix(".")
+    made = eval(code, {"np": np, "frame": pixels})
+    np.testing.assert_array_equal(as_picture(made), np.full((4, 6, 3), 9, np.uint8))
+
+
+def test_the_message_about_an_array_that_is_no_image_ends_with_what_it_is() -> None:
+    with pytest.raises(StremnError, match=r"got shape \(4,\) and type bool\.$"):
+        as_picture(np.zeros(4, bool))

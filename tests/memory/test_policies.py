@@ -298,6 +298,22 @@ def test_append_holds_every_nth_frame_and_the_latest(every: int) -> None:
         assert sorted(t for t in held if t >= 0) == sorted({*range(0, frames, every), frames - 1})
 
 
+def test_append_holds_frames_that_lie_five_apart_whichever_are_memorized() -> None:
+    seen = templates(31)
+    state = empty(20)
+    for frame in range(0, 31, 2):
+        state, _ = write(state, seen[frame], Append(5), pin=frame == 0)
+    assert sorted(t for t in state.written_at[0].tolist() if t >= 0) == [0, 6, 12, 18, 24, 30]
+
+
+def test_append_keeps_a_frame_before_one_that_is_pinned() -> None:
+    seen = templates(9)
+    state = empty(20)
+    for frame in range(9):
+        state, _ = write(state, seen[frame], Append(5), pin=frame in (0, 6))
+    assert sorted(t for t in state.written_at[0].tolist() if t >= 0) == [0, 5, 6, 8]
+
+
 def test_append_that_is_full_goes_on_with_the_latest_alone() -> None:
     assert sorted(remember(Append(5), 3, 40).written_at[0].tolist()) == [0, 5, 39]
 

@@ -291,9 +291,20 @@ def as_picture(image: np.ndarray | Image.Image, what: str = "The frame") -> Pict
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0 or pixels.dtype != np.uint8:
         raise StremnError(
             f"{what} must be an RGB image of shape (height, width, 3) and type uint8, got shape "
-            f"{pixels.shape} and type {pixels.dtype}."
+            f"{pixels.shape} and type {pixels.dtype}.{_how_to_convert(pixels)}"
         )
     return np.ascontiguousarray(pixels)  # torch takes no mirrored or reversed views
+
+
+def _how_to_convert(pixels: np.ndarray) -> str:
+    """Return what to do with an array that is no RGB image; "" if it is no image at all."""
+    if pixels.ndim == 2:
+        return " It is gray, so repeat it: np.repeat(frame[..., None], 3, axis=2)."
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return " Drop the fourth channel: frame[..., :3]."
+    if pixels.ndim == 3 and pixels.shape[2] == 3 and np.issubdtype(pixels.dtype, np.floating):
+        return " If its values are in [0, 1]: (frame * 255).round().astype(np.uint8)."
+    return ""
 
 
 # ---------------------------------------------------------------- camera

@@ -93,10 +93,11 @@ class MostSimilar:
 
 
 class Append:
-    """STM's memory: keeps the latest template and every n-th before it.
+    """STM's memory: keeps the latest template, and one in every n frames before it.
 
-    For a memory with `growth`, or with more slots than the video needs. When it can neither grow
-    nor find an empty slot, it replaces the latest.
+    A template is kept if its frame comes n frames or more after that of the template before it,
+    however often frames are memorized. For a memory with `growth`, or with more slots than the
+    video needs. When it can neither grow nor find an empty slot, it replaces the latest.
     """
 
     def __init__(self, every: int = 5) -> None:
@@ -106,8 +107,11 @@ class Append:
         """Return the latest template's slot unless it is to be kept, else an empty one."""
         loose = ~state.pinned & ~state.vacant
         times = state.written_at.masked_fill(~loose, -1)
-        latest = loose & (times == times.amax(1, keepdim=True))
-        passing = latest & (times % self.every != 0)
+        newest = times.amax(1, keepdim=True)
+        latest = loose & (times == newest)
+        later = state.vacant | (state.written_at >= newest)
+        before = state.written_at.masked_fill(later, -self.every).amax(1, keepdim=True)
+        passing = latest & (newest - before < self.every)
         full = ~state.vacant.any(1, keepdim=True)
         chosen = torch.where(full, latest, passing)
         return highest(times.float(), torch.where(chosen.any(1, keepdim=True), chosen, evictable))
