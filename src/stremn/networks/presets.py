@@ -230,9 +230,12 @@ def build_write(config: SegmentationConfig) -> Write:
 
 
 def frozen_parameters(model: nn.Module) -> list[str]:
-    """Return the names of parameters that training on a CPU freezes: stem and depthwise weights.
+    """Return the names of parameters that training on a CPU freezes.
 
-    ImageNet's are good as they are, and their gradients are the slow part of a backward pass.
+    They are the stem, and depthwise weights of the query encoder and of a memory encoder that
+    starts at the query encoder's stem; a memory encoder with a backbone of its own is trained
+    whole. ImageNet's weights are good as they are, and their gradients are the slow part of a
+    backward pass.
     """
     return [
         name
