@@ -107,6 +107,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         "can't allocate memory",
         "not enough memory",  # as PyTorch has it on Windows
         "out of memory",
+        "bad_alloc",  # C++ libraries
         "could not create a primitive",  # oneDNN's convolutions
         "can't start new thread",
     )
