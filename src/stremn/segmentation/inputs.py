@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -37,6 +37,16 @@ def as_rgb(frame: FrameInput) -> UInt8[np.ndarray, "height width 3"]:
             f"{type(frame).__name__}. Read files with open_frames."
         )
     return as_picture(frame)
+
+
+def as_planes(
+    image: UInt8[np.ndarray, "h w 3"], device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "1 3 h w"]:
+    """Return a frame in [0, 1] as the network takes it."""
+    writable = image if image.flags.writeable else image.copy()  # PyTorch warns of others
+    pixels = torch.from_numpy(writable).to(device)
+    # Planes, not interleaved: shifting and scaling each color is then ten times as fast.
+    return pixels.permute(2, 0, 1)[None].contiguous().to(dtype) / 255
 
 
 def _plain(x: Tensor, what: str) -> Tensor:

@@ -178,6 +178,22 @@ def decisions(ids: Sequence[int], held: Int[Tensor, "b k"], choice: Choice) -> d
     }
 
 
+def step_result(
+    frame: int,
+    ids: tuple[int, ...],
+    memory: MemoryReport,
+    probabilities: Float[Tensor, "1 c h w"],
+    size: WorkingSize,
+) -> StepResult:
+    """Return the result for a frame, with arrays of its own.
+
+    A session goes on from `probabilities`, whatever becomes of the result.
+    """
+    arrays = probabilities[0].to("cpu", torch.float32, copy=True).numpy()
+    labels = label_map_of(size.outward(arrays), ids)
+    return StepResult(frame, labels, ids, memory, arrays, size)
+
+
 def label_map_of(probabilities: Float[np.ndarray, "c height width"], ids: Sequence[int]) -> Labels:
     """Return the likeliest id of each pixel, 0 for the background, which comes first."""
     kind = np.uint16 if max(ids, default=0) > 255 else np.uint8

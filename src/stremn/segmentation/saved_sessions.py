@@ -19,6 +19,7 @@ from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.mask_codes import MAX_ID
 from stremn.memory.damage import check_memory
+from stremn.memory.policies import POLICIES
 from stremn.memory.state import MemoryState
 from stremn.networks.backbones import STRIDE
 from stremn.networks.model import STReMN
@@ -161,6 +162,16 @@ def _check_tensors(facts: SessionFacts, tensors: dict[str, Tensor]) -> None:
     slots = memory["keys"].shape[1]
     if slots < settings.memory_slots:  # a growing memory may have more
         raise ValueError(f"its memory has {slots} slots, expected {settings.memory_slots}")
+
+
+def check_rule(saved: SavedSession, model: STReMN, path: Path) -> None:
+    """Raise StremnError unless the rule of a session has a name, of this model or of all."""
+    name = saved.settings["policy"]
+    if name not in POLICIES and name not in model.policies:
+        raise StremnError(
+            f"{path} was saved with a rule that was given as an object ({name!r}). Give it "
+            "again: SegmentationSession.load(path, model, policy=rule)."
+        )
 
 
 def check_belongs(saved: SavedSession, model: STReMN, path: Path, *, grows: bool) -> None:

@@ -28,6 +28,23 @@ GROWTH = 8
 """Slots that STM's growing memory ("append") gains when all are taken."""
 
 
+def check_model(model: object) -> None:
+    """Raise StremnError unless this is a network."""
+    if not isinstance(model, STReMN):
+        raise StremnError(
+            f"model must be a network (STReMN), got {type(model).__name__}. Open names, files "
+            "and what load_model returns with SegmentationSession.from_pretrained."
+        )
+
+
+def checked_pin(frame: int, pinned: bool) -> int:
+    """Return the index of a frame to pin or unpin after checking both arguments."""
+    frame = whole_number(frame, "frame", 0, LARGEST_FRAME)
+    if not isinstance(pinned, bool):
+        raise StremnError(f"pinned must be True or False, got {type(pinned).__name__}.")
+    return frame
+
+
 def checked_numbers(
     memory_slots: int, size: int, every: int, reach: float | None
 ) -> tuple[int, int, int, float | None]:

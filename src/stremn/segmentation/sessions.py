@@ -23,8 +23,7 @@ from stremn.core.weights import fingerprint
 from stremn.errors import StremnError
 from stremn.media.masks import LabelMap
 from stremn.memory.choices import CheckedPolicy, UpdatePolicy
-from stremn.memory.policies import POLICIES, Append
-from stremn.memory.writing import with_room_to_pin
+from stremn.memory.policies import Append
 from stremn.moved import moved_names
 from stremn.networks.defaults import PAPER, SHIPPED
 from stremn.networks.inference import for_inference, placed
@@ -41,7 +40,15 @@ from stremn.segmentation.aggregation import (
     with_label_map,
     without_layers,
 )
-from stremn.segmentation.inputs import FrameInput, MaskInput, as_rgb, given_masks, index_of, size_of
+from stremn.segmentation.inputs import (
+    FrameInput,
+    MaskInput,
+    as_planes,
+    as_rgb,
+    given_masks,
+    index_of,
+    size_of,
+)
 from stremn.segmentation.postprocess import distant_regions
 from stremn.segmentation.reports import Decision, MemoryReport, StepResult, decisions
 from stremn.segmentation.saved_sessions import SavedSession
@@ -97,11 +104,7 @@ class SegmentationSession:
             StremnError: K or `every` below 1, size below 64, a negative reach, an unknown device,
                 precision or rule, a model that is no network.
         """
-        if not isinstance(model, STReMN):
-            raise StremnError(
-                f"model must be a network (STReMN), got {type(model).__name__}. Open names, files "
-                "and what load_model returns with SegmentationSession.from_pretrained."
-            )
+        limits.check_model(model)
         checked = limits.checked_numbers(memory_slots, size, every, reach)
         self.memory_slots, self.size, self.every, self.reach = checked
         self.seed = whole_number(seed, "seed", 0, limits.LARGEST_SEED)
@@ -202,9 +205,8 @@ class SegmentationSession:
         if self._layers is not None:
             self._layers = renumbered(self._layers, kept) if kept else None
         if self.track is not None:
-            track = self.track.select(torch.tensor(kept, dtype=torch.int64, device=self.device))
-            labels = torch.arange(1, len(kept) + 1, device=self.device)
-            self.track = replace(track, label=labels) if kept else None
+            entries = torch.tensor(kept, dtype=torch.int64, device=self.device)
+            self.track = Track.of_one_video(self.track.select(entries).state) if kept else None
 
     @guarded
     def pin(self, frame: int, object_id: int | None = None, *, pinned: bool = True) -> None:
@@ -218,9 +220,7 @@ class SegmentationSession:
         Raises:
             StremnError: no such object, or no slot holds that frame.
         """
-        frame = whole_number(frame, "frame", 0, limits.LARGEST_FRAME)
-        if not isinstance(pinned, bool):
-            raise StremnError(f"pinned must be True or False, got {type(pinned).__name__}.")
+        frame = limits.checked_pin(frame, pinned)
         places = range(len(self.ids)) if object_id is None else [index_of(object_id, self.ids)]
         if self.track is None or not self.track.state.holds(frame, places):
             raise StremnError(
@@ -240,8 +240,7 @@ class SegmentationSession:
     @property
     def memory_bytes(self) -> int:
         """Bytes of the memory of all objects."""
-        track = self.track
-        return 0 if track is None else track.state.nbytes
+        return 0 if self.track is None else self.track.state.nbytes
 
     def _report(self) -> MemoryReport:
         state = None if self.track is None else self.track.state
@@ -249,10 +248,7 @@ class SegmentationSession:
 
     def as_tensor(self, image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
         """Return a frame of the working resolution in [0, 1], as the network takes it."""
-        writable = image if image.flags.writeable else image.copy()  # PyTorch warns of others
-        pixels = torch.from_numpy(writable).to(self.device)
-        # Planes, not interleaved: shifting and scaling each color is then ten times as fast.
-        return pixels.permute(2, 0, 1)[None].contiguous().to(self.dtype) / 255
+        return as_planes(image, self.device, self.dtype)
 
     def _recall(
         self, query: Query, size: WorkingSize
@@ -314,48 +310,33 @@ class SegmentationSession:
         layers: Int32[np.ndarray, "h w"] | None,
     ) -> None:
         assert self.track is not None  # called with objects only
-        entries, count = torch.tensor(places, device=self.device), len(self.track.label)
-        copied = len(places) < count
-        track = self.track.select(entries) if copied else self.track
-        held = track.state.written_at
-        wanted = torch.tensor(pin, device=self.device)
-        state, pinned = with_room_to_pin(track.state, self.frame, wanted)
-        track = replace(track, state=state)
-        grid = (query.key.shape[1], query.key.shape[2])
+        count, grid = len(self.track.label), (query.key.shape[1], query.key.shape[2])
         # With new objects more can fail after this, so that the old memory must stay.
-        in_place = not copied and len(self.ids) == count
-        track, choice = track.memorize(
-            self._fast,
-            query,
-            probabilities,
-            frame=self.frame,
-            policy=CheckedPolicy(self.policy, self._calls.changing if in_place else None),
-            pin=pinned,
-            reuse=copied or in_place,
-            windows=None if layers is None else windows_that_pay(layers, count, grid),
-        )
+        changing = self._calls.changing if len(places) == count == len(self.ids) else None
+        windows = None if layers is None else windows_that_pay(layers, count, grid)
+        policy = CheckedPolicy(self.policy, changing)
+        self.track, held, choice = self.track.memorize_some(
+            self._fast, query, probabilities, self.frame, policy, places, pin, windows,
+            in_place=changing is not None,
+        )  # fmt: skip
         self._decisions |= decisions([self.ids[i] for i in places], held, choice)
-        self.track = self.track.with_entries(entries, track)
 
     def _memorize_new(self, query: Query, probabilities: Tensor, old: Sequence[int]) -> None:
         labels = torch.arange(len(old) + 1, len(self.ids) + 1, device=self.device)
         video, size = torch.zeros_like(labels), (query.frames.shape[-2], query.frames.shape[-1])
         track = Track.empty(self.model, video, labels, self.memory_slots, size, self.growth)
-        policy = CheckedPolicy(self.policy)
         held = track.state.written_at
         track, choice = track.memorize(
-            self._fast, query, probabilities, frame=self.frame, policy=policy, pin=True
-        )
-        self._decisions |= decisions(self.ids[len(old) :], held, choice)
+            self._fast, query, probabilities, frame=self.frame,
+            policy=CheckedPolicy(self.policy), pin=True,
+        )  # fmt: skip
         self.track = track if self.track is None else self.track.join(track)
+        self._decisions |= decisions(self.ids[len(old) :], held, choice)
 
     def _result(self) -> StepResult:
         assert self._latest is not None  # called after a frame
         _, probabilities, size = self._latest
-        # A copy: `add_object` goes on from the session's own, whatever becomes of the result.
-        arrays = probabilities[0].to("cpu", torch.float32, copy=True).numpy()
-        labels = reports.label_map_of(size.outward(arrays), self.ids)
-        return StepResult(self.frame, labels, self.ids, self._report(), arrays, size)
+        return reports.step_result(self.frame, self.ids, self._report(), probabilities, size)
 
     @guarded
     def save(self, path: str | Path) -> None:
@@ -403,21 +384,15 @@ class SegmentationSession:
             model = Pretrained.from_pretrained(model)
         if isinstance(model, Pretrained):
             model = model.model
-        name = saved.settings["policy"]
-        if policy is None and name not in POLICIES and name not in model.policies:
-            raise StremnError(
-                f"{path} was saved with a rule that was given as an object ({name!r}). Give it "
-                "again: SegmentationSession.load(path, model, policy=rule)."
-            )
+        if policy is None:
+            saved_sessions.check_rule(saved, model, Path(path))
         own_policy = {} if policy is None else {"policy": policy}
         session = cls(model, device=device, **saved.settings | own_policy)
         saved_sessions.check_belongs(saved, session.model, Path(path), grows=session.growth > 0)
         session.frame, session.ids = saved.frame, saved.ids
         session._frame_size, session._layers = saved.frame_size, saved.layers
         if saved.state is not None:
-            labels = torch.arange(1, len(saved.ids) + 1, device=session.device)
-            state = replace(saved.state, growth=session.growth)
-            session.track = Track(state, torch.zeros_like(labels), labels)
+            session.track = Track.of_one_video(replace(saved.state, growth=session.growth))
         return session
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from stremn.memory.choices import Choice, UpdatePolicy
 from stremn.memory.state import MemoryState, concat
+from stremn.memory.writing import with_room_to_pin
 from stremn.networks.backbones import STRIDE
 from stremn.networks.model import Query, STReMN
 from stremn.networks.windows import CONTEXT, Window, whole, windows_round
@@ -50,6 +51,12 @@ class Track:
     ) -> Track:
         """Return a track of new objects, their memories empty."""
         return cls(model.empty_state(len(video), slots, frame_size, growth), video, label)
+
+    @classmethod
+    def of_one_video(cls, state: MemoryState) -> Track:
+        """Return the track of one video's objects, numbered in the order of their memories."""
+        entries = torch.arange(len(state.keys), device=state.keys.device)
+        return cls(state, torch.zeros_like(entries), entries + 1)
 
     def join(self, other: Track) -> Track:
         """Return both tracks' entries in one."""
@@ -199,6 +206,47 @@ class Track:
             windows=windows,
         )
         return replace(self, state=state), choice
+
+    def memorize_some(
+        self,
+        model: STReMN,
+        query: Query,
+        probabilities: Float[Tensor, "1 c height width"],
+        frame: int,
+        policy: UpdatePolicy,
+        places: Sequence[int],
+        pin: Sequence[bool],
+        windows: Sequence[Window] | None,
+        *,
+        in_place: bool,
+    ) -> tuple[Track, Int[Tensor, "m k"], Choice]:
+        """Write the frame into the memories of some entries, and make room for those to pin.
+
+        Args:
+            model: the network.
+            query: the frame.
+            probabilities: its soft label map.
+            frame: its index.
+            policy: the replacement rule.
+            places: the entries.
+            pin: whether to pin the frame in each of them.
+            windows: as in `memorize`.
+            in_place: whether the track's memory may be overwritten.
+
+        Returns:
+            The track of all entries; the frames that those entries held before; the choice made.
+        """
+        entries = torch.tensor(places, device=self.label.device)
+        copied = len(places) < len(self.label)
+        track = self.select(entries) if copied else self
+        held = track.state.written_at
+        wanted = torch.tensor(pin, device=self.label.device)
+        state, pinned = with_room_to_pin(track.state, frame, wanted)
+        track, choice = replace(track, state=state).memorize(
+            model, query, probabilities, frame=frame, policy=policy, pin=pinned,
+            reuse=copied or in_place, windows=windows,
+        )  # fmt: skip
+        return self.with_entries(entries, track), held, choice
 
 
 def _merged(logits: Float[Tensor, "n 1 h4 w4"], query: Query) -> Float[Tensor, "1 c height width"]:
